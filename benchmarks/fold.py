@@ -1,0 +1,175 @@
+"""Time and peak memory of the fold step, without export and proof.
+
+    python -m benchmarks.fold [--runs 5] [--gigabytes 1.0]
+
+The step is what `converter fold model.onnx` does before and after its proof: read the file,
+normalize, plan, fold, write. It runs in a process of its own, once for each run; medians are
+printed. Goals: 1 s for ResNet-50, peak memory at most 2.5 times the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import onnx_ir
+from converter.folding import fold_graph
+from converter.normalize import normalize
+from converter.onnx_file import write_onnx
+from converter.sources import load
+from converter.tidy import tidy
+
+def peak():  # not ru_maxrss, which a process takes over from the one that started it
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+
+imported = peak()
+times = {}
+def step(name, function):
+    start = time.perf_counter()
+    result = function()
+    times[name] = time.perf_counter() - start
+    return result
+
+source, target = map(Path, sys.argv[1:])
+load(target.parent / "tiny.onnx")  # whatever is imported on first use is not the fold
+loaded = step("read", lambda: load(source))
+graph = step("normalize", lambda: normalize(loaded.model))
+folded = step("plan and fold", lambda: fold_graph(graph))
+step("tidy", lambda: tidy(folded.model, folded.plan))
+step("write", lambda: write_onnx(folded.model, target))
+print(json.dumps({"times": times, "imported": imported, "peak": peak(),
+                  "folded": len(folded.plan.folded), "kept": len(folded.plan.kept)}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the large model")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as name:
+        folder = Path(name)
+        chain(folder / "tiny.onnx", convolutions=1, channels=8)
+        models = {
+            "resnet50": resnet50(folder / "resnet50.onnx"),
+            f"{args.gigabytes:g} GB chain": chain(
+                folder / "large.onnx", convolutions=round(args.gigabytes * 1e9 / (36 * 1024**2)),
+                channels=1024,
+            ),
+        }  # fmt: skip
+        for title, path in models.items():
+            report(title, path, [measure(path, folder / "out.onnx") for _ in range(args.runs)])
+
+
+def measure(source: Path, target: Path) -> dict[str, Any]:
+    """One run in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(source), str(target)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def report(title: str, path: Path, runs: list[dict[str, Any]]) -> None:
+    size = path.stat().st_size
+    peak = statistics.median(run["peak"] for run in runs)
+    imported = statistics.median(run["imported"] for run in runs)
+    total = statistics.median(sum(run["times"].values()) for run in runs)
+    print(f"\n{title}: {size / 1e6:.1f} MB, {runs[0]['folded']} batch-norms folded, "
+          f"{runs[0]['kept']} kept, median of {len(runs)} runs")  # fmt: skip
+    for step in runs[0]["times"]:
+        print(f"  {step:14} {statistics.median(run['times'][step] for run in runs):7.3f} s")
+    print(f"  {'total':14} {total:7.3f} s")
+    print(f"  peak memory    {peak / 1e6:7.0f} MB = {peak / size:.2f} times the file "
+          f"(of it {imported / 1e6:.0f} MB before the file is read)")  # fmt: skip
+
+
+def resnet50(path: Path) -> Path:
+    """torchvision's ResNet-50, random weights, batch-norms with statistics of both signs."""
+    import torch
+
+    from tests.zoo import randomize_batchnorms, torchvision_model
+
+    module = torchvision_model("resnet50").eval()
+    randomize_batchnorms(module, 0)
+    program = torch.onnx.export(
+        module,
+        (torch.randn(2, 3, 224, 224),),
+        dynamo=True,
+        optimize=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    return path
+
+
+def chain(path: Path, convolutions: int, channels: int) -> Path:
+    """`convolutions` times 3x3 conv and batch-norm, 36 MB each at 1,024 channels."""
+    import numpy as np
+    import onnx_ir as ir
+
+    from converter.onnx_file import write_onnx
+
+    rng = np.random.default_rng(0)
+    value = ir.Value(
+        name="x", shape=ir.Shape(["batch", channels, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT)
+    )
+    inputs, nodes, weights = [value], [], []
+
+    def constant(name: str, array: Any) -> ir.Value:
+        tensor = ir.tensor(array.astype(np.float32), name=name)
+        weights.append(
+            ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.FLOAT),
+                const_value=tensor,
+            )
+        )
+        return weights[-1]
+
+    for index in range(convolutions):
+        kernel = constant(
+            f"conv{index}.weight",
+            rng.standard_normal((channels, channels, 3, 3), dtype=np.float32) / np.float32(96),
+        )
+        conv = ir.node("Conv", [value, kernel], attributes={"pads": [1, 1, 1, 1]})
+        statistics_ = [
+            constant(f"bn{index}.weight", rng.uniform(-1, 1, channels)),
+            constant(f"bn{index}.bias", rng.normal(size=channels)),
+            constant(f"bn{index}.running_mean", rng.normal(size=channels)),
+            constant(f"bn{index}.running_var", rng.uniform(0.5, 2, channels)),
+        ]
+        norm = ir.node("BatchNormalization", [conv.outputs[0], *statistics_])
+        nodes += [conv, norm]
+        value = norm.outputs[0]
+    value.name, value.shape, value.type = (
+        "y",
+        ir.Shape(["batch", channels, 8, 8]),
+        ir.TensorType(ir.DataType.FLOAT),
+    )
+    graph = ir.Graph(
+        inputs, [value], nodes=nodes, initializers=weights, opset_imports={"": 20}, name="chain"
+    )
+    write_onnx(ir.Model(graph, ir_version=10), path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

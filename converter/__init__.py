@@ -1,0 +1,53 @@
+"""Fold trained batch normalization into the weights around it, prove it, publish it.
+
+    from converter import load, fold, publish
+    result = fold(load("model.pt"))
+    assert result.proof.passed
+    publish(result, Path("models/mine"))
+
+Everything that the command line does is one of these calls; they are imported on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converter.errors import UserError
+    from converter.pipeline import FoldResult, fold, plan
+    from converter.proof import Proof, verify
+    from converter.publishing import Published, publish
+    from converter.sources import Loaded, LoadOptions, load
+
+_WHERE = {
+    "UserError": "converter.errors",
+    "FoldResult": "converter.pipeline",
+    "fold": "converter.pipeline",
+    "plan": "converter.pipeline",
+    "Proof": "converter.proof",
+    "verify": "converter.proof",
+    "Published": "converter.publishing",
+    "publish": "converter.publishing",
+    "Loaded": "converter.sources",
+    "LoadOptions": "converter.sources",
+    "load": "converter.sources",
+}
+
+__all__ = [
+    "FoldResult",
+    "LoadOptions",
+    "Loaded",
+    "Proof",
+    "Published",
+    "UserError",
+    "fold",
+    "load",
+    "plan",
+    "publish",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'converter' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

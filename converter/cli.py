@@ -1,0 +1,59 @@
+"""`python -m converter`: the subcommands, their errors, and their exit codes.
+
+0 = done and proven; 1 = the proof failed; 2 = the input was at fault; 130 = interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from rich.console import Console
+from rich.text import Text
+
+from converter.errors import UserError
+
+# name -> (module, help). Modules are imported when asked for: torch takes seconds.
+COMMANDS = {
+    "fold": ("converter.commands.fold", "fold the batch-norms of a model and prove it"),
+    "inspect": ("converter.commands.inspect", "show what fold would do"),
+    "verify": ("converter.commands.verify", "prove that two ONNX files compute the same"),
+    "bench": ("converter.commands.bench", "measure how two ONNX files compare in speed"),
+    "train": ("converter.training.command", "train the model that ships, on MNIST"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return int(import_module(COMMANDS[args.command][0]).run(args))
+    except UserError as error:
+        stderr = Console(stderr=True, highlight=False)
+        stderr.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+        if error.hint:
+            stderr.print(Text.assemble(("hint:  ", "bold"), error.hint), soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        return 130
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m converter",
+        description="Fold batch normalization into the weights around it, and prove it.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name in arguments:
+            import_module(module).add_arguments(command)
+    return parser

@@ -1,0 +1,1 @@
+"""The subcommands of `python -m converter`: each file adds its arguments and runs."""

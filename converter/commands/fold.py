@@ -1,0 +1,143 @@
+"""`fold`: fold the batch-norms of a model, prove it, write it and publish it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from converter.commands import loading
+from converter.commands.output import write_json
+from converter.errors import UserError
+from converter.onnx_file import write_onnx
+from converter.pipeline import fold
+from converter.proof import load_data
+from converter.publishing import Published, publish
+from converter.render import show_fold, show_source, terminal, working
+from converter.report import describe_fold
+from converter.sources import Loaded
+from service.manifest import Classification
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    loading.add_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: FILE.folded.onnx")
+    parser.add_argument(
+        "--publish", type=Path, metavar="models/NAME", help="write models/NAME/<next version>/"
+    )
+    parser.add_argument(
+        "--if-changed",
+        action="store_true",
+        help="with --publish: no new version if the newest is this very model",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="a classifier's labels, one a line"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="fold only these (layer1.*)"
+    )
+    parser.add_argument(
+        "--skip", action="append", default=[], metavar="PATTERN", help="leave these"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz", help="prove it on these inputs as well"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: folded and proven. 1: not proven, and nothing is written.
+
+    Raises:
+        UserError: the input is at fault (exit code 2).
+    """
+    console = terminal()
+    _check(args)
+    with working(f"loading {args.file}") as progress:
+        loaded = loading.load_from(args)
+        if args.labels:
+            loaded = _labelled(loaded, args.labels)
+        data = load_data(args.data, loaded.inputs) if args.data else None
+        result = fold(
+            loaded,
+            only=args.only,
+            skip=args.skip,
+            data=data,
+            seed=args.seed,
+            progress=progress,
+        )
+    show_source(console, loaded)
+    show_fold(console, result)
+    report = describe_fold(result)
+    if not result.proof.passed:
+        console.print(Text("Nothing was written.", style="bold red"))
+        write_json(args.json, report | {"written": []})
+        return 1
+    written: list[str] = []
+    if args.publish:
+        published = publish(result, args.publish, if_changed=args.if_changed)
+        _show_published(console, published)
+        written.append(str(published.path))
+    if args.output or not args.publish:
+        for path in write_onnx(result.model, args.output or default_output(args.file)):
+            console.print(Text(f"Wrote {path}"))
+            written.append(str(path))
+    write_json(args.json, report | {"written": written})
+    return 0
+
+
+def default_output(file: Path) -> Path:
+    """`model.pt` -> `model.folded.onnx`, beside it."""
+    file = file if file.name else file.resolve()  # "." has no name
+    return file.with_name(f"{file.stem}.folded.onnx")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Find mistakes before minutes of work, not after."""
+    if args.if_changed and not args.publish:
+        raise UserError("--if-changed goes with --publish.")
+    output = args.output or (None if args.publish else default_output(args.file))
+    for path in (output, args.json):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise UserError(f"the folder {path.parent} does not exist.", "Create it first.")
+        if path.exists() and args.file.exists() and path.samefile(args.file):
+            raise UserError(f"{path} is the input.", "Give another name with --output.")
+
+
+def _labelled(loaded: Loaded, path: Path) -> Loaded:
+    try:
+        labels = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the labels from {path}: {error}.") from error
+    labels = [label for label in labels if label]
+    first = loaded.model.graph.outputs[0]
+    width = first.shape[-1] if first.shape is not None and len(first.shape) == 2 else None
+    if width != len(labels):
+        raise UserError(
+            f"{path} has {len(labels)} labels, but the output {first.name!r} has "
+            f"{'an unknown number of' if width is None else width} classes.",
+            "One label a line, in the order of the classes.",
+        )
+    node = first.producer()
+    activation = {"Softmax": "none", "LogSoftmax": "exp"}.get(
+        node.op_type if node is not None else "", "softmax"
+    )
+    return replace(
+        loaded,
+        classification=Classification.model_validate(
+            {"output": first.name, "labels": labels, "activation": activation}
+        ),
+    )
+
+
+def _show_published(console: Console, published: Published) -> None:
+    if published.fresh:
+        console.print(Text(f"Published {published.path}", style="bold"))
+    else:
+        console.print(Text(f"{published.path} is this very model already; nothing published."))

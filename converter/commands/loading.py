@@ -1,0 +1,53 @@
+"""The arguments that say how to read a model, shared by `fold` and `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from converter.sources import Loaded, LoadOptions, load, parse_arch_arg, parse_input_shape
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the trained model")
+    group = parser.add_argument_group("how to read the file, if it does not say so itself")
+    group.add_argument(
+        "--arch",
+        metavar="ARCH",
+        help="timm:NAME, torchvision:NAME or package.module:factory, for a state_dict",
+    )
+    group.add_argument(
+        "--arch-arg",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="an argument of the architecture (num_classes=10); may be repeated",
+    )
+    group.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]D,D,..",
+        help="an input's shape without the batch axis: 3,224,224 or tokens=128:int64; "
+        "repeat it for several inputs",
+    )
+    group.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="unpickle whole Python objects, which can run any code: only for files you trust",
+    )
+
+
+def load_from(args: argparse.Namespace) -> Loaded:
+    """Load what the arguments name.
+
+    Raises:
+        UserError: the file or an argument is at fault.
+    """
+    options = LoadOptions(
+        arch=args.arch,
+        arch_args=dict(parse_arch_arg(text) for text in args.arch_arg),
+        input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
+        trust_pickle=args.trust_pickle,
+    )
+    return load(args.file, options)

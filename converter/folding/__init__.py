@@ -1,0 +1,109 @@
+"""Fold frozen batch-norms into the weights around them.
+
+`fold_graph` is the whole engine in one call: find the sites, make a plan, apply it to a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from converter.folding.fold import FoldOverflowError, apply_plan
+from converter.folding.plan import Decision, Plan, make_plan
+from converter.folding.refusal import Refusal
+from converter.folding.routes import Route
+from converter.folding.sites import Site, find_sites
+
+__all__ = ["Decision", "Folded", "Plan", "Refusal", "Route", "Site", "fold_graph", "plan_graph"]
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """The folded copy of a graph and the plan that made it."""
+
+    model: ir.Model
+    plan: Plan
+
+
+def plan_graph(
+    model: ir.Model,
+    *,
+    untracked: frozenset[str] = frozenset(),
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> Plan:
+    """Decide for every batch-norm of a normalized graph; nothing of it is changed.
+
+    Args:
+        model: the graph, as `converter.normalize` leaves it.
+        untracked: names of batch-norms whose statistics were never updated.
+        only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
+        skip: keep those whose name matches one of these.
+    """
+    return fold_graph(model, untracked=untracked, only=only, skip=skip).plan
+
+
+def fold_graph(
+    model: ir.Model,
+    *,
+    untracked: frozenset[str] = frozenset(),
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> Folded:
+    """Fold a copy of a normalized graph; tensors that do not change are shared with it.
+
+    A fold whose weights would overflow their type is taken back, and its batch-norm is kept
+    with that reason. What one round makes possible (a sum that is one convolution now, with a
+    batch-norm behind it) is folded in the next. Arguments as for `plan_graph`.
+    """
+    leave: dict[str, Refusal] = {}
+    apart: set[str | None] = set()
+    while True:
+        copy = model.clone()
+        sites = find_sites(copy, untracked)
+        unwanted = _unwanted(sites, only, skip)
+        plan = make_plan(copy, sites, {**unwanted, **leave}, apart)
+        step = plan
+        try:
+            apply_plan(copy, step)
+            while step.folded or step.merges:
+                names = {decision.site.node: decision.site.name for decision in plan.kept}
+                left = [
+                    replace(site, name=names[site.node]) for site in find_sites(copy, untracked)
+                ]
+                step = make_plan(copy, left, {**unwanted, **leave}, apart)
+                apply_plan(copy, step)
+                plan = plan.followed_by(step)
+        except FoldOverflowError as overflow:
+            if any(overflow.node is merge.target for merge in step.merges):
+                apart.add(overflow.node.outputs[0].name)
+            else:
+                leave |= _because(overflow, step)
+            continue
+        return Folded(copy, plan)
+
+
+def _unwanted(sites: list[Site], only: Sequence[str], skip: Sequence[str]) -> dict[str, Refusal]:
+    def matches(name: str, patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    return {
+        site.name: Refusal("skipped", "left alone as asked.")
+        for site in sites
+        if (only and not matches(site.name, only)) or matches(site.name, skip)
+    }
+
+
+def _because(overflow: FoldOverflowError, plan: Plan) -> dict[str, Refusal]:
+    """Keep the batch-norms that were folded into the node whose weights overflowed."""
+    return {
+        decision.site.name: Refusal(
+            "overflow", f"{overflow}.", "Convert the model to float32, or fold before converting."
+        )
+        for decision in plan.folded
+        if isinstance(decision.outcome, Route)
+        and any(edit.node is overflow.node for edit in decision.outcome.edits)
+    }

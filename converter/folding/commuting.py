@@ -1,0 +1,111 @@
+"""The ops that keep the channels on their axis, and when a map commutes with them.
+
+op(a*x + b) = a*op(x) + b holds or not, whichever way it is read: the condition is the same
+backward and forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.naming import label
+from converter.folding.refusal import Refusal
+from converter.folding.view import View
+
+Condition = Callable[[ir.Node, Affine, View], Refusal | None]
+
+
+def _always(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """op(a*x + b) = a*op(x) + b."""
+    del node, affine, view
+    return None
+
+
+def _positive(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """max(a*x + b) = a*max(x) + b for a >= 0 only; the padding of a MaxPool never wins."""
+    del view
+    negative = np.flatnonzero(affine.scale < 0)
+    if not negative.size:
+        return None
+    return Refusal(
+        "sign",
+        f"{label(node)} lets only positive scales pass, and the scale is negative in "
+        f"{negative.size} of {affine.channels} channels (the first is {negative[0]}).",
+    )
+
+
+def _homogeneous(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """f(a*x) = a*f(x) for a >= 0; a shift does not pass."""
+    if affine.shifts:
+        return Refusal("not-linear", f"{label(node)} lets no shift pass.")
+    return _positive(node, affine, view)
+
+
+def _average(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """The mean of a*x + b is a*mean + b, unless padded zeros are counted into it."""
+    del view
+    counted = node.attributes.get("count_include_pad")
+    mode, pads = node.attributes.get("auto_pad"), node.attributes.get("pads")
+    ceil = node.attributes.get("ceil_mode")
+    padded = (
+        (pads is not None and any(pads.as_ints()))
+        or (mode is not None and mode.as_string() not in {"NOTSET", "VALID"})
+        or (ceil is not None and bool(ceil.as_int()))
+    )
+    if affine.shifts and padded and counted is not None and counted.as_int():
+        return Refusal("padding", f"{label(node)} counts padded zeros, which a shift must reach.")
+    return None
+
+
+def _dropout(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """None when Dropout does nothing: no training_mode input, or a constant False."""
+    del affine
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    if training is not None and (
+        view.why_not_constant(training, node, "training_mode") is not None
+        or training.const_value is None
+        or bool(training.const_value.numpy())
+    ):
+        return Refusal(
+            "training-mode",
+            f"{label(node)} drops at random (training_mode).",
+            "Export the model in evaluation mode: model.eval().",
+        )
+    return None
+
+
+SAME_AXIS: dict[str, Condition] = {
+    "Identity": _always,
+    "Dropout": _dropout,
+    "MaxPool": _positive,
+    "GlobalMaxPool": _positive,
+    "AveragePool": _average,
+    "GlobalAveragePool": _always,
+    "Relu": _homogeneous,
+    "LeakyRelu": _homogeneous,
+    "PRelu": _homogeneous,
+}
+
+
+def refusal_on_axis(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """Why `affine` does not commute with `node`, an op of `SAME_AXIS`; None if it does."""
+    if len([value for value in node.outputs if value.uses() or value.is_graph_output()]) > 1:
+        return Refusal("not-linear", f"{label(node)} gives more than one result.")
+    if affine.axis != 1 and node.op_type.endswith("Pool"):
+        return Refusal("wrong-axis", f"{label(node)} pools along the batch-norm's axis.")
+    return SAME_AXIS[node.op_type](node, affine, view)
+
+
+def reduced_axes(node: ir.Node, view: View) -> list[int] | None:
+    """From the attribute (before opset 18) or a constant input; None if neither tells."""
+    attribute = node.attributes.get("axes")
+    if attribute is not None:
+        return list(attribute.as_ints())
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    if value is None or view.why_not_constant(value, node, "axes") or value.const_value is None:
+        return None
+    return [int(axis) for axis in value.const_value.numpy().ravel()]

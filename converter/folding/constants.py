@@ -1,0 +1,77 @@
+"""The constants of one node while they are being changed: float64, written back once."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from converter.folding.affine import Float64, along_axis
+from converter.folding.view import numbers
+
+
+class Constants:
+    """Float64 copies of a node's constant inputs and attributes, with the changes so far.
+
+    Several affines may be folded into one node, one after the other; nothing is rounded
+    before all of them are in. Copies are made on first use, so a node costs memory only
+    while it is being folded.
+    """
+
+    def __init__(self, node: ir.Node) -> None:
+        self.node = node
+        self.changed: dict[int, Float64] = {}
+        self.float_attributes: dict[str, float] = {}
+        # (C,) to be added behind the node along `behind_axis`, when its op has no bias.
+        self.behind: Float64 | None = None
+        self.behind_axis = -1
+
+    def get(self, index: int) -> Float64 | None:
+        """Input `index`, or None when the node has no such input."""
+        if index in self.changed:
+            return self.changed[index]
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        return None if value is None else numbers(value)
+
+    def __getitem__(self, index: int) -> Float64:
+        values = self.get(index)
+        if values is None:
+            raise KeyError(f"{self.node.op_type} has no input {index}")
+        return values
+
+    def __setitem__(self, index: int, values: Float64) -> None:
+        self.changed[index] = values
+
+    def add_from_behind(self, product: Constants) -> None:
+        """This is the Add of a constant behind `product`: take up the shift it has no bias for."""
+        if product.behind is None:
+            return
+        index = self.constant_index()
+        shift = along_axis(product.behind, product.behind_axis, self.output_rank())
+        self[index] = self[index] + shift
+        product.behind = None
+
+    def constant_index(self) -> int:
+        """Which input of a two-operand node is the constant one."""
+        return next(
+            index
+            for index, value in enumerate(self.node.inputs)
+            if value is not None and value.is_initializer() and not value.is_graph_input()
+        )
+
+    def output_rank(self) -> int:
+        shape = self.node.outputs[0].shape
+        if shape is None:
+            raise ValueError(f"the rank of {self.node.name} is not known")
+        return len(shape)
+
+    def integer(self, name: str, default: int) -> int:
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.as_int()
+
+    def real(self, name: str, default: float) -> float:
+        if name in self.float_attributes:
+            return self.float_attributes[name]
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.as_float()
+
+    def set_real(self, name: str, value: float) -> None:
+        self.float_attributes[name] = value

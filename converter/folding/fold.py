@@ -1,0 +1,240 @@
+"""Apply a plan: new constants, copy-on-write and under unique names; batch-norms removed.
+
+Every node is brought to float64, takes all of its affines in order, and is rounded once, one
+node at a time, so that the memory needed beyond the model is that of its largest node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from converter.folding import updates
+from converter.folding.affine import Float64, along_axis
+from converter.folding.branches import Branch, Merge
+from converter.folding.constants import Constants
+from converter.folding.naming import label, unique
+from converter.folding.plan import Plan
+from converter.folding.rounding import round_once
+from converter.folding.step import Absorb
+from converter.folding.view import View, numbers
+from converter.rewiring import bypass
+
+SUMS = frozenset({"Add", "Sub"})
+
+
+class FoldOverflowError(Exception):
+    """Folded weights exceed their type. `node` is the op; the model is half edited."""
+
+    def __init__(self, node: ir.Node, dtype: str) -> None:
+        super().__init__(f"the folded weights of {label(node)} do not fit into {dtype}")
+        self.node = node
+        self.dtype = dtype
+
+
+def apply_plan(model: ir.Model, plan: Plan) -> None:
+    """Carry out `plan` on the model that it was made for, in place.
+
+    Raises:
+        FoldOverflowError: a weight became infinite; throw the model away.
+    """
+    writer = _Writer(model)
+    by_node: dict[ir.Node, list[Absorb]] = {}
+    for route in plan.routes:
+        for edit in route.edits:
+            by_node.setdefault(edit.node, []).append(edit)
+
+    def folded(node: ir.Node) -> Constants:
+        constants = Constants(node)
+        for edit in by_node.get(node, ()):
+            table = updates.AFTER if edit.side == "after" else updates.BEFORE
+            table[node.op_type](constants, edit.affine)
+        return constants
+
+    merged = {branch.node for merge in plan.merges for branch in merge.branches}
+    targets = {merge.target for merge in plan.merges}
+    removed = {decision.site.node for decision in plan.folded}
+    biases: dict[ir.Node, Constants] = {}
+    # Sums come last: a product in front of one may have a shift for it.
+    for node in sorted(by_node, key=lambda node: node.op_type in SUMS):
+        if node in merged or node in targets or node in removed:
+            continue
+        constants = biases.get(node) or folded(node)
+        total = None if constants.behind is None else View().bias_behind(node)
+        if total is not None:
+            biases.setdefault(total, folded(total)).add_from_behind(constants)
+        if node not in biases:
+            writer.write(constants)
+    for constants in biases.values():
+        writer.write(constants)
+    for merge in plan.merges:
+        target = folded(merge.target)
+        for branch in merge.branches:
+            if branch.affine is not None:
+                updates.merge_affine(target, branch.affine, branch.taps)
+            elif branch.node is not None:
+                updates.merge_conv(target, folded(branch.node), branch.taps)
+        writer.write(target)
+    for decision in plan.folded:
+        if decision.site.node not in merged:
+            source = decision.site.node.inputs[0]
+            assert source is not None
+            bypass(decision.site.node, source)
+    for merge in plan.merges:
+        for branch in merge.branches:
+            _drop_branch(merge, branch)
+    for graph in _graphs(model):
+        _drop_unused(graph)
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    yield model.graph
+    yield from model.graph.subgraphs()
+
+
+class _Writer:
+    """Writes constants back: in place where a constant has one reader, else a copy."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._names = {
+            value.name
+            for graph in _graphs(model)
+            for value in (*graph.initializers.values(), *graph.inputs, *_outputs(graph))
+            if value.name
+        }
+        self._copies: dict[ir.Value, list[ir.Value]] = {}
+
+    def write(self, constants: Constants) -> None:
+        node = constants.node
+        for index, values in constants.changed.items():
+            old = node.inputs[index] if index < len(node.inputs) else None
+            like = old if old is not None else node.inputs[1]
+            assert like is not None
+            rounded = _rounded(values, like, node)
+            if old is None:
+                self._attach(node, index, rounded, self._bias_name(node))
+            elif self._alone(old):
+                _set(old, rounded)
+            else:
+                self._copy(node, index, old, rounded)
+        for name, value in constants.float_attributes.items():
+            node.attributes.add(ir.AttrFloat32(name, value))
+        if constants.behind is not None and np.any(constants.behind):
+            self._add_behind(node, constants.behind, constants.behind_axis)
+
+    def _alone(self, old: ir.Value) -> bool:
+        """Whether nobody else sees this constant, nor ever did."""
+        return len(old.uses()) == 1 and not old.is_graph_output() and old not in self._copies
+
+    def _add_behind(self, node: ir.Node, shift: Float64, axis: int) -> None:
+        """y -> y + shift along `axis`, by an Add right behind `node`."""
+        value, weight = node.outputs[0], node.inputs[1]
+        assert node.graph is not None
+        assert value.shape is not None
+        assert weight is not None
+        rank = len(value.shape)
+        if axis != rank - 1:
+            shift = along_axis(shift, axis, rank)
+        bias = _initializer(node.graph, self._bias_name(node), _rounded(shift, weight, node))
+        total = ir.Node("", "Add", [value, bias], name=f"{node.name or value.name}_bias")
+        total.metadata_props.update(node.metadata_props)
+        result = total.outputs[0]
+        result.name = unique(f"{value.name}_biased", self._names)
+        result.shape, result.type = value.shape, value.type
+        for use in tuple(value.uses()):
+            if use.node is not total:
+                use.node.replace_input_with(use.idx, result)
+        for index, output in enumerate(node.graph.outputs):
+            if output is value:
+                node.graph.outputs[index] = result
+                value.name, result.name = result.name, value.name
+        node.graph.insert_after(node, total)
+
+    def _copy(self, node: ir.Node, index: int, old: ir.Value, rounded: npt.NDArray[Any]) -> None:
+        """`old` has other readers: they keep it. Equal copies are made once, in the graph of
+        `old`, where all of its readers can see them."""
+        for copy in self._copies.setdefault(old, []):
+            if np.array_equal(_tensor(copy), rounded):
+                node.replace_input_with(index, copy)
+                return
+        assert isinstance(old.graph, ir.Graph)
+        copy = _initializer(old.graph, unique(f"{old.name}_folded", self._names), rounded)
+        node.replace_input_with(index, copy)
+        self._copies[old].append(copy)
+
+    def _attach(self, node: ir.Node, index: int, values: npt.NDArray[Any], name: str) -> None:
+        assert node.graph is not None
+        value = _initializer(node.graph, name, values)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+
+    def _bias_name(self, node: ir.Node) -> str:
+        weight = node.inputs[1]
+        name = (weight.name if weight is not None else None) or node.name or "linear"
+        return unique(_replace_suffix(name, "bias"), self._names)
+
+
+def _replace_suffix(name: str, what: str) -> str:
+    for suffix in ("weight", "kernel"):
+        if name.endswith((f".{suffix}", f"/{suffix}")):
+            return name[: -len(suffix)] + what
+    return f"{name}_{what}"
+
+
+def _rounded(values: Float64, like: ir.Value, node: ir.Node) -> npt.NDArray[Any]:
+    """`values` in the type of `like`, whose numbers were finite; so must these be."""
+    assert like.const_value is not None
+    dtype = like.const_value.dtype.numpy()
+    rounded = round_once(values, dtype)
+    if not np.isfinite(rounded).all() and np.isfinite(numbers(like)).all():
+        raise FoldOverflowError(node, str(np.dtype(dtype)))
+    return rounded
+
+
+def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
+    for node in graph:
+        yield from node.outputs
+
+
+def _initializer(graph: ir.Graph, name: str, values: npt.NDArray[Any]) -> ir.Value:
+    tensor = ir.tensor(values, name=name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(values.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _set(value: ir.Value, values: npt.NDArray[Any]) -> None:
+    value.const_value = ir.tensor(values, name=value.name)
+    value.shape = ir.Shape(values.shape)
+
+
+def _tensor(value: ir.Value) -> npt.NDArray[Any]:
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy())
+
+
+def _drop_branch(merge: Merge, branch: Branch) -> None:
+    """The Add that reads a branch goes: what is left of it is its other operand."""
+    value = merge.source if branch.node is None else branch.node.outputs[0]
+    total = next(node for node in merge.sums if node.graph is not None and value in node.inputs)
+    other = total.inputs[1 - total.inputs.index(value)]
+    assert other is not None
+    bypass(total, other)
+    if branch.node is not None and branch.node.graph is not None:
+        branch.node.graph.remove(branch.node, safe=True)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
+            del graph.initializers[name]

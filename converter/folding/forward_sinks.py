@@ -1,0 +1,158 @@
+"""Which linear op absorbs an affine that acts on its input, x' = a*x + b, and when.
+
+The mirror of `sinks.py`: a rule gets the node, the index of the input that carries the affine,
+and the affine on that input; the arithmetic is `updates.BEFORE`, under the same op. What reads
+x' = a*x + b reads x afterwards.
+
+To add an op: rule, update, both tables, and a case in
+`tests/converter/folding/test_forward.py`, which runs every entry.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.branches import geometry
+from converter.folding.naming import label
+from converter.folding.refusal import Refusal
+from converter.folding.sinks import constant_inputs, weight_channels
+from converter.folding.step import Absorb, ForwardRule, Step
+from converter.folding.view import View
+
+
+def _conv(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """W(a*x + b) + c = (W*a) x + (c + sum W*b), in any group: the scale always.
+
+    The shift only where no zero padding reaches the conv: a padded zero is not shifted, so at
+    the border the second term would be smaller.
+    """
+    refusal = (
+        _input(0, index, node)
+        or _on_axis(1, node, affine)
+        or constant_inputs(node, view, weight=1, bias=2)
+        or weight_channels(node, affine, view, axis=1, group=_group(node))
+    )
+    if refusal:
+        return refusal
+    shape = geometry(node, view)
+    if affine.shifts and (shape is None or any((*shape.begin, *shape.end))):
+        return Refusal(
+            "padding",
+            f"{label(node)} pads its input with zeros, which a shift would have to reach, too.",
+            "With an unpadded convolution, or one behind an explicit reflect padding, it folds.",
+        )
+    return Step(
+        "W[:, i] *= a[i], bias += sum W*b" if affine.shifts else "W[:, i] *= a[i]",
+        (Absorb(node, affine, "before"),),
+    )
+
+
+def _conv_transpose(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """As Conv for the scale; a shift is not uniform over the outputs (edges, overlap)."""
+    refusal = (
+        _input(0, index, node)
+        or _on_axis(1, node, affine)
+        or constant_inputs(node, view, weight=1, bias=2)
+        or weight_channels(node, affine, view, axis=0, group=1)
+    )
+    if refusal:
+        return refusal
+    if affine.shifts:
+        return Refusal(
+            "padding",
+            f"{label(node)} sums a different number of inputs at its edges, so a shift in front "
+            "of it is no bias behind it.",
+        )
+    return Step("W[i] *= a[i]", (Absorb(node, affine, "before"),))
+
+
+def _gemm(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """alpha*(A*a + b) B' + beta*C = alpha*A (a*B') + (beta*C + alpha*b B')."""
+    rows = 1 if _flag(node, "transB") else 0
+    refusal = (
+        _input(0, index, node)
+        or _on_axis(0 if _flag(node, "transA") else 1, node, affine)
+        or constant_inputs(node, view, weight=1, bias=2)
+        or weight_channels(node, affine, view, axis=rows, group=1)
+    )
+    return refusal or Step("rows of B' *= a, C += b B'", (Absorb(node, affine, "before"),))
+
+
+def _matmul(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """(x*a + b) B = x (a*B) + b B, on the LAST axis of x; b B goes into the Add behind, or is
+    a new one."""
+    source, weight = node.inputs[0], node.inputs[1]
+    rank = None if source is None else view.rank(source)
+    matrix = None if weight is None else view.rank(weight)
+    if rank is None or matrix is None:
+        return Refusal("unknown-shape", f"the ranks around {label(node)} are not known.")
+    refusal = (
+        _input(0, index, node)
+        or _on_axis(rank - 1, node, affine)
+        or constant_inputs(node, view, weight=1)
+    )
+    if refusal:
+        return refusal
+    if matrix != 2 or rank < 2:
+        return Refusal("unsupported-form", f"the weight of {label(node)} is not a matrix.")
+    refusal = weight_channels(node, affine, view, axis=0, group=1)
+    if refusal:
+        return refusal
+    adds = 1 if affine.shifts and view.bias_behind(node) is None else 0
+    formula = "rows of B *= a, then + b B" if affine.shifts else "rows of B *= a"
+    return Step(formula, (Absorb(node, affine, "before"),), adds=adds)
+
+
+def _recurrent(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """W(a*x + b) + Wb = (W*a) x + (Wb + W b) for each gate and direction; R is untouched."""
+    refusal = (
+        _input(0, index, node) or _on_axis(2, node, affine) or constant_inputs(node, view, weight=1)
+    )
+    if refusal:
+        return refusal
+    bias = node.inputs[3] if len(node.inputs) > 3 else None
+    if bias is not None:
+        refusal = view.why_not_constant(bias, node, "bias")
+    return (
+        refusal
+        or weight_channels(node, affine, view, axis=2, group=1)
+        or Step("W *= a, Wb += W b", (Absorb(node, affine, "before"),))
+    )
+
+
+def _input(data: int, index: int, node: ir.Node) -> Refusal | None:
+    if index == data:
+        return None
+    return Refusal("not-linear", f"it is no data but a parameter of {label(node)}.")
+
+
+def _on_axis(channels: int, node: ir.Node, affine: Affine) -> Refusal | None:
+    if affine.axis == channels:
+        return None
+    return Refusal(
+        "wrong-axis",
+        f"{label(node)} sums over axis {channels} of its input, but the batch-norm acts on axis "
+        f"{affine.axis} of it.",
+    )
+
+
+def _group(node: ir.Node) -> int:
+    attribute = node.attributes.get("group")
+    return 1 if attribute is None else attribute.as_int()
+
+
+def _flag(node: ir.Node, name: str) -> bool:
+    attribute = node.attributes.get(name)
+    return attribute is not None and bool(attribute.as_int())
+
+
+BEFORE: dict[str, ForwardRule] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "RNN": _recurrent,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+}

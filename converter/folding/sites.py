@@ -1,0 +1,171 @@
+"""Where affines live in a graph: every batch-norm, with its map or the reason it has none.
+
+ONNX BatchNormalization: opset 7 to 8 with `spatial`, 9 to 13 training when it has more than
+one output, from 14 on with the attribute `training_mode`. The exporters also write a
+batch-norm without running statistics as BatchNormalization with a mean and a variance that
+are computed from the input: those have no frozen map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.naming import module_name, unique
+from converter.folding.refusal import Refusal
+from converter.folding.view import View, numbers
+
+_EVAL = "Export the model in evaluation mode: model.eval()."
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One batch-norm.
+
+    Attributes:
+        name: its module's name, unique in the graph.
+        node: the node to be removed.
+        channels: the number of channels, None if not known.
+        affine: what it does, or the refusal that says why it has no fixed map.
+        warnings: what is suspicious about its statistics.
+    """
+
+    name: str
+    node: ir.Node
+    channels: int | None
+    affine: Affine | Refusal
+    warnings: tuple[str, ...] = ()
+
+
+def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list[Site]:
+    """All batch-norms of the graph and its subgraphs, in the order of the nodes.
+
+    `untracked`: module names whose `num_batches_tracked` is known to be 0.
+    """
+    view, taken = View(), set[str]()
+    sites = []
+    for node in _batchnorms(model.graph):
+        module = module_name(node)
+        affine = _affine(node, view, model.graph.opset_imports.get("", 0))
+        sites.append(
+            Site(
+                name=unique(module, taken),
+                node=node,
+                channels=_channels(node),
+                affine=affine,
+                warnings=tuple(_warnings(node, affine, module in untracked)),
+            )
+        )
+    return sites
+
+
+def _batchnorms(graph: ir.Graph) -> Iterator[ir.Node]:
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type == "BatchNormalization" and node.domain == "":
+            yield node
+
+
+def _affine(node: ir.Node, view: View, opset: int) -> Affine | Refusal:
+    refusal = _training(node, opset) or _form(node, opset) or _parameters(node, view)
+    if refusal:
+        return refusal
+    gamma, beta, mean, var = (numbers(value) for value in node.inputs[1:5] if value is not None)
+    if len({array.shape for array in (gamma, beta, mean, var)} | {(gamma.size,)}) > 1:
+        return Refusal("unsupported-form", "its parameters are not one number per channel.")
+    epsilon = node.attributes.get("epsilon")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        affine = Affine.of_batchnorm(
+            gamma, beta, mean, var, 1e-5 if epsilon is None else epsilon.as_float()
+        )
+    if np.any(var < 0):
+        return Refusal("bad-statistics", f"the running variance is negative ({var.min():.3g}).")
+    if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
+        return Refusal("bad-statistics", "its parameters are not finite numbers.")
+    return affine
+
+
+def _training(node: ir.Node, opset: int) -> Refusal | None:
+    """Before opset 14 it is the number of outputs that tells, whether they are read or not."""
+    training = node.attributes.get("training_mode")
+    outputs = [
+        value
+        for value in node.outputs
+        if value.name and (opset < 14 or value.uses() or value.is_graph_output())
+    ]
+    if (training is not None and training.as_int()) or len(outputs) > 1:
+        return Refusal(
+            "training-mode",
+            "it is in training mode and normalises with the statistics of each batch.",
+            _EVAL,
+        )
+    return None
+
+
+def _form(node: ir.Node, opset: int) -> Refusal | None:
+    spatial = node.attributes.get("spatial")
+    if spatial is not None and not spatial.as_int():
+        return Refusal("unsupported-form", "spatial=0 keeps statistics for every position.")
+    if opset < 7:
+        return Refusal(
+            "unsupported-form",
+            f"opset {opset} describes batch-norm differently.",
+            "Convert the model to opset 13 or later (onnx.version_converter).",
+        )
+    source = node.inputs[0]
+    if source is not None and source.shape is not None and len(source.shape) < 2:
+        return Refusal("unsupported-form", "its input has no channel axis.")
+    return None
+
+
+def _parameters(node: ir.Node, view: View) -> Refusal | None:
+    if len(node.inputs) < 5 or any(value is None for value in node.inputs[:5]):
+        return Refusal("unsupported-form", "it lacks some of its five inputs.")
+    for index, what in ((3, "running mean"), (4, "running variance")):
+        refusal = view.why_not_constant(node.inputs[index], node, what)
+        if refusal and refusal.code == "computed-weights":
+            return Refusal(
+                "batch-statistics",
+                "it has no running statistics and normalises with those of each batch.",
+                "Train with track_running_stats=True, or replace it by a norm without batches.",
+            )
+        if refusal:
+            return refusal
+    for index, what in ((1, "weight"), (2, "bias")):
+        refusal = view.why_not_constant(node.inputs[index], node, what)
+        if refusal and refusal.code == "computed-weights":
+            return Refusal("computed-parameters", f"its {what} is computed at run time.")
+        if refusal:
+            return refusal
+    return None
+
+
+def _channels(node: ir.Node) -> int | None:
+    for value in node.inputs[1:5]:
+        if value is not None and value.shape is not None and len(value.shape) == 1:
+            size = value.shape[0]
+            if isinstance(size, int):
+                return size
+    return None
+
+
+def _warnings(node: ir.Node, affine: Affine | Refusal, untracked: bool) -> Iterator[str]:
+    if isinstance(affine, Refusal):
+        return
+    mean, var = node.inputs[3], node.inputs[4]
+    if mean is None or var is None:
+        return
+    fresh = not np.any(numbers(mean)) and bool(np.all(numbers(var) == 1.0))
+    if fresh:
+        # The counter alone proves nothing: statistics ported from elsewhere come without it.
+        counter = ", num_batches_tracked 0" if untracked else ""
+        yield (
+            f"its statistics were never updated (mean 0, variance 1{counter}): was the model "
+            "trained, and is this the trained file?"
+        )
+    dead = int(np.count_nonzero(affine.scale == 0.0))
+    if dead:
+        yield f"{dead} of {affine.channels} channels have gamma = 0 and are constant."

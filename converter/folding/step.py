@@ -1,0 +1,52 @@
+"""What a rule answers: where an affine goes when it is pushed one op further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.refusal import Refusal
+from converter.folding.view import View
+
+
+@dataclass(frozen=True)
+class Absorb:
+    """Edit: the constants of `node` take up `affine`, which acts on the node's output ("after")
+    or on its data input ("before")."""
+
+    node: ir.Node
+    affine: Affine
+    side: Literal["after", "before"] = "after"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op further: the edits made here, and what is left to place on which inputs.
+
+    Nothing left in `onward` means that the affine is absorbed.
+
+    Attributes:
+        formula: what happened, for a person ("W[o] *= a[o], bias = a*bias + b").
+        edits: in the order in which they apply.
+        onward: (index, affine) still to be placed, on an input when going backward, on an
+            output when going forward.
+        reservation: a refusal that counts only if the rest of the way is free, so that
+            people hear of what really stands in the way first.
+        adds: how many nodes this step adds to the graph.
+    """
+
+    formula: str
+    edits: tuple[Absorb, ...] = ()
+    onward: tuple[tuple[int, Affine], ...] = ()
+    reservation: Refusal | None = None
+    adds: int = 0
+
+
+# (node, affine on its output, view)
+Rule = Callable[[ir.Node, Affine, View], Step | Refusal]
+# (node, which of its inputs carries the affine, affine on that input, view)
+ForwardRule = Callable[[ir.Node, int, Affine, View], Step | Refusal]

@@ -1,0 +1,198 @@
+"""How the constants of a linear op change when it absorbs an affine: pure arithmetic.
+
+`AFTER` is for y' = a*y + b on the op's output, `BEFORE` for x' = a*x + b on its data input.
+
+One function an op, on float64 copies (`Constants`); nothing is rounded and no graph is
+touched here. Whether an update is allowed is asked elsewhere (`sinks.py`, `moves.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.constants import Constants
+
+Update = Callable[[Constants, Affine], None]
+
+
+def _conv(constants: Constants, affine: Affine) -> None:
+    """W[o] *= a[o], bias = a*bias + b; W is (Cout, Cin/group, k...)."""
+    weight = constants[1]
+    constants[1] = weight * along_axis(affine.scale, 0, weight.ndim)
+    _bias(constants, affine)
+
+
+def _conv_transpose(constants: Constants, affine: Affine) -> None:
+    """W is (Cin, Cout/group, k...): seen as (group, Cin/group, Cout/group, k...), it is
+    multiplied by a seen as (group, 1, Cout/group, 1...)."""
+    weight = constants[1]
+    group = constants.integer("group", 1)
+    inputs, outputs, *kernel = weight.shape
+    grouped = weight.reshape(group, inputs // group, outputs, *kernel)
+    scale = affine.scale.reshape(group, 1, outputs, *[1] * len(kernel))
+    constants[1] = (grouped * scale).reshape(weight.shape)
+    _bias(constants, affine)
+
+
+def _bias(constants: Constants, affine: Affine) -> None:
+    """bias = a*bias + b, a missing bias being zero."""
+    bias = constants.get(2)
+    if bias is not None:
+        constants[2] = affine.scale * bias + affine.shift
+    elif affine.shifts:
+        constants[2] = affine.shift
+
+
+def _gemm(constants: Constants, affine: Affine) -> None:
+    """alpha*A'(B'*a) + 1*(a*(beta*C) + b); B' has the output's columns, alpha stays."""
+    columns = 0 if constants.integer("transB", 0) else 1
+    constants[1] = constants[1] * along_axis(affine.scale, columns, 2)
+    bias = constants.get(2)  # (), (1,), (N,), (1, N), (M, N)
+    if bias is not None:
+        beta = constants.real("beta", 1.0)
+        constants[2] = affine.scale * (beta * bias) + affine.shift
+        constants.set_real("beta", 1.0)
+    elif affine.shifts:
+        constants[2] = affine.shift
+        constants.set_real("beta", 1.0)
+
+
+def _matmul(constants: Constants, affine: Affine) -> None:
+    """B *= a on its last axis, B being (.., K, N); MatMul has no bias, so b stays behind it."""
+    constants[1] = constants[1] * affine.scale
+    if constants.behind is not None or affine.shifts:
+        before = 0.0 if constants.behind is None else constants.behind
+        constants.behind = affine.scale * before + affine.shift
+        constants.behind_axis = affine.axis
+
+
+def _batchnorm(constants: Constants, affine: Affine) -> None:
+    """gamma *= a, beta = a*beta + b."""
+    constants[1] = affine.scale * constants[1]
+    constants[2] = affine.scale * constants[2] + affine.shift
+
+
+def _add(constants: Constants, affine: Affine) -> None:
+    """a*(x + c) + b = a*x + (a*c + b): the constant takes the shift."""
+    index, rank = constants.constant_index(), constants.output_rank()
+    scale = along_axis(affine.scale, affine.axis, rank)
+    constants[index] = scale * constants[index] + along_axis(affine.shift, affine.axis, rank)
+
+
+def _sub(constants: Constants, affine: Affine) -> None:
+    """a*(x - c) + b = a*x - (a*c - b);  a*(c - x) + b = (a*c + b) - a*x."""
+    index, rank = constants.constant_index(), constants.output_rank()
+    scale = along_axis(affine.scale, affine.axis, rank)
+    shift = along_axis(affine.shift, affine.axis, rank)
+    constants[index] = scale * constants[index] + (shift if index == 0 else -shift)
+
+
+def merge_conv(target: Constants, branch: Constants, taps: Sequence[tuple[int, int]]) -> None:
+    """W[..., offset + step*u] += W'[..., u] on each axis, bias += bias'."""
+    _lay_in(target, branch[1], taps)
+    _add_bias(target, branch.get(2))
+
+
+def merge_affine(target: Constants, affine: Affine, taps: Sequence[tuple[int, int]]) -> None:
+    """a*x + b is the 1x1 convolution with W[c, c mod Cin/group] = a[c] and bias b."""
+    outputs, per_group, *kernel = target[1].shape
+    diagonal = np.zeros((outputs, per_group, *[1] * len(kernel)))
+    channel = np.arange(outputs)
+    diagonal[channel, channel % per_group] = affine.scale.reshape(-1, *[1] * len(kernel))
+    _lay_in(target, diagonal, taps)
+    _add_bias(target, affine.shift)
+
+
+def _lay_in(target: Constants, weight: Float64, taps: Sequence[tuple[int, int]]) -> None:
+    large = target[1].copy()
+    places = tuple(
+        slice(offset, offset + step * (size - 1) + 1, step)
+        for (offset, step), size in zip(taps, weight.shape[2:], strict=True)
+    )
+    large[(slice(None), slice(None), *places)] += weight
+    target[1] = large
+
+
+def _add_bias(target: Constants, bias: Float64 | None) -> None:
+    if bias is not None and np.any(bias):
+        before = target.get(2)
+        target[2] = bias if before is None else before + bias
+
+
+def _conv_before(constants: Constants, affine: Affine) -> None:
+    """W[o, i] *= a[group(o), i], bias[o] += sum over i and k of W[o, i, k]*b[group(o), i]."""
+    weight = constants[1]  # (Cout, Cin/group, k...)
+    outputs, per_group, *kernel = weight.shape
+    group = constants.integer("group", 1)
+    shape = (outputs, per_group, *[1] * len(kernel))
+    scale, shift = (
+        np.repeat(values.reshape(group, per_group), outputs // group, axis=0).reshape(shape)
+        for values in (affine.scale, affine.shift)
+    )
+    _add_bias(constants, (weight * shift).sum(axis=tuple(range(1, weight.ndim))))
+    constants[1] = weight * scale
+
+
+def _conv_transpose_before(constants: Constants, affine: Affine) -> None:
+    """W[i] *= a[i]; W is (Cin, Cout/group, k...)."""
+    weight = constants[1]
+    constants[1] = weight * along_axis(affine.scale, 0, weight.ndim)
+
+
+def _gemm_before(constants: Constants, affine: Affine) -> None:
+    """C = beta*C + alpha*(b B'), then the rows of B' *= a."""
+    weight = constants[1]
+    transposed = bool(constants.integer("transB", 0))
+    if affine.shifts:
+        product = affine.shift @ (weight.T if transposed else weight)
+        before = constants.get(2)
+        bias = 0.0 if before is None else constants.real("beta", 1.0) * before
+        constants[2] = bias + constants.real("alpha", 1.0) * product
+        constants.set_real("beta", 1.0)
+    constants[1] = weight * along_axis(affine.scale, 1 if transposed else 0, 2)
+
+
+def _matmul_before(constants: Constants, affine: Affine) -> None:
+    """b B is added behind, then the rows of B *= a; B is (K, N)."""
+    weight = constants[1]
+    if affine.shifts:
+        before = 0.0 if constants.behind is None else constants.behind
+        constants.behind = before + affine.shift @ weight
+        constants.behind_axis = constants.output_rank() - 1
+    constants[1] = weight * affine.scale[:, None]
+
+
+def _recurrent_before(constants: Constants, affine: Affine) -> None:
+    """Wb += W b, then W *= a; W is (directions, gates*H, I), B is [Wb, Rb]."""
+    weight = constants[1]
+    if affine.shifts:
+        directions, rows, _ = weight.shape
+        before = constants.get(3)
+        bias = np.zeros((directions, 2 * rows)) if before is None else before.copy()
+        bias[:, :rows] += weight @ affine.shift
+        constants[3] = bias
+    constants[1] = weight * affine.scale
+
+
+BEFORE: dict[str, Update] = {
+    "Conv": _conv_before,
+    "ConvTranspose": _conv_transpose_before,
+    "Gemm": _gemm_before,
+    "MatMul": _matmul_before,
+    "RNN": _recurrent_before,
+    "LSTM": _recurrent_before,
+    "GRU": _recurrent_before,
+}
+
+AFTER: dict[str, Update] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batchnorm,
+    "Add": _add,
+    "Sub": _sub,
+}

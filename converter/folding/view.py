@@ -1,0 +1,124 @@
+"""The graph as the plan will leave it: reading only, no edits.
+
+While a plan is made, batch-norms that are already spoken for are looked through, ops that
+read only a value's shape do not count as its readers, and whether a value is a constant is
+answered in one place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Float64
+from converter.folding.naming import label
+from converter.folding.refusal import Refusal
+
+# They read a value's shape, not its numbers, so they never notice a fold.
+SHAPE_READERS = frozenset({"Shape", "Size"})
+
+Dim = int | str | None
+
+
+class View:
+    """Answers the questions that the rules ask about a graph."""
+
+    def __init__(self) -> None:
+        self._folded: set[ir.Node] = set()
+
+    def look_through(self, node: ir.Node) -> None:
+        """From now on, `node` (a batch-norm that will be removed) is an identity."""
+        self._folded.add(node)
+
+    def is_folded(self, node: ir.Node) -> bool:
+        return node in self._folded
+
+    def readers(self, value: ir.Value) -> list[ir.Node]:
+        """The nodes that read the numbers of `value`, one entry for each input that does.
+
+        Readers of a folded batch-norm's output count as readers of its input.
+        """
+        return [node for node, _ in self.reads(value)]
+
+    def reads(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
+        """As `readers`, with the index of the input that reads it."""
+        found: list[tuple[ir.Node, int]] = []
+        for use in value.uses():
+            if use.node.op_type in SHAPE_READERS and use.node.domain == "":
+                continue
+            if use.node in self._folded:
+                found += self.reads(use.node.outputs[0])
+            else:
+                found.append((use.node, use.idx))
+        return found
+
+    def bias_behind(self, node: ir.Node) -> ir.Node | None:
+        """The Add of a constant that alone reads the node's result, if there is one."""
+        value = node.outputs[0]
+        uses = tuple(value.uses())
+        if len(uses) != 1 or value.is_graph_output():
+            return None
+        total = uses[0].node
+        if total.op_type != "Add" or total.domain != "" or total.graph is not node.graph:
+            return None
+        other = total.inputs[1 - uses[0].idx]
+        return None if self.why_not_constant(other, total, "operand") else total
+
+    def is_graph_output(self, value: ir.Value) -> bool:
+        """Whether the numbers of `value` leave the graph, directly or by a folded node."""
+        return value.is_graph_output() or any(
+            self.is_graph_output(use.node.outputs[0])
+            for use in value.uses()
+            if use.node in self._folded
+        )
+
+    def producer(self, value: ir.Value) -> ir.Node | None:
+        """The node that computes `value`, with folded batch-norms looked through."""
+        node = value.producer()
+        while node is not None and node in self._folded:
+            source = node.inputs[0]
+            node = None if source is None else source.producer()
+        return node
+
+    def origin(self, value: ir.Value) -> ir.Value:
+        """The value itself, or what it will be read from once folded batch-norms are gone."""
+        node = value.producer()
+        while node is not None and node in self._folded and node.inputs[0] is not None:
+            value = node.inputs[0]
+            node = value.producer()
+        return value
+
+    def shape(self, value: ir.Value) -> tuple[Dim, ...] | None:
+        """A number or a symbol for each axis, None for an axis of unknown size."""
+        if value.shape is None:
+            return None
+        return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+    def rank(self, value: ir.Value) -> int | None:
+        return None if value.shape is None else len(value.shape)
+
+    def why_not_constant(self, value: ir.Value | None, of: ir.Node, what: str) -> Refusal | None:
+        """None when `value` is a constant that nobody can replace at run time."""
+        if value is not None and value.is_initializer() and value.const_value is not None:
+            if not value.is_graph_input():
+                return None
+            return Refusal(
+                "overridable-weights",
+                f"the {what} of {label(of)} is a graph input, so a caller may replace it.",
+                "Export without keep_initializers_as_inputs.",
+            )
+        return Refusal(
+            "computed-weights",
+            f"the {what} of {label(of)} is computed at run time, not a constant.",
+        )
+
+
+def numbers(value: ir.Value) -> Float64:
+    """The float64 copy of a constant's numbers.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    if value.const_value is None:
+        raise ValueError(f"{value.name} is not a constant")
+    return np.array(value.const_value.numpy(), dtype=np.float64)

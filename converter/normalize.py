@@ -1,0 +1,101 @@
+"""Bring a graph into the form that the folding rules expect, without changing its numbers.
+
+1. Local functions are inlined: a rule sees ops, not calls.
+2. Constant nodes become initializers, and Identity nodes go: a weight is one thing, and two
+   nodes that share it share it visibly.
+3. Sub-expressions of constants are evaluated (the zero bias that torch's exporter builds by
+   Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic).
+4. Nodes that nothing reads go, and shapes are inferred.
+
+onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong ones.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from converter.rewiring import bypass
+
+# The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
+_LONG_NAME = "ai.onnx"
+# Evaluated on constants of any size, as they make nothing larger.
+_SAME_SIZE = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+# Kept even on constants: quantised weights stay quantised.
+_KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "BatchNormalization"})
+
+
+def normalize(model: ir.Model) -> ir.Model:
+    """A normalized copy of `model`; tensors that do not change are shared with it."""
+    model = model.clone()
+    opsets = model.graph.opset_imports
+    if _LONG_NAME in opsets:
+        opsets.setdefault("", opsets.pop(_LONG_NAME))
+    if model.functions:
+        common.InlinePass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _drop_identities(model)
+    with _quiet("onnxscript", "onnx_ir"):
+        # Known sizes make constants of shape arithmetic, and those make sizes known.
+        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        optimizer.fold_constants(model, should_fold=_should_fold)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        _drop_identities(model)
+        model = _drop_unused(model)
+        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    common.NameFixPass()(model)
+    return model
+
+
+def _drop_unused(model: ir.Model) -> ir.Model:
+    """Nodes that nothing reads go. In onnx_ir the nodes of a body that is gone still count as
+    readers of what they captured; a clone has only the readers that are there."""
+    while True:
+        model = model.clone()
+        if not common.RemoveUnusedNodesPass()(model).modified:
+            return model
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """Identity nodes go, except where two names are needed for one value.
+
+    A result of a graph may take over its source's node only if the source is computed in the
+    same graph and is not a result itself: a body must not return a value from outside.
+    """
+    for node in tuple(ir.traversal.RecursiveGraphIterator(model.graph)):
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type != "Identity" or node.domain != "" or source is None:
+            continue
+        result, graph = node.outputs[0], node.graph
+        producer = source.producer()
+        if result.is_graph_output() and (
+            producer is None or producer.graph is not graph or source.is_graph_output()
+        ):
+            continue
+        bypass(node, source)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    if node.op_type in _KEEP:
+        return False
+    return True if node.op_type in _SAME_SIZE and node.domain == "" else None
+
+
+class _quiet:  # noqa: N801 - used like a function
+    """Errors of best-effort passes are not the user's business; what matters is proven later."""
+
+    def __init__(self, *loggers: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in loggers]
+        self._levels: list[int] = []
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,134 @@
+"""From a loaded model to a proven folded one: normalize, plan, fold, tidy, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from converter.errors import UserError
+from converter.folding import Plan, fold_graph, plan_graph
+from converter.normalize import normalize
+from converter.onnx_file import encode, parameter_count
+from converter.proof import Proof, verify
+from converter.proof.oracle import Feeds
+from converter.sources.loaded import Loaded
+from converter.tidy import tidy
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a graph costs: batch-norms, nodes, floating-point parameters, bytes of its file."""
+
+    batchnorms: int
+    nodes: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """Everything that a fold produced.
+
+    Attributes:
+        loaded: what was folded.
+        model: the folded graph, as it will be written.
+        plan: a decision for every batch-norm.
+        proof: the comparison with the original; look at `proof.passed` before you use `model`.
+        before, after: the sizes of the un-folded and of the folded graph.
+        seconds: how long the fold itself took (normalize, plan, apply), without the proof.
+    """
+
+    loaded: Loaded
+    model: ir.Model
+    plan: Plan
+    proof: Proof
+    before: Size
+    after: Size
+    seconds: float
+
+
+def fold(
+    loaded: Loaded,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    data: Feeds | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> FoldResult:
+    """Fold every batch-norm of a loaded model that can be folded, and prove the result.
+
+    Args:
+        loaded: from `converter.load`.
+        only, skip: patterns of batch-norm names to fold, to leave.
+        data: inputs of the user's, by name, to prove it on as well.
+        seed: of the random inputs of the proof.
+        progress: told what is being done.
+
+    Raises:
+        UserError: `only` or `skip` matches no batch-norm.
+    """
+    start = time.perf_counter()
+    progress("normalize")
+    original = normalize(loaded.model)
+    progress("fold")
+    folded = fold_graph(original, untracked=loaded.untracked, only=only, skip=skip)
+    _check_patterns(folded.plan, (*only, *skip))
+    tidy(folded.model, folded.plan)
+    seconds = time.perf_counter() - start
+    proof = verify(
+        loaded.model,
+        original,
+        folded.model,
+        loaded.inputs,
+        dynamic_batch=loaded.dynamic_batch,
+        data=data,
+        framework=loaded.reference,
+        seed=seed,
+        progress=progress,
+    )
+    return FoldResult(
+        loaded,
+        folded.model,
+        folded.plan,
+        proof,
+        size_of(original, len(folded.plan.decisions)),
+        size_of(folded.model, len(folded.plan.kept)),
+        seconds,
+    )
+
+
+def plan(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+    """What `fold` would do to each batch-norm; nothing is changed.
+
+    Raises:
+        UserError: `only` or `skip` matches no batch-norm.
+    """
+    found = plan_graph(normalize(loaded.model), untracked=loaded.untracked, only=only, skip=skip)
+    _check_patterns(found, (*only, *skip))
+    return found
+
+
+def size_of(model: ir.Model, batchnorms: int) -> Size:
+    """Count a graph; its bytes are those of the file that would be written."""
+    return Size(
+        batchnorms,
+        model.graph.num_nodes(),
+        parameter_count(model),
+        sum(len(part) for part in encode(model)),
+    )
+
+
+def _check_patterns(found: Plan, patterns: Sequence[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    names = [decision.site.name for decision in found.decisions]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"no batch-norm is named like {pattern!r}.",
+                "`inspect` lists the names; patterns may hold * and ?.",
+            )

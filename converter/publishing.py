@@ -1,0 +1,229 @@
+"""Publish a proven model as the next version of a model repository, atomically.
+
+`models/<name>/<version>/` appears by one rename of a finished, fsynced folder: whatever
+happens before it leaves no version, whatever happens after it leaves a whole one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.atomic import sync_directory
+from converter.errors import UserError
+from converter.onnx_file import write_onnx
+from converter.pipeline import FoldResult
+from service.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    SELFTEST_FILE,
+    DType,
+    FileEntry,
+    Manifest,
+    SelfTest,
+    TensorSpec,
+)
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a model now is. `fresh` is False when that version was there already."""
+
+    path: Path
+    version: int
+    fresh: bool
+
+
+def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Published:
+    """Write the next version of the model whose folder (`models/NAME`) this is.
+
+    Args:
+        result: a fold whose proof passed.
+        folder: created if need be; its name is the model's name.
+        if_changed: write nothing when the newest version is this very model.
+
+    Raises:
+        ValueError: the proof did not pass.
+        UserError: a bad name, a place that cannot be written, or a model that onnxruntime
+            cannot run and so the service cannot serve.
+    """
+    if not result.proof.passed:
+        raise ValueError("only a proven model may be published")
+    if result.proof.notes:
+        raise UserError(
+            f"this model cannot be served: {result.proof.notes[0]}",
+            "Convert it to float32 first, or write it with --output.",
+        )
+    name = folder.resolve().name
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no name for a model.",
+            "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit.",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".publish-", dir=folder, ignore_cleanup_errors=True
+        ) as temporary:
+            return _publish(result, folder, name, Path(temporary) / "version", if_changed)
+    except OSError as error:
+        raise UserError(
+            f"cannot publish to {folder}: {error.strerror or error}.",
+            "Check that the folder can be written to and has room.",
+        ) from error
+
+
+def _publish(
+    result: FoldResult, folder: Path, name: str, staged: Path, if_changed: bool
+) -> Published:
+    staged.mkdir()
+    write_onnx(result.model, staged / MODEL_FILE)
+    self_test = _write_selftest(result, staged / SELFTEST_FILE)
+    files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
+    newest = max(_versions(folder), default=0)
+    if (
+        if_changed
+        and newest
+        and _same(folder / str(newest), result, name, newest, files, self_test)
+    ):
+        return Published(folder / str(newest), newest, fresh=False)
+    version = newest + 1
+    while True:
+        manifest = _manifest(result, name, version, files, self_test)
+        _write(staged / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
+        staged.chmod(0o755)
+        sync_directory(staged)
+        try:
+            # A folder is renamed onto nothing or onto an empty one: a version is safe.
+            staged.rename(folder / str(version))
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+            version += 1  # somebody else has just published this one
+            continue
+        sync_directory(folder)
+        return Published(folder / str(version), version, fresh=True)
+
+
+def _versions(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+
+
+def _same(
+    path: Path,
+    result: FoldResult,
+    name: str,
+    version: int,
+    files: dict[str, FileEntry],
+    self_test: SelfTest,
+) -> bool:
+    try:
+        there = (path / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
+    mine = _manifest(result, name, version, files, self_test)
+    if json.loads(mine.model_dump_json()) != _parsed(there):
+        return False
+    return all(
+        (path / file).is_file() and _entry(path / file) == entry for file, entry in files.items()
+    )
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def _manifest(
+    result: FoldResult,
+    name: str,
+    version: int,
+    files: dict[str, FileEntry],
+    self_test: SelfTest,
+) -> Manifest:
+    loaded, proof = result.loaded, result.proof
+    invariance = proof.invariance
+    return Manifest(
+        name=name,
+        version=version,
+        description=loaded.description,
+        files=files,
+        inputs=[_spec(value) for value in result.model.graph.inputs],
+        outputs=[_spec(value) for value in result.model.graph.outputs],
+        dynamic_batch=loaded.dynamic_batch,
+        batch_invariant=proof.batch_invariant,
+        classification=loaded.classification,
+        preprocessing=loaded.preprocessing,
+        self_test=self_test,
+        metrics=loaded.metrics,
+        provenance={
+            "source": loaded.path.name,
+            "kind": loaded.kind,
+            "batchnorms": {
+                "folded": len(result.plan.folded),
+                "kept": {
+                    decision.site.name: str(decision.outcome) for decision in result.plan.kept
+                },
+            },
+            "proof": {
+                "max_error_original": max(m.reference_error for m in proof.measurements),
+                "max_error_folded": max(m.candidate_error for m in proof.measurements),
+                "batch_invariance_difference": invariance.difference if invariance else None,
+            },
+        },
+    )
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    dtype = cast(DType, value.dtype.numpy().name if value.dtype is not None else "float32")
+    shape: list[int | str] = [
+        dim if isinstance(dim, int) else dim.value or ("batch" if axis == 0 else f"axis_{axis}")
+        for axis, dim in enumerate(value.shape or ())
+    ]
+    return TensorSpec(name=value.name or "", dtype=dtype, shape=shape)
+
+
+def _write_selftest(result: FoldResult, path: Path) -> SelfTest:
+    """Inputs and what float64 says of them; other hardware may round differently, within
+    a thousandth of the largest number (TF32 keeps 10 bits)."""
+    proof = result.proof
+    types = {value.name: value.dtype for value in result.model.graph.outputs}
+    arrays = {f"input:{name}": array for name, array in proof.sample.items()}
+    atol = {}
+    for name, truth in proof.truth.items():
+        dtype = types[name]
+        arrays[f"output:{name}"] = truth.astype(dtype.numpy()) if dtype is not None else truth
+        mine = [m for m in proof.measurements if m.output == name]
+        atol[name] = max(max(100.0 * m.allowed, 1e-3 * m.magnitude) for m in mine)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    return SelfTest(atol=atol)
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(sha256=digest, bytes=path.stat().st_size)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

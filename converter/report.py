@@ -1,0 +1,120 @@
+"""The report of a fold as plain data: what `--json` writes and what the tables show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from converter.folding import Decision, Plan, Refusal
+from converter.pipeline import FoldResult
+from converter.proof import Measurement, Proof
+from converter.sources.loaded import Loaded
+
+FORMAT = "foldserve.report/1"
+
+
+def describe_source(loaded: Loaded) -> dict[str, Any]:
+    return {
+        "file": str(loaded.path),
+        "kind": loaded.kind,
+        "inputs": [
+            {"name": item.name, "dtype": item.dtype, "shape": list(item.shape)}
+            for item in loaded.inputs
+        ],
+        "dynamic_batch": loaded.dynamic_batch,
+        "notes": loaded.notes,
+        "warnings": loaded.warnings,
+    }
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "batchnorms": len(plan.decisions),
+        "folded": len(plan.folded),
+        "kept": len(plan.kept),
+        "decisions": [describe_decision(decision) for decision in plan.decisions],
+        "merges": [
+            {"into": merge.name, "branches": [branch.name for branch in merge.branches]}
+            for merge in plan.merges
+        ],
+    }
+
+
+def describe_decision(decision: Decision) -> dict[str, Any]:
+    """One batch-norm: `code`, `reason` and `hint` if it stays; `into` and `path` if it goes."""
+    site, outcome = decision.site, decision.outcome
+    common = {
+        "name": site.name,
+        "channels": site.channels,
+        "folded": decision.folded,
+        "warnings": list(site.warnings),
+    }
+    if isinstance(outcome, Refusal):
+        return common | {
+            "code": outcome.code,
+            "reason": outcome.sentence,
+            "hint": outcome.hint,
+            "forward": None
+            if outcome.behind is None
+            else {
+                "code": outcome.behind.code,
+                "reason": outcome.behind.sentence,
+                "hint": outcome.behind.hint,
+            },
+        }
+    return common | {
+        "direction": outcome.direction,
+        "into": list(outcome.into),
+        "path": list(outcome.path),
+    }
+
+
+def describe_proof(proof: Proof) -> dict[str, Any]:
+    """Errors are maxima of |y - float64|; a number that is not finite is given as null."""
+    invariance = proof.invariance
+    return {
+        "passed": proof.passed,
+        "failure": proof.failure,
+        "rule": "folded <= 2*original + 4*u*max|y|",
+        "measurements": [_describe(m, "folded") for m in proof.measurements],
+        "framework": [_describe(m, "framework") for m in proof.framework],
+        "batch_invariance": None
+        if invariance is None
+        else {
+            "holds": invariance.holds,
+            "difference": _finite(invariance.difference),
+            "allowed": _finite(invariance.allowed),
+            "problem": invariance.problem,
+        },
+        "notes": list(proof.notes),
+    }
+
+
+def _describe(m: Measurement, who: str) -> dict[str, Any]:
+    return {
+        "output": m.output,
+        "inputs": m.inputs,
+        "max_abs": _finite(m.magnitude),
+        "error_original": _finite(m.reference_error),
+        f"error_{who}": _finite(m.candidate_error),
+        "allowed": _finite(m.allowed),
+        "passed": m.passed,
+        "problem": m.problem,
+    }
+
+
+def describe_fold(result: FoldResult) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "source": describe_source(result.loaded),
+        "plan": describe_plan(result.plan),
+        "proof": describe_proof(result.proof),
+        "before": asdict(result.before),
+        "after": asdict(result.after),
+        "fold_seconds": round(result.seconds, 4),
+    }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

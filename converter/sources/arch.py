@@ -1,0 +1,159 @@
+"""`--arch`: which network the weights belong to, and how it is built, without any download."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from converter.errors import UserError
+from converter.sources.examples import Known, gist
+from converter.sources.quiet import torch_quiet
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network with random weights, and the input shape that its library tells."""
+
+    module: nn.Module
+    known: Known | None = None
+
+
+def build(arch: str, arguments: Mapping[str, Any]) -> Built:
+    """Build `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+
+    Raises:
+        UserError: when the library is missing, the name is unknown, or building fails.
+    """
+    library, colon, name = arch.partition(":")
+    if not colon or not library or not name:
+        raise UserError(
+            f"--arch {arch!r} is not of a form that is known",
+            "timm:resnet50, torchvision:resnet18 or package.module:factory",
+        )
+    builder = LIBRARIES.get(library)
+    try:
+        with torch_quiet():
+            if builder is None:
+                return Built(_from_factory(library, name, arguments))
+            return builder(name, dict(arguments))
+    except UserError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UserError(
+            f"--arch {arch} cannot be built with ({given}): {type(error).__name__}: {error}",
+            "its arguments are given as --arch-arg name=value",
+        ) from error
+
+
+def _from_timm(name: str, arguments: dict[str, Any]) -> Built:
+    timm = _import("timm")
+    _never_download("timm", arguments, "pretrained", "pretrained_cfg", "checkpoint_path")
+    if not timm.is_model(name):
+        raise _unknown(name, "timm", timm.list_models())
+    module = timm.create_model(name, pretrained=False, **arguments)
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+    if not config.get("input_size"):
+        return Built(module)
+    channels, height, width = config["input_size"]
+    side = arguments.get("img_size")
+    if isinstance(side, int):
+        height = width = side
+    return Built(module, Known((arguments.get("in_chans", channels), height, width), "timm"))
+
+
+def _from_torchvision(name: str, arguments: dict[str, Any]) -> Built:
+    models = _import("torchvision").models
+    _never_download("torchvision", arguments, "weights", "weights_backbone", "pretrained")
+    if name not in models.list_models():
+        raise _unknown(name, "torchvision", models.list_models())
+    accepted = inspect.signature(models.get_model_builder(name)).parameters
+    # Without these, a segmentation network would download its backbone.
+    off = {key: None for key in ("weights", "weights_backbone") if key in accepted}
+    module = models.get_model(name, **off | arguments)
+    try:
+        transforms = models.get_model_weights(name).DEFAULT.transforms
+    except (AttributeError, ValueError):
+        return Built(module)
+    # What the published weights were evaluated with: partial(ImageClassification, crop_size=224).
+    side = transforms.keywords.get("crop_size")
+    if transforms.func.__name__ != "ImageClassification" or not isinstance(side, int):
+        return Built(module)
+    return Built(module, Known((3, side, side), "torchvision"))
+
+
+LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Built]] = {
+    "timm": _from_timm,
+    "torchvision": _from_torchvision,
+}
+
+
+def _from_factory(package: str, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """`package.module:factory`: a class or function that returns a module, or a module."""
+    found: Any = _import(package)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, dir(found), n=1)
+            raise UserError(
+                f"--arch {package}:{name}: {package} has no {part!r}",
+                f"did you mean {close[0]!r}?" if close else "name a class or function in it",
+            )
+        found = getattr(found, part)
+    module = found if isinstance(found, nn.Module) and not arguments else found(**arguments)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"--arch {package}:{name} gives a {type(module).__name__}, no nn.Module")
+    return module
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        hint = f"pip install {name}" if name in LIBRARIES else "run in the folder that holds it"
+        raise UserError(
+            f"--arch needs the package {error.name!r}, which is not here", hint
+        ) from error
+    except Exception as error:  # importing runs code
+        raise UserError(
+            f"--arch needs {name}, which cannot be imported: {gist(error)}",
+            f"`python -c 'import {name}'` shows the whole error",
+        ) from error
+
+
+def _never_download(library: str, arguments: Mapping[str, Any], *keys: str) -> None:
+    if asked := [key for key in keys if arguments.get(key)]:
+        raise UserError(
+            f"--arch-arg {asked[0]} would load other weights than those of the file",
+            f"leave it out: {library} only builds the network here",
+        )
+
+
+def _unknown(name: str, library: str, known: list[str]) -> UserError:
+    close = difflib.get_close_matches(name, known, n=3)
+    return UserError(
+        f"{library} has no model {name!r}",
+        f"did you mean {', '.join(close)}?" if close else f"see {library}'s list of models",
+    )
+
+
+@contextlib.contextmanager
+def importable_here() -> Iterator[None]:
+    """Let imports find modules of the current folder, as `python -m` does."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)

@@ -1,0 +1,106 @@
+"""What every loader takes and what every loader returns, whatever the file's format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from service.manifest import Classification, Preprocessing
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """One `--input-shape [NAME=]3,224,224[:dtype]`: sizes WITHOUT the batch axis.
+
+    `name` is None when the model has a single input and the user did not name it.
+    """
+
+    sizes: tuple[int, ...]
+    name: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user may say about a file that does not describe itself.
+
+    Attributes:
+        arch: `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+        arch_args: keyword arguments of the architecture's factory.
+        input_shapes: shapes of the inputs, see `InputShape`.
+        trust_pickle: unpickle arbitrary Python objects, which can run any code.
+    """
+
+    arch: str | None = None
+    arch_args: dict[str, Any] = field(default_factory=dict)
+    input_shapes: tuple[InputShape, ...] = ()
+    trust_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the loaded graph, as random examples of it are drawn.
+
+    Attributes:
+        shape: every axis, the batch axis first. A string is an axis that may vary.
+        example: the same with a number for each axis (1 for the batch when it may vary).
+        dtype: numpy's name of the type ("float32", "int64"; "bfloat16" is ml_dtypes').
+        upper: for an integer input that indexes a table of the graph (an embedding), its
+            number of rows: examples are drawn from [0, upper). None when there is no table.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    example: tuple[int, ...]
+    dtype: str
+    upper: int | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original framework computed, to find a mistake of the exporter's.
+
+    Attributes:
+        inputs: by the graph's input names; seeded normal numbers, zeros for whole numbers.
+        outputs: by the graph's output names, what the original model gave for them.
+    """
+
+    inputs: dict[str, npt.NDArray[Any]]
+    outputs: dict[str, npt.NDArray[Any]]
+
+
+@dataclass
+class Loaded:
+    """An un-folded graph, and what is known about it.
+
+    Attributes:
+        model: the graph with its batch-norms still in it; its weights are constants.
+        inputs: the graph's inputs, in order.
+        path: the file it came from.
+        kind: what the file turned out to be, in words ("a TorchScript archive").
+        notes: what was assumed, one sentence each ("input shape 3,224,224 from ...").
+        warnings: what is suspicious, one sentence each.
+        dynamic_batch: whether axis 0 of the inputs may vary.
+        untracked: names of batch-norms whose statistics were never updated
+            (`num_batches_tracked` is 0), as far as the file tells.
+        reference: an input and the output of the original model, where it could be run.
+        classification, preprocessing, metrics, description: for the manifest, if known.
+    """
+
+    model: ir.Model
+    inputs: tuple[Input, ...]
+    path: Path
+    kind: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    dynamic_batch: bool = True
+    untracked: frozenset[str] = frozenset()
+    reference: Reference | None = None
+    classification: Classification | None = None
+    preprocessing: Preprocessing | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    description: str = ""

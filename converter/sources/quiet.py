@@ -1,0 +1,55 @@
+"""Exporters talk a lot. Users should hear what they can act on, and that comes as notes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+# torch's and torchvision's warnings about themselves, which a user cannot heed, by their
+# beginning.
+TORCH_ABOUT_ITSELF = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"`torch\.jit\.\w+` is deprecated",
+    r"You are using the legacy TorchScript-based ONNX export",
+    r"The feature will be removed\. Please remove usage of this function",
+    r"no signature found for <torch\.ScriptMethod",
+    r"# The axis name: .* will not be used",
+    r"`torch\.jit\.\w+` is not supported in Python",
+    r"TypedStorage is deprecated",
+    r"The given buffer is not writable",
+    r"The default weight initialization of \w+ will be changed",
+    r"You are using `torch\.load` with `weights_only=False`",
+)
+
+
+@contextlib.contextmanager
+def torch_quiet() -> Iterator[None]:
+    """Drop torch's deprecation warnings about its own exporters."""
+    with warnings.catch_warnings():
+        for message in TORCH_ABOUT_ITSELF:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[list[warnings.WarningMessage]]:
+    """Nothing reaches stdout, stderr or a log; the warnings are returned instead.
+
+    The exporters print progress and whole programs when an attempt fails, and failing attempts
+    are part of the plan here: the caller says in one sentence what came of them.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        logging.disable(level)

@@ -1,0 +1,109 @@
+"""What torch.save wrote: our own checkpoint, a state_dict, or a whole pickled module.
+
+Only tensors and plain containers are unpickled (`weights_only=True`), unless the user trusts
+the file: a pickle is a program, and loading it runs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from converter.errors import UserError
+from converter.sources import checkpoint, pickles, state_dict
+from converter.sources.arch import importable_here
+from converter.sources.loaded import Loaded, LoadOptions
+from converter.sources.module import from_module
+from converter.sources.quiet import torch_quiet
+
+# Under these keys training scripts store whole modules; the averaged weights come first.
+MODULE_KEYS = ("ema", "model_ema", "model", "net", "network", "module")
+
+_INSTEAD = (
+    "unpickling runs whatever code the file holds. Where the model was made, save its "
+    "state_dict() and pass --arch here, or use torch.export; --trust-pickle only if you trust "
+    "whoever made the file"
+)
+
+
+def load(path: Path, options: LoadOptions) -> Loaded:
+    """Read a torch.save file.
+
+    Raises:
+        UserError: when it is damaged, needs `--trust-pickle` or `--arch`, or does not fit.
+    """
+    try:
+        seen = pickles.scan_file(path)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is a damaged torch.save file: {error}", "copy or download it again"
+        ) from error
+    if options.trust_pickle:
+        with importable_here():
+            return _read(path, _unpickle(path, seen), options)
+    whole = seen.root and seen.root in seen.foreign
+    if whole:
+        raise UserError(f"{path} is a whole pickled object of class {seen.root}", _INSTEAD)
+    if seen.foreign:
+        names = ", ".join(seen.foreign[:4]) + (" and others" if len(seen.foreign) > 4 else "")
+        raise UserError(
+            f"{path} holds more than tensors: unpickling it would import {names}", _INSTEAD
+        )
+    return _read(path, tensors_of(path), options)
+
+
+def tensors_of(path: Path) -> Any:
+    """The file's content, which may only be tensors in plain containers.
+
+    Raises:
+        UserError: when it is anything else, or damaged.
+    """
+    try:
+        with torch_quiet():
+            # Not mapped into memory (mmap=True): that neither checks sizes nor checksums.
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile file may raise anything
+        message = str(error).split("\n")[0]
+        raise UserError(f"{path} cannot be read as tensors: {message}", _INSTEAD) from error
+
+
+def _unpickle(path: Path, seen: pickles.Scan) -> Any:
+    """Run the pickle. Only called when the user said that the file is trusted."""
+    try:
+        with torch_quiet():
+            return torch.load(path, map_location="cpu", weights_only=False)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UserError(
+            f"{path} needs code that is not here: {error}",
+            f"run in the folder of the model's code, or install it; the file names "
+            f"{', '.join(seen.foreign[:4]) or 'nothing unusual'}",
+        ) from error
+    except Exception as error:
+        raise UserError(f"{path} cannot be unpickled: {error}") from error
+
+
+def _read(path: Path, content: Any, options: LoadOptions) -> Loaded:
+    """Tell the three apart by what is in them."""
+    if isinstance(content, dict) and str(content.get("format")).startswith(checkpoint.FAMILY):
+        return checkpoint.load(path, content, options)
+    module, where = _module_in(content)
+    if module is not None and not options.arch:
+        kind = f"a pickled {type(module).__name__}"
+        loaded = from_module(module, path=path, kind=kind, options=options, pickled=True)
+        if where:
+            loaded.notes.insert(0, f"the module under {where!r} was taken")
+        return loaded
+    return state_dict.load(path, content, options, "a torch.save file")
+
+
+def _module_in(content: Any) -> tuple[nn.Module | None, str]:
+    if isinstance(content, nn.Module):
+        return content, ""
+    if isinstance(content, dict):
+        for key in MODULE_KEYS:
+            if isinstance(content.get(key), nn.Module):
+                return content[key], key
+    return None, ""

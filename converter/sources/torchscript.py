@@ -1,0 +1,160 @@
+"""A TorchScript archive: a program with its weights, but without Python's module classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from converter.errors import UserError
+from converter.sources import examples, infer, inputs, vet
+from converter.sources.examples import Call, gist
+from converter.sources.export import Exported, reason, reference, script
+from converter.sources.infer import Sizes
+from converter.sources.loaded import Loaded, LoadOptions
+from converter.sources.outputs import leaves, name_outputs
+from converter.sources.quiet import torch_quiet
+
+# original_name of a scripted layer, or an operator of a frozen graph -> row of SCRIPT_LAYERS.
+KINDS = {
+    "Conv1d": "conv", "Conv2d": "conv", "Conv3d": "conv",
+    "ConvTranspose1d": "transposed", "ConvTranspose2d": "transposed",
+    "ConvTranspose3d": "transposed",
+    "Linear": "linear", "Embedding": "embedding",
+    "aten::conv1d": "conv", "aten::conv2d": "conv", "aten::conv3d": "conv",
+    "aten::_convolution": "conv",
+    "aten::conv_transpose1d": "transposed", "aten::conv_transpose2d": "transposed",
+    "aten::conv_transpose3d": "transposed",
+    "aten::linear": "linear", "aten::embedding": "embedding",
+}  # fmt: skip
+
+
+def load(path: Path, options: LoadOptions) -> Loaded:
+    """Load the program, find inputs for it, and export it.
+
+    Raises:
+        UserError: when it is damaged, reaches outside of itself, takes something else than
+            tensors, does not run, or has no ONNX form.
+    """
+    if not options.trust_pickle:
+        vet.torchscript(path)
+    try:
+        with torch_quiet():
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be loaded by torch {torch.__version__}: {gist(error)}",
+            "save it again from the original model, without torch.jit.optimize_for_inference",
+        ) from error
+    notes = []
+    if any(getattr(child, "training", False) for child in module.modules()):
+        notes.append("the program was saved in training mode and was set to eval()")
+        module.eval()
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if dtypes & {torch.float16, torch.bfloat16}:
+        module = module.float()
+        notes.append("the weights are stored in 16 bits and were widened to float32")
+    dtype = "float64" if dtypes == {torch.float64} else "float32"
+    layer = infer.from_weights(_weights(module))
+    names = _arguments(module, path)
+    # A program traced in training mode changes its statistics whenever it runs.
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    call = examples.resolve(module, options.input_shapes, None, layer, dtype, names)
+    for name, buffer in module.named_buffers():
+        buffer.copy_(before[name])
+    try:
+        exported = _export(module, call)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be turned into ONNX: {reason(error)}",
+            "export the original model with torch.export, or save its state_dict",
+        ) from error
+    name_outputs(exported.model, [name for name, _ in leaves(call.output)])
+    return Loaded(
+        model=exported.model,
+        inputs=inputs.describe(exported.model),
+        path=path,
+        kind="a TorchScript archive",
+        notes=notes + call.notes + exported.notes,
+        warnings=exported.warnings + _training(exported.model),
+        dynamic_batch=exported.dynamic_batch,
+        reference=reference(call, exported),
+        untracked=frozenset(
+            name.removesuffix(".num_batches_tracked")
+            for name, tensor in module.named_buffers()
+            if name.endswith(".num_batches_tracked") and int(tensor) == 0
+        ),
+    )
+
+
+def _arguments(module: Any, path: Path) -> tuple[list[str], list[str], str]:
+    """Names of forward's tensors, and of those without a default: `examples.parameters_of`."""
+    if not hasattr(module, "forward"):
+        raise UserError(f"{path} has no forward()", "save a module that has one")
+    arguments = module.forward.schema.arguments[1:]  # the first is self
+    required = [a for a in arguments if not a.has_default_value()]
+    if others := [f"{a.name}: {a.type}" for a in required if str(a.type) != "Tensor"]:
+        raise UserError(
+            f"{path} takes something else than tensors: {', '.join(others)}",
+            "wrap the model in a module whose forward() takes tensors",
+        )
+    return [a.name for a in arguments], [a.name for a in required], ""
+
+
+class _Called(torch.nn.Module):
+    """A program that is called with some of its arguments, by name."""
+
+    def __init__(self, program: Any, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.program = program
+        self.names = names
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.program(**dict(zip(self.names, tensors, strict=True)))
+
+
+def _export(module: Any, call: Call) -> Exported:
+    """The exporter wants a plain tensor for every argument: else, trace a call of the program."""
+    arguments = module.forward.schema.arguments[1:]
+    if call.names == call.every and all(str(a.type) == "Tensor" for a in arguments):
+        return script(module, call)
+    with torch_quiet():
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _Called(module, call.names).eval(), tuple(call.tensors()), check_trace=False
+        )
+    exported = script(traced, replace(call, every=call.names))
+    for value in list(exported.model.graph.initializers.values()):
+        value.name = str(value.name).removeprefix("program.")
+    return exported
+
+
+def _weights(module: Any) -> Iterator[tuple[str, Sizes]]:
+    """Kinds and weight shapes of the layers, from the modules or from a frozen graph."""
+    for child in module.modules():
+        kind = KINDS.get(getattr(child, "original_name", ""))
+        weight = getattr(child, "weight", None)
+        if kind and isinstance(weight, torch.Tensor):
+            yield kind, tuple(weight.shape)
+    for node in module.inlined_graph.nodes():
+        for value in node.inputs():
+            weight = value.toIValue() if node.kind() in KINDS else None
+            if isinstance(weight, torch.Tensor) and weight.ndim >= 2:
+                yield KINDS[node.kind()], tuple(weight.shape)
+
+
+def _training(model: ir.Model) -> list[str]:
+    """A trace of a model in training mode keeps that mode, whatever eval() says."""
+    count = sum(
+        node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", 0) == 1
+        for node in model.graph.all_nodes()
+    )
+    if not count:
+        return []
+    return [
+        f"{count} batch-norms were traced in training mode and use the statistics of the batch: "
+        "call model.eval() before torch.jit.trace"
+    ]

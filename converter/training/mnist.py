@@ -1,0 +1,122 @@
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 by 28, in four files.
+
+Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from converter.errors import UserError
+from converter.training import idx
+from service.manifest import Preprocessing
+
+NAME = "MNIST"
+ATTRIBUTION = "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0"
+LABELS = [str(digit) for digit in range(10)]
+SIDE = 28
+
+PREPROCESSING = Preprocessing(
+    layout="CHW", channels="L", height=SIDE, width=SIDE, scale=1 / 255, mean=[0.0], std=[1.0]
+)
+
+# The sha256 of the uncompressed files. Mirrors compress the same bytes differently.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and what they show.
+
+    Attributes:
+        images: uint8 (N, 1, 28, 28), 0 is background.
+        labels: int64 (N,), 0 to 9.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Both splits. `original` says whether the files are byte for byte those of MNIST."""
+
+    train: Split
+    test: Split
+    original: bool
+
+    @property
+    def description(self) -> str:
+        """What may be claimed about the data: MNIST only when the checksums say so."""
+        if self.original:
+            return NAME
+        return f"{len(self.train)} training and {len(self.test)} test images in MNIST's format"
+
+
+def pixels(images: Tensor) -> Tensor:
+    """uint8 images of any shape -> float32 in [0, 1], as `PREPROCESSING` says."""
+    return images.float() * PREPROCESSING.scale
+
+
+def load(folder: Path) -> Dataset:
+    """Read the four files in `folder`, each compressed (`.gz`) or not.
+
+    Raises:
+        UserError: when a file is missing or damaged, when images are not 28 by 28, when there
+            are not as many labels as images, or when a label is not a digit.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", expected_files())
+    checksums: dict[str, str] = {}
+    train = _split(folder, "train", checksums)
+    test = _split(folder, "t10k", checksums)
+    return Dataset(train, test, original=checksums == SHA256)
+
+
+def expected_files() -> str:
+    """One sentence: what `--data-dir` must hold."""
+    return "the data folder must hold " + ", ".join(f"{stem}[.gz]" for stem in SHA256)
+
+
+def find(folder: Path, stem: str) -> Path:
+    """The file `stem` of `folder`, compressed or not. Raises UserError when there is none."""
+    for path in (folder / f"{stem}.gz", folder / stem):
+        if path.is_file():
+            return path
+    raise UserError(f"{folder} holds neither {stem}.gz nor {stem}", expected_files())
+
+
+def _split(folder: Path, prefix: str, checksums: dict[str, str]) -> Split:
+    images = _read(folder, f"{prefix}-images-idx3-ubyte", 3, checksums)  # (N, 28, 28)
+    labels = _read(folder, f"{prefix}-labels-idx1-ubyte", 1, checksums)  # (N,)
+    if images.shape[1:] != (SIDE, SIDE):
+        size = " by ".join(map(str, images.shape[1:]))
+        raise UserError(f"the {prefix} images in {folder} are {size}, not {SIDE} by {SIDE}")
+    if len(images) != len(labels) or not len(images):
+        raise UserError(f"{folder} has {len(images)} {prefix} images and {len(labels)} labels")
+    if labels.max() >= len(LABELS):
+        raise UserError(f"a {prefix} label in {folder} is {labels.max()}, not a digit")
+    return Split(
+        images=torch.from_numpy(images.copy()).unsqueeze(1),  # (N, 1, 28, 28)
+        labels=torch.from_numpy(labels.astype(np.int64)),
+    )
+
+
+def _read(folder: Path, stem: str, rank: int, checksums: dict[str, str]) -> npt.NDArray[np.uint8]:
+    content = idx.read(find(folder, stem), rank)
+    checksums[stem] = content.sha256
+    return content.values

@@ -1,0 +1,44 @@
+"""`python -m service`: settings, log, server; every failure is a sentence and an exit code.
+
+0 stopped by a signal or --help, 1 the server cannot start here, 2 a setting is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from service.logs import configure
+from service.settings import SettingsError, parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code. `argv` without the program's name, default sys.argv."""
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\nTry: python -m service --help\n")
+        return 2
+    configure(settings.log_level)
+    # After the settings, so that a typo is answered before anything heavy is imported.
+    from service.device import DeviceUnavailable
+    from service.server import CannotStart, serve
+
+    try:
+        return serve(settings, _version())
+    except (CannotStart, DeviceUnavailable) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _version() -> str:
+    try:
+        return metadata.version("foldserve")
+    except metadata.PackageNotFoundError:  # run from a copied folder
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

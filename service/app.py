@@ -1,0 +1,169 @@
+"""The ASGI application: FastAPI for what people look at, plain ASGI for predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from service import health, hot, openapi
+from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
+from service.health import Lifecycle
+from service.protocols.predict import Predict
+from service.registry import Entry, Registry
+from service.request_id import RequestId
+from service.settings import Settings
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
+
+TITLE = "Foldserve"
+_ERRORS: dict[int | str, dict[str, Any]] = {"default": openapi.ERROR_RESPONSE}
+
+
+def create_app(
+    registry: Registry, settings: Settings, lifecycle: Lifecycle, version: str = "0"
+) -> ASGIApp:
+    """The whole application. It neither loads nor closes the registry: the server does.
+
+    Args:
+        registry: the models, possibly still being loaded.
+        settings: limits and policies.
+        lifecycle: shared with the signal handler.
+        version: of the program, for the documentation.
+    """
+    app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
+    _add_error_handlers(app)
+    predict = Predict(registry, settings, lifecycle)
+    for path in hot.PATHS:
+        app.add_route(path, predict, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
+    _add_health(app, registry, lifecycle)
+    _add_models(app, registry)
+    _add_documents(app, registry)
+    return RequestId(hot.HotRoutes(app, predict))
+
+
+def _reply(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(payload), status, headers, "application/json")
+
+
+def _add_health(app: FastAPI, registry: Registry, lifecycle: Lifecycle) -> None:
+    @_get(app, "/health/live", "Is the process alive?")
+    async def live() -> Response:
+        return _reply({"status": "live"})
+
+    @_get(app, "/health/ready", "Should it get traffic?")
+    async def ready() -> Response:
+        return _reply(health.readiness(registry, lifecycle))
+
+
+def _add_models(app: FastAPI, registry: Registry) -> None:
+    @_get(app, "/models", "What is served, and what is not and why")
+    async def models() -> Response:
+        entries = list(registry.entries.values())
+        return _reply({"loading": registry.loading, "models": [_show(e) for e in entries]})
+
+    @_get(app, "/models/{name}", "One model: its contract, provider and history")
+    async def model(name: str) -> Response:
+        entry = registry.entry(name)
+        described = entry.served.describe() if entry.served else {}
+        return _reply({**_show(entry), **described})
+
+
+def _show(entry: Entry) -> dict[str, Any]:
+    served = entry.served
+    return {
+        "name": entry.name,
+        "state": "serving" if served else "unavailable",
+        "version": served.version if served else None,
+        "provider": served.provider if served else None,
+        "self_tested": bool(served and served.self_test_errors is not None),
+        "inputs": [spec.model_dump() for spec in served.manifest.inputs] if served else [],
+        "outputs": [spec.model_dump() for spec in served.manifest.outputs] if served else [],
+        "rejected": [{"version": v, "reason": why} for v, why in entry.rejected.items()],
+        "older_versions": entry.older,
+    }
+
+
+def _add_documents(app: FastAPI, registry: Registry) -> None:
+    @_get(app, "/", "Where things are")
+    async def index() -> Response:
+        return _reply(
+            {
+                "name": TITLE,
+                "version": app.version,
+                "docs": "/docs",
+                "openapi": "/openapi.json",
+                "models": "/models",
+                "predict": list(hot.PATHS),
+                "health": ["/health/live", "/health/ready"],
+            }
+        )
+
+    # The document names the models, so it is made again whenever they change.
+    cached: tuple[int, dict[str, Any]] = (-1, {})
+
+    def document() -> dict[str, Any]:
+        nonlocal cached
+        if cached[0] != registry.changes:
+            changes = registry.changes
+            made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            cached = (changes, openapi.extend(made, registry))
+        return cached[1]
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _get(app: FastAPI, path: str, summary: str) -> Callable[[Endpoint], Endpoint]:
+    """A GET route with its HEAD twin, which the documentation need not show."""
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        app.add_api_route(path, endpoint, methods=["GET"], summary=summary, responses=_ERRORS)
+        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+        return endpoint
+
+    return register
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def service_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        headers = {k.decode(): v.decode() for k, v in error.headers()}
+        return _reply(error.body(), error.status, headers)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        ours = _translate(request, error)
+        headers = dict(error.headers or {})
+        return _reply(ours.body(), error.status_code, headers)
+
+    async def validation_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        ours = BadRequest(f"The request is not valid: {where}.")
+        return _reply(ours.body(), ours.status)
+
+    async def unexpected(_: Request, __: Exception) -> Response:
+        # The server logs the exception itself, with its traceback.
+        ours = ServiceError("Something went wrong inside the server.")
+        return _reply(ours.body(), ours.status)
+
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _translate(request: Request, error: HTTPException) -> ServiceError:
+    """The framework's own errors in our words; the path is cut, it may be a megabyte long."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound(f"There is no route {request.url.path[:128]!r}.")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed(f"{request.url.path[:128]!r} does not allow {request.method}.")
+    return ClientError(str(error.detail))

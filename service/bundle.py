@@ -1,0 +1,123 @@
+"""One version folder, read and checked before any of it is used.
+
+A version is served only if model.json parses, names this very model and version, and every
+file it lists is a regular file inside the folder with the size and sha256 it had when it was
+published. A folder with a bare model.onnx and no model.json is taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import stat
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from service.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
+
+_LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+class Rejected(Exception):
+    """The version cannot be served; the text is the reason, a sentence without any path."""
+
+
+def read(folder: Path, name: str, version: int) -> Manifest | None:
+    """The manifest of a version folder, all of its files verified; None for a bare model.
+
+    Args:
+        folder: models/<name>/<version>.
+        name, version: what the path says, which the manifest must confirm.
+
+    Raises:
+        Rejected: with the reason.
+    """
+    if not (folder / MANIFEST_FILE).exists():
+        if (folder / MANIFEST_FILE).is_symlink():
+            raise Rejected(f"{MANIFEST_FILE} is a link that leads nowhere")
+        own_file(folder, MODEL_FILE)
+        return None
+    path = own_file(folder, MANIFEST_FILE)
+    try:
+        if path.stat().st_size > _LONGEST_MANIFEST_BYTES:
+            raise Rejected(f"{MANIFEST_FILE} is larger than {_LONGEST_MANIFEST_BYTES} bytes")
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise Rejected(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Rejected(
+            f"{MANIFEST_FILE} is not valid: {where + ': ' if where else ''}{first['msg']}"
+        ) from None
+    if (manifest.name, manifest.version) != (name, version):
+        raise Rejected(
+            f"{MANIFEST_FILE} says {manifest.name!r} version {manifest.version}, "
+            f"but lies in the folder of {name!r} version {version}"
+        )
+    _verify_files(folder, manifest)
+    return manifest
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """The path of a file of the version folder, with links followed only inside the folder.
+
+    Raises:
+        Rejected: missing, not a regular file, or outside of the folder.
+    """
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+        # A pipe or a device would block the first read for ever.
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError):
+        raise Rejected(f"{name} is missing or cannot be read") from None
+    if folder.resolve() not in real.parents:
+        raise Rejected(f"{name} is a link out of the version folder")
+    if not regular:
+        raise Rejected(f"{name} is not a regular file")
+    return path
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
+        path = own_file(folder, name)
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise Rejected(f"{name} has {size} bytes, {MANIFEST_FILE} says {entry.bytes}")
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Rejected(f"{name} cannot be read: {error.strerror}") from None
+        if found != entry.sha256:
+            raise Rejected(
+                f"sha256 of {name} is {found[:12]}..., {MANIFEST_FILE} says {entry.sha256[:12]}..."
+            )
+    _refuse_unlisted_weights(folder, manifest)
+
+
+def _refuse_unlisted_weights(folder: Path, manifest: Manifest) -> None:
+    """onnxruntime opens the weight files that model.onnx names, listed (and hashed) or not.
+
+    The name stands in model.onnx as plain UTF-8. So a file beside it that is not listed is
+    harmless only if its name does not occur there.
+    """
+    strays = {
+        path.name.encode()
+        for path in folder.rglob("*")
+        if path.name not in manifest.files and path.name != MANIFEST_FILE and not path.is_dir()
+    }
+    if not strays:
+        return
+    with (folder / MODEL_FILE).open("rb") as file:
+        if file.seek(0, 2) == 0:
+            raise Rejected(f"{MODEL_FILE} is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for name in sorted(strays):
+                if content.find(name) >= 0:
+                    raise Rejected(
+                        f"{MODEL_FILE} mentions {name.decode()!r}, which {MANIFEST_FILE} does "
+                        "not list: list it with its sha256, or remove it"
+                    )

@@ -1,0 +1,160 @@
+"""The few pieces of HTTP that the hot routes need, on bare ASGI.
+
+A request body is read once, within a size and a time; a response is two messages; a client
+that hangs up cancels its own request and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from service.errors import BodyTimeout, BodyTooLarge, ServiceError
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+# An answer to a body that is still being sent: how long and how much to read on, so that the
+# client sees the answer and not a reset connection.
+_LINGER_S = 2.0
+_LINGER_BYTES = 64 * 1024 * 1024
+# Most answers are ready before it pays to listen for a hang-up.
+_WATCH_AFTER_S = 0.02
+
+
+class ClientGone(Exception):
+    """The client closed the connection: there is nobody to answer."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, at most `max_bytes` of it, within `timeout_s` seconds.
+
+    Raises:
+        BodyTooLarge: by Content-Length before anything is read, or while it arrives.
+        BodyTimeout: the client sends too slowly.
+        ClientGone: the client hung up.
+    """
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            chunks: list[bytes] = []
+            size = 0
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise BodyTimeout("The body did not arrive in time.") from None
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """A complete JSON response."""
+    await send(_start(status, len(body), headers))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_error(send: Send, receive: Receive, error: ServiceError) -> None:
+    """The error as a response; for a body that was refused unread, the connection closes."""
+    body = orjson.dumps(error.body())
+    if not isinstance(error, BodyTooLarge | BodyTimeout):
+        await respond(send, error.status, body, error.headers())
+        return
+    headers = [*error.headers(), (b"connection", b"close")]
+    await send(_start(error.status, len(body), headers))
+    # The response is complete for the client; for the server it ends after the lingering.
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await _linger(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Receive) -> None:
+    """Read and forget what the client still sends: closing on it would reset the connection."""
+    end = time.monotonic() + _LINGER_S
+    left = _LINGER_BYTES
+    try:
+        while left > 0:
+            async with asyncio.timeout(end - time.monotonic()):
+                message = await receive()
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
+            left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _start(status: int, length: int, headers: Headers) -> dict[str, object]:
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+            *headers,
+        ],
+    }
+
+
+class CancelOnHangUp:
+    """Cancels the task inside the block when the client hangs up; `gone` tells so afterwards.
+
+    Use it after the body was read: from then on a server's `receive` returns only at the end
+    of the connection.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_WATCH_AFTER_S, self._begin)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _begin(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self._task.cancel()

@@ -1,0 +1,132 @@
+"""The contract between the converter and the service: `models/<name>/<version>/model.json`.
+
+There is one definition, this one. The converter imports it to write what the service reads.
+A version folder holds `model.onnx` (with `model.onnx.data` beside it when the weights are
+large), `model.json` (this manifest) and `selftest.npz` (inputs and the outputs that the
+float64 oracle of the un-folded model gave for them).
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+FORMAT: Literal["foldserve.model/1"] = "foldserve.model/1"
+MANIFEST_FILE = "model.json"
+MODEL_FILE = "model.onnx"
+SELFTEST_FILE = "selftest.npz"
+
+DType = Literal[
+    "float16", "bfloat16", "float32", "float64",
+    "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64",
+    "bool",
+]  # fmt: skip
+
+# A fixed size, or the name of a size that may differ from request to request ("batch").
+Dim = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A misspelled key is an error, not a silently ignored wish."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(Strict):
+    """A file of the version folder, as it was when it was published."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class TensorSpec(Strict):
+    """A named input or output. `shape` includes the batch axis."""
+
+    name: str
+    dtype: DType
+    shape: list[Dim]
+
+
+class Classification(Strict):
+    """How to read a label and a probability from an output of shape (batch, len(labels)).
+
+    `activation` turns that output into probabilities: `softmax` of logits, `exp` of
+    log-probabilities, `none` when the graph already ends in probabilities.
+    """
+
+    output: str
+    labels: list[str] = Field(min_length=1)
+    activation: Literal["softmax", "exp", "none"] = "softmax"
+
+
+class Preprocessing(Strict):
+    """What the model expects of an image: x = (pixel * scale - mean) / std, per channel.
+
+    `pixel` is 0..255; `layout` is the order of the axes after the batch axis.
+    """
+
+    layout: Literal["CHW", "HWC"] = "CHW"
+    channels: Literal["L", "RGB", "BGR"] = "RGB"
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    scale: float = 1.0 / 255.0
+    mean: list[float] = [0.0]
+    std: list[float] = [1.0]
+
+
+class SelfTest(Strict):
+    """`selftest.npz` holds `input:<name>` and `output:<name>` arrays.
+
+    The service runs the inputs before it serves the version; each float output must lie
+    within `atol[name]` (absolute, same unit as the output) of the stored one, other
+    dtypes must be equal.
+    """
+
+    file: str = SELFTEST_FILE
+    atol: dict[str, Annotated[float, Field(ge=0)]]
+
+
+class Manifest(Strict):
+    """`model.json`. Unknown keys are refused; `format` names the version of this schema."""
+
+    format: Literal["foldserve.model/1"] = FORMAT
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    version: int = Field(ge=1)
+    description: str = ""
+    files: dict[str, FileEntry]
+    inputs: list[TensorSpec] = Field(min_length=1)
+    outputs: list[TensorSpec] = Field(min_length=1)
+    # False when the size of the batch axis is fixed by the graph.
+    dynamic_batch: bool = True
+    # True when it was measured that a sample alone gives the same as that sample in a batch.
+    batch_invariant: bool = False
+    classification: Classification | None = None
+    preprocessing: Preprocessing | None = None
+    self_test: SelfTest | None = None
+    # What the trainer measured, for example {"test_accuracy": 0.9931}.
+    metrics: dict[str, float] = {}
+    # What the converter did and measured, for people and audits; the service only shows it.
+    provenance: dict[str, Any] = {}
+
+    @field_validator("files")
+    @classmethod
+    def _files_stay_in_the_folder(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.name != name or name in {".", ".."} or "\\" in name:
+                raise ValueError(f"{name!r} is not a plain file name of the version folder")
+        if MODEL_FILE not in files:
+            raise ValueError(f"{MODEL_FILE} is not listed")
+        return files
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Manifest:
+        outputs = {spec.name for spec in self.outputs}
+        if self.classification and self.classification.output not in outputs:
+            raise ValueError(f"classification.output {self.classification.output!r} is no output")
+        if self.self_test and self.self_test.file not in self.files:
+            raise ValueError(f"self_test.file {self.self_test.file!r} is not listed in files")
+        return self

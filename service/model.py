@@ -1,0 +1,240 @@
+"""A model that is served: its contract, its session and the owner that runs it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service import bundle, selftest
+from service.batcher import Batcher
+from service.bundle import Rejected
+from service.device import Choice
+from service.errors import ServiceError
+from service.manifest import MODEL_FILE, Manifest, TensorSpec
+from service.runtime import CannotLoad, Runtime, without_paths
+from service.signature import NUMPY_DTYPES, Signature, Tensors, show
+
+# Sizes to try, in turn, for the open axes of a model that comes without a self-test.
+_GUESSED_SIZES = (1, 32, 224)
+_EXAMPLE_ELEMENTS = 2048
+_WARM_UP_RUNS = 3
+_LONG_RUN_MS = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded, warmed and self-tested version.
+
+    `manifest` is made up from the graph for a bare model (`declared` is False then).
+    `warm_up_ms`: duration of one run on one row, None when no input could be made up.
+    `self_test_errors`: largest difference per output, None without a self-test.
+    `example`: one row of real (or made-up) input for the documentation, None when it is large.
+    """
+
+    manifest: Manifest
+    signature: Signature
+    batcher: Batcher
+    provider: str
+    declared: bool
+    warm_up_ms: float | None
+    self_test_errors: dict[str, float] | None
+    example: Tensors | None
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    def describe(self) -> dict[str, Any]:
+        """What GET /models/<name> tells about the version; plain JSON types."""
+        manifest = self.manifest.model_dump(
+            mode="json",
+            include={
+                "description", "inputs", "outputs", "dynamic_batch", "batch_invariant",
+                "classification", "preprocessing", "metrics", "provenance",
+            },
+        )  # fmt: skip
+        return {
+            "version": self.version,
+            "provider": self.provider,
+            "manifest": self.declared,
+            "warm_up_ms": self.warm_up_ms,
+            "self_test_errors": self.self_test_errors,
+            **manifest,
+        }
+
+
+def load(
+    folder: Path, name: str, version: int, choice: Choice, threads: int, capacity_samples: int
+) -> ServedModel:
+    """Load, verify, warm up and self-test one version folder.
+
+    Raises:
+        Rejected: with the reason; the owner thread, if it was started, is stopped.
+        DeviceUnavailable: CUDA was required and did not start.
+    """
+    declared = bundle.read(folder, name, version)
+    try:
+        runtime = Runtime(folder / MODEL_FILE, choice, threads)
+    except CannotLoad as error:
+        raise Rejected(f"{MODEL_FILE}: {error}") from None
+    manifest = declared or _manifest_of(runtime, name, version)
+    _compare_with_graph(manifest, runtime)
+    signature = Signature.of(manifest)
+    test = selftest.load(folder, manifest, signature)
+
+    # A graph with a fixed batch must find room for at least one.
+    fixed = 1 if signature.batched else max(_sizes(manifest.inputs), default=1)
+    batcher = Batcher(runtime.run, max(capacity_samples, fixed), f"{name}/{version}")
+    try:
+        example = _first_row(test, signature) if test else _made_up(signature, batcher)
+        warm_up_ms, outputs = _warm_up(batcher, signature, example)
+        _check_outputs(manifest, outputs)
+        errors = _self_test(batcher, test) if test else None
+    except BaseException:
+        batcher.close(timeout_s=0.0)
+        raise
+    small = example is not None and sum(a.size for a in example.values()) <= _EXAMPLE_ELEMENTS
+    return ServedModel(
+        manifest=manifest,
+        signature=signature,
+        batcher=batcher,
+        provider=runtime.provider,
+        declared=declared is not None,
+        warm_up_ms=warm_up_ms,
+        self_test_errors=errors,
+        example=example if small else None,
+    )
+
+
+def _manifest_of(runtime: Runtime, name: str, version: int) -> Manifest:
+    """The contract that the graph itself declares."""
+    specs = [*runtime.inputs, *runtime.outputs]
+    if not runtime.inputs:
+        raise Rejected("the graph has no inputs")
+    return Manifest.model_construct(
+        name=name,
+        version=version,
+        inputs=runtime.inputs,
+        outputs=runtime.outputs,
+        dynamic_batch=all(spec.shape and isinstance(spec.shape[0], str) for spec in specs),
+    )
+
+
+def _compare_with_graph(manifest: Manifest, runtime: Runtime) -> None:
+    """Names, dtypes and fixed sizes of model.json must be those of model.onnx."""
+    for what, declared, graph in (
+        ("input", manifest.inputs, runtime.inputs),
+        ("output", manifest.outputs, runtime.outputs),
+    ):
+        in_graph = {spec.name: spec for spec in graph}
+        if set(in_graph) != {spec.name for spec in declared} or len(declared) != len(graph):
+            raise Rejected(
+                f"model.json and the graph disagree about the {what}s: "
+                f"{[s.name for s in declared]} against {list(in_graph)}"
+            )
+        for spec in declared:
+            other = in_graph[spec.name]
+            if spec.dtype not in NUMPY_DTYPES:
+                raise Rejected(f"{what} {spec.name!r} is {spec.dtype}, which cannot be served")
+            if spec.dtype != other.dtype or not _same_shape(spec, other, what):
+                raise Rejected(
+                    f"{what} {spec.name!r} is {spec.dtype} {show(spec.shape)} in model.json, "
+                    f"but {other.dtype} {show(other.shape)} in the graph"
+                )
+            if manifest.dynamic_batch and (not spec.shape or not isinstance(spec.shape[0], str)):
+                raise Rejected(
+                    f"{what} {spec.name!r} has no open batch axis, but model.json says "
+                    "dynamic_batch"
+                )
+
+
+def _same_shape(declared: TensorSpec, graph: TensorSpec, what: str) -> bool:
+    if what == "output" and not graph.shape:
+        return True  # an output whose shape the graph does not infer looks like a scalar
+    return len(declared.shape) == len(graph.shape) and all(
+        a == b or isinstance(a, str) or isinstance(b, str)
+        for a, b in zip(declared.shape, graph.shape, strict=True)
+    )
+
+
+def _sizes(specs: list[TensorSpec]) -> list[int]:
+    """The fixed sizes of axis 0."""
+    return [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
+
+
+def _first_row(test: selftest.SelfTestData, signature: Signature) -> Tensors:
+    return {k: a[:1] for k, a in test.inputs.items()} if signature.batched else test.inputs
+
+
+def _made_up(signature: Signature, batcher: Batcher) -> Tensors | None:
+    """Zeros of the smallest size that the model accepts; None when it accepts none tried."""
+    for size in _GUESSED_SIZES:
+        zeros = {
+            name: np.zeros(
+                [
+                    dim if isinstance(dim, int) else 1 if axis == 0 else size
+                    for axis, dim in enumerate(spec.shape)
+                ],
+                NUMPY_DTYPES[spec.dtype],
+            )
+            for name, spec in signature.inputs.items()
+        }
+        try:
+            batcher.call(zeros)
+        except ServiceError:
+            continue
+        return zeros
+    return None
+
+
+def _warm_up(
+    batcher: Batcher, signature: Signature, example: Tensors | None
+) -> tuple[float | None, Tensors]:
+    """Run one row a few times; the fastest, in milliseconds, and the outputs."""
+    if example is None:
+        return None, {}
+    fastest = float("inf")
+    try:
+        signature.check(example)
+        for _ in range(_WARM_UP_RUNS):
+            started = time.perf_counter()
+            outputs = batcher.call(example)
+            last = (time.perf_counter() - started) * 1000
+            fastest = min(fastest, last)
+            if last > _LONG_RUN_MS:
+                break  # its first run is as good as its next ones
+    except ServiceError as error:
+        raise Rejected(f"warm-up failed: {_reason(error)}") from None
+    return fastest, outputs
+
+
+def _self_test(batcher: Batcher, test: selftest.SelfTestData) -> dict[str, float]:
+    try:
+        return selftest.compare(test, batcher.call(test.inputs))
+    except ServiceError as error:
+        raise Rejected(f"self-test failed: {_reason(error)}") from None
+
+
+def _check_outputs(manifest: Manifest, outputs: Tensors) -> None:
+    """A classifier's output must have a column for each label."""
+    how = manifest.classification
+    if how is None or how.output not in outputs:
+        return
+    scores = outputs[how.output]
+    if scores.ndim != 2 or scores.shape[1] != len(how.labels) or scores.dtype.kind != "f":
+        raise Rejected(
+            f"classification.output {how.output!r} is {scores.dtype} of shape {scores.shape}, "
+            f"expected floats of shape (batch, {len(how.labels)}) for the labels given"
+        )
+
+
+def _reason(error: ServiceError) -> str:
+    return without_paths(error)

@@ -1,0 +1,162 @@
+"""The OpenAPI document of the hot routes, which are plain ASGI and document themselves here.
+
+Written from the models that are loaded: real input names and shapes, and an example request
+that can be sent as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from service.codecs import json_
+from service.errors import ServiceError
+from service.manifest import TensorSpec
+from service.model import ServedModel
+from service.registry import Registry
+from service.signature import show
+
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["code", "message", "hint"],
+    "additionalProperties": False,
+    "properties": {
+        "code": {"type": "string", "description": "for programs; one of a fixed set"},
+        "message": {"type": "string", "description": "what happened, for people"},
+        "hint": {"type": "string", "description": "what to do about it"},
+    },
+}
+ERROR_RESPONSE: dict[str, Any] = {
+    "description": "Any error, always of this shape.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+_NUMBERS: dict[str, Any] = {"description": "nested lists of numbers", "type": "array", "items": {}}
+
+
+def extend(document: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Add the predict routes and the error schema to FastAPI's own document, in place."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Error"] = ERROR_SCHEMA
+    served = registry.served()
+    paths = document.setdefault("paths", {})
+    paths["/predict"] = {"post": _operation("The default model", "predict", _default(registry))}
+    paths["/models/{name}/predict"] = {
+        "post": _operation("A model by name", "predict_model", served, "name")
+    }
+    paths["/models/{name}/versions/{version}/predict"] = {
+        "post": _operation(
+            "A model by name and version", "predict_version", served, "name", "version"
+        )
+    }
+    return document
+
+
+def _default(registry: Registry) -> list[ServedModel]:
+    try:
+        return [registry.find(None)]
+    except ServiceError:
+        return []
+
+
+def _operation(
+    summary: str, operation_id: str, models: list[ServedModel], *parameters: str
+) -> dict[str, Any]:
+    examples = {
+        model.name: {"summary": _title(model), "value": example}
+        for model in models
+        if (example := _example(model)) is not None
+    }
+    names = [model.name for model in models]
+    return {
+        "tags": ["predict"],
+        "summary": f"Predict: {summary[0].lower()}{summary[1:]}",
+        "description": "\n\n".join(
+            [
+                'One row for each sample: `{"inputs": [[...], ...]}` when the model has one '
+                'input, `{"inputs": {"<name>": [...], ...}}` otherwise.',
+                *map(_describe, models),
+            ]
+        ),
+        "operationId": operation_id,
+        "parameters": [
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "examples": names}
+                if name == "name"
+                else {"type": "integer", "minimum": 1},
+            }
+            for name in parameters
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _request_schema(), "examples": examples}},
+        },
+        "responses": {
+            "200": {
+                "description": "An output row for each input row.",
+                "content": {"application/json": {"schema": _response_schema()}},
+            },
+            "default": ERROR_RESPONSE,
+        },
+    }
+
+
+def _title(model: ServedModel) -> str:
+    return f"{model.name}, version {model.version}"
+
+
+def _describe(model: ServedModel) -> str:
+    def tensors(specs: dict[str, TensorSpec]) -> str:
+        return ", ".join(f"`{s.name}` {s.dtype} {show(s.shape)}" for s in specs.values())
+
+    signature = model.signature
+    return f"**{_title(model)}**: {tensors(signature.inputs)} → {tensors(signature.outputs)}"
+
+
+def _example(model: ServedModel) -> dict[str, Any] | None:
+    """A request that works, as plain lists; None when the input is too large to show."""
+    if model.example is None:
+        return None
+    named = orjson.loads(json_.encode({k: json_.tensor(a) for k, a in model.example.items()}))
+    return {"inputs": next(iter(named.values())) if len(named) == 1 else named}
+
+
+def _request_schema() -> dict[str, Any]:
+    by_name = {"type": "object", "additionalProperties": {}}
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "additionalProperties": False,
+        "properties": {"inputs": {"anyOf": [_NUMBERS, by_name]}},
+    }
+
+
+def _response_schema() -> dict[str, Any]:
+    text: dict[str, Any] = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["model", "outputs"],
+        "properties": {
+            "model": {
+                "type": "object",
+                "properties": {"name": text, "version": {"type": "integer"}},
+            },
+            "outputs": {"type": "object", "additionalProperties": {}},
+            "predictions": {
+                "type": "array",
+                "description": "for a classifier: the most probable label of each row",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "label": {"type": ["string", "null"]},
+                        "probability": {"type": ["number", "null"]},
+                        "index": {"type": ["integer", "null"]},
+                    },
+                },
+            },
+            "warnings": {"type": "array", "items": text},
+        },
+    }

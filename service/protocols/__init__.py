@@ -1,0 +1,1 @@
+"""Front ends: one file for each protocol that the server speaks."""

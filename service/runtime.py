@@ -1,0 +1,104 @@
+"""An onnxruntime session behind a plain interface: what it takes, what it gives, one `run`.
+
+Threads and provider are always set explicitly. Spinning is off: idle workers that spin for
+their next task take the CPU from the event loop, and from every other model of the process.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from service.device import Choice
+from service.errors import InputRefused
+from service.manifest import Dim, TensorSpec
+from service.signature import NUMPY_DTYPES, Tensors
+
+# onnxruntime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal. A session's errors
+# come as exceptions too; the ones of the library, such as a missing cuDNN, only as log lines.
+_ERROR, _FATAL = 3, 4
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    **{name: name for name in NUMPY_DTYPES if name not in {"float32", "float64"}},
+}
+_TYPE = re.compile(r"tensor\((\w+)\)")
+_FAILED_NODE = re.compile(r"while running (\w+) node")
+
+
+class CannotLoad(Exception):
+    """The model file cannot become a session; the text is a sentence without any path."""
+
+
+class Runtime:
+    """One loaded model. `run` may be called from any one thread at a time.
+
+    Args:
+        path: the model.onnx.
+        choice: providers to use, from `device.choose`.
+        threads: size of the session's intra-op pool, the calling thread included.
+
+    Raises:
+        CannotLoad: broken file, or an element type that cannot be served.
+        DeviceUnavailable: CUDA was required and did not start.
+    """
+
+    def __init__(self, path: Path, choice: Choice, threads: int) -> None:
+        ort.disable_telemetry_events()
+        ort.set_default_logger_severity(_ERROR)
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                path, options, providers=choice.providers, enable_fallback=0
+            )
+        except Exception as error:  # noqa: BLE001  onnxruntime's errors have no common base
+            raise CannotLoad(f"onnxruntime cannot load it: {without_paths(error)}") from None
+        self.provider: str = self._session.get_providers()[0]
+        choice.confirm(self.provider)
+        self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
+        self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """{input name: array} to {output name: array}; releases the GIL while it computes.
+
+        Raises:
+            InputRefused: a node found the values (not the shapes) invalid.
+            Exception: onnxruntime's own, for anything else.
+        """
+        try:
+            values = self._session.run(self._output_names, inputs)
+        except ort_errors.InvalidArgument as error:
+            # The message quotes values and source paths: only the kind of node leaves.
+            node = _FAILED_NODE.search(str(error))
+            who = f"its {node[1]} node" if node else "it"
+            raise InputRefused(f"The model was not run: {who} refused the input.") from error
+        return dict(zip(self._output_names, values, strict=True))
+
+
+def _spec(node: ort.NodeArg, what: str) -> TensorSpec:
+    match = _TYPE.fullmatch(node.type)
+    dtype = _DTYPES.get(match[1]) if match else None
+    if dtype is None:
+        raise CannotLoad(f"{what} {node.name!r} has the type {node.type}, which cannot be served")
+    shape: list[Dim] = []
+    for axis, dim in enumerate(node.shape):
+        # A size that the graph leaves open without naming it still needs a name of its own.
+        unnamed = "batch" if axis == 0 else f"{node.name}.{axis}"
+        shape.append(dim if dim is not None and dim != "" else unnamed)
+    return TensorSpec.model_validate({"name": node.name, "dtype": dtype, "shape": shape})
+
+
+def without_paths(error: BaseException) -> str:
+    """An exception's first line with every path cut down to its last part."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"(?:[A-Za-z]:)?[\w.~-]*[/\\][^\s\"':,]*?([^\s\"':,/\\]*)(?=[\s\"':,]|$)",
+                  r"\1", lines[0])  # fmt: skip

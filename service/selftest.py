@@ -1,0 +1,106 @@
+"""selftest.npz: inputs, and the outputs that the float64 oracle gave for them.
+
+A version is served only if this machine, this provider and this onnxruntime reproduce them:
+max |output - expected| <= atol for a float output, equality for every other dtype.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.bundle import Rejected, own_file
+from service.errors import ServiceError
+from service.manifest import Manifest
+from service.signature import Signature, Tensors
+
+_LARGEST_UNPACKED_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTestData:
+    """Arrays of selftest.npz by name of input and output."""
+
+    inputs: Tensors
+    outputs: Tensors
+    atol: dict[str, float]
+
+
+def load(folder: Path, manifest: Manifest, signature: Signature) -> SelfTestData | None:
+    """The self-test of a version, checked against its signature; None when it has none.
+
+    Raises:
+        Rejected: unreadable, incomplete, or made for another signature.
+    """
+    if manifest.self_test is None:
+        return None
+    name = manifest.self_test.file
+    arrays = _read(own_file(folder, name), name)
+    inputs = {key.removeprefix("input:"): a for key, a in arrays.items() if key[:6] == "input:"}
+    outputs = {key.removeprefix("output:"): a for key, a in arrays.items() if key[:7] == "output:"}
+    if len(inputs) + len(outputs) != len(arrays):
+        raise Rejected(f"{name} has arrays that are neither 'input:<name>' nor 'output:<name>'")
+    try:
+        signature.check(inputs)
+    except ServiceError as error:
+        raise Rejected(f"{name} does not suit the model: {error.message}") from None
+    atol = manifest.self_test.atol
+    expected = set(signature.outputs)
+    if not outputs or not expected.issuperset(outputs) or not set(outputs).issuperset(atol):
+        raise Rejected(f"{name} and self_test.atol do not name the model's outputs alike")
+    for key, array in outputs.items():
+        if array.dtype.kind == "f" and key not in atol:
+            raise Rejected(f"self_test.atol has no tolerance for the float output {key!r}")
+        if not np.isfinite(array).all():
+            raise Rejected(f"{name} expects NaN or infinity from output {key!r}: it proves nothing")
+    return SelfTestData(inputs, outputs, dict(atol))
+
+
+def compare(data: SelfTestData, got: Tensors) -> dict[str, float]:
+    """The largest absolute difference for each expected output (0.0 where equality is asked).
+
+    Args:
+        data: the self-test.
+        got: the model's outputs for `data.inputs`.
+
+    Raises:
+        Rejected: an output differs by more than its tolerance, or in shape.
+    """
+    errors = {}
+    for name, expected in data.outputs.items():
+        actual = got[name]
+        if actual.shape != expected.shape:
+            raise Rejected(
+                f"self-test failed: output {name!r} has shape {actual.shape}, "
+                f"expected {expected.shape}"
+            )
+        if expected.dtype.kind != "f" and actual.dtype.kind != "f":
+            if not np.array_equal(actual, expected):
+                raise Rejected(f"self-test failed: output {name!r} differs")
+            errors[name] = 0.0
+            continue
+        difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+        worst = float(difference.max(initial=0.0))
+        # Written so that NaN, which is not greater than anything, fails too.
+        if not worst <= data.atol.get(name, 0.0):
+            raise Rejected(
+                f"self-test failed: output {name!r} is off by {worst:.3g}, "
+                f"allowed {data.atol.get(name, 0.0):.3g}"
+            )
+        errors[name] = worst
+    return errors
+
+
+def _read(path: Path, name: str) -> Tensors:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _LARGEST_UNPACKED_BYTES:
+            raise Rejected(f"{name} unpacks to {unpacked} bytes, more than is sensible")
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Rejected(f"{name} cannot be read: {type(error).__name__}") from None

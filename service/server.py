@@ -1,0 +1,206 @@
+"""The process: bind, load, serve, drain.
+
+bind      before loading, so that a busy port is known at once
+load      in a thread, while the rest is imported and health is answered
+serve     uvicorn on uvloop and httptools
+drain     SIGTERM or Ctrl-C: not ready, then no new connections, then the requests under
+          way, then the owners; each with its own deadline, exit code 0
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+import threading
+import time
+from functools import partial
+from types import FrameType
+
+import uvicorn
+
+from service import cpu, device, model
+from service.app import TITLE, create_app
+from service.device import Choice, DeviceUnavailable
+from service.health import Lifecycle, obstacles
+from service.registry import Registry
+from service.settings import Settings
+
+logger = logging.getLogger("foldserve")
+
+_BACKLOG = 2048
+# Owners have nothing left to do by then, unless a run hangs.
+_CLOSE_S = 1.0
+
+
+class CannotStart(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, but readiness goes down first and a signal is no error."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, delay_s: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._delay_s = delay_s
+        self._exit_at = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """First signal: drain. Second: leave at once."""
+        if self._lifecycle.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._lifecycle.draining = True
+        self._exit_at = time.monotonic() + self._delay_s
+
+    async def on_tick(self, counter: int) -> bool:
+        if time.monotonic() >= self._exit_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(settings: Settings, version: str) -> int:
+    """Run until a signal; the exit code is returned.
+
+    Raises:
+        CannotStart: no repository, no port.
+        DeviceUnavailable: --device cuda without CUDA.
+    """
+    if not settings.models.is_dir():
+        raise CannotStart(
+            f"The models folder {str(settings.models)!r} does not exist. Create it, or point "
+            "--models to the folder that holds <name>/<version>/model.onnx."
+        )
+    choice = device.choose(settings.device)
+    cpus = cpu.available()
+    threads = settings.threads or cpus.threads
+    listener = _bind(settings.host, settings.port)
+    lifecycle = Lifecycle()
+    registry = Registry(
+        settings.models,
+        partial(
+            model.load,
+            choice=choice,
+            threads=threads,
+            capacity_samples=settings.queue_capacity_samples,
+        ),
+        settings.default_model,
+    )
+    config = uvicorn.Config(
+        create_app(registry, settings, lifecycle, version),
+        loop="uvloop" if _has("uvloop") else "asyncio",
+        http="httptools" if _has("httptools") else "h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
+    )
+    server = Server(config, lifecycle, settings.drain_delay_ms / 1000)
+    failure: list[DeviceUnavailable] = []
+
+    def load() -> None:
+        try:
+            registry.load()
+        except DeviceUnavailable as error:
+            failure.append(error)
+            server.should_exit = True
+            return
+        threads_line = f"{threads} for each model ({cpus})"
+        _say(banner(registry, choice, _url(listener), threads_line, version))
+
+    threading.Thread(target=load, name="load", daemon=True).start()
+    server.run(sockets=[listener])
+    clean = registry.close(_CLOSE_S)
+    if failure:
+        raise failure[0]
+    if not clean:
+        logger.warning("A model was still running at the deadline; its answer is lost.")
+        _leave_at_once(0)
+    return 0
+
+
+def banner(registry: Registry, choice: Choice, url: str, threads: str, version: str) -> str:
+    """What is served, in plain words, for the terminal."""
+    lines = [f"{TITLE} {version}", f"  url      {url}", f"  docs     {url}/docs"]
+    for entry in registry.entries.values():
+        served = entry.served
+        if served is None:
+            lines.append(f"  BROKEN   {entry.name}: {entry.trouble}")
+            continue
+        test = "self-test passed" if served.self_test_errors is not None else "no self-test"
+        speed = "" if served.warm_up_ms is None else f", {served.warm_up_ms:.2f} ms for one row"
+        lines.append(
+            f"  model    {served.name} version {served.version} ({served.provider}, {test}{speed})"
+        )
+        lines += [f"           version {v} skipped: {why}" for v, why in entry.rejected.items()]
+    lines.append(f"  threads  {threads}")
+    if choice.notice:
+        lines.append(f"  NOTICE   {choice.notice}")
+    default = registry.default_model
+    if default is not None and default not in registry.entries:
+        lines.append(f"  NOTICE   --default-model {default!r} is not in the repository")
+    missing = obstacles(registry, Lifecycle())
+    lines.append("  ready    " + (f"NO: {' '.join(missing)}" if missing else "yes"))
+    if not registry.entries:
+        lines.append("           Put a model into models/<name>/<version>/ and start again.")
+    return "\n".join(lines)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket; listening at once, so that the port is really ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        where = f"port {port} on {host}"
+        reasons = {
+            errno.EADDRINUSE: f"{where} is in use. Stop the other program, or choose another "
+            "port with --port (0 takes a free one).",
+            errno.EACCES: f"{where} needs more rights. Choose a --port above 1023.",
+            errno.EADDRNOTAVAIL: f"{host} is no address of this machine. Use --host 127.0.0.1, "
+            "or 0.0.0.0 for all addresses.",
+        }
+        if isinstance(error, socket.gaierror):
+            reason = f"the host {host!r} is unknown. Use --host 127.0.0.1 or 0.0.0.0."
+        else:
+            reason = reasons.get(error.errno or 0, f"{where}: {error.strerror}.")
+        raise CannotStart(f"Cannot listen: {reason}") from None
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def _has(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _leave_at_once(code: int) -> None:
+    """Skip the interpreter's clean-up: it would pull the runtime from under a running model."""
+    import os
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,138 @@
+"""Settings: command-line flags over FOLDSERVE_ environment variables over defaults.
+
+Each field below is one knob: its flag is the name with dashes (`max_body_bytes` is
+`--max-body-bytes`), its variable the name in capitals (FOLDSERVE_MAX_BODY_BYTES), its
+description the help text. Every quantity has its unit in its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FOLDSERVE_"
+
+# Kubernetes sets these by itself in every pod beside a Service named "foldserve".
+_SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
+
+MiB = 1024 * 1024
+
+
+class SettingsError(ValueError):
+    """A flag or variable is unknown or has a value that cannot be used."""
+
+
+class Settings(BaseSettings):
+    """What one server process is told from outside. Immutable once it runs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    models: Path = Field(Path("models"), description="folder of models/<name>/<version>/")
+    default_model: str | None = Field(
+        None, description="model that POST /predict uses (default: the only one)"
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="cuda refuses to start without CUDA, auto falls back to the CPU"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of a model's run (default: what the CPUs allow)"
+    )
+    queue_capacity_samples: int = Field(
+        256, ge=1, description="samples that may wait for one model before 503"
+    )
+    request_timeout_ms: int = Field(
+        30_000, ge=1, description="longest time from a complete request to its answer"
+    )
+    body_timeout_ms: int = Field(
+        30_000, ge=1, description="longest time for the body of a request to arrive"
+    )
+    keep_alive_timeout_ms: int = Field(
+        75_000, ge=1, description="how long an idle connection stays open"
+    )
+    max_body_bytes: int = Field(16 * MiB, ge=1, description="largest request body")
+    nan_policy: Literal["null", "error"] = Field(
+        "null", description="answer non-finite outputs as null with a warning, or as an error"
+    )
+    drain_delay_ms: int = Field(
+        0, ge=0, description="after SIGTERM, time to serve on while load balancers notice"
+    )
+    drain_timeout_ms: int = Field(
+        10_000, ge=0, description="after that, longest time to finish requests under way"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="lowest level that is logged to stderr"
+    )
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _not_a_service_link(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith(("tcp://", "udp://")):
+            return 8000  # FOLDSERVE_PORT=tcp://10.0.0.1:80 is Kubernetes talking, not the user
+        return value
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Settings from flags and from the process's environment.
+
+    Args:
+        argv: the flags, without the program's name.
+        environ: os.environ, searched here for misspelled FOLDSERVE_ variables.
+
+    Raises:
+        SettingsError: an unknown variable or an unusable value; the text names each.
+        SystemExit: argparse's own, code 2 for an unknown flag, 0 after --help.
+    """
+    flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
+    _refuse_unknown(environ)
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise SettingsError(_sentences(error, flags)) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Answer predictions from the ONNX models of a repository.",
+        epilog="Each flag has an environment variable, for example FOLDSERVE_PORT for --port.",
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" (default: {field.default})"
+        parser.add_argument(_flag(name), metavar="VALUE", help=f"{field.description}{default}")
+    return parser
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in sorted(environ):
+        upper = variable.upper()  # pydantic-settings ignores the case, so this does too
+        if not upper.startswith(PREFIX) or upper in known or _SERVICE_LINK.fullmatch(upper):
+            continue
+        near = difflib.get_close_matches(upper, known, n=1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{variable} is no setting of this server.{meant}")
+
+
+def _sentences(error: ValidationError, flags: Mapping[str, object]) -> str:
+    lines = []
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0])
+        source = _flag(name) if name in flags else PREFIX + name.upper()
+        lines.append(f"{source}={detail['input']!r} cannot be used: {detail['msg']}.")
+    return "\n".join(lines)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

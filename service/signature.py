@@ -1,0 +1,120 @@
+"""What a model takes and gives, and the check that every request passes before the queue.
+
+Whatever the wire format, a codec turns bytes into {name: array}; `Signature.check` then
+proves that these arrays suit the model, so that one wrong shape never reaches a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.errors import (
+    BatchMismatch,
+    EmptyBatch,
+    MissingInput,
+    UnknownInput,
+    WrongRank,
+    WrongShape,
+    WrongType,
+)
+from service.manifest import Dim, Manifest, TensorSpec
+
+Tensors = dict[str, np.ndarray]
+
+# The element types that numpy has and the protocols can carry; bfloat16 is not among them.
+NUMPY_DTYPES: dict[str, np.dtype] = {
+    name: np.dtype(name)
+    for name in (
+        "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+        "uint8", "uint16", "uint32", "uint64", "bool",
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs and outputs by name, in the graph's order.
+
+    `batched`: axis 0 of every tensor counts independent rows, as many as the request likes.
+    """
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    batched: bool
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Signature:
+        return cls(
+            inputs={spec.name: spec for spec in manifest.inputs},
+            outputs={spec.name: spec for spec in manifest.outputs},
+            batched=manifest.dynamic_batch,
+        )
+
+    def check_names(self, given: Mapping[str, object]) -> None:
+        """Raises UnknownInput or MissingInput unless `given` has exactly the input names."""
+        for name in given:
+            if name not in self.inputs:
+                raise UnknownInput(f"The model has no input {name!r}; it has {self.names()}.")
+        for name in self.inputs:
+            if name not in given:
+                raise MissingInput(f"The input {name!r} is missing; the model has {self.names()}.")
+
+    def check(self, tensors: Tensors) -> int:
+        """Check names, dtypes and shapes; the number of rows (at least 1) is returned.
+
+        Raises:
+            MissingInput, UnknownInput, WrongType, WrongRank, WrongShape, EmptyBatch,
+            BatchMismatch: with the expected and the received shape.
+        """
+        self.check_names(tensors)
+        sizes: dict[str, tuple[int, str]] = {}  # symbol -> its size and the input that set it
+        rows = 1
+        for position, (name, spec) in enumerate(self.inputs.items()):
+            array = tensors[name]
+            if array.dtype != NUMPY_DTYPES[spec.dtype]:
+                raise WrongType(f"Input {name!r} is {array.dtype}, expected {spec.dtype}.")
+            check_shape(spec, array.shape)
+            for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+                # The row count is one for the whole request, whatever each input calls it.
+                symbol = "batch" if self.batched and axis == 0 else dim
+                if not isinstance(symbol, str):
+                    continue
+                known, owner = sizes.setdefault(symbol, (size, name))
+                if known != size:
+                    raise BatchMismatch(
+                        f"Input {name!r} has size {size} on axis {axis} ({symbol}), "
+                        f"but input {owner!r} has {known}."
+                    )
+            if position == 0 and array.ndim:
+                rows = array.shape[0]
+        return rows
+
+    def names(self) -> str:
+        return listing(self.inputs)
+
+
+def check_shape(spec: TensorSpec, received: Sequence[int]) -> None:
+    """Raises WrongRank, EmptyBatch or WrongShape unless `received` is an instance of the spec."""
+    what = f"Input {spec.name!r}: expected shape {show(spec.shape)}, received {show(received)}"
+    if len(received) != len(spec.shape):
+        raise WrongRank(f"{what}.")
+    for axis, (dim, size) in enumerate(zip(spec.shape, received, strict=True)):
+        if isinstance(dim, str):
+            if size == 0:
+                raise EmptyBatch(f"{what}: axis {axis} ({dim}) is empty.")
+        elif dim != size:
+            raise WrongShape(f"{what}: axis {axis} must be {dim}.")
+
+
+def show(shape: Sequence[Dim]) -> str:
+    """`(batch, 3, 224, 224)`; a one-axis shape keeps its comma."""
+    inside = ", ".join(map(str, shape))
+    return f"({inside},)" if len(shape) == 1 else f"({inside})"
+
+
+def listing(names: Mapping[str, object] | Sequence[str]) -> str:
+    """`'x', 'mask'` for a message."""
+    return ", ".join(repr(name) for name in names) or "none"

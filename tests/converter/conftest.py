@@ -1,0 +1,10 @@
+"""Helpers of the tests are imported by their full name, `tests.converter.folding.graphs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)

@@ -1,0 +1,211 @@
+"""Normalizing changes no number and no name, and leaves nothing that hides a fold."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import parser
+
+from converter.normalize import normalize
+from tests.converter.folding.graphs import (
+    Graph,
+    assert_equal,
+    count,
+    feeds,
+    fold,
+    ort_run,
+    signature,
+)
+
+
+def conv(g: Graph) -> str:
+    return g.op("Conv", g.input("x", "N", 3, 5, 5), g.weight(4, 3, 3, 3))
+
+
+def ops(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def test_constant_nodes_become_initializers() -> None:
+    g = Graph()
+    x = g.input("x", "N", 3)
+    c = g.op("Constant", value_floats=[1.0, 2.0, 3.0])
+    g.output(g.op("Add", x, g.op("Cast", c, to=11)))
+    model = g.model()
+    after = normalize(model)
+    assert ops(after) == ["Add"]
+    assert_equal(model, after)
+
+
+def test_constant_arithmetic_is_done() -> None:
+    """The zero bias that torch's exporter builds: Shape, Gather, Expand, CastLike."""
+    g = Graph()
+    x, w = g.input("x", "N", 3, 5, 5), g.weight(4, 3, 3, 3)
+    size = g.op("Gather", g.op("Shape", w), g.const([0]))
+    bias = g.op("CastLike", g.op("Expand", g.const(np.zeros(1), dtype="float32"), size), w)
+    g.output(g.op("Conv", x, w, bias))
+    model = g.model()
+    after = normalize(model)
+    assert ops(after) == ["Conv"]
+    assert_equal(model, after)
+
+
+def test_a_transposed_weight_is_a_weight() -> None:
+    g = Graph()
+    w = g.op("Transpose", g.weight(1000, 3))
+    g.output(g.bn(g.op("MatMul", g.input("x", "N", 3), w), 1000))
+    model = g.model()
+    assert ops(normalize(model)) == ["MatMul", "BatchNormalization"]
+    assert ops(fold(model).model) == ["MatMul", "Add"]
+
+
+def test_batchnorms_and_quantized_weights_are_kept() -> None:
+    """A batch-norm of a constant, too: the reference evaluator of opset 9 gets it wrong."""
+    g = Graph(opset=13)
+    x = g.input("x", "N", 3, 5, 5)
+    w = g.bn(g.weight(4, 3, 1, 1), 3)
+    g.output(g.op("Conv", x, w))
+    assert count(normalize(g.model()), "BatchNormalization") == 1
+
+
+def test_functions_are_inlined() -> None:
+    model = ir.from_proto(
+        parser.parse_model(
+            """
+            <ir_version: 10, opset_import: ["" : 20, "own" : 1]>
+            net (double[N,2] x) => (double[N,2] y) { y = own.twice (x) }
+            <domain: "own", opset_import: ["" : 20]>
+            twice (a) => (b) { b = Add (a, a) }
+            """
+        )
+    )
+    after = normalize(model)
+    assert ops(after) == ["Add"]
+    assert not after.functions
+    assert_equal(model, after)
+
+
+def test_shapes_are_inferred() -> None:
+    g = Graph()
+    g.output(g.op("Relu", conv(g)))
+    after = normalize(g.model())
+    assert [str(dim) for dim in after.graph[0].outputs[0].shape or ()] == ["N", "4", "3", "3"]
+
+
+def test_sizes_that_are_known_are_constants() -> None:
+    """The Shape that reads the Relu goes, and the Relu, and so nothing is left but the conv."""
+    g = Graph()
+    y = g.op("Conv", g.input("x", 2, 3, 5, 5), g.weight(4, 3, 3, 3))
+    size = g.op("Shape", g.op("Relu", y))
+    z = g.bn(y, 4)
+    g.output(g.op("Reshape", z, size))
+    model = g.model()
+    after = fold(model).model
+    assert "Relu" not in ops(after)
+    assert "BatchNormalization" not in ops(after)
+    assert_equal(model, after)
+
+
+def test_the_given_model_is_not_changed() -> None:
+    g = Graph()
+    c = g.op("Constant", value_floats=[1.0])
+    y = g.op("Add", g.op("Identity", conv(g)), g.op("Cast", c, to=11))
+    g.output(g.bn(y, 4))
+    model = g.model()
+    before = ir.to_proto(model).SerializeToString()
+    normalize(model)
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_two_names_of_one_value_stay_two() -> None:
+    g = Graph()
+    y = conv(g)
+    g.output(y)
+    g.output(g.op("Identity", y))
+    g.output(g.op("Identity", "x"))
+    model = g.model()
+    after = normalize(model)
+    assert [v.name for v in after.graph.outputs] == [v.name for v in model.graph.outputs]
+    assert_equal(model, after)
+
+
+def test_an_identity_between_goes_and_the_output_keeps_name_and_sizes() -> None:
+    g = Graph()
+    y = g.op("Identity", g.op("Identity", conv(g)))
+    g.rename(y, "features")
+    g.output("features", shape=["batch", 4, 3, 3])
+    model = g.model()
+    after = normalize(model)
+    assert ops(after) == ["Conv"]
+    assert signature(after) == signature(model)
+
+
+def test_a_body_does_not_return_what_lies_outside() -> None:
+    """onnxruntime refuses such a graph."""
+    g = Graph("float32")
+    y = g.op("Relu", conv(g))
+    a, b = g.body(), g.body()
+    a.output(a.op("Identity", y), shape=["N", 4, 3, 3])
+    b.output(b.op("Identity", b.op("Neg", b.op("Identity", y))), shape=["N", 4, 3, 3])
+    c = g.input("c", dtype="bool")
+    g.output(g.op("If", c, then_branch=a.graph(), else_branch=b.graph()))
+    model = g.model()
+    after = normalize(model)
+    assert count(after, "Identity") == 1
+    for flag in (False, True):
+        given = feeds(model) | {"c": np.array(flag)}
+        np.testing.assert_array_equal(ort_run(after, given)[0], ort_run(model, given)[0])
+
+
+def test_what_only_a_dead_body_read_is_dead() -> None:
+    """An If that nobody reads, with a body that reads the conv: it must not hold up the fold."""
+    g = Graph()
+    y = conv(g)
+    a, b = g.body(), g.body()
+    a.output(a.op("Neg", a.bn(y, 4)), shape=["N", 4, 3, 3])
+    b.output(b.op("Relu", g.op("Relu", y)), shape=["N", 4, 3, 3])
+    g.op("If", g.input("c", dtype="bool"), then_branch=a.graph(), else_branch=b.graph())
+    g.output(g.bn(y, 4))
+    model = g.model()
+    after = fold(model)
+    assert ops(after.model) == ["Conv"]
+    assert len(after.model.graph.initializers) == 2
+    assert_equal(model, after.model)
+
+
+@pytest.mark.parametrize("overridable", [True, False])
+def test_a_default_that_a_caller_may_replace_is_no_constant(overridable: bool) -> None:
+    g = Graph()
+    w = g.weight(4, 3, name="W", overridable=overridable)
+    g.output(g.op("MatMul", g.input("x", "N", 3), g.op("Transpose", w)))
+    model = g.model()
+    after = normalize(model)
+    assert ops(after) == (["Transpose", "MatMul"] if overridable else ["MatMul"])
+    assert ("W" in {value.name for value in after.graph.inputs}) is overridable
+
+
+def test_wrong_annotations_do_not_stop_it() -> None:
+    g = Graph()
+    y = g.op("Relu", g.input("x", "N", 3))
+    g.annotate(y, "N", 3)
+    z = g.op("Identity", y)
+    g.annotate(z, "N", 3, 1)
+    g.output(g.op("Relu", z))
+    model = g.model()
+    assert_equal(model, normalize(model))
+
+
+def test_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The optimizer's complaints about ops that it does not know are not the user's business."""
+    g = Graph()
+    y = g.op("Gather", g.weight(2, 3), g.const([5]))  # out of range, when it is evaluated
+    g.output(g.op("Add", conv(g), g.op("Reshape", y, g.const([-1, 1, 1]))))
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        normalize(g.model())
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    assert logging.getLogger("onnxscript").level == logging.NOTSET

@@ -1,0 +1,126 @@
+"""Flags over environment over defaults; every mistake is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX, Settings, SettingsError, parse
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch):
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch):
+    def parse_with(*argv: str, **environ: str) -> Settings:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        return parse(argv, environ)
+
+    return parse_with
+
+
+def test_defaults(read):
+    settings = read()
+    assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "cpu")
+    assert settings.models == Path("models")
+    assert settings.threads is None
+    assert settings.nan_policy == "null"
+
+
+def test_a_flag_wins_over_the_environment(read):
+    assert read(FOLDSERVE_PORT="9000").port == 9000
+    assert read("--port", "9001", FOLDSERVE_PORT="9000").port == 9001
+    assert read(foldserve_port="9002").port == 9002
+
+
+def test_an_empty_variable_is_no_value(read):
+    assert read(FOLDSERVE_PORT="", FOLDSERVE_DEFAULT_MODEL="").port == 8000
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_knob_has_a_flag_and_a_variable(read, name: str):
+    value = {"models": "m", "host": "::1", "default_model": "m", "device": "auto",
+             "nan_policy": "error", "log_level": "error"}.get(name, "7")  # fmt: skip
+    flag = "--" + name.replace("_", "-")
+    assert str(getattr(read(flag, value), name)) == value
+    assert str(getattr(read(**{PREFIX + name.upper(): value}), name)) == value
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_quantity_has_its_unit_in_its_name(name: str):
+    annotation = Settings.model_fields[name].annotation
+    if annotation is int and name != "port":
+        assert name.endswith(("_ms", "_bytes", "_samples"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--port", "70000"),
+        ("--port", "http"),
+        ("--device", "tpu"),
+        ("--threads", "0"),
+        ("--queue-capacity-samples", "0"),
+        ("--max-body-bytes", "1.5"),
+        ("--nan-policy", "NaN"),
+        ("--request-timeout-ms", "-1"),
+        ("--host", ""),
+    ],
+)
+def test_an_unusable_value_names_its_source(read, flag: str, value: str):
+    with pytest.raises(SettingsError) as caught:
+        read(flag, value)
+    assert flag in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_an_unusable_variable_names_itself(read):
+    with pytest.raises(SettingsError, match="FOLDSERVE_DEVICE='tpu' cannot be used"):
+        read(FOLDSERVE_DEVICE="tpu")
+
+
+def test_a_misspelled_variable_is_an_error(read):
+    with pytest.raises(SettingsError, match=r"FOLDSERVE_PROT .* mean FOLDSERVE_PORT"):
+        read(FOLDSERVE_PROT="9000")
+    with pytest.raises(SettingsError, match="no setting"):
+        read(FOLDSERVE_XYZZY="1")
+
+
+def test_kubernetes_service_links_are_not_settings(read):
+    """A Service named foldserve puts these into every pod beside it."""
+    settings = read(
+        FOLDSERVE_PORT="tcp://10.0.0.1:8000",
+        FOLDSERVE_SERVICE_HOST="10.0.0.1",
+        FOLDSERVE_SERVICE_PORT="8000",
+        FOLDSERVE_SERVICE_PORT_HTTP="8000",
+        FOLDSERVE_PORT_8000_TCP="tcp://10.0.0.1:8000",
+        FOLDSERVE_PORT_8000_TCP_ADDR="10.0.0.1",
+    )
+    assert settings.port == 8000
+
+
+@pytest.mark.parametrize("argv", [["--prot", "1"], ["--port"], ["8000"], ["--po", "1"]])
+def test_an_unknown_flag_ends_with_code_2(argv: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv, {})
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"], {})
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert "--" + name.replace("_", "-") in text
+    assert "default: 8000" in text

@@ -1,0 +1,66 @@
+"""What the README says can be done: its commands parse, its files exist, its Python runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from converter import cli
+from service import settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_is_one_that_exists(command: list[str]) -> None:
+    match command:
+        case ["make", target, *variables]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+            assert all("=" in variable for variable in variables)
+        case ["python", "-m", "converter", *arguments]:
+            assert cli._parser(arguments).parse_args(arguments).command == arguments[0]
+        case ["python", "-m", "service", *arguments]:
+            assert settings.parse(arguments, {}).models == Path("models")
+        case ["docker", "compose", *arguments]:
+            compose = (ROOT / "docker-compose.yml").read_text()
+            for name in arguments[1:2] if arguments[0] == "up" else arguments[2:3]:
+                assert re.search(rf"^  {name}:", compose, flags=re.MULTILINE)
+        case ["curl", "--json", body, url]:
+            assert url == "http://127.0.0.1:8000/predict"
+            assert json.loads((ROOT / body.removeprefix("@")).read_text())["inputs"]
+        case _:
+            pytest.fail(f"nobody checks this command: {command}")
+
+
+def test_the_answer_shown_has_the_form_of_an_answer() -> None:
+    (shown,) = (json.loads(block) for block in blocks("json"))
+    assert set(shown) == {"model", "outputs", "predictions"}
+    assert len(shown["outputs"]["output"][0]) == 10
+
+
+def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "models" / "mnist" / "checkpoint.pt", tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "models" / "mine" / "1" / "model.json").is_file()
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
