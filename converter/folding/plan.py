@@ -22,6 +22,7 @@ from converter.folding import routes
 from converter.folding.affine import Affine
 from converter.folding.branches import Merge, find_merges
 from converter.folding.naming import label
+from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site
@@ -149,10 +150,10 @@ class _Planner:
         for merge in merges:
             for branch in merge.branches:
                 if branch.node in self._open:
-                    path = (f"{label(merge.target)}: W[c, c] += a[c] at its centre, bias += b",)
-                    self._settle(
-                        branch.node, Route(path, (label(merge.target),), (), "in parallel")
-                    )
+                    formula = "W[c, c] += a[c] at its centre, bias += b"
+                    target = label(merge.target)
+                    step = Passed(target, formula, branch.affine, way="in parallel")
+                    self._settle(branch.node, Route((step,), (target,), (), "in parallel"))
 
     def _settle(self, node: ir.Node, route: Route) -> None:
         self.outcomes[node] = route

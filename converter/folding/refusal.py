@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from converter.folding.passed import Passed
 
 Code = Literal[
     "training-mode",  # the batch-norm normalises with the statistics of the batch
@@ -33,13 +35,19 @@ Code = Literal[
 class Refusal:
     """Why a batch-norm stays. `sentence` names the op that stands in the way.
 
-    `behind` says what stands in the other way, forward, where both were tried.
+    `behind` says what stands in the other way, forward, where both were tried. `steps` are the
+    ops that the map could pass before this one.
     """
 
     code: Code
     sentence: str
     hint: str = ""
     behind: Refusal | None = None
+    steps: tuple[Passed, ...] = ()
+
+    def past(self, *steps: Passed) -> Refusal:
+        """The same refusal, met after `steps`."""
+        return replace(self, steps=steps + self.steps) if steps else self
 
     def __str__(self) -> str:
         also = "" if self.behind is None else f"Behind it, {self.behind}"

@@ -14,8 +14,9 @@ import onnx_ir as ir
 from converter.folding import forward_moves, forward_sinks, moves, sinks
 from converter.folding.affine import Affine
 from converter.folding.naming import label
+from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
-from converter.folding.step import Absorb
+from converter.folding.step import Absorb, Step
 from converter.folding.view import View
 
 # A map that spreads to more readers than this is left: the paths of a dense block multiply.
@@ -27,18 +28,23 @@ class Route:
     """The way of one affine: what it passes, what absorbs it, and the edits that do it.
 
     Attributes:
-        path: a sentence for each op, from the batch-norm on.
+        steps: each op on the way, from the batch-norm on.
         into: the ops that absorb it ("Conv layer1.0.conv1").
         edits: in the order in which they apply.
         direction: "backward", "forward", or "in parallel", as a branch of a sum.
         adds: how many nodes the edits add to the graph.
     """
 
-    path: tuple[str, ...]
+    steps: tuple[Passed, ...]
     into: tuple[str, ...]
     edits: tuple[Absorb, ...]
     direction: str = "backward"
     adds: int = 0
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """A sentence for each op, from the batch-norm on."""
+        return tuple(str(step) for step in self.steps)
 
 
 def backward(
@@ -76,32 +82,35 @@ def backward(
     step = rule(node, affine, view)
     if isinstance(step, Refusal):
         return step
-    path = [f"{label(node)}: {step.formula}"]
+    onward_maps = tuple(onward for _, onward in step.onward)
+    steps = [Passed(label(node), step.formula, affine, onward_maps)]
     into: tuple[str, ...] = () if step.onward else (label(node),)
     edits = list(step.edits)
     for index, onward in step.onward:
         source = node.inputs[index]
         if source is None:
-            return Refusal("unsupported-form", f"{label(node)} lacks its input {index}.")
+            missing = Refusal("unsupported-form", f"{label(node)} lacks its input {index}.")
+            return missing.past(*steps)
         if not onward.scales and not onward.shifts:
             into += (label(node),)
             continue
         rest = backward(source, onward, node, view, takers)
         if isinstance(rest, Refusal):
-            return rest
-        path += rest.path
+            return rest.past(*steps)
+        steps += rest.steps
         into += rest.into
         edits += rest.edits
-    return step.reservation or Route(tuple(path), into, tuple(edits))
+    return step.reservation or Route(tuple(steps), into, tuple(edits))
 
 
 def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
     """Place `affine`, which acts on `value`, on every op that reads it."""
     route = _spread(value, affine, view, [MOST_STEPS])
     if isinstance(route, Route) and route.adds > 1:
-        return Refusal(
+        dearer = Refusal(
             "dearer", f"{len(route.into)} ops without a bias read it; each would need an Add."
         )
+        return dearer.past(*route.steps)
     return route
 
 
@@ -116,31 +125,35 @@ def _spread(value: ir.Value, affine: Affine, view: View, left: list[int]) -> Rou
         left[0] -= 1
         if left[0] < 0:
             return Refusal("dearer", f"its result spreads over more than {MOST_STEPS} paths.")
-        if node.graph is not value.graph and node.graph is not _graph(value):
-            return Refusal("subgraph", f"{label(node)} reads it from inside a subgraph.")
-        rule = None
-        if node.domain == "":
-            rule = forward_sinks.BEFORE.get(node.op_type) or forward_moves.FORWARD.get(node.op_type)
-        if rule is None:
-            return Refusal(
-                "not-linear",
-                f"{label(node)} reads it; a scale and shift cannot be taken through "
-                f"{node.op_type}.",
-            )
-        step = rule(node, index, affine, view)
+        step = _pass(node, index, value, affine, view)
         if isinstance(step, Refusal):
-            return step
-        route = _join(
-            route, Route((f"{label(node)}: {step.formula}",), (), step.edits, adds=step.adds)
-        )
+            return step.past(*route.steps)
+        onward_maps = tuple(onward for _, onward in step.onward)
+        passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
+        route = _join(route, Route((passed,), (), step.edits, adds=step.adds))
         if not step.onward:
             route = _join(route, Route((), (label(node),), ()))
         for output, onward in step.onward:
             rest = _spread(node.outputs[output], onward, view, left)
             if isinstance(rest, Refusal):
-                return rest
+                return rest.past(*route.steps)
             route = _join(route, rest)
     return route
+
+
+def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View) -> Step | Refusal:
+    """What the rule of `node` makes of a map on `value`, its input `index`."""
+    if node.graph is not value.graph and node.graph is not _graph(value):
+        return Refusal("subgraph", f"{label(node)} reads it from inside a subgraph.")
+    rule = None
+    if node.domain == "":
+        rule = forward_sinks.BEFORE.get(node.op_type) or forward_moves.FORWARD.get(node.op_type)
+    if rule is None:
+        return Refusal(
+            "not-linear",
+            f"{label(node)} reads it; a scale and shift cannot be taken through {node.op_type}.",
+        )
+    return rule(node, index, affine, view)
 
 
 def _graph(value: ir.Value) -> ir.Graph | ir.Function | None:
@@ -150,7 +163,7 @@ def _graph(value: ir.Value) -> ir.Graph | ir.Function | None:
 
 def _join(one: Route, other: Route) -> Route:
     return Route(
-        one.path + other.path,
+        one.steps + other.steps,
         one.into + other.into,
         one.edits + other.edits,
         one.direction,
