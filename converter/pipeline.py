@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.errors import UserError
-from converter.folding import Plan, fold_graph, plan_graph
+from converter.folding import Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
 from converter.onnx_file import encode, parameter_count
 from converter.proof import Proof, verify
@@ -39,6 +39,7 @@ class FoldResult:
         proof: the comparison with the original; look at `proof.passed` before you use `model`.
         before, after: the sizes of the un-folded and of the folded graph.
         seconds: how long the fold itself took (normalize, plan, apply), without the proof.
+        hazards: what is suspicious about the folded weights.
     """
 
     loaded: Loaded
@@ -48,6 +49,7 @@ class FoldResult:
     before: Size
     after: Size
     seconds: float
+    hazards: tuple[Hazard, ...] = ()
 
 
 def fold(
@@ -98,6 +100,7 @@ def fold(
         size_of(original, len(folded.plan.decisions)),
         size_of(folded.model, len(folded.plan.kept)),
         seconds,
+        folded.hazards,
     )
 
 

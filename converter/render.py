@@ -170,6 +170,8 @@ def show_sizes(console: Console, before: Size, after: Size) -> None:
 
 def show_fold(console: Console, result: FoldResult) -> None:
     show_plan(console, result.plan)
+    for hazard in result.hazards:
+        console.print(Text(f"warning: {hazard}", style="yellow"))
     show_proof(console, result.proof)
     show_sizes(console, result.before, result.after)
     console.print(f"Folding took {result.seconds:.2f} s, without loading and proof.")

@@ -48,7 +48,8 @@ def describe_decision(decision: Decision) -> dict[str, Any]:
         "name": site.name,
         "channels": site.channels,
         "folded": decision.folded,
-        "warnings": list(site.warnings),
+        "warnings": [str(hazard) for hazard in site.warnings],
+        "hazards": [asdict(hazard) for hazard in site.warnings],
     }
     if isinstance(outcome, Refusal):
         return common | {
@@ -109,6 +110,7 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
         "format": FORMAT,
         "source": describe_source(result.loaded),
         "plan": describe_plan(result.plan),
+        "hazards": [asdict(hazard) for hazard in result.hazards],
         "proof": describe_proof(result.proof),
         "before": asdict(result.before),
         "after": asdict(result.after),

@@ -12,20 +12,32 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from converter.folding.fold import FoldOverflowError, apply_plan
+from converter.folding.hazards import Hazard
 from converter.folding.plan import Decision, Plan, make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site, find_sites
 
-__all__ = ["Decision", "Folded", "Plan", "Refusal", "Route", "Site", "fold_graph", "plan_graph"]
+__all__ = [
+    "Decision",
+    "Folded",
+    "Hazard",
+    "Plan",
+    "Refusal",
+    "Route",
+    "Site",
+    "fold_graph",
+    "plan_graph",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """The folded copy of a graph and the plan that made it."""
+    """The folded copy of a graph, the plan that made it, and hazards of the folded weights."""
 
     model: ir.Model
     plan: Plan
+    hazards: tuple[Hazard, ...] = ()
 
 
 def plan_graph(
@@ -68,14 +80,14 @@ def fold_graph(
         plan = make_plan(copy, sites, {**unwanted, **leave}, apart)
         step = plan
         try:
-            apply_plan(copy, step)
+            found = apply_plan(copy, step)
             while step.folded or step.merges:
                 names = {decision.site.node: decision.site.name for decision in plan.kept}
                 left = [
                     replace(site, name=names[site.node]) for site in find_sites(copy, untracked)
                 ]
                 step = make_plan(copy, left, {**unwanted, **leave}, apart)
-                apply_plan(copy, step)
+                found += apply_plan(copy, step)
                 plan = plan.followed_by(step)
         except FoldOverflowError as overflow:
             if any(overflow.node is merge.target for merge in step.merges):
@@ -83,7 +95,7 @@ def fold_graph(
             else:
                 leave |= _because(overflow, step)
             continue
-        return Folded(copy, plan)
+        return Folded(copy, plan, tuple(found))
 
 
 def _unwanted(sites: list[Site], only: Sequence[str], skip: Sequence[str]) -> dict[str, Refusal]:

@@ -17,6 +17,7 @@ from converter.folding import updates
 from converter.folding.affine import Float64, along_axis
 from converter.folding.branches import Branch, Merge
 from converter.folding.constants import Constants
+from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.naming import label, unique
 from converter.folding.plan import Plan
 from converter.folding.rounding import round_once
@@ -36,8 +37,11 @@ class FoldOverflowError(Exception):
         self.dtype = dtype
 
 
-def apply_plan(model: ir.Model, plan: Plan) -> None:
+def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
     """Carry out `plan` on the model that it was made for, in place.
+
+    Returns:
+        What is suspicious about the folded weights.
 
     Raises:
         FoldOverflowError: a weight became infinite; throw the model away.
@@ -89,6 +93,7 @@ def apply_plan(model: ir.Model, plan: Plan) -> None:
             _drop_branch(merge, branch)
     for graph in _graphs(model):
         _drop_unused(graph)
+    return writer.hazards
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
@@ -107,6 +112,7 @@ class _Writer:
             if value.name
         }
         self._copies: dict[ir.Value, list[ir.Value]] = {}
+        self.hazards: list[Hazard] = []
 
     def write(self, constants: Constants) -> None:
         node = constants.node
@@ -115,6 +121,8 @@ class _Writer:
             like = old if old is not None else node.inputs[1]
             assert like is not None
             rounded = _rounded(values, like, node)
+            if old is not None and index == 1:
+                self._look_at(node, old, values, rounded)
             if old is None:
                 self._attach(node, index, rounded, self._bias_name(node))
             elif self._alone(old):
@@ -125,6 +133,13 @@ class _Writer:
             node.attributes.add(ir.AttrFloat32(name, value))
         if constants.behind is not None and np.any(constants.behind):
             self._add_behind(node, constants.behind, constants.behind_axis)
+
+    def _look_at(
+        self, node: ir.Node, old: ir.Value, values: Float64, rounded: npt.NDArray[Any]
+    ) -> None:
+        found = of_rounding(lambda: _tensor(old), values, rounded, label(node))
+        if found is not None:
+            self.hazards.append(found)
 
     def _alone(self, old: ir.Value) -> bool:
         """Whether nobody else sees this constant, nor ever did."""

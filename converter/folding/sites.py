@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from converter.folding import hazards
 from converter.folding.affine import Affine
+from converter.folding.hazards import Hazard
 from converter.folding.naming import module_name, unique
 from converter.folding.refusal import Refusal
 from converter.folding.view import View, numbers
@@ -31,14 +33,14 @@ class Site:
         node: the node to be removed.
         channels: the number of channels, None if not known.
         affine: what it does, or the refusal that says why it has no fixed map.
-        warnings: what is suspicious about its statistics.
+        warnings: what is suspicious about its numbers.
     """
 
     name: str
     node: ir.Node
     channels: int | None
     affine: Affine | Refusal
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Hazard, ...] = ()
 
 
 def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list[Site]:
@@ -57,7 +59,7 @@ def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list
                 node=node,
                 channels=_channels(node),
                 affine=affine,
-                warnings=tuple(_warnings(node, affine, module in untracked)),
+                warnings=_hazards(node, affine, module in untracked),
             )
         )
     return sites
@@ -76,16 +78,18 @@ def _affine(node: ir.Node, view: View, opset: int) -> Affine | Refusal:
     gamma, beta, mean, var = (numbers(value) for value in node.inputs[1:5] if value is not None)
     if len({array.shape for array in (gamma, beta, mean, var)} | {(gamma.size,)}) > 1:
         return Refusal("unsupported-form", "its parameters are not one number per channel.")
-    epsilon = node.attributes.get("epsilon")
     with np.errstate(invalid="ignore", divide="ignore"):
-        affine = Affine.of_batchnorm(
-            gamma, beta, mean, var, 1e-5 if epsilon is None else epsilon.as_float()
-        )
+        affine = Affine.of_batchnorm(gamma, beta, mean, var, _epsilon(node))
     if np.any(var < 0):
         return Refusal("bad-statistics", f"the running variance is negative ({var.min():.3g}).")
     if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
         return Refusal("bad-statistics", "its parameters are not finite numbers.")
     return affine
+
+
+def _epsilon(node: ir.Node) -> float:
+    epsilon = node.attributes.get("epsilon")
+    return 1e-5 if epsilon is None else epsilon.as_float()
 
 
 def _training(node: ir.Node, opset: int) -> Refusal | None:
@@ -152,20 +156,11 @@ def _channels(node: ir.Node) -> int | None:
     return None
 
 
-def _warnings(node: ir.Node, affine: Affine | Refusal, untracked: bool) -> Iterator[str]:
+def _hazards(node: ir.Node, affine: Affine | Refusal, untracked: bool) -> tuple[Hazard, ...]:
     if isinstance(affine, Refusal):
-        return
-    mean, var = node.inputs[3], node.inputs[4]
-    if mean is None or var is None:
-        return
-    fresh = not np.any(numbers(mean)) and bool(np.all(numbers(var) == 1.0))
-    if fresh:
-        # The counter alone proves nothing: statistics ported from elsewhere come without it.
-        counter = ", num_batches_tracked 0" if untracked else ""
-        yield (
-            f"its statistics were never updated (mean 0, variance 1{counter}): was the model "
-            "trained, and is this the trained file?"
-        )
-    dead = int(np.count_nonzero(affine.scale == 0.0))
-    if dead:
-        yield f"{dead} of {affine.channels} channels have gamma = 0 and are constant."
+        return ()
+    stored = [value for value in node.inputs[1:5] if value is not None]
+    gamma, beta, mean, var = (numbers(value) for value in stored)
+    dtype = stored[0].dtype.numpy() if stored[0].dtype is not None else np.dtype(np.float32)
+    epsilon = _epsilon(node)
+    return hazards.of_batchnorm(gamma, beta, mean, var, epsilon, dtype, untracked=untracked)
