@@ -8,24 +8,31 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.cost import cost_of
 from converter.errors import UserError
 from converter.folding import Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
 from converter.onnx_file import encode, parameter_count
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
-from converter.sources.loaded import Loaded
+from converter.sources.loaded import Input, Loaded
 from converter.tidy import tidy
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a graph costs: batch-norms, nodes, floating-point parameters, bytes of its file."""
+    """What a graph costs: batch-norms, nodes, floating-point parameters, bytes of its file.
+
+    `multiply_adds` are those of one sample (`cost.py`), or of the batch that the graph fixes;
+    None where a shape is not known: `uncounted` names the ops.
+    """
 
     batchnorms: int
     nodes: int
     parameters: int
     bytes: int
+    multiply_adds: int | None = None
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +104,8 @@ def fold(
         folded.model,
         folded.plan,
         proof,
-        size_of(original, len(folded.plan.decisions)),
-        size_of(folded.model, len(folded.plan.kept)),
+        size_of(original, len(folded.plan.decisions), loaded.inputs),
+        size_of(folded.model, len(folded.plan.kept), loaded.inputs),
         seconds,
         folded.hazards,
     )
@@ -115,13 +122,19 @@ def plan(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) 
     return found
 
 
-def size_of(model: ir.Model, batchnorms: int) -> Size:
-    """Count a graph; its bytes are those of the file that would be written."""
+def size_of(model: ir.Model, batchnorms: int, inputs: Sequence[Input] = ()) -> Size:
+    """Count a graph; its bytes are those of the file that would be written.
+
+    `inputs`: give sizes to axes that may vary, as far as they are known.
+    """
+    cost = cost_of(model, {item.name: item.example for item in inputs})
     return Size(
         batchnorms,
-        model.graph.num_nodes(),
+        cost.nodes,
         parameter_count(model),
         sum(len(part) for part in encode(model)),
+        cost.multiply_adds,
+        cost.uncounted,
     )
 
 

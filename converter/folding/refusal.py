@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import onnx_ir as ir
 
 from converter.folding.passed import Passed
 
@@ -36,7 +38,7 @@ class Refusal:
     """Why a batch-norm stays. `sentence` names the op that stands in the way.
 
     `behind` says what stands in the other way, forward, where both were tried. `steps` are the
-    ops that the map could pass before this one.
+    ops that the map could pass before this one; `node` is the op in the way, if it is one op.
     """
 
     code: Code
@@ -44,6 +46,11 @@ class Refusal:
     hint: str = ""
     behind: Refusal | None = None
     steps: tuple[Passed, ...] = ()
+    node: ir.Node | None = field(default=None, repr=False, compare=False)
+
+    def at(self, node: ir.Node) -> Refusal:
+        """The same refusal, with the op in the way unless it is known already."""
+        return self if self.node is not None else replace(self, node=node)
 
     def past(self, *steps: Passed) -> Refusal:
         """The same refusal, met after `steps`."""

@@ -78,10 +78,11 @@ def backward(
             "not-linear",
             f"{label(node)} stands before it; a scale and shift cannot be taken through "
             f"{node.op_type}.",
+            node=node,
         )
     step = rule(node, affine, view)
     if isinstance(step, Refusal):
-        return step
+        return step.at(node)
     onward_maps = tuple(onward for _, onward in step.onward)
     steps = [Passed(label(node), step.formula, affine, onward_maps)]
     into: tuple[str, ...] = () if step.onward else (label(node),)
@@ -100,7 +101,9 @@ def backward(
         steps += rest.steps
         into += rest.into
         edits += rest.edits
-    return step.reservation or Route(tuple(steps), into, tuple(edits))
+    if step.reservation:
+        return step.reservation.at(node)
+    return Route(tuple(steps), into, tuple(edits))
 
 
 def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
@@ -127,7 +130,7 @@ def _spread(value: ir.Value, affine: Affine, view: View, left: list[int]) -> Rou
             return Refusal("dearer", f"its result spreads over more than {MOST_STEPS} paths.")
         step = _pass(node, index, value, affine, view)
         if isinstance(step, Refusal):
-            return step.past(*route.steps)
+            return step.at(node).past(*route.steps)
         onward_maps = tuple(onward for _, onward in step.onward)
         passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
         route = _join(route, Route((passed,), (), step.edits, adds=step.adds))
@@ -186,6 +189,8 @@ def _seen_by_others(value: ir.Value, reader: ir.Node, view: View) -> Refusal | N
         source = view.producer(value)
         what = label(source) if source is not None else f"the input {value.name!r}"
         return Refusal(
-            "shared-value", f"{who}{more} also read{'s' if not more else ''} the result of {what}."
+            "shared-value",
+            f"{who}{more} also read{'s' if not more else ''} the result of {what}.",
+            node=others[0] if others else None,
         )
     return None

@@ -40,9 +40,13 @@ def test_a_refusal_tells_what_went_well_before_it() -> None:
     )
     assert isinstance(refusal, Refusal)
     assert "Sigmoid" in refusal.sentence
+    assert refusal.node is not None
+    assert refusal.node.op_type == "Sigmoid"
     assert [step.op.split()[0] for step in refusal.steps] == ["Transpose", "Transpose"]
     assert refusal.behind is not None
     assert "Tanh" in refusal.behind.sentence
+    assert refusal.behind.node is not None
+    assert refusal.behind.node.op_type == "Tanh"
     assert [(step.op.split()[0], step.way) for step in refusal.behind.steps] == [
         ("Transpose", "forward")
     ]
