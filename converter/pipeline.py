@@ -104,7 +104,7 @@ def fold(
         folded.model,
         folded.plan,
         proof,
-        size_of(original, len(folded.plan.decisions), loaded.inputs),
+        size_of(original, len(folded.plan.batchnorms), loaded.inputs),
         size_of(folded.model, len(folded.plan.kept), loaded.inputs),
         seconds,
         folded.hazards,

@@ -34,7 +34,7 @@ def show_source(console: Console, loaded: Loaded) -> None:
 
 def show_plan(console: Console, plan: Plan) -> None:
     """A line for every batch-norm: where it goes and which way, or why it stays."""
-    if not plan.decisions:
+    if not plan.batchnorms:
         console.print("\nThere is no batch-norm in this model.")
         show_merges(console, plan)
         return
@@ -42,11 +42,11 @@ def show_plan(console: Console, plan: Plan) -> None:
     table.add_column("batch-norm", overflow="fold", ratio=2)
     table.add_column("", no_wrap=True)
     table.add_column("where to, or why not", overflow="fold", ratio=5)
-    for decision in plan.decisions:
+    for decision in plan.batchnorms:
         table.add_row(*_row(decision))
     console.print()
     console.print(table)
-    total = len(plan.decisions)
+    total = len(plan.batchnorms)
     style = "bold green" if not plan.kept else "bold yellow"
     console.print(Text(f"\n{len(plan.folded)} of {total} batch-norms folded.", style=style))
     show_merges(console, plan)

@@ -30,10 +30,11 @@ def describe_source(loaded: Loaded) -> dict[str, Any]:
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     return {
-        "batchnorms": len(plan.decisions),
+        "batchnorms": len(plan.batchnorms),
         "folded": len(plan.folded),
         "kept": len(plan.kept),
-        "decisions": [describe_decision(decision) for decision in plan.decisions],
+        "decisions": [describe_decision(decision) for decision in plan.batchnorms],
+        "scale_shifts": [describe_decision(decision) for decision in plan.scale_shifts],
         "merges": [
             {"into": merge.name, "branches": [branch.name for branch in merge.branches]}
             for merge in plan.merges

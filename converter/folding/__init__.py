@@ -81,11 +81,8 @@ def fold_graph(
         step = plan
         try:
             found = apply_plan(copy, step)
-            while step.folded or step.merges:
-                names = {decision.site.node: decision.site.name for decision in plan.kept}
-                left = [
-                    replace(site, name=names[site.node]) for site in find_sites(copy, untracked)
-                ]
+            while step.applied or step.merges:
+                left = _renamed(find_sites(copy, untracked), plan)
                 step = make_plan(copy, left, {**unwanted, **leave}, apart)
                 found += apply_plan(copy, step)
                 plan = plan.followed_by(step)
@@ -95,7 +92,13 @@ def fold_graph(
             else:
                 leave |= _because(overflow, step)
             continue
-        return Folded(copy, plan, tuple(found))
+        return Folded(copy, plan.without_plain_factors(), tuple(found))
+
+
+def _renamed(sites: list[Site], plan: Plan) -> list[Site]:
+    """The sites of a later round, under the names that they had in the first."""
+    names = {node: d.site.name for d in plan.decisions for node in d.site.nodes}
+    return [replace(site, name=names.get(site.node, site.name)) for site in sites]
 
 
 def _unwanted(sites: list[Site], only: Sequence[str], skip: Sequence[str]) -> dict[str, Refusal]:
@@ -115,7 +118,7 @@ def _because(overflow: FoldOverflowError, plan: Plan) -> dict[str, Refusal]:
         decision.site.name: Refusal(
             "overflow", f"{overflow}.", "Convert the model to float32, or fold before converting."
         )
-        for decision in plan.folded
+        for decision in plan.applied
         if isinstance(decision.outcome, Route)
         and any(edit.node is overflow.node for edit in decision.outcome.edits)
     }

@@ -209,7 +209,8 @@ def _branches(
         if view.origin(value) is source:
             yield Branch("the identity", taps, affine=_one(outputs))
         elif norm is not None and norm in sites and _private(value, view):
-            site, read = sites[norm], norm.inputs[0]
+            site = sites[norm]
+            read = site.source
             if (
                 isinstance(site.affine, Affine)
                 and not view.is_folded(norm)

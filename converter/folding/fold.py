@@ -14,13 +14,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.folding import updates
-from converter.folding.affine import Float64, along_axis
+from converter.folding.affine import Affine, Float64, along_axis
 from converter.folding.branches import Branch, Merge
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.naming import label, unique
-from converter.folding.plan import Plan
+from converter.folding.plan import Decision, Plan
 from converter.folding.rounding import round_once
+from converter.folding.sites import Site
 from converter.folding.step import Absorb
 from converter.folding.view import View, numbers
 from converter.rewiring import bypass
@@ -61,14 +62,19 @@ def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
 
     merged = {branch.node for merge in plan.merges for branch in merge.branches}
     targets = {merge.target for merge in plan.merges}
-    removed = {decision.site.node for decision in plan.folded}
+    removed = {node for decision in plan.applied for node in decision.site.nodes}
+    data = {decision.site: decision.site.data for decision in plan.applied}
+    view = View()
+    for decision in plan.applied:
+        if decision.remainder is None and decision.site.node not in merged:
+            view.look_through(*decision.site.nodes, source=decision.site.source)
     biases: dict[ir.Node, Constants] = {}
     # Sums come last: a product in front of one may have a shift for it.
     for node in sorted(by_node, key=lambda node: node.op_type in SUMS):
         if node in merged or node in targets or node in removed:
             continue
         constants = biases.get(node) or folded(node)
-        total = None if constants.behind is None else View().bias_behind(node)
+        total = None if constants.behind is None else view.bias_behind(node)
         if total is not None:
             biases.setdefault(total, folded(total)).add_from_behind(constants)
         if node not in biases:
@@ -83,14 +89,14 @@ def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
             elif branch.node is not None:
                 updates.merge_conv(target, folded(branch.node), branch.taps)
         writer.write(target)
-    for decision in plan.folded:
+    for decision in plan.applied:
         if decision.site.node not in merged:
-            source = decision.site.node.inputs[0]
-            assert source is not None
-            bypass(decision.site.node, source)
+            _remove(decision, data[decision.site], writer)
     for merge in plan.merges:
         for branch in merge.branches:
             _drop_branch(merge, branch)
+    for decision in plan.applied:
+        _drop_rest(decision.site)
     for graph in _graphs(model):
         _drop_unused(graph)
     return writer.hazards
@@ -140,6 +146,23 @@ class _Writer:
         found = of_rounding(lambda: _tensor(old), values, rounded, label(node))
         if found is not None:
             self.hazards.append(found)
+
+    def become(self, node: ir.Node, source: ir.Value, half: Affine) -> None:
+        """`node`, the last of a chain, becomes source + shift, or source * scale."""
+        op, values = ("Mul", half.scale) if half.scales else ("Add", half.shift)
+        result, graph = node.outputs[0], node.graph
+        held = next(value for value in node.inputs if value is not None and value.is_initializer())
+        assert graph is not None
+        assert result.shape is not None
+        name = unique(f"{node.name or result.name}_{op.lower()}", self._names)
+        shaped = along_axis(values, half.axis, len(result.shape))
+        constant = _initializer(graph, name, _rounded(shaped, held, node))
+        rest = ir.Node("", op, [source, constant], name=node.name)
+        rest.metadata_props.update(node.metadata_props)
+        graph.insert_before(node, rest)
+        rest.outputs[0].shape, rest.outputs[0].type = result.shape, result.type
+        rest.outputs[0].name = unique(f"{result.name}_{op.lower()}", self._names)
+        bypass(node, rest.outputs[0])
 
     def _alone(self, old: ir.Value) -> bool:
         """Whether nobody else sees this constant, nor ever did."""
@@ -247,6 +270,32 @@ def _drop_branch(merge: Merge, branch: Branch) -> None:
     bypass(total, other)
     if branch.node is not None and branch.node.graph is not None:
         branch.node.graph.remove(branch.node, safe=True)
+
+
+def _remove(decision: Decision, data: tuple[int, ...], writer: _Writer) -> None:
+    """Its nodes go; where half of the map stays, the last of them becomes that half.
+
+    `data`: where each node had its data, which may come from an Add behind a product by now.
+    """
+    site = decision.site
+    if decision.remainder is not None:
+        source = site.nodes[0].inputs[data[0]]
+        assert source is not None
+        writer.become(site.node, source, decision.remainder)
+        return
+    for node, index in zip(site.nodes, data, strict=True):
+        source = node.inputs[index]
+        assert source is not None
+        bypass(node, source)
+
+
+def _drop_rest(site: Site) -> None:
+    """What is left of a chain whose last node went with a merge."""
+    for node in reversed(site.nodes):
+        if node.graph is not None and not any(
+            value.uses() or value.is_graph_output() for value in node.outputs
+        ):
+            node.graph.remove(node, safe=True)
 
 
 def _drop_unused(graph: ir.Graph) -> None:

@@ -14,6 +14,7 @@ import re
 import onnx_ir as ir
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
 _PARAMETER = re.compile(
     r"^(?P<module>.+?)[./](weight|bias|gamma|beta|kernel|running_mean|running_var"
     r"|moving_mean|moving_variance|scale|mean|var)(:0)?$"
@@ -32,18 +33,30 @@ def label(node: ir.Node) -> str:
     return f"{node.op_type} {module_name(node)}".strip()
 
 
-def _scopes(node: ir.Node) -> str:
-    text = node.metadata_props.get(_SCOPES)
-    if not text:
-        return ""
+def scope(node: ir.Node) -> str | None:
+    """The module that `node` belongs to, "" for the model itself, None if nothing tells."""
+    if _noted(node, _SCOPES):
+        return _scopes(node)
+    return _path(node) if (node.name or "").startswith("/") else None
+
+
+def class_name(node: ir.Node) -> str:
+    """The class of the innermost module around `node`, "" if nothing tells or it is the model."""
+    return next(iter(_noted(node, _CLASSES)[1:-1][-1:]), "")
+
+
+def _noted(node: ir.Node, key: str) -> list[str]:
+    """What torch's dynamo exporter notes: the model, the modules from the outside in, the op."""
     try:
-        scopes = ast.literal_eval(text)
+        found = ast.literal_eval(node.metadata_props.get(key) or "[]")
     except (ValueError, SyntaxError):
-        return ""
-    if not isinstance(scopes, list) or len(scopes) < 2:
-        return ""
+        return []
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def _scopes(node: ir.Node) -> str:
     # The last entry is the operation; the one before it the innermost module.
-    module = str(scopes[-2])
+    module = next(iter(_noted(node, _SCOPES)[:-1][-1:]), "")
     return "" if module.startswith("_empty_nn_module_stack") else module
 
 

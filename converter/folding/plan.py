@@ -5,6 +5,7 @@
 2. In parallel: one on a branch of a sum goes when the branches are merged (`branches.py`).
 3. Into a batch-norm in front of it that is still there, which then stands for both.
 4. Forward, in reverse order, into all that read it.
+5. Parted: the scale one way and the shift the other (`parting.py`).
 
 The plan is data: the edits in the order in which they apply, and for each batch-norm a
 sentence.
@@ -22,6 +23,7 @@ from converter.folding import routes
 from converter.folding.affine import Affine
 from converter.folding.branches import Merge, find_merges
 from converter.folding.naming import label
+from converter.folding.parting import parted
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
@@ -40,13 +42,21 @@ class Decision:
     def folded(self) -> bool:
         return isinstance(self.outcome, Route)
 
+    @property
+    def remainder(self) -> Affine | None:
+        """The half of the map that stays as one node, if only the other half goes."""
+        return self.outcome.remainder if isinstance(self.outcome, Route) else None
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A decision for every batch-norm of the graph, in the order of the nodes, and the parallel
     branches that become one op.
 
-    `routes` are the ways of those that are folded, in the order in which they apply.
+    Attributes:
+        decisions: for every site: the batch-norms and the other constant scales and shifts.
+        merges: the parallel branches that become one op.
+        routes: the ways of those that are folded, in the order in which they apply.
     """
 
     decisions: tuple[Decision, ...]
@@ -54,18 +64,50 @@ class Plan:
     routes: tuple[Route, ...] = ()
 
     @property
+    def batchnorms(self) -> tuple[Decision, ...]:
+        return tuple(d for d in self.decisions if d.site.kind == "batch-norm")
+
+    @property
+    def scale_shifts(self) -> tuple[Decision, ...]:
+        """Those that are no batch-norms: LayerScale, input normalisation, constant factors."""
+        return tuple(d for d in self.decisions if d.site.kind == "scale-shift")
+
+    @property
     def folded(self) -> tuple[Decision, ...]:
-        return tuple(decision for decision in self.decisions if decision.folded)
+        """The batch-norms that go."""
+        return tuple(decision for decision in self.batchnorms if decision.folded)
 
     @property
     def kept(self) -> tuple[Decision, ...]:
-        return tuple(decision for decision in self.decisions if not decision.folded)
+        """The batch-norms that stay."""
+        return tuple(decision for decision in self.batchnorms if not decision.folded)
+
+    @property
+    def applied(self) -> tuple[Decision, ...]:
+        """All that go, batch-norms or not."""
+        return tuple(decision for decision in self.decisions if decision.folded)
+
+    def without_plain_factors(self) -> Plan:
+        """This plan without the lone factors that stay: activations are full of them."""
+        return replace(
+            self, decisions=tuple(d for d in self.decisions if d.folded or not d.site.uniform)
+        )
 
     def followed_by(self, later: Plan) -> Plan:
         """This plan and then `later`, made for what this one left, as one report."""
-        decided = {decision.site.node: decision for decision in later.decisions}
+        outcomes = {
+            node: decision.outcome for decision in later.decisions for node in decision.site.nodes
+        }
+        known = {node for decision in self.decisions for node in decision.site.nodes}
+        new = (d for d in later.decisions if d.folded and not known.intersection(d.site.nodes))
         return Plan(
-            tuple(decided.get(decision.site.node, decision) for decision in self.decisions),
+            (
+                *(
+                    replace(decision, outcome=outcomes.get(decision.site.node, decision.outcome))
+                    for decision in self.decisions
+                ),
+                *new,
+            ),
             self.merges + later.merges,
             self.routes + later.routes,
         )
@@ -96,6 +138,7 @@ def make_plan(
     planner.branches(merges)
     planner.go(partial(_backward, takers=planner.staying(sites)), sites)
     planner.go(_forward, tuple(reversed(sites)))
+    planner.go(parted, sites)
     decisions = tuple(Decision(site, planner.outcomes[site.node]) for site in sites)
     return Plan(decisions, merges, tuple(planner.routes))
 
@@ -109,6 +152,7 @@ class _Planner:
         self.outcomes: dict[ir.Node, Route | Refusal] = {}
         self._left = frozenset(leave)
         self._open: dict[ir.Node, Site] = {}
+        self._last = {node: site.node for site in sites for node in site.nodes}
         for site in sites:
             if site.name in leave:
                 self.outcomes[site.node] = leave[site.name]
@@ -136,20 +180,23 @@ class _Planner:
                 continue
             outcome = way(self._open[node], self.view)
             if isinstance(outcome, Route):
+                site = self._open[node]
                 self._settle(node, outcome)
-                self.view.look_through(node)
+                self.view.look_through(*site.nodes, source=site.source)
             else:
                 first = self.outcomes.get(node)
                 if isinstance(first, Refusal) and way is _forward:
                     # Neither way is open: both reasons are told.
                     outcome = replace(first, behind=outcome)
-                self.outcomes[node] = outcome
+                if way is not parted:
+                    self.outcomes[node] = outcome
 
     def branches(self, merges: Sequence[Merge]) -> None:
         """Those on a merged branch are settled; they are no identities, their sum goes."""
         for merge in merges:
             for branch in merge.branches:
                 if branch.node in self._open:
+                    self.view.block(*self._open[branch.node].nodes)
                     formula = "W[c, c] += a[c] at its centre, bias += b"
                     target = label(merge.target)
                     step = Passed(target, formula, branch.affine, way="in parallel")
@@ -161,19 +208,43 @@ class _Planner:
         del self._open[node]
         for edit in route.edits:
             # A batch-norm that has taken up another one stands for both from now on.
-            taker = self._open.get(edit.node)
-            if taker is not None and isinstance(taker.affine, Affine):
+            taker = self._open.get(self._last.get(edit.node, edit.node))
+            if taker is None:
+                continue
+            if len(taker.nodes) == 1 and edit.node.op_type == "BatchNormalization":
+                assert isinstance(taker.affine, Affine)
                 self._open[edit.node] = replace(taker, affine=taker.affine.then(edit.affine))
+            else:
+                self._withdraw(taker)
+
+    def _withdraw(self, site: Site) -> None:
+        """A constant of a chain changes: its map is found anew in the next round."""
+        self.outcomes[site.node] = Refusal("dearer", "its constants take up another map.")
+        del self._open[site.node]
 
 
 def _backward(site: Site, view: View, takers: Container[ir.Node] = ()) -> Route | Refusal:
-    source = site.node.inputs[0]
-    if source is None or isinstance(site.affine, Refusal):
+    if site.source is None or isinstance(site.affine, Refusal):
         return Refusal("unsupported-form", "it has no input.")
-    return routes.backward(source, site.affine, site.node, view, takers)
+    return routes.backward(site.source, site.affine, site.nodes[0], view, takers)
 
 
 def _forward(site: Site, view: View) -> Route | Refusal:
     if isinstance(site.affine, Refusal):
         return site.affine
-    return routes.forward(site.node.outputs[0], site.affine, view)
+    if site.uniform and not _starts(site.source):
+        return Refusal(
+            "dearer",
+            "a lone factor may be part of an activation that runtimes replace by one op "
+            "(Gelu, attention), so it is not moved on.",
+        )
+    return routes.forward(site.result, site.affine, view)
+
+
+def _starts(value: ir.Value | None) -> bool:
+    """Whether `value` is an input of the graph, or one that was only cast or laid out anew."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in {"Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity"}:
+            return False
+        value = node.inputs[0]
+    return value is not None

@@ -17,6 +17,7 @@ from converter.folding.naming import label
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, Step
+from converter.folding.uniform import ask
 from converter.folding.view import View
 
 # A map that spreads to more readers than this is left: the paths of a dense block multiply.
@@ -31,8 +32,9 @@ class Route:
         steps: each op on the way, from the batch-norm on.
         into: the ops that absorb it ("Conv layer1.0.conv1").
         edits: in the order in which they apply.
-        direction: "backward", "forward", or "in parallel", as a branch of a sum.
+        direction: "backward", "forward", "both ways", or "in parallel", as a branch of a sum.
         adds: how many nodes the edits add to the graph.
+        remainder: the half of the map that stays where it was, as one node.
     """
 
     steps: tuple[Passed, ...]
@@ -40,6 +42,7 @@ class Route:
     edits: tuple[Absorb, ...]
     direction: str = "backward"
     adds: int = 0
+    remainder: Affine | None = None
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -71,6 +74,8 @@ def backward(
     if node.graph is not reader.graph:
         return Refusal("subgraph", f"{label(node)} lies outside the subgraph of {label(reader)}.")
     rule = None
+    if view.is_blocked(node):
+        return _in_a_merge(node)
     if node.domain == "" and (node in takers or node.op_type != "BatchNormalization"):
         rule = sinks.AFTER.get(node.op_type) or moves.BACKWARD.get(node.op_type)
     if rule is None:
@@ -80,7 +85,7 @@ def backward(
             f"{node.op_type}.",
             node=node,
         )
-    step = rule(node, affine, view)
+    step = ask(lambda map_: rule(node, map_, view), affine, view.shape(node.outputs[0]))
     if isinstance(step, Refusal):
         return step.at(node)
     onward_maps = tuple(onward for _, onward in step.onward)
@@ -148,6 +153,8 @@ def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View
     """What the rule of `node` makes of a map on `value`, its input `index`."""
     if node.graph is not value.graph and node.graph is not _graph(value):
         return Refusal("subgraph", f"{label(node)} reads it from inside a subgraph.")
+    if view.is_blocked(node):
+        return _in_a_merge(node)
     rule = None
     if node.domain == "":
         rule = forward_sinks.BEFORE.get(node.op_type) or forward_moves.FORWARD.get(node.op_type)
@@ -156,7 +163,11 @@ def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View
             "not-linear",
             f"{label(node)} reads it; a scale and shift cannot be taken through {node.op_type}.",
         )
-    return rule(node, index, affine, view)
+    return ask(lambda map_: rule(node, index, map_, view), affine, view.shape(value))
+
+
+def _in_a_merge(node: ir.Node) -> Refusal:
+    return Refusal("shared-value", f"{label(node)} goes into another op with its branch.")
 
 
 def _graph(value: ir.Value) -> ir.Graph | ir.Function | None:

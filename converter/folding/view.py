@@ -24,14 +24,23 @@ class View:
     """Answers the questions that the rules ask about a graph."""
 
     def __init__(self) -> None:
-        self._folded: set[ir.Node] = set()
+        self._folded: dict[ir.Node, ir.Value | None] = {}
+        self._blocked: set[ir.Node] = set()
 
-    def look_through(self, node: ir.Node) -> None:
-        """From now on, `node` (a batch-norm that will be removed) is an identity."""
-        self._folded.add(node)
+    def look_through(self, *nodes: ir.Node, source: ir.Value | None) -> None:
+        """From now on, `nodes` (a batch-norm that will be removed) are identities of `source`."""
+        for node in nodes:
+            self._folded[node] = source
 
     def is_folded(self, node: ir.Node) -> bool:
         return node in self._folded
+
+    def block(self, *nodes: ir.Node) -> None:
+        """From now on, `nodes` belong to a merge: nothing passes them and nothing changes them."""
+        self._blocked.update(nodes)
+
+    def is_blocked(self, node: ir.Node) -> bool:
+        return node in self._blocked
 
     def readers(self, value: ir.Value) -> list[ir.Node]:
         """The nodes that read the numbers of `value`, one entry for each input that does.
@@ -55,13 +64,13 @@ class View:
     def bias_behind(self, node: ir.Node) -> ir.Node | None:
         """The Add of a constant that alone reads the node's result, if there is one."""
         value = node.outputs[0]
-        uses = tuple(value.uses())
-        if len(uses) != 1 or value.is_graph_output():
+        reads = self.reads(value)
+        if len(reads) != 1 or self.is_graph_output(value):
             return None
-        total = uses[0].node
+        total, index = reads[0]
         if total.op_type != "Add" or total.domain != "" or total.graph is not node.graph:
             return None
-        other = total.inputs[1 - uses[0].idx]
+        other = total.inputs[1 - index]
         return None if self.why_not_constant(other, total, "operand") else total
 
     def is_graph_output(self, value: ir.Value) -> bool:
@@ -76,15 +85,15 @@ class View:
         """The node that computes `value`, with folded batch-norms looked through."""
         node = value.producer()
         while node is not None and node in self._folded:
-            source = node.inputs[0]
+            source = self._folded[node]
             node = None if source is None else source.producer()
         return node
 
     def origin(self, value: ir.Value) -> ir.Value:
         """The value itself, or what it will be read from once folded batch-norms are gone."""
         node = value.producer()
-        while node is not None and node in self._folded and node.inputs[0] is not None:
-            value = node.inputs[0]
+        while node is not None and (source := self._folded.get(node)) is not None:
+            value = source
             node = value.producer()
         return value
 

@@ -1,4 +1,4 @@
-"""Where affines live in a graph: every batch-norm, with its map or the reason it has none.
+"""A BatchNormalization node: its map, or the reason why it has none.
 
 ONNX BatchNormalization: opset 7 to 8 with `spatial`, 9 to 13 training when it has more than
 one output, from 14 on with the attribute `training_mode`. The exporters also write a
@@ -8,67 +8,35 @@ are computed from the input: those have no frozen map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from converter.folding import hazards
 from converter.folding.affine import Affine
 from converter.folding.hazards import Hazard
-from converter.folding.naming import module_name, unique
+from converter.folding.naming import module_name
 from converter.folding.refusal import Refusal
+from converter.folding.sites.site import Site
 from converter.folding.view import View, numbers
 
 _EVAL = "Export the model in evaluation mode: model.eval()."
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One batch-norm.
-
-    Attributes:
-        name: its module's name, unique in the graph.
-        node: the node to be removed.
-        channels: the number of channels, None if not known.
-        affine: what it does, or the refusal that says why it has no fixed map.
-        warnings: what is suspicious about its numbers.
-    """
-
-    name: str
-    node: ir.Node
-    channels: int | None
-    affine: Affine | Refusal
-    warnings: tuple[Hazard, ...] = ()
-
-
-def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list[Site]:
-    """All batch-norms of the graph and its subgraphs, in the order of the nodes.
+def batchnorm(node: ir.Node, view: View, opset: int, untracked: frozenset[str]) -> Site:
+    """The site of a BatchNormalization node.
 
     `untracked`: module names whose `num_batches_tracked` is known to be 0.
     """
-    view, taken = View(), set[str]()
-    sites = []
-    for node in _batchnorms(model.graph):
-        module = module_name(node)
-        affine = _affine(node, view, model.graph.opset_imports.get("", 0))
-        sites.append(
-            Site(
-                name=unique(module, taken),
-                node=node,
-                channels=_channels(node),
-                affine=affine,
-                warnings=_hazards(node, affine, module in untracked),
-            )
-        )
-    return sites
-
-
-def _batchnorms(graph: ir.Graph) -> Iterator[ir.Node]:
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        if node.op_type == "BatchNormalization" and node.domain == "":
-            yield node
+    module = module_name(node)
+    affine = _affine(node, view, opset)
+    return Site(
+        name=module,
+        nodes=(node,),
+        source=node.inputs[0] if node.inputs else None,
+        channels=_channels(node),
+        affine=affine,
+        warnings=_hazards(node, affine, module in untracked),
+    )
 
 
 def _affine(node: ir.Node, view: View, opset: int) -> Affine | Refusal:

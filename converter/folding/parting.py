@@ -1,0 +1,59 @@
+"""The scale one way, the shift the other: y = a*x + b = (a*x) + b = a*(x + b/a).
+
+Tried last, for what neither way takes whole. Backward through a Relu only a scale passes, through
+the sum of a residual block forward only a shift: the scale may go back and the shift on, or
+the shift b/a back and the scale on. A chain of several nodes (x - mean) / std may also give only
+one half away, and one node is left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from converter.folding import routes
+from converter.folding.affine import Affine
+from converter.folding.refusal import Refusal
+from converter.folding.routes import Route
+from converter.folding.sites import Site
+from converter.folding.view import View
+
+
+def parted(site: Site, view: View) -> Route | Refusal:
+    """The way of a map whose two halves go, or stay, apart."""
+    last = Refusal("not-linear", "no half of it can go.")
+    if isinstance(site.affine, Refusal) or site.source is None:
+        return last
+    if not (site.affine.shifts and site.affine.scales) or site.uniform:
+        return last
+    for first, second in _halves(site.affine):
+        back = routes.backward(site.source, first, site.nodes[0], view)
+        on = routes.forward(site.result, second, view)
+        if isinstance(back, Route) and isinstance(on, Route):
+            return Route(
+                back.steps + on.steps,
+                back.into + on.into,
+                back.edits + on.edits,
+                "both ways",
+                back.adds + on.adds,
+            )
+        if len(site.nodes) < 2:
+            continue
+        # Half of a chain: what stays is one node instead of two or more.
+        if isinstance(back, Route):
+            return replace(back, remainder=second)
+        if isinstance(on, Route):
+            return replace(on, remainder=first)
+    return last
+
+
+def _halves(affine: Affine) -> Iterator[tuple[Affine, Affine]]:
+    """(first, second) with second(first(x)) = a*x + b."""
+    yield affine.scale_only(), affine.shift_only()
+    if np.all(affine.scale != 0.0):
+        with np.errstate(over="ignore"):
+            shift = affine.shift / affine.scale
+        if np.isfinite(shift).all():
+            yield Affine(np.ones_like(shift), shift, affine.axis), affine.scale_only()
