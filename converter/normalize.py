@@ -4,7 +4,8 @@
 2. Constant nodes become initializers, and Identity nodes go: a weight is one thing, and two
    nodes that share it share it visibly.
 3. Sub-expressions of constants are evaluated (the zero bias that torch's exporter builds by
-   Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic).
+   Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic; weights that are
+   normalised or standardised).
 4. Nodes that nothing reads go, and shapes are inferred.
 
 onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong ones.
@@ -13,19 +14,28 @@ onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong on
 from __future__ import annotations
 
 import logging
+from math import prod
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from converter.rewiring import bypass
+from converter.weight_norms import evaluate_batchnorms
 
 # The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
 _LONG_NAME = "ai.onnx"
-# Evaluated on constants of any size, as they make nothing larger.
-_SAME_SIZE = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 # Kept even on constants: quantised weights stay quantised.
+# Batch-norms are for `weight_norms.py`: the reference evaluator of opset 9 gets them wrong.
 _KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "BatchNormalization"})
+# Evaluated on constants of any size, unless they make something larger than what they read:
+# the layout of weights, and what normalises them (weight norm, weight standardisation).
+_ON_WEIGHTS = frozenset(
+    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
+    | {"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Abs", "Max", "Min", "Clip"}
+    | {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax"}
+    | {"Slice", "Gather", "Split", "Cast"}
+)
 
 
 def normalize(model: ir.Model) -> ir.Model:
@@ -42,6 +52,9 @@ def normalize(model: ir.Model) -> ir.Model:
         # Known sizes make constants of shape arithmetic, and those make sizes known.
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         optimizer.fold_constants(model, should_fold=_should_fold)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        if evaluate_batchnorms(model):
+            optimizer.fold_constants(model, should_fold=_should_fold)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         _drop_identities(model)
         model = _drop_unused(model)
@@ -79,9 +92,22 @@ def _drop_identities(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
+    """True: evaluate it if all that it reads is constant; None: only if it is small."""
     if node.op_type in _KEEP:
         return False
-    return True if node.op_type in _SAME_SIZE and node.domain == "" else None
+    if node.op_type not in _ON_WEIGHTS or node.domain != "":
+        return None
+    sizes = [_size(value) for value in node.outputs]
+    read = max((_size(value) or 0 for value in node.inputs if value is not None), default=0)
+    return True if all(size is not None and size <= read for size in sizes) else None
+
+
+def _size(value: ir.Value) -> int | None:
+    """How many numbers it has, None where that is not known."""
+    shape = value.shape
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return prod(dim for dim in shape if isinstance(dim, int))
 
 
 class _quiet:  # noqa: N801 - used like a function

@@ -42,10 +42,10 @@ def parted(site: Site, view: View) -> Route | Refusal:
         if len(site.nodes) < 2:
             continue
         # Half of a chain: what stays is one node instead of two or more.
-        if isinstance(back, Route):
-            return replace(back, remainder=second)
-        if isinstance(on, Route):
-            return replace(on, remainder=first)
+        if isinstance(back, Route) and isinstance(on, Refusal):
+            return replace(back, remainder=second, because=on)
+        if isinstance(on, Route) and isinstance(back, Refusal):
+            return replace(on, remainder=first, because=back)
     return last
 
 

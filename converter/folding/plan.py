@@ -33,14 +33,23 @@ from converter.folding.view import View
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What happens to one batch-norm: a `Route` if it is folded, a `Refusal` if it stays."""
+    """What happens to one batch-norm: a `Route` if it goes, a `Refusal` if it stays.
+
+    A route with a remainder takes only half of the map away.
+    """
 
     site: Site
     outcome: Route | Refusal
 
     @property
-    def folded(self) -> bool:
+    def applied(self) -> bool:
+        """Whether anything is done."""
         return isinstance(self.outcome, Route)
+
+    @property
+    def folded(self) -> bool:
+        """Whether nothing is left of it."""
+        return self.applied and self.remainder is None
 
     @property
     def remainder(self) -> Affine | None:
@@ -84,13 +93,13 @@ class Plan:
 
     @property
     def applied(self) -> tuple[Decision, ...]:
-        """All that go, batch-norms or not."""
-        return tuple(decision for decision in self.decisions if decision.folded)
+        """All of which at least half goes, batch-norms or not."""
+        return tuple(decision for decision in self.decisions if decision.applied)
 
     def without_plain_factors(self) -> Plan:
         """This plan without the lone factors that stay: activations are full of them."""
         return replace(
-            self, decisions=tuple(d for d in self.decisions if d.folded or not d.site.uniform)
+            self, decisions=tuple(d for d in self.decisions if d.applied or not d.site.uniform)
         )
 
     def followed_by(self, later: Plan) -> Plan:
@@ -99,7 +108,7 @@ class Plan:
             node: decision.outcome for decision in later.decisions for node in decision.site.nodes
         }
         known = {node for decision in self.decisions for node in decision.site.nodes}
-        new = (d for d in later.decisions if d.folded and not known.intersection(d.site.nodes))
+        new = (d for d in later.decisions if d.applied and not known.intersection(d.site.nodes))
         return Plan(
             (
                 *(

@@ -35,6 +35,7 @@ class Route:
         direction: "backward", "forward", "both ways", or "in parallel", as a branch of a sum.
         adds: how many nodes the edits add to the graph.
         remainder: the half of the map that stays where it was, as one node.
+        because: why that half stays.
     """
 
     steps: tuple[Passed, ...]
@@ -43,6 +44,7 @@ class Route:
     direction: str = "backward"
     adds: int = 0
     remainder: Affine | None = None
+    because: Refusal | None = None
 
     @property
     def path(self) -> tuple[str, ...]:

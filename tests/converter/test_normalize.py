@@ -63,13 +63,32 @@ def test_a_transposed_weight_is_a_weight() -> None:
     assert ops(fold(model).model) == ["MatMul", "Add"]
 
 
-def test_batchnorms_and_quantized_weights_are_kept() -> None:
-    """A batch-norm of a constant, too: the reference evaluator of opset 9 gets it wrong."""
-    g = Graph(opset=13)
+@pytest.mark.parametrize("opset", [9, 13, 20])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_batchnorm_of_a_weight_is_evaluated(opset: int, training: bool) -> None:
+    """Weight standardisation (nf_resnet50), then its layout and gain."""
+    g = Graph(opset=opset)
     x = g.input("x", "N", 3, 5, 5)
-    w = g.bn(g.weight(4, 3, 1, 1), 3)
+    seen = g.op("Reshape", g.weight(4, 3, 2, 2), g.const(np.array([1, 4, 12])))
+    if not training:
+        y = g.bn(seen, 4)
+    elif opset < 14:
+        y, *_ = g.op("BatchNormalization", seen, *g.statistics(4), outputs=5)
+    else:
+        y = g.op("BatchNormalization", seen, *g.statistics(4), training_mode=1)
+    gained = g.op("Mul", y, g.weight(1, 4, 1))
+    w = g.op("Reshape", gained, g.const(np.array([4, 3, 2, 2])))
     g.output(g.op("Conv", x, w))
-    assert count(normalize(g.model()), "BatchNormalization") == 1
+    model = g.model()
+    after = normalize(model)
+    assert ops(after) == ["Conv"]
+    assert_equal(model, after)
+
+
+def test_a_batchnorm_of_a_weight_that_is_an_output_stays() -> None:
+    g = Graph()
+    g.output(g.bn(g.weight(1, 4, 3), 4), shape=[1, 4, 3])
+    assert ops(normalize(g.model())) == ["BatchNormalization"]
 
 
 def test_functions_are_inlined() -> None:
