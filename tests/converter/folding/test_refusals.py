@@ -177,13 +177,6 @@ def first_of_all(g: Graph) -> str:
     return g.bn(g.input("x", "N", 4, 5), 4)
 
 
-@case("graph-input", "constant 'W'")
-def of_a_weight(g: Graph) -> str:
-    """Weight standardisation: the weight is normalised, not what it makes."""
-    w = g.bn(g.weight(4, 3, 1, 1, name="W"), 3)
-    return g.op("Conv", g.input("x", "N", 3, 5, 5), w)
-
-
 @case("subgraph", "Conv conv1")
 def conv_outside_of_the_branch(g: Graph) -> str:
     y = conv(g)
