@@ -13,15 +13,16 @@ no fold changes them. A value whose shape is not known makes the total unknown; 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import onnx_ir as ir
 from onnx_ir.passes import common
+from onnxscript import optimizer
 
 from converter.folding.naming import label
+from converter.normalize import quiet
 
 Shape = tuple[int, ...]
 
@@ -75,18 +76,32 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
             value.shape = ir.Shape(known)
         elif value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
             value.shape = ir.Shape((1, *value.shape[1:]))
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(copy)
-    finally:
-        logger.setLevel(level)
+    _infer(copy)
+    if any(_unknown(value) for node in copy.graph for value in node.outputs):
+        # Known sizes make constants of shape arithmetic, and those make sizes known.
+        with quiet("onnxscript", "onnx_ir"):
+            optimizer.fold_constants(copy, should_fold=_is_shape_arithmetic)
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
+        _infer(copy)
     for graph in (copy.graph, *copy.graph.subgraphs()):
         for value in (value for node in graph for value in node.outputs):
             # What the file says of an op that inference cannot see through.
             value.shape = value.shape if value.shape is not None else stated.get(value.name)
     return copy
+
+
+def _infer(model: ir.Model) -> None:
+    with quiet("onnx_ir"):
+        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _unknown(value: ir.Value) -> bool:
+    return value.shape is None or not value.shape.is_static()
+
+
+def _is_shape_arithmetic(node: ir.Node) -> bool | None:
+    whole = all(value.dtype is not None and value.dtype.is_integer() for value in node.outputs)
+    return None if whole else False
 
 
 def _count(graph: ir.Graph, uncounted: list[str]) -> int:

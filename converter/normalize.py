@@ -48,7 +48,7 @@ def normalize(model: ir.Model) -> ir.Model:
         common.InlinePass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(model)
-    with _quiet("onnxscript", "onnx_ir"):
+    with quiet("onnxscript", "onnx_ir"):
         # Known sizes make constants of shape arithmetic, and those make sizes known.
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         optimizer.fold_constants(model, should_fold=_should_fold)
@@ -110,7 +110,7 @@ def _size(value: ir.Value) -> int | None:
     return prod(dim for dim in shape if isinstance(dim, int))
 
 
-class _quiet:  # noqa: N801 - used like a function
+class quiet:  # noqa: N801 - used like a function
     """Errors of best-effort passes are not the user's business; what matters is proven later."""
 
     def __init__(self, *loggers: str) -> None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from converter.cost import cost_of
 from converter.errors import UserError
-from converter.folding import Hazard, Plan, fold_graph, plan_graph
+from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
 from converter.onnx_file import encode, parameter_count
 from converter.proof import Proof, verify
@@ -36,11 +36,34 @@ class Size:
 
 
 @dataclass(frozen=True, eq=False)
+class Preview:
+    """What a fold would do: a fold without its proof.
+
+    Attributes:
+        loaded: what was planned for.
+        original: the un-folded graph, normalized.
+        model: the graph as it would be.
+        plan: a decision for every batch-norm.
+        before, after: the sizes of both graphs.
+        hazards: what is suspicious about the weights as they would be.
+    """
+
+    loaded: Loaded
+    original: ir.Model
+    model: ir.Model
+    plan: Plan
+    before: Size
+    after: Size
+    hazards: tuple[Hazard, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class FoldResult:
     """Everything that a fold produced.
 
     Attributes:
         loaded: what was folded.
+        original: the un-folded graph, normalized.
         model: the folded graph, as it will be written.
         plan: a decision for every batch-norm.
         proof: the comparison with the original; look at `proof.passed` before you use `model`.
@@ -50,6 +73,7 @@ class FoldResult:
     """
 
     loaded: Loaded
+    original: ir.Model
     model: ir.Model
     plan: Plan
     proof: Proof
@@ -101,11 +125,11 @@ def fold(
     )
     return FoldResult(
         loaded,
+        original,
         folded.model,
         folded.plan,
         proof,
-        size_of(original, len(folded.plan.batchnorms), loaded.inputs),
-        size_of(folded.model, len(folded.plan.kept), loaded.inputs),
+        *_sizes(original, folded, loaded.inputs),
         seconds,
         folded.hazards,
     )
@@ -120,6 +144,34 @@ def plan(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) 
     found = plan_graph(normalize(loaded.model), untracked=loaded.untracked, only=only, skip=skip)
     _check_patterns(found, (*only, *skip))
     return found
+
+
+def preview(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Preview:
+    """As `plan`, with the graph as it would be and what it would cost.
+
+    Raises:
+        UserError: `only` or `skip` matches no batch-norm.
+    """
+    original = normalize(loaded.model)
+    folded = fold_graph(original, untracked=loaded.untracked, only=only, skip=skip)
+    _check_patterns(folded.plan, (*only, *skip))
+    tidy(folded.model, folded.plan)
+    return Preview(
+        loaded,
+        original,
+        folded.model,
+        folded.plan,
+        *_sizes(original, folded, loaded.inputs),
+        folded.hazards,
+    )
+
+
+def _sizes(original: ir.Model, folded: Folded, inputs: Sequence[Input]) -> tuple[Size, Size]:
+    plan = folded.plan
+    return (
+        size_of(original, len(plan.batchnorms), inputs),
+        size_of(folded.model, len(plan.kept), inputs),
+    )
 
 
 def size_of(model: ir.Model, batchnorms: int, inputs: Sequence[Input] = ()) -> Size:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Size
 from converter.proof import Proof
+from converter.render_plan import show_hazards, show_plan
 from converter.sources.loaded import Loaded
 
 
@@ -30,52 +30,6 @@ def show_source(console: Console, loaded: Loaded) -> None:
         console.print(Text(f"  note: {note}"))
     for warning in loaded.warnings:
         console.print(Text(f"  warning: {warning}", style="yellow"))
-
-
-def show_plan(console: Console, plan: Plan) -> None:
-    """A line for every batch-norm: where it goes and which way, or why it stays."""
-    if not plan.batchnorms:
-        console.print("\nThere is no batch-norm in this model.")
-        show_merges(console, plan)
-        return
-    table = Table(title=None, box=None, pad_edge=False, show_edge=False, header_style="bold")
-    table.add_column("batch-norm", overflow="fold", ratio=2)
-    table.add_column("", no_wrap=True)
-    table.add_column("where to, or why not", overflow="fold", ratio=5)
-    for decision in plan.batchnorms:
-        table.add_row(*_row(decision))
-    console.print()
-    console.print(table)
-    total = len(plan.batchnorms)
-    style = "bold green" if not plan.kept else "bold yellow"
-    console.print(Text(f"\n{len(plan.folded)} of {total} batch-norms folded.", style=style))
-    show_merges(console, plan)
-
-
-def show_merges(console: Console, plan: Plan) -> None:
-    """The sums of parallel branches that became one convolution."""
-    for merge in plan.merges:
-        names = ", ".join(branch.name for branch in merge.branches)
-        console.print(Text(f"  {merge.name} also does the work of {names}"))
-
-
-def _row(decision: Decision) -> tuple[Text, Text, Text]:
-    name = Text(decision.site.name)
-    outcome = decision.outcome
-    if isinstance(outcome, Refusal):
-        return name, Text("kept", style="yellow"), _with_warnings(decision, str(outcome))
-    way = f"{outcome.direction} into {' and '.join(outcome.into)}"
-    if len(outcome.path) > len(outcome.into):
-        passed = [step.split(":")[0] for step in outcome.path[: -len(outcome.into)]]
-        way += f", through {', '.join(passed)}"
-    return name, Text("folded", style="green"), _with_warnings(decision, way)
-
-
-def _with_warnings(decision: Decision, text: str) -> Text:
-    result = Text(text)
-    for warning in decision.site.warnings:
-        result.append(f"\nwarning: {warning}", style="yellow")
-    return result
 
 
 def show_proof(
@@ -160,18 +114,27 @@ def show_sizes(console: Console, before: Size, after: Size) -> None:
     for name, was, now in (
         ("batch-norms", before.batchnorms, after.batchnorms),
         ("nodes", before.nodes, after.nodes),
+        ("multiply-adds of one run", before.multiply_adds, after.multiply_adds),
         ("parameters", before.parameters, after.parameters),
         ("file size, bytes", before.bytes, after.bytes),
     ):
-        table.add_row(name, f"{was:,}", f"{now:,}", f"{now - was:+,}")
+        if was is None or now is None:
+            table.add_row(name, *("?" if n is None else f"{n:,}" for n in (was, now)), "")
+        else:
+            table.add_row(name, f"{was:,}", f"{now:,}", f"{now - was:+,}")
     console.print()
     console.print(table)
+    unknown = before.uncounted or after.uncounted
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        console.print(
+            Text(f"The multiply-adds are not known: no shape at {', '.join(unknown[:3])}{more}.")
+        )
 
 
 def show_fold(console: Console, result: FoldResult) -> None:
     show_plan(console, result.plan)
-    for hazard in result.hazards:
-        console.print(Text(f"warning: {hazard}", style="yellow"))
+    show_hazards(console, result.hazards)
     show_proof(console, result.proof)
     show_sizes(console, result.before, result.after)
     console.print(f"Folding took {result.seconds:.2f} s, without loading and proof.")

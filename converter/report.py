@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from converter.folding import Decision, Plan, Refusal
-from converter.pipeline import FoldResult
+from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof
+from converter.reasons import groups
 from converter.sources.loaded import Loaded
 
 FORMAT = "foldserve.report/1"
@@ -29,12 +30,16 @@ def describe_source(loaded: Loaded) -> dict[str, Any]:
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
+    """`decisions` are for batch-norms, `scale_shifts` for other constant scales and shifts."""
     return {
         "batchnorms": len(plan.batchnorms),
         "folded": len(plan.folded),
         "kept": len(plan.kept),
         "decisions": [describe_decision(decision) for decision in plan.batchnorms],
         "scale_shifts": [describe_decision(decision) for decision in plan.scale_shifts],
+        "reasons": [
+            asdict(group) | {"count": len(group.names)} for group in groups(plan.batchnorms)
+        ],
         "merges": [
             {"into": merge.name, "branches": [branch.name for branch in merge.branches]}
             for merge in plan.merges
@@ -47,6 +52,8 @@ def describe_decision(decision: Decision) -> dict[str, Any]:
     site, outcome = decision.site, decision.outcome
     common = {
         "name": site.name,
+        "kind": site.kind,
+        "ops": [node.op_type for node in site.nodes],
         "channels": site.channels,
         "folded": decision.folded,
         "warnings": [str(hazard) for hazard in site.warnings],
@@ -69,6 +76,7 @@ def describe_decision(decision: Decision) -> dict[str, Any]:
         "direction": outcome.direction,
         "into": list(outcome.into),
         "path": list(outcome.path),
+        "stays": decision.stays,
     }
 
 
@@ -103,6 +111,17 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
         "allowed": _finite(m.allowed),
         "passed": m.passed,
         "problem": m.problem,
+    }
+
+
+def describe_preview(preview: Preview) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "source": describe_source(preview.loaded),
+        "plan": describe_plan(preview.plan),
+        "hazards": [asdict(hazard) for hazard in preview.hazards],
+        "before": asdict(preview.before),
+        "after": asdict(preview.after),
     }
 
 

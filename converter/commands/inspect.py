@@ -7,9 +7,12 @@ from pathlib import Path
 
 from converter.commands import loading
 from converter.commands.output import write_json
-from converter.pipeline import plan
-from converter.render import show_plan, show_source, terminal, working
-from converter.report import FORMAT, describe_plan, describe_source
+from converter.explain import Explainer, select
+from converter.pipeline import preview
+from converter.render import show_sizes, show_source, terminal, working
+from converter.render_explain import show_explanation
+from converter.render_plan import show_hazards, show_plan
+from converter.report import describe_preview
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--skip", action="append", default=[], metavar="PATTERN", help="as for fold"
+    )
+    parser.add_argument(
+        "--explain",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the way of these batch-norms step by step (layer1.*)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
 
@@ -33,11 +43,18 @@ def run(args: argparse.Namespace) -> int:
     with working(f"loading {args.file}") as progress:
         loaded = loading.load_from(args)
         progress("planning")
-        found = plan(loaded, only=args.only, skip=args.skip)
+        found = preview(loaded, only=args.only, skip=args.skip)
     show_source(console, loaded)
-    show_plan(console, found)
-    write_json(
-        args.json,
-        {"format": FORMAT, "source": describe_source(loaded), "plan": describe_plan(found)},
-    )
+    report = describe_preview(found)
+    if args.explain:
+        explainer = Explainer(found.original, found.plan)
+        told = [explainer.explain(decision) for decision in select(found.plan, args.explain)]
+        report["explanations"] = told
+        for explanation in told:
+            show_explanation(console, explanation)
+    else:
+        show_plan(console, found.plan)
+        show_hazards(console, found.hazards)
+        show_sizes(console, found.before, found.after)
+    write_json(args.json, report)
     return 0

@@ -56,6 +56,13 @@ class Decision:
         """The half of the map that stays as one node, if only the other half goes."""
         return self.outcome.remainder if isinstance(self.outcome, Route) else None
 
+    @property
+    def stays(self) -> str | None:
+        """Which half of the map stays as one node, "scale" or "shift", if only the other goes."""
+        if self.remainder is None:
+            return None
+        return "scale" if self.remainder.scales else "shift"
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
