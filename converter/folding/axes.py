@@ -114,6 +114,46 @@ def carry(affine: Affine, old: Sequence[Dim], new: Sequence[Dim]) -> Affine | st
     return Affine(_pick(scale, axis), _pick(shift, axis), other.start + axis)
 
 
+def relay(values: Float64, old: Sequence[Dim], new: Sequence[Dim]) -> Float64 | str:
+    """`values` of a tensor of shape `old`, laid out on the same elements in shape `new`.
+
+    They have as many axes as `old`, of size 1 where they do not vary; so has the result, of
+    `new`. Returns a sentence instead when it cannot be told.
+    """
+    if values.ndim != len(old):
+        return "the ranks do not correspond."
+    spread: list[int] = []
+    result: list[int] = []
+    for mine, other in blocks(old, new) or ():
+        sizes = list(values.shape[mine.start : mine.stop])
+        if len(mine) == 1 and len(other) == 1:
+            spread += sizes
+            result += sizes
+        elif all(size == 1 for size in sizes):
+            spread += sizes
+            result += [1] * len(other)
+        else:
+            known_in = [size for size in old[mine.start : mine.stop] if isinstance(size, int)]
+            known_out = [size for size in new[other.start : other.stop] if isinstance(size, int)]
+            if (
+                len(known_in) < len(mine)
+                or len(known_out) < len(other)
+                or prod(known_in) != prod(known_out)
+            ):
+                return f"the sizes {_text(old)} and {_text(new)} are not fixed."
+            spread += known_in
+            result += known_out
+    return _compressed(np.broadcast_to(values, spread).reshape(result))
+
+
+def _compressed(values: Float64) -> Float64:
+    """With size 1 on every axis along which nothing varies."""
+    for axis in range(values.ndim):
+        if not _varies(values, axis):
+            values = np.take(values, [0], axis=axis)
+    return values
+
+
 def _lay_out(values: Float64, axis: int, old: list[int], new: list[int]) -> Float64:
     viewed = values.reshape([-1 if i == axis else 1 for i in range(len(old))])
     return np.broadcast_to(viewed, old).reshape(new)

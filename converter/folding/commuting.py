@@ -25,7 +25,7 @@ def _always(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     return None
 
 
-def _positive(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+def positive(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     """max(a*x + b) = a*max(x) + b for a >= 0 only; the padding of a MaxPool never wins."""
     del view
     negative = np.flatnonzero(affine.scale < 0)
@@ -42,7 +42,7 @@ def _homogeneous(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     """f(a*x) = a*f(x) for a >= 0; a shift does not pass."""
     if affine.shifts:
         return Refusal("not-linear", f"{label(node)} lets no shift pass.")
-    return _positive(node, affine, view)
+    return positive(node, affine, view)
 
 
 def _average(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
@@ -78,16 +78,74 @@ def _dropout(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     return None
 
 
+def _resize(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """Each result is a mean with weights that sum to 1, unless it lies outside of the input; the
+    channels themselves must not be resized."""
+    mode = node.attributes.get("coordinate_transformation_mode")
+    if mode is not None and mode.as_string() == "tf_crop_and_resize":
+        return Refusal(
+            "padding", f"{label(node)} fills what lies outside of its input with a number."
+        )
+    source = node.inputs[0]
+    old = None if source is None else view.shape(source)
+    new = view.shape(node.outputs[0])
+    policy = node.attributes.get("keep_aspect_ratio_policy")
+    scales = _scales(node, view)
+    if old is None or new is None or {old[affine.axis], new[affine.axis]} != {affine.channels}:
+        return Refusal("wrong-axis", f"{label(node)} resizes the channels, or its shapes are open.")
+    axes = node.attributes.get("axes")
+    resized = list(range(len(old))) if axes is None else [a % len(old) for a in axes.as_ints()]
+    if affine.axis not in resized:
+        return None
+    at = resized.index(affine.axis)
+    if scales is not None and at < len(scales) and scales[at] == 1.0:
+        return None
+    sized = len(node.inputs) > 3 and node.inputs[3] is not None
+    stretched = policy is None or policy.as_string() == "stretch"
+    if scales is None and sized and stretched:
+        return None
+    return Refusal("wrong-axis", f"{label(node)} may resize the channels.")
+
+
+def _scales(node: ir.Node, view: View) -> list[float] | None:
+    """The constant factors of a Resize or Upsample, one an axis; None if it has none."""
+    attribute = node.attributes.get("scales")
+    if attribute is not None:
+        return list(attribute.as_floats())
+    position = 1 if node.op_type == "Upsample" or len(node.inputs) == 2 else 2
+    value = node.inputs[position] if len(node.inputs) > position else None
+    if value is None or value.const_value is None or view.why_not_constant(value, node, "scales"):
+        return None
+    return [float(factor) for factor in value.const_value.numpy().ravel()] or None
+
+
+def _cast(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
+    """Between types of floating-point numbers; an integer would be rounded."""
+    del affine, view
+    source = node.inputs[0]
+    types = (None if source is None else source.dtype, node.outputs[0].dtype)
+    if all(dtype in _FLOATS for dtype in types):
+        return None
+    return Refusal("not-linear", f"{label(node)} rounds to whole numbers, or from an unknown type.")
+
+
+_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+
+
 SAME_AXIS: dict[str, Condition] = {
     "Identity": _always,
     "Dropout": _dropout,
-    "MaxPool": _positive,
-    "GlobalMaxPool": _positive,
+    "MaxPool": positive,
+    "GlobalMaxPool": positive,
     "AveragePool": _average,
     "GlobalAveragePool": _always,
     "Relu": _homogeneous,
     "LeakyRelu": _homogeneous,
     "PRelu": _homogeneous,
+    "Abs": _homogeneous,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Cast": _cast,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from converter.folding import forward_moves, forward_sinks, moves, sinks
+from converter.folding import forward_sinks, moves, sinks
 from converter.folding.affine import Affine
 from converter.folding.naming import label
 from converter.folding.passed import Passed
@@ -63,7 +63,27 @@ def backward(
 
     `takers`: the batch-norms that may take it up, because they are still there.
     """
-    refusal = _seen_by_others(value, reader, view)
+    route = _trace(value, affine, reader, view, takers, [MOST_STEPS])
+    if isinstance(route, Route) and route.adds > 1:
+        dearer = Refusal(
+            "dearer", f"{len(route.into)} ops without a bias make it; each would need an Add."
+        )
+        return dearer.past(*route.steps)
+    return route
+
+
+def _trace(
+    value: ir.Value,
+    affine: Affine,
+    reader: ir.Node,
+    view: View,
+    takers: Container[ir.Node],
+    left: list[int],
+) -> Route | Refusal:
+    left[0] -= 1
+    if left[0] < 0:
+        return Refusal("dearer", f"more than {MOST_STEPS} paths lead back from it.")
+    refusal = _seen_by_others(value, affine, reader, view)
     if refusal:
         return refusal
     node = view.producer(value)
@@ -75,42 +95,76 @@ def backward(
         )
     if node.graph is not reader.graph:
         return Refusal("subgraph", f"{label(node)} lies outside the subgraph of {label(reader)}.")
-    rule = None
+    way: Step | Refusal | None = _back(node, view.origin(value), affine, view, takers)
+    first: Refusal | None = None
+    while isinstance(way, Step):
+        found = _follow(way, node, affine, view, takers, left)
+        if isinstance(found, Route):
+            return found
+        first, way = first or found, way.otherwise
+    return first or (way.at(node) if way is not None else _no_rule(node))
+
+
+def _back(
+    node: ir.Node, value: ir.Value, affine: Affine, view: View, takers: Container[ir.Node]
+) -> Step | Refusal:
+    """What the rule of `node` makes of a map on `value`, one of its outputs."""
     if view.is_blocked(node):
         return _in_a_merge(node)
+    shape = view.shape(value)
+    if node.domain == "" and node.op_type in moves.PARTS:
+        part, output = moves.PARTS[node.op_type], node.outputs.index(value)
+        return ask(lambda map_: part(node, output, map_, view), affine, shape)
+    rule = None
     if node.domain == "" and (node in takers or node.op_type != "BatchNormalization"):
         rule = sinks.AFTER.get(node.op_type) or moves.BACKWARD.get(node.op_type)
     if rule is None:
-        return Refusal(
-            "not-linear",
-            f"{label(node)} stands before it; a scale and shift cannot be taken through "
-            f"{node.op_type}.",
-            node=node,
-        )
-    step = ask(lambda map_: rule(node, map_, view), affine, view.shape(node.outputs[0]))
-    if isinstance(step, Refusal):
-        return step.at(node)
+        return _no_rule(node)
+    return ask(lambda map_: rule(node, map_, view), affine, shape)
+
+
+def _no_rule(node: ir.Node) -> Refusal:
+    return Refusal(
+        "not-linear",
+        f"{label(node)} stands before it; a scale and shift cannot be taken through "
+        f"{node.op_type}.",
+        node=node,
+    )
+
+
+def _follow(
+    step: Step,
+    node: ir.Node,
+    affine: Affine,
+    view: View,
+    takers: Container[ir.Node],
+    left: list[int],
+) -> Route | Refusal:
+    """The edits of one step, and all that is left to place from there on."""
     onward_maps = tuple(onward for _, onward in step.onward)
     steps = [Passed(label(node), step.formula, affine, onward_maps)]
     into: tuple[str, ...] = () if step.onward else (label(node),)
-    edits = list(step.edits)
+    edits, adds = list(step.edits), step.adds
+    last = step.beyond or node
     for index, onward in step.onward:
-        source = node.inputs[index]
+        source = last.inputs[index]
         if source is None:
-            missing = Refusal("unsupported-form", f"{label(node)} lacks its input {index}.")
+            missing = Refusal("unsupported-form", f"{label(last)} lacks its input {index}.")
             return missing.past(*steps)
         if not onward.scales and not onward.shifts:
-            into += (label(node),)
+            if step.edits:
+                into += (label(node),)
             continue
-        rest = backward(source, onward, node, view, takers)
+        rest = _trace(source, onward, last, view, takers, left)
         if isinstance(rest, Refusal):
             return rest.past(*steps)
         steps += rest.steps
         into += rest.into
         edits += rest.edits
+        adds += rest.adds
     if step.reservation:
         return step.reservation.at(node)
-    return Route(tuple(steps), into, tuple(edits))
+    return Route(tuple(steps), into, tuple(edits), adds=adds)
 
 
 def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
@@ -143,8 +197,13 @@ def _spread(value: ir.Value, affine: Affine, view: View, left: list[int]) -> Rou
         route = _join(route, Route((passed,), (), step.edits, adds=step.adds))
         if not step.onward:
             route = _join(route, Route((), (label(node),), ()))
+        last = step.beyond or node
         for output, onward in step.onward:
-            rest = _spread(node.outputs[output], onward, view, left)
+            result = last.outputs[output]
+            idle = not onward.scales and not onward.shifts
+            if idle or not (view.reads(result) or view.is_graph_output(result)):
+                continue
+            rest = _spread(result, onward, view, left)
             if isinstance(rest, Refusal):
                 return rest.past(*route.steps)
             route = _join(route, rest)
@@ -159,7 +218,7 @@ def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View
         return _in_a_merge(node)
     rule = None
     if node.domain == "":
-        rule = forward_sinks.BEFORE.get(node.op_type) or forward_moves.FORWARD.get(node.op_type)
+        rule = forward_sinks.BEFORE.get(node.op_type) or moves.FORWARD.get(node.op_type)
     if rule is None:
         return Refusal(
             "not-linear",
@@ -187,16 +246,22 @@ def _join(one: Route, other: Route) -> Route:
     )
 
 
-def _seen_by_others(value: ir.Value, reader: ir.Node, view: View) -> Refusal | None:
-    """The numbers of `value` will change: nobody but `reader` may read them."""
+def _seen_by_others(value: ir.Value, affine: Affine, reader: ir.Node, view: View) -> Refusal | None:
+    """The numbers of `value` will change: nobody but `reader` may read them, except for those
+    who read only channels in which nothing changes."""
     if view.is_graph_output(value):
         return Refusal(
             "graph-output",
             f"its input {value.name!r} is also an output of the model, which must not change.",
         )
-    readers = view.readers(value)
-    if len(readers) > 1:
-        others = [node for node in readers if node is not reader]
+    reads = view.reads(value)
+    others = [
+        node
+        for node, index in reads
+        if node is not reader and not _notices_nothing(node, index, affine, view)
+    ]
+    twice = [node for node, _ in reads].count(reader) > 1
+    if others or twice:
         who = label(others[0]) if others else f"{label(reader)} twice"
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         source = view.producer(value)
@@ -207,3 +272,13 @@ def _seen_by_others(value: ir.Value, reader: ir.Node, view: View) -> Refusal | N
             node=others[0] if others else None,
         )
     return None
+
+
+def _notices_nothing(node: ir.Node, index: int, affine: Affine, view: View) -> bool:
+    """Whether a reader picks only channels in which `affine` is the identity."""
+    if node.domain != "" or node.op_type not in moves.SELECTORS:
+        return False
+    step = moves.FORWARD[node.op_type](node, index, affine, view)
+    return isinstance(step, Step) and not any(
+        onward.scales or onward.shifts for _, onward in step.onward
+    )

@@ -85,7 +85,8 @@ def _matmul(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     if refusal:
         return refusal
     formula = "columns of B *= a, then + b" if affine.shifts else "columns of B *= a"
-    return Step(formula, (Absorb(node, affine),))
+    adds = 1 if affine.shifts and view.bias_behind(node) is None else 0
+    return Step(formula, (Absorb(node, affine),), adds=adds)
 
 
 def _batchnorm(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

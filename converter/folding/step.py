@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -37,6 +37,8 @@ class Step:
         reservation: a refusal that counts only if the rest of the way is free, so that
             people hear of what really stands in the way first.
         adds: how many nodes this step adds to the graph.
+        otherwise: another way to the same effect, to try when this one is not free.
+        beyond: the op whose inputs or outputs `onward` counts, if several were passed at once.
     """
 
     formula: str
@@ -44,6 +46,14 @@ class Step:
     onward: tuple[tuple[int, Affine], ...] = ()
     reservation: Refusal | None = None
     adds: int = 0
+    otherwise: Step | None = None
+    beyond: ir.Node | None = None
+
+
+def one_of(*steps: Step) -> Step:
+    """The first of `steps` whose way is free."""
+    first, *rest = steps
+    return replace(first, otherwise=one_of(*rest)) if rest else first
 
 
 # (node, affine on its output, view)

@@ -90,6 +90,45 @@ def _sub(constants: Constants, affine: Affine) -> None:
     constants[index] = scale * constants[index] + (shift if index == 0 else -shift)
 
 
+def _add_before(constants: Constants, affine: Affine) -> None:
+    """(a*x + b) + c = a*(x + (c + b)/a)."""
+    _over_scale(constants, affine, 1.0)
+
+
+def _sub_before(constants: Constants, affine: Affine) -> None:
+    """(a*x + b) - c = a*(x - (c - b)/a);  c - (a*x + b) = a*((c - b)/a - x)."""
+    _over_scale(constants, affine, -1.0)
+
+
+def _over_scale(constants: Constants, affine: Affine, sign: float) -> None:
+    index, rank = constants.constant_index(), constants.output_rank()
+    shift = along_axis(affine.shift, affine.axis, rank)
+    scale = along_axis(affine.scale, affine.axis, rank)
+    constants[index] = (constants[index] + sign * shift) / scale
+
+
+def _mul(constants: Constants, affine: Affine) -> None:
+    """a*(c*x) = (a*c)*x."""
+    index, rank = constants.constant_index(), constants.output_rank()
+    constants[index] = constants[index] * along_axis(affine.scale, affine.axis, rank)
+
+
+def _div(constants: Constants, affine: Affine) -> None:
+    """a*(c/x) = (a*c)/x;  a*(x/c) = x/(c/a)."""
+    index, rank = constants.constant_index(), constants.output_rank()
+    scale = along_axis(affine.scale, affine.axis, rank)
+    constants[index] = constants[index] * scale if index == 0 else constants[index] / scale
+
+
+def _gather(constants: Constants, affine: Affine) -> None:
+    """table = a*table + b along the axis of the table."""
+    table = constants[0]
+    scale, shift = (
+        along_axis(values, affine.axis, table.ndim) for values in (affine.scale, affine.shift)
+    )
+    constants[0] = scale * table + shift
+
+
 def merge_conv(target: Constants, branch: Constants, taps: Sequence[tuple[int, int]]) -> None:
     """W[..., offset + step*u] += W'[..., u] on each axis, bias += bias'."""
     _lay_in(target, branch[1], taps)
@@ -185,6 +224,8 @@ BEFORE: dict[str, Update] = {
     "RNN": _recurrent_before,
     "LSTM": _recurrent_before,
     "GRU": _recurrent_before,
+    "Add": _add_before,
+    "Sub": _sub_before,
 }
 
 AFTER: dict[str, Update] = {
@@ -195,4 +236,7 @@ AFTER: dict[str, Update] = {
     "BatchNormalization": _batchnorm,
     "Add": _add,
     "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Gather": _gather,
 }

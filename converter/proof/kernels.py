@@ -18,6 +18,8 @@ import onnx_ir as ir
 import torch
 from torch.nn import functional as F
 
+from converter.proof.resize import resize
+
 Array = npt.NDArray[Any]
 Kernel = Callable[[ir.Node, Sequence[Array | None]], tuple[Array, ...] | None]
 
@@ -281,4 +283,6 @@ KERNELS: dict[str, Kernel] = {
     "AveragePool": average_pool,
     "Sigmoid": sigmoid,
     "Erf": erf,
+    "Resize": resize,
+    "Upsample": resize,
 }

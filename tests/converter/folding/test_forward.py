@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.folding import Folded, Refusal, forward_moves, forward_sinks, updates
+from converter.folding import Folded, Refusal, forward_sinks, moves, updates
 from converter.normalize import normalize
+from converter.proof import Oracle
+from tests.converter.folding import forward_cases
 from tests.converter.folding.graphs import (
     Graph,
     assert_equal,
@@ -302,14 +304,38 @@ MOVES: dict[str, Build] = {
 }
 
 
-@pytest.mark.parametrize("op", forward_moves.FORWARD)
-def test_every_move(op: str) -> None:
+MOVES |= forward_cases.MORE
+
+
+@pytest.mark.parametrize("op", moves.FORWARD)
+def test_every_move_has_a_case(op: str) -> None:
+    assert op in MOVES
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_every_move(name: str) -> None:
+    op = name.split(",")[0]
     g = Graph()
     x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
-    g.output(MOVES[op](g, x))
+    g.output(MOVES[name](g, x))
     folded = checked(g, left=0)
     if op not in {"Identity", "Dropout"}:  # gone before a plan is made
         assert any(op in step for step in folded.plan.decisions[0].outcome.path)
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_every_move_in_onnxruntime(name: str) -> None:
+    g = Graph("float32", seed=3)
+    x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
+    g.output(MOVES[name](g, x))
+    model = g.model()
+    given_feeds = feeds(model)
+    after = fold(model).model
+    exact = Oracle(model).run(given_feeds).values()
+    results = ort_run(model, given_feeds), ort_run(after, given_feeds), exact
+    for one, other, true in zip(*results, strict=True):
+        assert distance(one, other) < 1e-5
+        assert distance(true, other) < 1e-5
 
 
 @pytest.mark.parametrize("op", ["MaxPool", "GlobalMaxPool"])

@@ -1,0 +1,40 @@
+"""What a map y = a*x + b passes: one rule an op and a way, by families.
+
+A rule backward gets the node and the affine that acts on the node's output y, y' = a*y + b, and
+returns the affine on its input(s) that has the same effect, or a refusal. A rule forward gets
+which input carries the affine, x' = a*x + b: the node reads x afterwards, and the affine acts on
+its outputs. Scale and shift may part: what passes goes `onward`, what does not stays behind in
+an edit.
+
+To add an op: write its rules with their formula as the docstring, put them into the tables at
+the end of the family's file, and add a case to `tests/converter/folding/test_moves.py` and
+`test_forward.py`, which run every entry.
+"""
+
+from __future__ import annotations
+
+from converter.folding.moves import (
+    arithmetic,
+    channels,
+    layout,
+    products,
+    reductions,
+    same_axis,
+    space,
+)
+from converter.folding.step import ForwardRule, Rule
+
+_FAMILIES = (same_axis, layout, space, channels, reductions, arithmetic, products)
+
+BACKWARD: dict[str, Rule] = {
+    op: rule for family in _FAMILIES for op, rule in family.BACKWARD.items()
+}
+FORWARD: dict[str, ForwardRule] = {
+    op: rule for family in _FAMILIES for op, rule in family.FORWARD.items()
+}
+# Ops with several outputs, of which one carries the map: the index is that of the output.
+PARTS: dict[str, ForwardRule] = dict(channels.PARTS)
+# They read some channels of a value, and need not see that others change.
+SELECTORS = channels.SELECTORS
+
+__all__ = ["BACKWARD", "FORWARD", "PARTS", "SELECTORS"]

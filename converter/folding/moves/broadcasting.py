@@ -1,0 +1,45 @@
+"""A map on a value and on an operand that numpy's rules broadcast to it: aligned from the last
+axis, sizes of 1 repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from converter.folding.affine import Affine
+from converter.folding.uniform import is_uniform
+from converter.folding.view import Dim
+
+
+def on_operand(affine: Affine, shape: Sequence[Dim] | None, rank: int | None) -> Affine | None:
+    """The map of a result of `rank` axes as one on an operand of `shape`.
+
+    An operand that is repeated along the channels has no room for it, unless it is the same in
+    all of them; None then, or if the shape is not known.
+    """
+    if shape is None or rank is None:
+        return None
+    axis = affine.axis - (rank - len(shape))
+    if axis < 0:
+        return None
+    if shape[axis] == affine.channels:
+        return affine.along(axis)
+    if shape[axis] == 1 and is_uniform(affine):
+        return Affine(affine.scale[:1], affine.shift[:1], axis)
+    return None
+
+
+def on_result(
+    affine: Affine, operand: Sequence[Dim] | None, result: Sequence[Dim] | None
+) -> Affine | None:
+    """The map of an operand as one on the result; None if the shapes are not known."""
+    if operand is None or result is None:
+        return None
+    axis = affine.axis + len(result) - len(operand)
+    size = result[axis]
+    if size == affine.channels:
+        return affine.along(axis)
+    if affine.channels == 1 and isinstance(size, int):
+        return Affine(np.repeat(affine.scale, size), np.repeat(affine.shift, size), axis)
+    return None

@@ -1,0 +1,20 @@
+"""The register of moves backward: a linear op, what is to be passed, and a batch-norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.converter.folding.graphs import Graph
+
+Build = Callable[[Graph], str]
+CASES: dict[str, tuple[str, Build]] = {}
+
+
+def case(op: str, name: str) -> Callable[[Build], Build]:
+    """Register a graph whose first batch-norm is to pass an op; its result is the graph's."""
+
+    def register(build: Build) -> Build:
+        CASES[f"{op}-{name}"] = op, build
+        return build
+
+    return register
