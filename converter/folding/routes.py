@@ -1,6 +1,6 @@
 """Where one affine can go: backward to what computes a value, or forward to all that read it.
 
-The rules (`moves.py`, `sinks.py` and their `forward_` mirrors) know the ops; here is what holds
+The rules (`moves/`, `sinks.py` and `forward_sinks.py`) know the ops; here is what holds
 for any op: who else sees the numbers of a value that will change, and which graph it is in.
 """
 

@@ -3,7 +3,7 @@
 `AFTER` is for y' = a*y + b on the op's output, `BEFORE` for x' = a*x + b on its data input.
 
 One function an op, on float64 copies (`Constants`); nothing is rounded and no graph is
-touched here. Whether an update is allowed is asked elsewhere (`sinks.py`, `moves.py`).
+touched here. Whether an update is allowed is asked elsewhere (`sinks.py`, `moves/`).
 """
 
 from __future__ import annotations
