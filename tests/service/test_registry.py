@@ -355,12 +355,11 @@ def test_a_model_that_cannot_run_its_self_test(tmp_path: Path, load):
 
 def test_a_rejected_version_leaves_no_thread_behind(tmp_path: Path, load):
     publish(tmp_path, "m", linear(), test={"x": X}, off_by=1.0)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     load()
-    for thread in threading.enumerate():
-        if thread.name.startswith("owner-m"):
-            thread.join(30)
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+    assert set(threading.enumerate()) <= before
 
 
 # --- bare models ------------------------------------------------------------------------
