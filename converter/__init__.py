@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from converter.errors import UserError
     from converter.pipeline import FoldResult, fold, plan
-    from converter.proof import Proof, verify
+    from converter.proof.verify import Proof, verify
     from converter.publishing import Published, publish
     from converter.sources import Loaded, LoadOptions, load
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+A_DAY = 24 * 3600.0
 
 
 @contextmanager
@@ -21,7 +26,7 @@ def aside(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files private; a result is as readable as any other new file.
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
@@ -45,7 +50,21 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def stale(folder: Path, name: re.Pattern[str]) -> set[Path]:
+    """What is in `folder` under such a name since more than a day: left by a process that was
+    killed, as none takes that long between its first byte and its last rename."""
+    limit = time.time() - A_DAY
+    found = set()
+    for path in folder.iterdir():
+        if name.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if path.lstat().st_mtime < limit:
+                    found.add(path)
+    return found
+
+
+def umask() -> int:
+    """The permissions that new files are not to have."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

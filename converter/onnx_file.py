@@ -9,22 +9,32 @@ straight from the tensor (protobuf encoding: developers.google.com/protocol-buff
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converter.atomic import aside, sync_directory
+from converter.atomic import aside, stale, sync_directory, umask
 from converter.errors import UserError
+from converter.on_disk import fits
+from converter.sources import slim
+from converter.sources.wire import tag, varint
 
 # Protobuf messages end at 2 GiB; beyond this the weights go into a file beside the model.
 LARGEST_MESSAGE = 2_000_000_000
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+# Weights below this many bytes stay in the model also when the others go beside it.
+_SMALLEST_BESIDE = 1024
+# Where a weight begins in the file beside: a page, so that it can be mapped into memory.
+_ALIGNMENT = 4096
+_DIGITS = 16  # of the content's SHA-256, in the name of the file beside
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -47,23 +57,48 @@ def parameter_count(model: ir.Model) -> int:
     )
 
 
-def write_onnx(model: ir.Model, path: Path) -> list[Path]:
-    """Write `model` to `path`, and its weights to `path`.data if they are too large for it.
+def encoded_size(model: ir.Model) -> int:
+    """How many bytes `encode` makes; no weights are read."""
+    bare, weights = _layout(model)
+    length = sum(len(head) + size for head, size, _ in weights)
+    return sum(len(part) for part in _before_weights(bare, length)) + length
 
-    The files appear whole or not at all. Returns the files written.
+
+def write_onnx(model: ir.Model, path: Path, *, aside_from: int | None = None) -> list[Path]:
+    """Write `model` to `path`; weights that are too large for it go into a file beside it.
+
+    That file's name holds the hash of its content, so that neither of the two files is ever
+    without the other: the model that was there keeps its weights until the new one has taken its
+    place by a rename. Returns the files written.
+
+    Args:
+        model: it is not changed.
+        path: replaced if it is there.
+        aside_from: from this many bytes on weights go beside the model (default: from where a
+            protobuf message cannot hold them).
 
     Raises:
         UserError: the place cannot be written to.
     """
+    limit = LARGEST_MESSAGE if aside_from is None else aside_from
     try:
-        if weight_bytes(model) < LARGEST_MESSAGE:
-            with aside(path) as temporary, temporary.open("wb") as file:
-                for chunk in encode(model):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            return [path]
-        return _write_external(model, path)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        before = _data_of(path)
+        files = [path]
+        if weight_bytes(model) < limit:
+            _write(path, encode(model))
+        else:
+            model, data, fresh = _write_data(model, path)
+            files.append(data)
+            try:
+                _write(path, encode(model))
+            except BaseException:
+                if fresh:
+                    data.unlink(missing_ok=True)
+                raise
+        _clean(path, before - set(files))
+        return files
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}.",
@@ -71,47 +106,120 @@ def write_onnx(model: ir.Model, path: Path) -> list[Path]:
         ) from error
 
 
-def _write_external(model: ir.Model, path: Path) -> list[Path]:
-    """The weights' file first: a model file never points to one that is not there.
+def _write(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    with aside(path) as temporary, temporary.open("wb") as file:
+        for chunk in content:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
 
-    Both are written under their own names, which the model repeats, in a folder beside.
-    """
-    data = path.with_name(f"{path.name}.data")
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-        folder = Path(name)
-        ir.save(model, folder / path.name, external_data=data.name, size_threshold_bytes=1024)
-        for file in (data, path):
-            with (folder / file.name).open("rb") as written:
-                os.fsync(written.fileno())
-        for file in (data, path):
-            (folder / file.name).replace(file)
+
+def _write_data(model: ir.Model, path: Path) -> tuple[ir.Model, Path, bool]:
+    """Write the weights beside `path`: (a model that refers to them, their file, is it new)."""
+    model = model.clone()
+    places: dict[int, tuple[ir.TensorProtocol, int]] = {}  # id: a tensor is written once
+    digest = hashlib.sha256()
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for value in _values_beside(model):
+                tensor = value.const_value
+                assert tensor is not None
+                if id(tensor) in places:
+                    continue
+                gap = bytes(-file.tell() % _ALIGNMENT)
+                places[id(tensor)] = tensor, file.tell() + len(gap)
+                for chunk in (gap, _raw(tensor)):
+                    file.write(chunk)
+                    digest.update(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        data = path.with_name(f"{path.name}.{digest.hexdigest()[:_DIGITS]}.data")
+        fresh = not data.exists()
+        temporary.chmod(0o666 & ~umask())
+        temporary.replace(data)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
-    return [path, data]
+    for value in _values_beside(model):
+        tensor = value.const_value
+        assert tensor is not None
+        value.const_value = ir.ExternalTensor(
+            data.name,
+            places[id(tensor)][1],
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+            base_dir=path.parent,
+        )
+    return model, data, fresh
+
+
+def _values_beside(model: ir.Model) -> Iterator[ir.Value]:
+    """The weights that go into the file of weights."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.nbytes >= _SMALLEST_BESIDE and fits(tensor.dtype):
+                yield value
+
+
+def _clean(path: Path, before: set[Path]) -> None:
+    """Remove the weights of the model that was replaced, and what a killed writer left."""
+    ours = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.data")
+    gone = {file for file in before if ours.fullmatch(file.name)}
+    if gone:  # unless a copy of that model reads them, too
+        gone -= {data for other in path.parent.glob("*.onnx") for data in _data_of(other)}
+    parts = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part")
+    for file in gone | stale(path.parent, parts):
+        file.unlink(missing_ok=True)
+
+
+def _data_of(path: Path) -> set[Path]:
+    """The files beside the model `path` that hold weights of its."""
+    try:
+        model = slim.read(path)
+    except Exception:  # noqa: BLE001  it is not there, no model, or a damaged one
+        return set()
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return {
+        path.with_name(str(tensor.location))
+        for tensor in tensors
+        if isinstance(tensor, ir.ExternalTensor) and "/" not in str(tensor.location)
+    }
 
 
 def encode(model: ir.Model) -> Iterator[bytes | memoryview]:
     """The bytes of a ModelProto, in pieces."""
-    bare = model.clone()
-    bare.graph.initializers.clear()
-    proto = ir.to_proto(bare)
-    graph = proto.graph.SerializeToString(deterministic=True)
-    proto.ClearField("graph")
-    yield proto.SerializeToString(deterministic=True)
-
-    weights = []
-    length = len(graph)
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            head, size = _tensor_head(name, value.const_value)
-            weights.append((head, size, value.const_value))
-            length += len(head) + size
-    yield _tag(_GRAPH) + _varint(length) + graph
+    bare, weights = _layout(model)
+    yield from _before_weights(bare, sum(len(head) + size for head, size, _ in weights))
     for head, size, tensor in weights:
         yield head
         if size:
             yield _raw(tensor)
+
+
+def _layout(
+    model: ir.Model,
+) -> tuple[onnx.ModelProto, list[tuple[bytes, int, ir.TensorProtocol]]]:
+    """The message without weights; for each weight what stands before its numbers, their size."""
+    bare = model.clone()
+    bare.graph.initializers.clear()
+    weights = [
+        (*_tensor_head(name, value.const_value), value.const_value)
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    ]
+    return ir.to_proto(bare), weights
+
+
+def _before_weights(proto: onnx.ModelProto, length: int) -> Iterator[bytes]:
+    graph = proto.graph.SerializeToString(deterministic=True)
+    proto.ClearField("graph")
+    yield proto.SerializeToString(deterministic=True)
+    yield tag(_GRAPH) + varint(len(graph) + length) + graph
 
 
 def _tensor_head(name: str, tensor: ir.TensorProtocol) -> tuple[bytes, int]:
@@ -119,13 +227,13 @@ def _tensor_head(name: str, tensor: ir.TensorProtocol) -> tuple[bytes, int]:
     proto = onnx.TensorProto(
         name=name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy())
     )
-    if tensor.dtype == ir.DataType.STRING or tensor.dtype.bitwidth < 8:
+    if isinstance(tensor, ir.ExternalTensor) or not fits(tensor.dtype):
         whole = ir.serde.serialize_tensor(tensor)
         whole.name = name
         body = whole.SerializeToString(deterministic=True)
-        return _tag(_INITIALIZER) + _varint(len(body)) + body, 0
-    body = proto.SerializeToString(deterministic=True) + _tag(_RAW_DATA) + _varint(tensor.nbytes)
-    return _tag(_INITIALIZER) + _varint(len(body) + tensor.nbytes) + body, tensor.nbytes
+        return tag(_INITIALIZER) + varint(len(body)) + body, 0
+    body = proto.SerializeToString(deterministic=True) + tag(_RAW_DATA) + varint(tensor.nbytes)
+    return tag(_INITIALIZER) + varint(len(body) + tensor.nbytes) + body, tensor.nbytes
 
 
 def _raw(tensor: ir.TensorProtocol) -> memoryview:
@@ -134,16 +242,3 @@ def _raw(tensor: ir.TensorProtocol) -> memoryview:
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return array.reshape(-1).view(np.uint8).data
-
-
-def _tag(field: int) -> bytes:
-    return _varint(field << 3 | 2)  # wire type 2: length-delimited
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -12,7 +12,7 @@ from converter.cost import cost_of
 from converter.errors import UserError
 from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
-from converter.onnx_file import encode, parameter_count
+from converter.onnx_file import encoded_size, parameter_count
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
 from converter.sources.loaded import Input, Loaded
@@ -184,7 +184,7 @@ def size_of(model: ir.Model, batchnorms: int, inputs: Sequence[Input] = ()) -> S
         batchnorms,
         cost.nodes,
         parameter_count(model),
-        sum(len(part) for part in encode(model)),
+        encoded_size(model),
         cost.multiply_adds,
         cost.uncounted,
     )

@@ -1,8 +1,8 @@
 """The contract between the converter and the service: `models/<name>/<version>/model.json`.
 
 There is one definition, this one. The converter imports it to write what the service reads.
-A version folder holds `model.onnx` (with `model.onnx.data` beside it when the weights are
-large), `model.json` (this manifest) and `selftest.npz` (inputs and the outputs that the
+A version folder holds `model.onnx` (with `model.onnx.<hash>.data` beside it when the weights
+are large), `model.json` (this manifest) and `selftest.npz` (inputs and the outputs that the
 float64 oracle of the un-folded model gave for them).
 """
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from converter.errors import UserError
-from converter.sources import inputs, sizes
+from converter.on_disk import OpenFile, fits, tensor_in
+from converter.sources import inputs, sizes, slim
 from converter.sources.loaded import Loaded, LoadOptions
 
 # Before IR version 4 every initializer had to be listed as an input; since then, one that is
@@ -26,13 +29,14 @@ def load(path: Path, options: LoadOptions) -> Loaded:
             input is no tensor, or an axis needs a number that `--input-shape` must tell.
     """
     try:
-        # Absolute: onnx_ir does not confine weights to a folder that has no name.
-        model = ir.load(path.absolute(), format="protobuf")
+        model = slim.read(path)
+    except UserError:
+        raise
     except Exception as error:  # protobuf, onnx and onnx_ir each raise their own
         raise UserError(
             f"{path} is a damaged ONNX model: {error}", "copy it again, or export it again"
         ) from error
-    _check_external_data(model, path)
+    _open_external_data(model, path)
     notes: list[str] = []
     if model.functions:
         count = len(model.functions)
@@ -53,44 +57,72 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     )
 
 
-def _check_external_data(model: ir.Model, path: Path) -> None:
-    """Weights may only lie in the model's folder: an .onnx must not read the user's files."""
-    folder = path.parent.resolve()
-    checked: set[str] = set()
-    for tensor in _external(model):
+def _open_external_data(model: ir.Model, path: Path) -> None:
+    """Weights may only lie in the model's folder: an .onnx must not read the user's files.
+
+    They are read from the very files that were checked, and not before somebody needs them.
+    """
+    files: dict[str, OpenFile] = {}
+    for tensor, replace in _external(model):
         location = str(tensor.location)
-        if location in checked:
-            continue
-        checked.add(location)
-        pure = PurePosixPath(location.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or not location.strip():
+        if location not in files:
+            files[location] = _open(path, location)
+        offset, size = tensor.offset or 0, files[location].size
+        length = tensor.nbytes if tensor.length is None else tensor.length
+        if min(offset, length, *tensor.shape.numpy(), 0) < 0 or offset + length > size:
             raise UserError(
-                f"{path} asks for weights outside its folder: {location!r}",
-                "such a file may be an attack; save the model again with its weights beside it",
-            )
-        file = path.parent / pure
-        if not file.resolve().is_relative_to(folder):
-            raise UserError(
-                f"{path} asks for weights outside its folder: {location!r} is a link to "
-                f"{file.resolve()}",
-                "put the weights themselves beside the model",
-            )
-        if not file.is_file():
-            raise UserError(
-                f"{path} keeps its weights in {location!r}, which is not there",
-                f"put that file into {path.parent}",
-            )
-    for tensor in _external(model):
-        end = (tensor.offset or 0) + (tensor.length or 0)
-        if (tensor.offset or 0) < 0 or end > (path.parent / str(tensor.location)).stat().st_size:
-            raise UserError(
-                f"{path}: the weights in {str(tensor.location)!r} end before {tensor.name!r}",
+                f"{path}: the weights in {location!r} end before {tensor.name!r}",
                 "that file was cut off: copy it again",
             )
+        if length != tensor.nbytes:
+            raise UserError(
+                f"{path}: the weight {tensor.name!r} of shape {tuple(tensor.shape.numpy())} has "
+                f"{length} bytes in {location!r}, not {tensor.nbytes}",
+                "copy both files again, or export the model again",
+            )
+        tensor.base_dir = path.absolute().parent
+        if fits(tensor.dtype):
+            replace(tensor_in(files[location], offset, tensor.dtype, tensor.shape, tensor.name))
 
 
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Every tensor of the model, wherever it hides, that lies in a file of its own."""
+def _open(path: Path, location: str) -> OpenFile:
+    """A file of weights, if it is one and lies in the folder of the model.
+
+    Raises:
+        UserError: it does not, or is not there.
+    """
+    pure = PurePosixPath(location.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or not location.strip():
+        raise UserError(
+            f"{path} asks for weights outside its folder: {location!r}",
+            "such a file may be an attack; save the model again with its weights beside it",
+        )
+    file = (path.parent / pure).resolve()
+    if not file.is_relative_to(path.parent.resolve()):
+        raise UserError(
+            f"{path} asks for weights outside its folder: {location!r} is a link to {file}",
+            "put the weights themselves beside the model",
+        )
+    if not file.is_file():
+        raise UserError(
+            f"{path} keeps its weights in {location!r}, which is not there",
+            f"put that file into {path.parent}",
+        )
+    if file.stat().st_nlink > 1:
+        raise UserError(
+            f"{path} keeps its weights in {location!r}, which has a second name elsewhere (a hard "
+            "link), so it may be a file from outside of its folder",
+            "copy the model with its weights to a folder of its own",
+        )
+    try:
+        return OpenFile(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _external(model: ir.Model) -> Iterator[tuple[ir.ExternalTensor, Callable[[Any], None]]]:
+    """Every tensor of the model, wherever it hides, that lies in a file of its own; and how to
+    put another one into its place."""
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in graphs:
         holders: Sequence[ir.Graph | ir.Function] = [graph, *graph.subgraphs()]
@@ -98,13 +130,28 @@ def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
             if isinstance(holder, ir.Graph):
                 for value in holder.initializers.values():
                     if isinstance(value.const_value, ir.ExternalTensor):
-                        yield value.const_value
+                        yield value.const_value, partial(setattr, value, "const_value")
         for node in graph.all_nodes():
-            for attribute in node.attributes.values():
-                values = attribute.value if attribute.type == ir.AttributeType.TENSORS else ()
+            for name, attribute in tuple(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR:
-                    values = (attribute.value,)
-                yield from (t for t in values if isinstance(t, ir.ExternalTensor))
+                    tensors = [attribute.value]
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    tensors = list(attribute.value)
+                else:
+                    continue
+                for index, tensor in enumerate(tensors):
+                    if isinstance(tensor, ir.ExternalTensor):
+                        yield tensor, partial(_set_attribute, node, name, tensors, index)
+
+
+def _set_attribute(
+    node: ir.Node, name: str, tensors: list[ir.TensorProtocol], index: int, tensor: Any
+) -> None:
+    tensors[index] = tensor
+    single = node.attributes[name].type == ir.AttributeType.TENSOR
+    node.attributes[name] = (
+        ir.AttrTensor(name, tensor) if single else ir.AttrTensors(name, tuple(tensors))
+    )
 
 
 def _initializers_are_constants(model: ir.Model) -> None:

@@ -42,13 +42,13 @@ def is_onnx(path: Path) -> Verdict:
     seen: set[int] = set()
     with path.open("rb") as file:
         while (start := file.tell()) < size:
-            tag = _varint(file)
+            tag = read_varint(file)
             if tag is None:
                 break
             field, wire_type = tag >> 3, tag & 7
             if MODEL_FIELDS.get(field) != wire_type:
                 return Verdict.NO
-            value = _varint(file)
+            value = read_varint(file)
             if value is None:
                 break
             seen.add(field)
@@ -61,7 +61,7 @@ def is_onnx(path: Path) -> Verdict:
     return Verdict.CUT if IR_VERSION in seen and len(seen) > 1 else Verdict.NO
 
 
-def _varint(file: BinaryIO) -> int | None:
+def read_varint(file: BinaryIO) -> int | None:
     """The next base-128 number; None at the end of the file or when it exceeds 64 bits."""
     value = 0
     for shift in range(0, 70, 7):
@@ -72,3 +72,18 @@ def _varint(file: BinaryIO) -> int | None:
         if byte[0] < 0x80:
             return value
     return None
+
+
+def tag(field: int) -> bytes:
+    """What stands before the length of field number `field`."""
+    return varint(field << 3 | LENGTH)
+
+
+def varint(number: int) -> bytes:
+    """A number in base 128, the lowest digits first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -15,7 +19,7 @@ import pytest
 
 from converter import atomic, onnx_file
 from converter.errors import UserError
-from converter.onnx_file import encode, parameter_count, weight_bytes, write_onnx
+from converter.onnx_file import encode, encoded_size, parameter_count, weight_bytes, write_onnx
 from tests.converter.folding.graphs import Graph, feeds
 
 TENSORS = {
@@ -34,9 +38,9 @@ TENSORS = {
 }
 
 
-def small() -> Graph:
+def small(seed: int = 0) -> Graph:
     """Two weights of 4 KB and one of 12 bytes, one of the large ones inside a body."""
-    g = Graph("float32")
+    g = Graph("float32", seed=seed)
     y = g.op("MatMul", g.input("x", "N", 32), g.weight(32, 32, name="outer"))
     a, b = g.body(), g.body()
     inner = a.weight(32, 32, name="inner")
@@ -119,6 +123,7 @@ def test_counting() -> None:
     assert parameter_count(model) == 2 * 1024 + 1
     assert weight_bytes(model) == 4 * parameter_count(model)
     content = b"".join(bytes(part) for part in encode(with_tensors()))
+    assert len(content) == encoded_size(with_tensors())
     assert len(content) > weight_bytes(with_tensors()) > weight_bytes(model)
 
 
@@ -126,6 +131,13 @@ def test_counting() -> None:
 def external(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 1 KB were more than a protobuf message can hold."""
     monkeypatch.setattr(onnx_file, "LARGEST_MESSAGE", 1024)
+
+
+def data_of(path: Path) -> Path:
+    """The file beside a model that holds its weights, named for its content."""
+    (data,) = path.parent.glob(f"{path.name}.*.data")
+    assert data.name.split(".")[-2] == hashlib.sha256(data.read_bytes()).hexdigest()[:16]
+    return data
 
 
 @pytest.mark.usefixtures("external")
@@ -137,8 +149,8 @@ def test_large_weights_lie_beside_the_model(tmp_path: Path) -> None:
     )
     expected = session.run(None, given)[0]
     files = write_onnx(model, tmp_path / "m.onnx")
-    assert files == [tmp_path / "m.onnx", tmp_path / "m.onnx.data"]
-    assert sorted(tmp_path.iterdir()) == files
+    assert files == [tmp_path / "m.onnx", data_of(tmp_path / "m.onnx")]
+    assert set(tmp_path.iterdir()) == set(files)
     assert b".part" not in files[0].read_bytes(), "the name of a temporary file"
     onnx.checker.check_model(files[0])
     session = ort.InferenceSession(files[0], providers=["CPUExecutionProvider"])
@@ -176,7 +188,115 @@ def test_the_weights_are_there_before_the_model(
 
     monkeypatch.setattr(Path, "replace", watched)
     write_onnx(small().model(), tmp_path / "m.onnx")
-    assert order[-2:] == ["m.onnx.data", "m.onnx"]
+    assert order == [data_of(tmp_path / "m.onnx").name, "m.onnx"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from converter import onnx_file
+from converter.sources import load
+onnx_file.LARGEST_MESSAGE = 1024
+source, target, calls = Path(sys.argv[1]), Path(sys.argv[2]), []
+real = getattr(Path, sys.argv[3])
+def killed(*arguments, **keywords):
+    calls.append(1)
+    if len(calls) == int(sys.argv[4]):
+        os._exit(9)
+    return real(*arguments, **keywords)
+setattr(Path, sys.argv[3], killed)
+onnx_file.write_onnx(load(source).model, target)
+"""
+
+
+def answer(path: Path) -> list[float]:
+    """What the model at `path` gives for ones, in onnxruntime."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = {"x": np.ones((1, 32), np.float32), "c": np.array(True)}
+    return session.run(None, given)[0].ravel().tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "replaced", "left"),
+    [
+        ("replace", 1, False, 3),  # the weights are not at their place yet: a .part of them
+        ("replace", 2, False, 4),  # both are written, the model is not at its place yet
+        ("unlink", 3, True, 3),  # the old weights are not removed yet
+    ],
+)
+def test_a_killed_writer_leaves_a_whole_model(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
+    replaced: bool,
+    left: int,
+) -> None:
+    """No handler runs when a process is killed: what lies there must do as it is."""
+    other = tmp_path / "source" / "other.onnx"
+    other.parent.mkdir()
+    write_onnx(small(seed=1).model(), other)
+    path = tmp_path / "target" / "m.onnx"
+    path.parent.mkdir()
+    monkeypatch.setattr(onnx_file, "LARGEST_MESSAGE", 1024)
+    write_onnx(small().model(), path)
+    was, will_be = answer(path), answer(other)
+    assert was != will_be
+    code = [sys.executable, "-c", KILLED, str(other), str(path), method, str(call)]
+    assert subprocess.run(code, check=False, capture_output=True).returncode == 9
+    assert answer(path) == (will_be if replaced else was)
+    assert len(list(path.parent.iterdir())) == left
+    write_onnx(small(seed=1).model(), path)
+    assert answer(path) == will_be
+    day_later(path.parent)
+    write_onnx(small(seed=1).model(), path)
+    assert not list(path.parent.glob("*.part"))
+    assert answer(path) == will_be
+
+
+def day_later(folder: Path) -> None:
+    for file in folder.iterdir():
+        os.utime(file, (0, time.time() - 25 * 3600))
+
+
+@pytest.mark.usefixtures("external")
+def test_weights_that_nothing_reads_any_more_go(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    for seed in (0, 1):
+        write_onnx(small(seed=seed).model(), path)
+    assert set(tmp_path.iterdir()) == {path, data_of(path)}
+
+
+@pytest.mark.usefixtures("external")
+def test_weights_that_a_copy_of_the_model_reads_stay(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    write_onnx(small().model(), path)
+    was, before = answer(path), set(tmp_path.iterdir())
+    (tmp_path / "copy.onnx").write_bytes(path.read_bytes())
+    write_onnx(small(seed=1).model(), path)
+    assert before <= set(tmp_path.iterdir())
+    assert answer(tmp_path / "copy.onnx") == was != answer(path)
+
+
+@pytest.mark.parametrize("name", ["m.onnx.data", "weights.bin", "m.onnx.0123456789abcdef.dat"])
+def test_weights_of_others_stay(tmp_path: Path, name: str) -> None:
+    model = small().model()
+    path = tmp_path / "m.onnx"
+    ir.save(model, path, external_data=name, size_threshold_bytes=1024)
+    write_onnx(model, path)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.onnx", name}
+
+
+def test_only_old_leftovers_of_ours_go(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    names = [".m.onnx.abcd1234.part", ".other.onnx.abcd1234.part", "m.onnx.part", ".m.onnx.a.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    write_onnx(small().model(), path)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.onnx", *names}
+    day_later(tmp_path)
+    write_onnx(small().model(), path)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.onnx", *names[1:]}
 
 
 class CrashError(Exception):

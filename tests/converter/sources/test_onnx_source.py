@@ -215,7 +215,7 @@ def test_weights_beside_the_model_stay_there(
 
     path = external(tmp_path, "weights.bin")
     loaded = load(path)
-    assert isinstance(loaded.model.graph.initializers["w"].const_value, ir.ExternalTensor)
+    assert isinstance(loaded.model.graph.initializers["w"].const_value, ir.LazyTensor)
     same_as_file(loaded, path, 2, 3, 8, 8)
     monkeypatch.chdir(tmp_path)  # a path without a folder
     weights = load("model.onnx").model.graph.initializers["w"].const_value
