@@ -13,8 +13,9 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -34,6 +35,8 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _SMALLEST_BESIDE = 1024
 # Where a weight begins in the file beside: a page, so that it can be mapped into memory.
 _ALIGNMENT = 4096
+# From so many bytes on, a model for a moment has its weights beside it.
+MAPPED = 1 << 26
 _DIGITS = 16  # of the content's SHA-256, in the name of the file beside
 
 
@@ -64,29 +67,22 @@ def encoded_size(model: ir.Model) -> int:
     return sum(len(part) for part in _before_weights(bare, length)) + length
 
 
-def write_onnx(model: ir.Model, path: Path, *, aside_from: int | None = None) -> list[Path]:
+def write_onnx(model: ir.Model, path: Path) -> list[Path]:
     """Write `model` to `path`; weights that are too large for it go into a file beside it.
 
     That file's name holds the hash of its content, so that neither of the two files is ever
     without the other: the model that was there keeps its weights until the new one has taken its
     place by a rename. Returns the files written.
 
-    Args:
-        model: it is not changed.
-        path: replaced if it is there.
-        aside_from: from this many bytes on weights go beside the model (default: from where a
-            protobuf message cannot hold them).
-
     Raises:
         UserError: the place cannot be written to.
     """
-    limit = LARGEST_MESSAGE if aside_from is None else aside_from
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         before = _data_of(path)
         files = [path]
-        if weight_bytes(model) < limit:
+        if weight_bytes(model) < LARGEST_MESSAGE:
             _write(path, encode(model))
         else:
             model, data, fresh = _write_data(model, path)
@@ -114,25 +110,35 @@ def _write(path: Path, content: Iterable[bytes | memoryview]) -> None:
         os.fsync(file.fileno())
 
 
+def write_scratch(model: ir.Model, folder: Path) -> Path:
+    """Write `model` into a temporary folder, to be read at once: neither synced nor hashed.
+
+    Large weights always go beside it, so that a runtime can map them instead of copying them
+    while it reads the message. Returns the path of the model.
+
+    Raises:
+        OSError: there is no room.
+    """
+    path = folder / "model.onnx"
+    if weight_bytes(model) >= MAPPED:
+        data = folder / "weights"
+        with data.open("wb") as file:
+            places = _pour(model, file)
+        model = _refer(model, places, data)
+    with path.open("wb") as file:
+        for chunk in encode(model):
+            file.write(chunk)
+    return path
+
+
 def _write_data(model: ir.Model, path: Path) -> tuple[ir.Model, Path, bool]:
     """Write the weights beside `path`: (a model that refers to them, their file, is it new)."""
-    model = model.clone()
-    places: dict[int, tuple[ir.TensorProtocol, int]] = {}  # id: a tensor is written once
-    digest = hashlib.sha256()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            for value in _values_beside(model):
-                tensor = value.const_value
-                assert tensor is not None
-                if id(tensor) in places:
-                    continue
-                gap = bytes(-file.tell() % _ALIGNMENT)
-                places[id(tensor)] = tensor, file.tell() + len(gap)
-                for chunk in (gap, _raw(tensor)):
-                    file.write(chunk)
-                    digest.update(chunk)
+            digest = hashlib.sha256()
+            places = _pour(model, file, digest.update)
             file.flush()
             os.fsync(file.fileno())
         data = path.with_name(f"{path.name}.{digest.hexdigest()[:_DIGITS]}.data")
@@ -142,28 +148,55 @@ def _write_data(model: ir.Model, path: Path) -> tuple[ir.Model, Path, bool]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
-    for value in _values_beside(model):
+    return _refer(model, places, data), data, fresh
+
+
+def _pour(
+    model: ir.Model,
+    file: BinaryIO,
+    also: Callable[[bytes | memoryview], None] = lambda _: None,
+) -> dict[str, int]:
+    """Write the large weights into one file, each tensor once: where each of them begins."""
+    places: dict[str, int] = {}
+    written: dict[int, int] = {}
+    for name, value in _values_beside(model):
+        tensor = value.const_value
+        assert tensor is not None
+        if id(tensor) not in written:
+            gap = bytes(-file.tell() % _ALIGNMENT)
+            written[id(tensor)] = file.tell() + len(gap)
+            for chunk in (gap, _raw(tensor)):
+                file.write(chunk)
+                also(chunk)
+        places[name] = written[id(tensor)]
+    return places
+
+
+def _refer(model: ir.Model, places: dict[str, int], data: Path) -> ir.Model:
+    """A copy of `model` that has its large weights in the file `data`."""
+    model = model.clone()
+    for name, value in _values_beside(model):
         tensor = value.const_value
         assert tensor is not None
         value.const_value = ir.ExternalTensor(
             data.name,
-            places[id(tensor)][1],
+            places[name],
             tensor.nbytes,
             tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=value.name or "",
-            base_dir=path.parent,
+            base_dir=data.parent,
         )
-    return model, data, fresh
+    return model
 
 
-def _values_beside(model: ir.Model) -> Iterator[ir.Value]:
-    """The weights that go into the file of weights."""
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
+def _values_beside(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
+    """The weights that go into the file of weights, each with a name unique in the model."""
+    for index, graph in enumerate((model.graph, *model.graph.subgraphs())):
+        for name, value in graph.initializers.items():
             tensor = value.const_value
             if tensor is not None and tensor.nbytes >= _SMALLEST_BESIDE and fits(tensor.dtype):
-                yield value
+                yield f"{index}:{name}", value
 
 
 def _clean(path: Path, before: set[Path]) -> None:

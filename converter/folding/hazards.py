@@ -37,6 +37,8 @@ HUGE_SCALE = 1e3
 MEAN_OVER_STD = {"float16": 32.0, "bfloat16": 32.0}
 MEAN_OVER_STD_WIDE = 1000.0
 
+_BLOCK = 1 << 16
+
 
 @dataclass(frozen=True)
 class Hazard:
@@ -117,10 +119,13 @@ def of_rounding(
         where: the op, for the sentence.
     """
     smallest, u = _limits(rounded.dtype)
-    small = np.abs(rounded) < rounded.dtype.type(smallest)
-    if not small.any():
+    candidates = _below(rounded, smallest)
+    candidates = candidates[exact.reshape(-1)[candidates] != 0.0]
+    if not candidates.size:
         return None
-    small &= exact != 0.0
+    small = np.zeros(exact.size, dtype=np.bool_)
+    small[candidates] = True
+    small = small.reshape(exact.shape)
     old = before()
     if old.shape == exact.shape:  # else the node took up branches, and has grown
         small &= np.abs(old) >= old.dtype.type(smallest)
@@ -286,6 +291,17 @@ def _channels(
         tuple(named),
         float(size[worst[0]]) if np.isfinite(size[worst[0]]) else None,
     )
+
+
+def _below(values: npt.NDArray[Any], limit: float) -> npt.NDArray[np.intp]:
+    """Where |value| < limit, as flat indices; block by block, as hardly any weight is."""
+    flat = values.reshape(-1)
+    bound = values.dtype.type(limit)
+    found = [
+        start + np.flatnonzero(np.abs(flat[start : start + _BLOCK]) < bound)
+        for start in range(0, flat.size, _BLOCK)
+    ]
+    return np.concatenate(found) if found else np.zeros(0, np.intp)
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:

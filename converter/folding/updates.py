@@ -21,7 +21,8 @@ Update = Callable[[Constants, Affine], None]
 def _conv(constants: Constants, affine: Affine) -> None:
     """W[o] *= a[o], bias = a*bias + b; W is (Cout, Cin/group, k...)."""
     weight = constants[1]
-    constants[1] = weight * along_axis(affine.scale, 0, weight.ndim)
+    weight *= along_axis(affine.scale, 0, weight.ndim)  # a copy; large ones cost memory
+    constants[1] = weight
     _bias(constants, affine)
 
 

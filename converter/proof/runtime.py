@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from converter.onnx_file import write_onnx
+from converter.errors import UserError
+from converter.onnx_file import write_scratch
 from converter.proof.oracle import Feeds, Oracle
 
 
@@ -44,8 +45,13 @@ class OrtRunner:
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         )
         with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
-            path = Path(folder) / "model.onnx"
-            write_onnx(model, path)
+            try:
+                path = write_scratch(model, Path(folder))
+            except OSError as error:
+                raise UserError(
+                    f"there is no room for the proof in {folder}: {error.strerror or error}.",
+                    "Set TMPDIR to a folder with room for the model.",
+                ) from error
             try:
                 self._session = ort.InferenceSession(
                     path, options, providers=["CPUExecutionProvider"]
