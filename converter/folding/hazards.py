@@ -123,7 +123,7 @@ def of_rounding(
     candidates = candidates[exact.reshape(-1)[candidates] != 0.0]
     if not candidates.size:
         return None
-    small = np.zeros(exact.size, dtype=np.bool_)
+    small: npt.NDArray[np.bool_] = np.zeros(exact.size, dtype=np.bool_)
     small[candidates] = True
     small = small.reshape(exact.shape)
     old = before()

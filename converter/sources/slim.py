@@ -9,6 +9,7 @@ of large initializers is handed to the library; for those, their places in the f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,12 @@ def read(path: Path) -> ir.Model:
         content, places = _slim(stream, file.size)
     proto = onnx.ModelProto.FromString(content)
     del content
+    names = Counter(tensor.name for tensor in proto.graph.initializer)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(
+            f"{path} is a damaged ONNX model: two weights are named {twice[0]!r}",
+            "export it again",
+        )
     for tensor in proto.graph.initializer:
         _check_count(tensor, places.get(tensor.name, (0, None))[1], path)
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
