@@ -1,0 +1,25 @@
+"""All patterns: importing a family registers it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tests.converter.patterns.registry import REGISTRY, Pattern
+
+FAMILIES = (
+    "linear",
+    "between",
+    "forward",
+    "clamps",
+    "sites",
+    "branches",
+    "blocks",
+    "modules",
+    "element_types",
+    "refusals",
+)
+
+for _family in FAMILIES:
+    import_module(f"tests.converter.patterns.{_family}")
+
+PATTERNS: tuple[Pattern, ...] = tuple(REGISTRY.values())

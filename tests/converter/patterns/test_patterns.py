@@ -1,0 +1,100 @@
+"""Every pattern, in both variants: what folds, what stays and why, and that nothing changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from converter.folding import Refusal, Route, fold_graph
+from converter.normalize import normalize
+from converter.proof import Oracle
+from tests.converter.folding.graphs import (
+    assert_equal,
+    count,
+    distance,
+    feeds,
+    ort_run,
+    signature,
+)
+from tests.converter.patterns.registry import VARIANTS, Module, Pattern, single
+from tests.converter.patterns.standing import standing
+from tests.converter.patterns.suite import PATTERNS
+
+CASES = [
+    pytest.param(pattern, variant, id=f"{pattern.family}-{pattern.name}-{variant}")
+    for pattern in PATTERNS
+    for variant in VARIANTS
+]
+
+
+@pytest.mark.parametrize(("pattern", "variant"), CASES)
+def test_pattern(pattern: Pattern, variant: str) -> None:
+    model = pattern.model(variant)
+    before = normalize(model)
+    folded = fold_graph(before)
+    after, kept = folded.model, folded.plan.kept
+    why = [f"{d.site.name}: {d.outcome}" for d in kept]
+
+    assert standing(after) - pattern.plain == pattern.remaining(variant), why
+    for decision in kept:
+        assert codes(decision.outcome) & pattern.reason, why
+    if pattern.becomes:
+        assert " ".join(node.op_type for node in after.graph) == pattern.becomes
+    for op in pattern.keeps:
+        assert count(after, op) == count(before, op) > 0, op
+
+    assert signature(after) == signature(before)
+    assert count(after) <= count(before)
+    if not pattern.grows:
+        assert size(after) <= size(before)
+
+    assert_equal(model, after, rtol=pattern.rtol)
+    in_onnxruntime(before, after, pattern)
+
+
+def codes(outcome: Refusal | Route) -> set[str]:
+    """Of a refusal, and of what stood in the other way; of what stopped the half that stays."""
+    why = outcome.because if isinstance(outcome, Route) else outcome
+    assert isinstance(why, Refusal)
+    assert str(why)
+    return {why.code, *(codes(why.behind) if why.behind else ())}
+
+
+def in_onnxruntime(before: ir.Model, after: ir.Model, pattern: Pattern) -> None:
+    """The folded graph in float32 gives what the un-folded one gives."""
+    one, other = single(before), single(after)
+    given = feeds(one)
+    if any(array.dtype.name == "bfloat16" for array in given.values()):
+        return  # onnxruntime has no kernels for it on a CPU
+    for expected, found in zip(ort_run(one, given), ort_run(other, given), strict=True):
+        assert np.isfinite(expected.astype(float)).all()
+        assert distance(expected, found) <= max(2e-4, 4 * pattern.rtol)
+
+
+def size(model: ir.Model) -> int:
+    """Numbers that the graph carries as weights."""
+    return sum(
+        value.const_value.size
+        for graph in (model.graph, *model.graph.subgraphs())
+        for value in graph.initializers.values()
+        if value.const_value is not None and value.dtype and value.dtype.is_floating_point()
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern", [p for p in PATTERNS if isinstance(p, Module)], ids=lambda p: p.name
+)
+def test_the_folded_module_gives_what_torch_gives(pattern: Module) -> None:
+    """From end to end: module, export, fold; against torch's own float64."""
+    model, reference = pattern.exported
+    assert reference is not None
+    after = fold_graph(normalize(model)).model
+    found = Oracle(after).run(reference.inputs)
+    for name, expected in reference.outputs.items():
+        assert distance(expected, found[name]) <= 1e-7  # exporters round constants
+
+
+def test_there_are_enough() -> None:
+    assert len(PATTERNS) >= 120
+    assert sum(isinstance(p, Module) for p in PATTERNS) >= 40
