@@ -5,7 +5,8 @@
 
 onnxruntime and onnxscript are in the project's environment. Each of the others gets one of its
 own under `.cache/peers/NAME`, made on first use: their requirements are not the project's.
-A peer is given the un-folded file as it was exported, and nothing is done to it before.
+Give them a graph whose constants are evaluated (`converter.normalize`): as torch's exporter
+leaves it without its own optimisations, onnxruntime and onnxslim fold next to nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import venv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -76,6 +78,13 @@ class Peer:
 
     def version(self) -> str:
         """The installed version, "" if it is not installed."""
+        if not self.requirements:
+            return metadata.version(self.package)
+        ready = HOME / self.name / _READY
+        if ready.is_file():
+            return str(json.loads(ready.read_text())["version"])
+        if not self.python.is_file():
+            return ""
         code = f"import importlib.metadata as m; print(m.version({self.package!r}))"
         done = subprocess.run([str(self.python), "-c", code], capture_output=True, text=True)
         return done.stdout.strip() if not done.returncode else ""

@@ -1,0 +1,1 @@
+"""Fold every architecture of timm and torchvision that holds a batch-norm. See `__main__`."""

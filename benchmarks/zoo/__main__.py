@@ -1,0 +1,117 @@
+"""Fold every architecture of timm and torchvision that holds a batch-norm, and write the table.
+
+    python -m benchmarks.zoo                     # run what is missing; Ctrl-C at any time
+    python -m benchmarks.zoo --time-budget 30    # start nothing new after 30 minutes
+    python -m benchmarks.zoo --only 'timm:rep*'  # a pattern of names; may be repeated
+    python -m benchmarks.zoo --prepare           # export and ask the peers only
+    python -m benchmarks.zoo --table             # write docs/zoo.md from the results
+
+Each architecture has random weights and batch-norm statistics, scales of both signs, and small
+inputs. It is exported, folded and proven in processes of its own with a time and a memory
+limit. A row is written as soon as it is there; a rerun skips the rows of the same engine (a
+hash of converter/). The order is such that a run that is stopped is representative.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.peers import PEERS
+from benchmarks.zoo import catalogue, engine, progress, results, runner, table
+from benchmarks.zoo.stages import RIVAL_NAMES
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    args = _arguments(words)
+    console = Console(stderr=True, highlight=False)
+    rows_file, list_file = args.results / "rows.jsonl", args.results / "catalogue.json"
+    listed = catalogue.read(list_file)
+    if args.table and listed is not None:
+        table.write(args.document, results.read(rows_file), listed)
+        console.print(f"wrote {args.document}")
+        return 0
+    if listed is None:
+        with console.status("building every architecture without weights, some minutes") as status:
+            listed = catalogue.scan(lambda n, i, of: status.update(f"{i} of {of}: {n}"))
+        catalogue.write(list_file, listed)
+    if args.peers:
+        _install_peers(console)
+    wanted = [
+        a
+        for a in catalogue.in_order(listed.architectures)
+        if not args.only or any(fnmatchcase(a.name, pattern) for pattern in args.only)
+    ]
+    version, rows = engine.version(), results.read(rows_file)
+    if not (args.redo or args.prepare):
+        wanted = [
+            a for a in wanted if not results.done(rows.get(a.name), version, retry=args.retry)
+        ]
+    settings = runner.Settings(
+        results=rows_file,
+        cache=args.cache,
+        cache_bytes=round(args.cache_gigabytes * 1e9),
+        seconds=args.seconds,
+        memory=round(args.gigabytes * 1e9),
+        jobs=args.jobs,
+        budget=args.time_budget * 60,
+        peers=args.peers,
+        prepare=args.prepare,
+    )
+    console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
+    heard, block = progress.listener(console)
+    try:
+        with block:
+            done = runner.run(wanted[: args.limit], settings, heard)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return 130
+    finally:
+        results.compact(rows_file)
+    return 1 if any(row.get("verdict") == "wrong" for row in done) else 0
+
+
+def _install_peers(console: Console) -> None:
+    for name in RIVAL_NAMES:
+        peer = PEERS[name]
+        if peer.requirements and not peer.version():
+            console.print(f"installing {name} into {peer.python.parents[1]}")
+        if problem := peer.install():
+            console.print(f"{name} cannot be installed and is left out: {problem}")
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.zoo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--only", action="append", default=[], metavar="PATTERN", help="names such as timm:rep*")
+    add("--limit", type=int, metavar="N", help="at most so many architectures")
+    add("--jobs", type=int, default=1, metavar="N", help="architectures at a time (default: 1)")
+    add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
+    add("--peers", action=argparse.BooleanOptionalAction, default=True, help="ask other tools, too")
+    add("--redo", action="store_true", help="also what is done with this engine")
+    add("--retry", action="store_true", help="also what failed with this engine")
+    add("--prepare", action="store_true", help="export and ask the peers, do not fold")
+    add("--table", action="store_true", help="write the document from the results")
+    add("--seconds", type=float, default=300.0, help="for a stage (default: 300)")
+    add("--gigabytes", type=float, default=6.0, help="memory for a stage (default: 6)")
+    add("--results", type=Path, default=HERE / "results", metavar="FOLDER")
+    add("--cache", type=Path, default=ROOT / ".cache" / "zoo", metavar="FOLDER")
+    add("--cache-gigabytes", type=float, default=20.0, help="exports to keep (default: 20)")
+    add("--document", type=Path, default=ROOT / "docs" / "zoo.md", metavar="FILE")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

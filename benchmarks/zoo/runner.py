@@ -1,0 +1,185 @@
+"""Take architectures one after the other through the stages, each stage in its own process.
+
+What the first two stages give is kept in a folder for each architecture, and used again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.zoo import engine, limits, results
+from benchmarks.zoo.catalogue import Architecture
+from benchmarks.zoo.progress import Listener
+from benchmarks.zoo.results import Row
+from benchmarks.zoo.stages import EXPORT, MODEL, RIVALS
+
+ROOT = Path(__file__).parents[2]
+# Raise it when a network is built, fed or exported otherwise: kept exports are made again.
+RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is done.
+
+    Attributes:
+        results: the file that rows are appended to.
+        cache: where exports are kept.
+        cache_bytes: new ones are dropped after use while more than this is kept.
+        seconds, memory: limits of one stage of one architecture.
+        jobs: architectures at a time.
+        budget: seconds after which no further architecture is started.
+        stages: the module that a stage is run from; a test has its own.
+        prepare: export and ask the peers only; no rows.
+    """
+
+    results: Path
+    cache: Path
+    cache_bytes: int = 20 * 10**9
+    seconds: float = 300.0
+    memory: int = 6 * 10**9
+    jobs: int = 1
+    budget: float = float("inf")
+    peers: bool = True
+    prepare: bool = False
+    stages: str = "benchmarks.zoo.stages"
+
+
+class StoppedError(Exception):
+    """The run was interrupted; what was being measured is left for the next one."""
+
+
+def run(work: Iterable[Architecture], settings: Settings, listener: Listener) -> list[Row]:
+    """Run `work` in order; returns the rows, in the order in which they came.
+
+    An interrupt ends what is running; the rows that are there stay.
+    """
+    begin, version, rows = time.monotonic(), engine.version(), []
+    waiting, stop = list(work), threading.Event()
+    listener.start(len(waiting))
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        busy: set[Future[Row]] = set()
+        try:
+            while waiting or busy:
+                if waiting and time.monotonic() - begin > settings.budget:
+                    listener.say(f"the time is up, {len(waiting)} architectures were not started")
+                    waiting = []
+                while waiting and len(busy) < settings.jobs:
+                    busy.add(pool.submit(measure, waiting.pop(0), settings, version, stop))
+                finished, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    rows.append(future.result())
+                    if not settings.prepare:
+                        results.append(settings.results, rows[-1])
+                    listener.row(rows[-1])
+        finally:
+            stop.set()
+    return rows
+
+
+def measure(
+    architecture: Architecture, settings: Settings, version: str, stop: threading.Event
+) -> Row:
+    """All stages of one architecture as a row; what fails is in the row.
+
+    Raises:
+        StoppedError: `stop` was set meanwhile.
+    """
+    folder = settings.cache / architecture.name.replace(":", "-")
+    row: Row = {
+        "name": architecture.name,
+        "family": architecture.family,
+        "engine": version,
+        "status": "ok",
+        "million_parameters": round(architecture.parameters / 1e6, 2),
+    }
+    try:
+        made = _kept(folder / EXPORT)
+        if made is None or not ("error" in made or (folder / MODEL).is_file()):
+            shutil.rmtree(folder, ignore_errors=True)
+            made = _stage("export", architecture.name, folder, settings, stop)
+            made["recipe"] = RECIPE
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / EXPORT).write_text(json.dumps(made))
+        if "error" in made:
+            return row | {"status": "not exported", "error": made["error"]}
+        row |= {key: value for key, value in made.items() if key not in {"recipe", "errors"}}
+        row["export_peak_mb"] = row.pop("peak_mb")
+        if settings.peers:
+            asked = _kept(folder / RIVALS)
+            if asked is None:
+                asked = _stage("peers", architecture.name, folder, settings, stop)
+                if "error" not in asked:
+                    (folder / RIVALS).write_text(json.dumps(asked | {"recipe": RECIPE}))
+            row["peers"] = asked.get("peers", {})
+        if settings.prepare:
+            return row
+        folded = _stage("fold", architecture.name, folder, settings, stop)
+        return row | folded | {"status": "not folded" if "error" in folded else "ok"}
+    finally:
+        if (folder / MODEL).is_file() and kept_bytes(settings.cache) > settings.cache_bytes:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stage(
+    stage: str, name: str, folder: Path, settings: Settings, stop: threading.Event
+) -> dict[str, Any]:
+    """What a stage printed, or why it did not."""
+    threads = str(max(1, (os.cpu_count() or 1) // settings.jobs))
+    ended = limits.run(
+        [sys.executable, "-m", settings.stages, stage, name, str(folder)],
+        seconds=settings.seconds,
+        memory=settings.memory,
+        stopped=stop.is_set,
+        environment={
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": threads,
+            "PYTHONWARNINGS": "ignore",
+        },
+    )
+    if ended.limit == "stop":
+        raise StoppedError(name)
+    if ended.limit == "time":
+        return _error("Timeout", f"{stage} took longer than {settings.seconds:.0f} s")
+    if ended.limit == "memory":
+        return _error("OutOfMemory", f"{stage} took more than {settings.memory / 1e9:.1f} GB")
+    try:
+        found = json.loads(ended.output.splitlines()[-1])
+        assert isinstance(found, dict)
+    except (IndexError, ValueError, AssertionError):
+        last = ended.tail.strip().splitlines()[-1:] or [""]
+        return _error("Crash", f"{stage} ended with {ended.code}: {last[0][:200]}")
+    return found
+
+
+def _error(kind: str, sentence: str) -> dict[str, Any]:
+    return {"error": {"class": kind, "sentence": sentence}}
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What an earlier run left, if it was made by the same recipe."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.get("recipe") == RECIPE else None
+
+
+def kept_bytes(cache: Path) -> int:
+    total = 0
+    for path in cache.rglob(MODEL + "*"):
+        try:
+            total += path.stat().st_size
+        except OSError:  # another job has just dropped it
+            continue
+    return total

@@ -1,0 +1,343 @@
+"""From rows to `docs/zoo.md`: how much is folded, beside what other tools leave, and what is not.
+
+Everything in it is counted from the rows; a row of another engine than the newest is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks import document
+from benchmarks.zoo.catalogue import Architecture, Catalogue
+from benchmarks.zoo.reasons import explain
+from benchmarks.zoo.results import Row
+from benchmarks.zoo.stages import LENIENCY, RIVAL_NAMES
+
+COMMAND = "python -m benchmarks.zoo --table"
+# Below this, two random inputs give nearly the same output, and an error may hide.
+INSENSITIVE = 1e-3
+# The algebra is exact: what is left is float64's rounding, magnified by the network.
+EXACT = 1e-9
+PREFACE = """# The zoo: every architecture of timm and torchvision with batch-norms
+
+What Foldserve folds in real architectures, what it leaves and why, and what other tools leave of
+the same files. Random weights, random statistics and scales of both signs, which is harder than
+trained networks: with positive scales more passes a relu or a max-pooling.
+"""
+
+
+def write(path: Path, rows: Mapping[str, Row], listed: Catalogue) -> None:
+    """Overwrite the part of `path` that this command makes."""
+    document.write(path, COMMAND, text(rows, listed), PREFACE)
+
+
+def text(rows: Mapping[str, Row], listed: Catalogue) -> str:
+    known = {architecture.name for architecture in listed.architectures}
+    chosen = [rows[name] for name in sorted(rows) if name in known]
+    folded = [row for row in chosen if row["status"] == "ok"]
+    parts = [
+        _coverage(chosen, folded, listed),
+        _versions(chosen, listed),
+        _summary(folded),
+        _correctness(folded),
+        _fewer(folded),
+        _wrong_peers(folded),
+        _reasons(folded),
+        _weak(folded),
+        _failures(chosen),
+        _by_architecture(folded),
+        _not_run(chosen, listed),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _coverage(chosen: list[Row], folded: list[Row], listed: Catalogue) -> str:
+    total = len(listed.architectures)
+    by_library = []
+    for library, all_of_them in listed.listed.items():
+        have = sum(a.name.startswith(library) for a in listed.architectures)
+        ran = sum(row["name"].startswith(library) for row in chosen)
+        by_library.append(f"{library}: {ran} of {have} (it lists {all_of_them} in all)")
+    families = {a.family for a in listed.architectures}
+    seen = {row["family"] for row in folded}
+    words = [
+        f"**Run: {len(chosen)} of the {total} architectures that hold batch-norms** "
+        f"({'; '.join(by_library)}).",
+        f"Folded: {len(folded)}, from {len(seen)} of {len(families)} families (files of model "
+        f"definitions). Not exported or not finished: {len(chosen) - len(folded)}, listed below.",
+    ]
+    if listed.unbuildable:
+        words.append(
+            f"{len(listed.unbuildable)} of the libraries' architectures do not build without "
+            f"weights and were not counted: {', '.join(sorted(listed.unbuildable))}."
+        )
+    if len(chosen) < total:
+        words.append(
+            "`python -m benchmarks.zoo` runs the rest; it goes on where it was stopped, as "
+            "long as the converter is the same."
+        )
+    return "\n".join(words)
+
+
+def _versions(chosen: list[Row], listed: Catalogue) -> str:
+    engines = Counter(row["engine"] for row in chosen)
+    which = ", ".join(f"{name} ({count} rows)" for name, count in engines.most_common())
+    libraries = ", ".join(f"{name} {version}" for name, version in listed.versions.items())
+    peers: dict[str, set[str]] = defaultdict(set)
+    for row in chosen:
+        for name, found in row.get("peers", {}).items():
+            if found.get("version"):
+                peers[name].add(found["version"])
+    tools = ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(peers.items()))
+    return f"Engine (hash of `converter/`): {which}. {libraries}. Peers: {tools or 'not asked'}."
+
+
+def _summary(folded: list[Row]) -> str:
+    total = sum(row["batchnorms"] for row in folded)
+    ours = sum(row["left"] for row in folded)
+    clean = sum(row["left"] == 0 for row in folded)
+    wrong = sum(row["verdict"] == "wrong" for row in folded)
+    rows: list[list[object]] = [
+        ["**Foldserve**", len(folded), total, ours, ours, clean, "", wrong, 0]
+    ]
+    for peer in RIVAL_NAMES:
+        asked = [row for row in folded if peer in row.get("peers", {})]
+        if not asked:
+            continue
+        good = [row for row in asked if "left" in row["peers"][peer]]
+        rows.append(
+            [
+                peer,
+                len(good),
+                sum(row["batchnorms"] for row in good),
+                sum(row["peers"][peer]["left"] for row in good),
+                sum(row["left"] for row in good),
+                sum(row["peers"][peer]["left"] == 0 for row in good),
+                len(beaten_by(good, peer)),
+                sum(not row["peers"][peer]["right"] for row in good),
+                len(asked) - len(good),
+            ]
+        )
+    heads = [
+        "tool", "architectures", "batch-norms there", "left", "left by Foldserve there",
+        "architectures with none left", "leaves fewer than Foldserve", "wrong or unusable result",
+        "failed",
+    ]  # fmt: skip
+    merged = sum(row["merges"] for row in folded)
+    scale_shifts = [sum(row["scale_shifts"][i] for row in folded) for i in (0, 1)]
+    return "\n\n".join(
+        [
+            "## Batch-norms that are left",
+            document.table(heads, rows, " rrrrrrrr"),
+            "Every tool gets the same un-folded file, its constants evaluated; onnxruntime's "
+            "level is EXTENDED, its optimised model saved. A peer's result counts as wrong when "
+            f"its error is more than {LENIENCY:.0f} times what Foldserve allows itself (or it "
+            "does not run); failed: it gave no file.",
+            f"Besides batch-norms, {scale_shifts[1]} of {scale_shifts[0]} constant scales and "
+            f"shifts were folded, and {merged} sums of parallel branches became one op.",
+        ]
+    )
+
+
+def beaten_by(rows: list[Row], peer: str) -> list[Row]:
+    """Where a peer leaves fewer than we do, and its result is right."""
+    return [
+        row
+        for row in rows
+        if (found := row.get("peers", {}).get(peer, {})).get("right")
+        and found["left"] < row["left"]
+    ]
+
+
+def _correctness(folded: list[Row]) -> str:
+    verdicts = Counter(row["verdict"] for row in folded)
+    lines = [
+        "## Is it right?",
+        "Two checks. The proof: both graphs run in onnxruntime in float32 and are measured against "
+        "float64, error(folded) <= 2*error(original) + 4*u*max|y|, at batch 1, 2 and 5. The "
+        "algebra: the same fold with float64 weights, evaluated in float64 throughout; the "
+        f"largest difference relative to the largest output, where above {EXACT:g} is wrong.",
+        document.table(
+            ["proof", "architectures"],
+            [[verdict, verdicts[verdict]] for verdict in ("proven", "not proven", "wrong")],
+            " r",
+        ),
+    ]
+    if folded:
+        worst = max(folded, key=lambda row: row["exact"])
+        over = sum(row["exact"] > EXACT for row in folded)
+        lines.append(
+            f"Algebra: {over} of {len(folded)} above {EXACT:g}; the largest difference is "
+            f"{worst['exact']:.1e} ({worst['name']})."
+        )
+    unproven: list[list[object]] = [
+        [row["name"], row["verdict"], row["why"], f"{row['exact']:.0e}"]
+        for row in folded
+        if row["verdict"] != "proven"
+    ]
+    if unproven:
+        heads = ["architecture", "proof", "what it says", "algebra"]
+        lines.append(document.table(heads, unproven, "   r"))
+    return "\n\n".join(lines)
+
+
+def _fewer(folded: list[Row]) -> str:
+    rows: list[list[object]] = [
+        [row["name"], peer, row["peers"][peer]["left"], row["left"], _codes(row)]
+        for peer in RIVAL_NAMES
+        for row in beaten_by(folded, peer)
+    ]
+    head = "## Where a peer leaves fewer"
+    if not rows:
+        return f"{head}\n\nNowhere."
+    heads = ["architecture", "peer", "left by it", "left by Foldserve", "our reasons"]
+    return f"{head}\n\n{document.table(heads, rows, '  rr')}"
+
+
+def _wrong_peers(folded: list[Row]) -> str:
+    rows: list[list[object]] = []
+    for row in folded:
+        for peer, found in row.get("peers", {}).items():
+            if "left" in found and not found["right"]:
+                what = found.get("problem") or (
+                    f"error {found['error_ratio']:.3g} times the allowed one"
+                )
+                rows.append([row["name"], peer, what])
+    failures: Counter[tuple[str, str]] = Counter()
+    for row in folded:
+        for peer, found in row.get("peers", {}).items():
+            if "error" in found:
+                failures[peer, found["error"][:120]] += 1
+    parts = []
+    if rows:
+        parts += ["## Peers' wrong or unusable results"]
+        parts += [document.table(["architecture", "peer", "what"], rows)]
+    if failures:
+        parts += ["## Peers' failures"]
+        told: list[list[object]] = [[p, e, n] for (p, e), n in failures.most_common(20)]
+        parts += [document.table(["peer", "message", "architectures"], told, "  r")]
+    return "\n\n".join(parts)
+
+
+def _reasons(folded: list[Row]) -> str:
+    counts: Counter[str] = Counter()
+    where: dict[str, list[Row]] = defaultdict(list)
+    for row in folded:
+        for code, (count, _) in row["reasons"].items():
+            counts[code] += count
+            where[code].append(row)
+    if not counts:
+        return "## Why batch-norms stay\n\nNone stays."
+    rows: list[list[object]] = []
+    for code, count in counts.most_common():
+        most = max(where[code], key=lambda row: row["reasons"][code][0])
+        sample = f"{most['name']}, {most['reasons'][code][1]}"
+        rows.append([f"`{code}`", count, len(where[code]), explain(code), sample])
+    heads = ["reason", "batch-norms", "architectures", "what it means", "an example"]
+    check = (
+        "To check one: `python -m converter inspect` on the exported file names the op in the "
+        "way; the file opens in any viewer of ONNX."
+    )
+    return f"## Why batch-norms stay\n\n{document.table(heads, rows, ' rr')}\n\n{check}"
+
+
+def _weak(folded: list[Row]) -> str:
+    names = [row["name"] for row in folded if row["sensitivity"] < INSENSITIVE]
+    if not names:
+        return ""
+    return (
+        f"Rows that prove little, as two random inputs give outputs within {INSENSITIVE:g} of "
+        f"each other: {', '.join(names)}."
+    )
+
+
+def _failures(chosen: list[Row]) -> str:
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in chosen:
+        if row["status"] != "ok":
+            groups[row["status"], row["error"]["class"]].append(row)
+    if not groups:
+        return ""
+    rows: list[list[object]] = [
+        [status, kind, len(members), ", ".join(row["name"] for row in members),
+         members[0]["error"]["sentence"][:240]]
+        for (status, kind), members in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]  # fmt: skip
+    heads = ["what", "error", "architectures", "which", "the first one's message"]
+    return f"## Not exported, or not folded\n\n{document.table(heads, rows, '  r')}"
+
+
+def _by_architecture(folded: list[Row]) -> str:
+    peers = [p for p in RIVAL_NAMES if any(p in row.get("peers", {}) for row in folded)]
+    heads = [
+        "architecture", "input", "batch-norms", "left", *peers, "merged sums", "reasons",
+        "proof", "error, original", "folded", "algebra", "export s", "fold s", "proof s", "MB",
+    ]  # fmt: skip
+    rows: list[list[object]] = [
+        [
+            row["name"],
+            " + ".join("x".join(map(str, sizes)) for sizes in row["input"]),
+            row["batchnorms"],
+            row["left"],
+            *(_of_peer(row, peer) for peer in peers),
+            row["merges"] or "",
+            _codes(row),
+            row["verdict"],
+            _relative(row["error_original"], row["max_abs"]),
+            _relative(row["error_folded"], row["max_abs"]),
+            f"{row['exact']:.0e}",
+            f"{row['export_seconds']:.0f}",
+            f"{row['fold_seconds']:.1f}",
+            f"{row['proof_seconds']:.0f}",
+            row["peak_mb"],
+        ]
+        for row in folded
+    ]
+    sides = "  rr" + "r" * len(peers) + "r  " + "r" * 8
+    note = (
+        "Errors are the largest differences from float64, relative to the largest output, of the "
+        "original and of the folded graph in onnxruntime. A peer's count has a ! where its result "
+        "is wrong, and is - where it failed. Seconds are of a busy machine; MB is the largest "
+        "resident memory of folding and proving."
+    )
+    return f"## By architecture\n\n{note}\n\n{document.table(heads, rows, sides)}"
+
+
+def _of_peer(row: Row, peer: str) -> object:
+    found = row.get("peers", {}).get(peer)
+    if found is None:
+        return ""
+    if "left" not in found:
+        return "-"
+    return f"{found['left']}" if found["right"] else f"{found['left']} !"
+
+
+def _codes(row: Row) -> str:
+    ordered = sorted(row["reasons"].items(), key=lambda item: -item[1][0])
+    return ", ".join(f"{count} {code}" for code, (count, _) in ordered)
+
+
+def _relative(error: float, largest: float) -> str:
+    return f"{error / largest:.0e}" if largest else f"{error:.0e}"
+
+
+def _not_run(chosen: list[Row], listed: Catalogue) -> str:
+    ran = {row["name"] for row in chosen}
+    left: dict[str, list[Architecture]] = defaultdict(list)
+    for architecture in listed.architectures:
+        if architecture.name not in ran:
+            left[architecture.family].append(architecture)
+    if not left:
+        return ""
+    lines = [
+        f"* {family}: {', '.join(_short(members))}" for family, members in sorted(left.items())
+    ]
+    total = sum(map(len, left.values()))
+    return f"## Not run yet ({total})\n\n" + "\n".join(lines)
+
+
+def _short(members: list[Architecture]) -> Iterator[str]:
+    for member in members:
+        yield member.name.partition(":")[2]
