@@ -15,6 +15,7 @@ hash of converter/). The order is such that a run that is stopped is representat
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -68,6 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
     heard, block = progress.listener(console)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         with block:
             done = runner.run(wanted[: args.limit], settings, heard)
