@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from converter.folding import updates
 from converter.folding.affine import Affine, Float64, along_axis
-from converter.folding.branches import Branch, Merge
+from converter.folding.branches import merged, rewire
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.naming import label, unique
@@ -60,18 +60,18 @@ def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
             table[node.op_type](constants, edit.affine)
         return constants
 
-    merged = {branch.node for merge in plan.merges for branch in merge.branches}
+    gone = {node for merge in plan.merges for node in merge.gone}
     targets = {merge.target for merge in plan.merges}
     removed = {node for decision in plan.applied for node in decision.site.nodes}
     data = {decision.site: decision.site.data for decision in plan.applied}
     view = View()
     for decision in plan.applied:
-        if decision.remainder is None and decision.site.node not in merged:
+        if decision.remainder is None and decision.site.node not in gone:
             view.look_through(*decision.site.nodes, source=decision.site.source)
     biases: dict[ir.Node, Constants] = {}
     # Sums come last: a product in front of one may have a shift for it.
     for node in sorted(by_node, key=lambda node: node.op_type in SUMS):
-        if node in merged or node in targets or node in removed:
+        if node in gone or node in targets or node in removed:
             continue
         constants = biases.get(node) or folded(node)
         total = None if constants.behind is None else view.bias_behind(node)
@@ -82,19 +82,11 @@ def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
     for constants in biases.values():
         writer.write(constants)
     for merge in plan.merges:
-        target = folded(merge.target)
-        for branch in merge.branches:
-            if branch.affine is not None:
-                updates.merge_affine(target, branch.affine, branch.taps)
-            elif branch.node is not None:
-                updates.merge_conv(target, folded(branch.node), branch.taps)
-        writer.write(target)
+        writer.write(merged(merge, folded))
     for decision in plan.applied:
-        if decision.site.node not in merged:
+        if decision.site.node not in gone:
             _remove(decision, data[decision.site], writer)
-    for merge in plan.merges:
-        for branch in merge.branches:
-            _drop_branch(merge, branch)
+    rewire(plan.merges)
     for decision in plan.applied:
         _drop_rest(decision.site)
     for graph in _graphs(model):
@@ -259,17 +251,6 @@ def _set(value: ir.Value, values: npt.NDArray[Any]) -> None:
 def _tensor(value: ir.Value) -> npt.NDArray[Any]:
     assert value.const_value is not None
     return np.asarray(value.const_value.numpy())
-
-
-def _drop_branch(merge: Merge, branch: Branch) -> None:
-    """The Add that reads a branch goes: what is left of it is its other operand."""
-    value = merge.source if branch.node is None else branch.node.outputs[0]
-    total = next(node for node in merge.sums if node.graph is not None and value in node.inputs)
-    other = total.inputs[1 - total.inputs.index(value)]
-    assert other is not None
-    bypass(total, other)
-    if branch.node is not None and branch.node.graph is not None:
-        branch.node.graph.remove(branch.node, safe=True)
 
 
 def _remove(decision: Decision, data: tuple[int, ...], writer: _Writer) -> None:

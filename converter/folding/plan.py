@@ -210,13 +210,12 @@ class _Planner:
     def branches(self, merges: Sequence[Merge]) -> None:
         """Those on a merged branch are settled; they are no identities, their sum goes."""
         for merge in merges:
+            target = label(merge.target)
             for branch in merge.branches:
-                if branch.node in self._open:
-                    self.view.block(*self._open[branch.node].nodes)
-                    formula = "W[c, c] += a[c] at its centre, bias += b"
-                    target = label(merge.target)
-                    step = Passed(target, formula, branch.affine, way="in parallel")
-                    self._settle(branch.node, Route((step,), (target,), (), "in parallel"))
+                if branch.site is not None and branch.site.node in self._open:
+                    self.view.block(*branch.site.nodes)
+                    step = Passed(target, branch.formula, branch.affine, way="in parallel")
+                    self._settle(branch.site.node, Route((step,), (target,), (), "in parallel"))
 
     def _settle(self, node: ir.Node, route: Route) -> None:
         self.outcomes[node] = route

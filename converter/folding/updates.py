@@ -8,7 +8,7 @@ touched here. Whether an update is allowed is asked elsewhere (`sinks.py`, `move
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -128,32 +128,6 @@ def _gather(constants: Constants, affine: Affine) -> None:
         along_axis(values, affine.axis, table.ndim) for values in (affine.scale, affine.shift)
     )
     constants[0] = scale * table + shift
-
-
-def merge_conv(target: Constants, branch: Constants, taps: Sequence[tuple[int, int]]) -> None:
-    """W[..., offset + step*u] += W'[..., u] on each axis, bias += bias'."""
-    _lay_in(target, branch[1], taps)
-    _add_bias(target, branch.get(2))
-
-
-def merge_affine(target: Constants, affine: Affine, taps: Sequence[tuple[int, int]]) -> None:
-    """a*x + b is the 1x1 convolution with W[c, c mod Cin/group] = a[c] and bias b."""
-    outputs, per_group, *kernel = target[1].shape
-    diagonal = np.zeros((outputs, per_group, *[1] * len(kernel)))
-    channel = np.arange(outputs)
-    diagonal[channel, channel % per_group] = affine.scale.reshape(-1, *[1] * len(kernel))
-    _lay_in(target, diagonal, taps)
-    _add_bias(target, affine.shift)
-
-
-def _lay_in(target: Constants, weight: Float64, taps: Sequence[tuple[int, int]]) -> None:
-    large = target[1].copy()
-    places = tuple(
-        slice(offset, offset + step * (size - 1) + 1, step)
-        for (offset, step), size in zip(taps, weight.shape[2:], strict=True)
-    )
-    large[(slice(None), slice(None), *places)] += weight
-    target[1] = large
 
 
 def _add_bias(target: Constants, bias: Float64 | None) -> None:

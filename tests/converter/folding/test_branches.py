@@ -1,18 +1,20 @@
-"""Parallel branches that are summed become one convolution, and only those."""
+"""Parallel branches that are summed become one op, and only those: what holds for all of them.
+
+The geometry of convolutions and pools is tested in `test_branch_windows.py`, matrices are in
+`test_branch_matrices.py`, random sums in `test_branch_sums.py`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from converter.folding import Folded
 from converter.normalize import normalize
 from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, count, fold
 
-PADS = {1: [0, 0, 0, 0], 3: [1, 1, 1, 1], 5: [2, 2, 2, 2]}
+PADS = {kernel: [kernel // 2] * 4 for kernel in (1, 2, 3, 5, 7)}
 
 
 def checked(g: Graph) -> Folded:
@@ -114,40 +116,6 @@ def test_a_sum_that_is_an_output_keeps_its_name() -> None:
     assert count(folded.model) == 1
 
 
-def test_another_group_stays_apart() -> None:
-    g = Graph()
-    x = g.input("x", "N", 4, 6, 6)
-    g.output(g.op("Add", conv(g, x, 3), conv(g, x, 1, group=2)), shape=["N", 4, 6, 6])
-    assert count(checked(g).model, "Conv") == 2
-
-
-def test_padding_told_by_mode_stays_apart() -> None:
-    g = Graph()
-    x = g.input("x", "N", 4, 6, 6)
-    same = g.op("Conv", x, g.weight(4, 4, 3, 3), auto_pad="SAME_UPPER")
-    g.output(g.op("Add", same, conv(g, x, 1)), shape=["N", 4, 6, 6])
-    assert count(checked(g).model, "Conv") == 2
-
-
-def test_equal_strides_merge_where_the_kernels_meet() -> None:
-    """3x3 with pad 1 and 1x1 with pad 0, both of stride 2, read around the same positions."""
-    g = Graph()
-    x = g.input("x", "N", 4, 7, 7)
-    three, one = (conv(g, x, kernel, strides=[2, 2]) for kernel in (3, 1))
-    g.output(g.op("Add", three, one), shape=["N", 4, 4, 4])
-    assert count(checked(g).model, "Conv") == 1
-
-
-def test_equal_sizes_of_unequal_strides_stay_apart() -> None:
-    """On 7 positions 3 with stride 2 and 4 with stride 2 and more padding leave 3 and 3."""
-    g = Graph()
-    x = g.input("x", "N", 4, 7, 7)
-    two = conv(g, x, 3, strides=[2, 2], pads=[0, 0, 0, 0])
-    three = conv(g, x, 1, strides=[3, 3], pads=[0, 0, 0, 0])
-    g.output(g.op("Add", two, three), shape=["N", 4, 3, 3])
-    assert count(checked(g).model, "Conv") == 2
-
-
 def test_a_branch_that_others_read_stays() -> None:
     g = Graph()
     x = g.input("x", "N", 4, 6, 6)
@@ -201,48 +169,155 @@ def test_the_report_names_what_was_merged() -> None:
     assert [branch.name for branch in merge.branches] == ["batch-norm id"]
 
 
-@st.composite
-def branches(draw: st.DrawFn) -> dict[str, Any]:
-    """A convolution of any geometry on an input of 4 channels."""
-    axes = draw(st.integers(1, 2))
-    kernel = [draw(st.integers(1, 4)) for _ in range(axes)]
-    return {
-        "kernel": kernel,
-        "dilations": [draw(st.integers(1, 2)) for _ in range(axes)],
-        "pads": [draw(st.integers(0, 3)) for _ in range(2 * axes)],
-        "group": draw(st.sampled_from([1, 2, 4])),
-    }
-
-
-@given(branches(), st.lists(branches(), min_size=1, max_size=3), st.integers(1, 2), st.booleans())
-def test_any_geometries(
-    first: dict[str, Any], others: list[dict[str, Any]], stride: int, identity: bool
-) -> None:
-    """Whatever the geometries are, the sum stays what it was (cropped to a common size)."""
-    axes = len(first["kernel"])
+def test_signs() -> None:
+    """-(conv - bn(x)) + x - (pool - x): everything is one convolution, its sign turned."""
     g = Graph()
-    x = g.op("Relu", g.input("x", "N", 4, *[9] * axes))
-    summands = []
-    sizes: list[tuple[int, ...]] = []
-    for spec in [first, *(spec for spec in others if len(spec["kernel"]) == axes)]:
-        size = tuple(
-            (9 + spec["pads"][i] + spec["pads"][axes + i] - (k - 1) * d - 1) // stride + 1
-            for i, (k, d) in enumerate(zip(spec["kernel"], spec["dilations"], strict=True))
-        )
-        if sizes and size != sizes[0]:
-            continue
-        sizes.append(size)
-        weight = g.weight(4, 4 // spec["group"], *spec["kernel"])
-        summands.append(
-            g.op(
-                "Conv", x, weight, g.weight(4), strides=[stride] * axes,
-                dilations=spec["dilations"], pads=spec["pads"], group=spec["group"],
-            )
-        )  # fmt: skip
-    if identity and all(size == 9 for size in sizes[0]):
-        summands.append(g.bn(x, 4))
-    total = summands[0]
-    for summand in summands[1:]:
-        total = g.op("Add", total, summand)
-    g.output(g.op("Sigmoid", total), shape=["N", 4, *sizes[0]])
-    checked(g)
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    pool = g.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+    inner = g.op("Sub", conv(g, x, 3), g.bn(x, 4))
+    right = g.op("Sub", pool, x)
+    g.output(g.op("Sub", g.op("Sub", x, inner), right), shape=["N", 4, 6, 6])
+    folded = checked(g)
+    assert [node.op_type for node in folded.model.graph] == ["Relu", "Conv"]
+    assert batchnorms(folded.model) == 0
+
+
+def test_a_target_that_is_subtracted_beside_others_that_stay() -> None:
+    g = Graph()
+    x, y, z = (g.input(name, "N", 4, 6, 6) for name in "xyz")
+    left = g.op("Sub", y, conv(g, x, 3))
+    right = g.op("Sub", g.op("Sub", z, x), g.op("Sigmoid", y))
+    g.output(g.op("Add", left, right), shape=["N", 4, 6, 6])
+    folded = checked(g)
+    ops = sorted(node.op_type for node in folded.model.graph)
+    assert ops == ["Add", "Add", "Conv", "Sigmoid", "Sub"]
+
+
+def test_a_sum_node_of_many_inputs() -> None:
+    g = Graph()
+    x, y, z = (g.input(name, "N", 4, 6, 6) for name in "xyz")
+    total = g.op("Sum", conv(g, x, 3), y, g.bn(x, 4), z, conv(g, x, 1))
+    g.output(total, shape=["N", 4, 6, 6])
+    folded = checked(g)
+    assert [node.op_type for node in folded.model.graph] == ["Conv", "Sum"]
+
+
+def test_a_sum_node_from_which_another_is_subtracted_grows_no_nodes() -> None:
+    g = Graph()
+    x, y, z, w = (g.input(name, "N", 4, 6, 6) for name in "xyzw")
+    total = g.op("Sub", g.op("Sum", conv(g, x, 3), y, z), g.op("Sum", conv(g, x, 1), z, w))
+    g.output(total, shape=["N", 4, 6, 6])
+    folded = checked(g)
+    assert [node.op_type for node in folded.model.graph] == ["Conv", "Sum", "Add", "Sub"]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1, 1), (1, 4, 1, 1)])
+def test_a_constant_goes_into_the_bias(shape: tuple[int, ...], bias: bool) -> None:
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    more = [g.weight(4)] if bias else []
+    y = g.op("Conv", x, g.weight(4, 4, 1, 1), *more)
+    g.output(g.op("Sub", g.weight(*shape), y), shape=["N", 4, 6, 6])
+    folded = checked(g)
+    assert [node.op_type for node in folded.model.graph] == ["Conv"]
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 1), (2, 1, 4, 1, 1), (1, 1, 6), (3, 1, 1, 1)])
+def test_a_constant_that_differs_inside_a_channel_stays(shape: tuple[int, ...]) -> None:
+    g = Graph()
+    x = g.input("x", 3, 4, 6, 6)
+    g.output(g.op("Add", g.weight(*shape), conv(g, x, 1)))
+    assert count(checked(g).model) == 2
+
+
+def test_a_constant_that_widens_the_channels_stays() -> None:
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    g.output(g.op("Add", g.weight(4, 1, 1), conv(g, x, 1, channels=1)), shape=["N", 4, 6, 6])
+    assert count(checked(g).model) == 2
+
+
+def test_a_constant_that_a_caller_may_replace_stays() -> None:
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    constant = g.const([[[1.0]]], overridable=True)
+    g.output(g.op("Add", conv(g, x, 1), constant), shape=["N", 4, 6, 6])
+    assert count(checked(g).model) == 2
+
+
+def test_scales_on_branches() -> None:
+    """LayerScale on a branch, one number on another, both on what is already a sum."""
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    inner = g.op("Sub", g.bn(conv(g, x, 3, group=4), 4), g.bn(x, 4))
+    scaled = g.op("Mul", inner, g.weight(4, 1, 1))
+    halved = g.op("Mul", x, g.const(0.5))
+    total = g.op("Add", g.op("Add", x, scaled), halved)
+    g.output(g.op("Sigmoid", total), shape=["N", 4, 6, 6])
+    folded = checked(g)
+    assert [node.op_type for node in folded.model.graph] == ["Relu", "Conv", "Sigmoid"]
+    assert batchnorms(folded.model) == 0
+
+
+def test_a_branch_whose_size_is_read_stays() -> None:
+    """Shape(branch) needs the branch."""
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    one = conv(g, x, 1)
+    total = g.op("Add", conv(g, x, 3), one)
+    g.output(total, shape=["N", 4, 6, 6])
+    g.output(g.op("Expand", g.const(1.0), g.op("Shape", one)))
+    assert count(checked(g).model, "Conv") == 2
+
+
+def test_the_same_value_twice_is_twice_the_identity() -> None:
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    total = g.op("Add", g.op("Add", x, conv(g, x, 3)), x)
+    g.output(total, shape=["N", 4, 6, 6])
+    assert [node.op_type for node in checked(g).model.graph] == ["Relu", "Conv"]
+
+
+def test_a_branch_that_is_added_to_itself_stays() -> None:
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    one = conv(g, x, 1)
+    g.output(g.op("Add", g.op("Add", one, one), conv(g, x, 3)), shape=["N", 4, 6, 6])
+    assert count(checked(g).model, "Conv") == 2
+
+
+def test_a_weight_that_both_branches_share() -> None:
+    g = Graph()
+    x = g.input("x", "N", 4, 6, 6)
+    weight = g.weight(4, 4, 1, 1)
+    one, other = (g.bn(g.op("Conv", x, weight), 4) for _ in range(2))
+    g.output(g.op("Sub", one, other), shape=["N", 4, 6, 6])
+    assert count(checked(g).model) == 1
+
+
+def test_a_sum_inside_of_a_body() -> None:
+    """Branches in a body that read what it captures are merged there."""
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    flag = g.input("flag", dtype="bool")
+    bodies = []
+    for kernel in (3, 5):
+        body = g.body()
+        summands = [conv(body, x, kernel), conv(body, x, 1)]
+        body.output(body.op("Add", *summands), shape=["N", 4, 6, 6])
+        bodies.append(body.graph())
+    total = g.op("If", flag, then_branch=bodies[0], else_branch=bodies[1])
+    g.output(total, shape=["N", 4, 6, 6])
+    assert count(checked(g).model, "Conv") == 2
+
+
+def test_the_report_names_constants_and_pools() -> None:
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    pool = g.bn(g.op("AveragePool", x, kernel_shape=[1, 1], node="pool"), 4, name="bn")
+    total = g.op("Sum", conv(g, x, 3), pool, g.const([[[2.0]]], "shift"))
+    g.output(total, shape=["N", 4, 6, 6])
+    (merge,) = fold(g).plan.merges
+    names = [branch.name for branch in merge.branches]
+    assert names == ["batch-norm bn behind AveragePool pool", "the constant shift"]

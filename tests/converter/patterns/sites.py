@@ -194,9 +194,9 @@ def scale_alone(g: Net) -> str:
     return g.relu(g.op("Mul", g.conv(g.image()), g.const(g.scales(4, 1, 1))))
 
 
-@pattern(plain=1)
+@pattern(becomes="Conv Relu")
 def bias_as_an_add(g: Net) -> str:
-    """TensorFlow's BiasAdd: it is a bias, no norm, and stays where it is."""
+    """TensorFlow's BiasAdd: it is no norm, but a bias of the convolution."""
     return g.relu(g.op("Add", g.conv(g.image()), g.weight(1, 4, 1, 1)))
 
 
@@ -213,7 +213,7 @@ def bn_behind_a_bias_of_every_position(g: Net) -> str:
     return g.relu(g.bn(y, 4))
 
 
-@pattern(becomes="Conv Add Relu", plain=1)
+@pattern(becomes="Conv Relu")
 def bn_behind_a_bias(g: Net) -> str:
     return g.relu(g.bn(g.op("Add", g.conv(g.image()), g.weight(4, 1, 1)), 4))
 

@@ -1,0 +1,122 @@
+"""Where the taps of a convolution lie, and how those of a small kernel lie in a large one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from converter.folding.view import View
+
+# (offset, step) on each axis of the large kernel at which the small one's taps lie.
+Taps = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a weight lies in a larger one: at which taps, and in how many groups."""
+
+    taps: Taps = ()
+    group: int = 1
+
+
+WHOLE = Place()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution, or a pool, does with positions; one entry for each spatial axis.
+
+    `extra` is the output_padding of a transposed one.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    extra: tuple[int, ...]
+    group: int
+
+    @property
+    def growth(self) -> tuple[int, ...]:
+        """What the padding adds to a size, less what the kernel reaches; the other way round
+        when transposed. Equal growth and stride: equal sizes, whatever the input's is."""
+        return tuple(
+            begin + end - (taps - 1) * dilation - extra
+            for begin, end, taps, dilation, extra in zip(
+                self.begin, self.end, self.kernel, self.dilation, self.extra, strict=True
+            )
+        )
+
+    def taps_in(self, large: Geometry, *, same_size: bool = False) -> Taps | None:
+        """Where this kernel's taps lie in `large`'s; None if one of them lies on none of its.
+
+        Tap u of output i reads position stride*i - begin + dilation*u (transposed: tap u of
+        input i is added to that position). So tap u is tap v of the large kernel where
+        dilation'*v = begin' - begin + dilation*u.
+
+        Args:
+            same_size: both results are known to have equal sizes; they have at equal growth.
+        """
+        if self.stride != large.stride or not (same_size or self.growth == large.growth):
+            return None
+        found = []
+        for axis, taps in enumerate(self.kernel):
+            ahead = large.begin[axis] - self.begin[axis]
+            step, rest = divmod(self.dilation[axis], large.dilation[axis])
+            offset, odd = divmod(ahead, large.dilation[axis])
+            if taps == 1:
+                step, rest = 1, 0
+            if rest or odd or offset < 0 or offset + (taps - 1) * step >= large.kernel[axis]:
+                return None
+            found.append((offset, step))
+        return tuple(found)
+
+    def identity(self, channels: int) -> Geometry:
+        """The 1x1 convolution of each channel alone, on as many axes as this."""
+        ones, zeros = (1,) * len(self.kernel), (0,) * len(self.kernel)
+        return Geometry(ones, ones, ones, zeros, zeros, zeros, channels)
+
+
+def geometry(node: ir.Node, view: View) -> Geometry | None:
+    """A Conv's or ConvTranspose's geometry; None if the node is none with constant weights and
+    fixed pads."""
+    if node.op_type not in {"Conv", "ConvTranspose"} or node.domain != "":
+        return None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if view.why_not_constant(node.inputs[1], node, "weight") or (
+        bias is not None and view.why_not_constant(bias, node, "bias")
+    ):
+        return None
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    group = node.attributes.get("group")
+    return positions(
+        node, tuple(weight.const_value.shape.numpy()[2:]), 1 if group is None else group.as_int()
+    )
+
+
+def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | None:
+    """What the attributes of a convolution or a pool say; None if its pads are not fixed."""
+    axes = len(kernel)
+    mode = node.attributes.get("auto_pad")
+    padding = "NOTSET" if mode is None else mode.as_string()
+    if padding not in {"NOTSET", "VALID"} or "output_shape" in node.attributes:
+        return None
+    pads = _ints(node, "pads", (0,) * (2 * axes)) if padding == "NOTSET" else (0,) * (2 * axes)
+    return Geometry(
+        kernel,
+        _ints(node, "strides", (1,) * axes),
+        _ints(node, "dilations", (1,) * axes),
+        pads[:axes],
+        pads[axes:],
+        _ints(node, "output_padding", (0,) * axes),
+        group,
+    )
+
+
+def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else tuple(attribute.as_ints())
