@@ -162,7 +162,7 @@ class _Writer:
 
     def _add_behind(self, node: ir.Node, shift: Float64, axis: int) -> None:
         """y -> y + shift along `axis`, by an Add right behind `node`."""
-        value, weight = node.outputs[0], node.inputs[1]
+        value, weight = node.outputs[0], _weight(node)
         assert node.graph is not None
         assert value.shape is not None
         assert weight is not None
@@ -204,9 +204,16 @@ class _Writer:
         node.replace_input_with(index, value)
 
     def _bias_name(self, node: ir.Node) -> str:
-        weight = node.inputs[1]
+        weight = _weight(node)
         name = (weight.name if weight is not None else None) or node.name or "linear"
         return unique(_replace_suffix(name, "bias"), self._names)
+
+
+def _weight(node: ir.Node) -> ir.Value | None:
+    """Input 1, or the constant on the left of a product."""
+    right, left = node.inputs[1], node.inputs[0]
+    on_the_left = right is not None and right.const_value is None and node.op_type == "MatMul"
+    return left if on_the_left else right
 
 
 def _replace_suffix(name: str, what: str) -> str:

@@ -16,7 +16,7 @@ from converter.folding.affine import Affine
 from converter.folding.branches import geometry
 from converter.folding.naming import label
 from converter.folding.refusal import Refusal
-from converter.folding.sinks import constant_inputs, weight_channels
+from converter.folding.sinks import constant_inputs, weight_channels, weight_on_the_left
 from converter.folding.step import Absorb, ForwardRule, Step
 from converter.folding.view import View
 
@@ -49,7 +49,8 @@ def _conv(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refus
 
 
 def _conv_transpose(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """As Conv for the scale; a shift is not uniform over the outputs (edges, overlap)."""
+    """As Conv for the scale; a shift is not uniform over the outputs (edges, overlap), except
+    with one tap and no stride."""
     refusal = (
         _input(0, index, node)
         or _on_axis(1, node, affine)
@@ -58,13 +59,31 @@ def _conv_transpose(node: ir.Node, index: int, affine: Affine, view: View) -> St
     )
     if refusal:
         return refusal
-    if affine.shifts:
+    if affine.shifts and not _pointwise(node, view):
         return Refusal(
             "padding",
             f"{label(node)} sums a different number of inputs at its edges, so a shift in front "
             "of it is no bias behind it.",
         )
-    return Step("W[i] *= a[i]", (Absorb(node, affine, "before"),))
+    formula = "W[i] *= a[i], bias += sum W*b" if affine.shifts else "W[i] *= a[i]"
+    return Step(formula, (Absorb(node, affine, "before"),))
+
+
+def _pointwise(node: ir.Node, view: View) -> bool:
+    """Whether each output of a ConvTranspose comes from one position, and each from one."""
+    weight, mode = node.inputs[1], node.attributes.get("auto_pad")
+    kernel = view.shape(weight) if weight is not None else None
+    if kernel is None or any(size != 1 for size in kernel[2:]):
+        return False
+    if mode is not None and mode.as_string() not in {"NOTSET", "VALID"}:
+        return False
+    ones, zeros = node.attributes.get("strides"), ("pads", "output_padding")
+    given = [node.attributes[name].as_ints() for name in zeros if name in node.attributes]
+    return (
+        "output_shape" not in node.attributes
+        and (ones is None or all(step == 1 for step in ones.as_ints()))
+        and not any(amount for amounts in given for amount in amounts)
+    )
 
 
 def _gemm(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
@@ -80,28 +99,53 @@ def _gemm(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refus
 
 
 def _matmul(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """(x*a + b) B = x (a*B) + b B, on the LAST axis of x; b B goes into the Add behind, or is
-    a new one."""
-    source, weight = node.inputs[0], node.inputs[1]
+    """(x*a + b) B = x (a*B) + b B, on the LAST axis of x; A (a*x + b) = (A*a) x + A b on the one
+    before. The shift goes into the Add behind, or is a new one."""
+    left = weight_on_the_left(node, view)
+    source, weight = (node.inputs[1], node.inputs[0]) if left else node.inputs[:2]
     rank = None if source is None else view.rank(source)
     matrix = None if weight is None else view.rank(weight)
     if rank is None or matrix is None:
         return Refusal("unknown-shape", f"the ranks around {label(node)} are not known.")
     refusal = (
-        _input(0, index, node)
-        or _on_axis(rank - 1, node, affine)
-        or constant_inputs(node, view, weight=1)
+        _input(1 if left else 0, index, node)
+        or _on_axis(rank - (2 if left else 1), node, affine)
+        or constant_inputs(node, view, weight=0 if left else 1)
     )
     if refusal:
         return refusal
-    if matrix != 2 or rank < 2:
+    flat = matrix == 2 or (matrix > 2 and not left and not affine.shifts)
+    if not flat or rank < 2:
         return Refusal("unsupported-form", f"the weight of {label(node)} is not a matrix.")
-    refusal = weight_channels(node, affine, view, axis=0, group=1)
+    rows = 1 if left else matrix - 2
+    refusal = weight_channels(node, affine, view, axis=rows, group=1, index=0 if left else 1)
     if refusal:
         return refusal
-    adds = 1 if affine.shifts and view.bias_behind(node) is None else 0
-    formula = "rows of B *= a, then + b B" if affine.shifts else "rows of B *= a"
-    return Step(formula, (Absorb(node, affine, "before"),), adds=adds)
+    total = view.bias_behind(node)
+    if affine.shifts and left and total is not None:
+        return Refusal(
+            "dearer", f"the constant of {label(total)} would be repeated for every channel."
+        )
+    adds = 1 if affine.shifts and total is None else 0
+    formula = "columns of A *= a" if left else "rows of B *= a"
+    product = "A b" if left else "b B"
+    return Step(
+        f"{formula}, then + {product}" if affine.shifts else formula,
+        (Absorb(node, affine, "before"),),
+        adds=adds,
+    )
+
+
+def _instance(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """The mean that InstanceNormalization takes away has the same shift; a scale would meet its
+    epsilon, sqrt(a^2*var + eps)."""
+    del view
+    refusal = _input(0, index, node) or _on_axis(1, node, affine)
+    if refusal:
+        return refusal
+    if affine.scales:
+        return Refusal("not-linear", f"{label(node)} reads it; {WHY_NOT[node.op_type]}.")
+    return Step("its mean has the same shift, which it takes away")
 
 
 def _recurrent(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
@@ -147,6 +191,15 @@ def _flag(node: ir.Node, name: str) -> bool:
     return attribute is not None and bool(attribute.as_int())
 
 
+_EPSILON = "it divides by sqrt(var + epsilon), so a scale in front of it is not the same behind"
+# What people expect to take up a map, and why it does not.
+WHY_NOT: dict[str, str] = {
+    "InstanceNormalization": _EPSILON,
+    "LayerNormalization": _EPSILON,
+    "GroupNormalization": _EPSILON,
+    "LpNormalization": "its norm is one over all channels",
+}
+
 BEFORE: dict[str, ForwardRule] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
@@ -155,4 +208,5 @@ BEFORE: dict[str, ForwardRule] = {
     "RNN": _recurrent,
     "LSTM": _recurrent,
     "GRU": _recurrent,
+    "InstanceNormalization": _instance,
 }

@@ -220,10 +220,9 @@ def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View
     if node.domain == "":
         rule = forward_sinks.BEFORE.get(node.op_type) or moves.FORWARD.get(node.op_type)
     if rule is None:
-        return Refusal(
-            "not-linear",
-            f"{label(node)} reads it; a scale and shift cannot be taken through {node.op_type}.",
-        )
+        through = f"a scale and shift cannot be taken through {node.op_type}"
+        reason = forward_sinks.WHY_NOT.get(node.op_type, through)
+        return Refusal("not-linear", f"{label(node)} reads it; {reason}.")
     return ask(lambda map_: rule(node, index, map_, view), affine, view.shape(value))
 
 

@@ -67,26 +67,40 @@ def _gemm(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def _matmul(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """a*(x B) + b = x (B*a) + b: the columns of B are the LAST axis of y, whatever its rank.
+    """a*(x B) + b = x (B*a) + b: the columns of B are the LAST axis of y, whatever its rank;
+    a*(A x) + b = (a*A) x + b: the rows of A are the one before.
 
     MatMul has no bias, so a shift becomes an Add behind it, in the batch-norm's stead.
     """
     rank = view.rank(node.outputs[0])
     if rank is None:
         return Refusal("unknown-shape", f"the rank of {label(node)} is not known.")
-    weight = node.inputs[1]
-    refusal = _on_axis(rank - 1, node, affine) or constant_inputs(node, view, weight=1)
+    left = weight_on_the_left(node, view)
+    if left:
+        refusal = _on_axis(rank - 2, node, affine) or constant_inputs(node, view, weight=0)
+    else:
+        refusal = _on_axis(rank - 1, node, affine) or constant_inputs(node, view, weight=1)
     if refusal:
         return refusal
+    weight = node.inputs[0 if left else 1]
     matrix = None if weight is None else view.rank(weight)
-    if matrix is None or matrix < 2:
+    if matrix is None or matrix < 2 or (left and matrix > 2):
         return Refusal("unsupported-form", f"the weight of {label(node)} is not a matrix.")
-    refusal = weight_channels(node, affine, view, axis=matrix - 1, group=1)
+    axis = 0 if left else matrix - 1
+    refusal = weight_channels(node, affine, view, axis=axis, group=1, index=0 if left else 1)
     if refusal:
         return refusal
-    formula = "columns of B *= a, then + b" if affine.shifts else "columns of B *= a"
+    formula = "rows of A *= a" if left else "columns of B *= a"
     adds = 1 if affine.shifts and view.bias_behind(node) is None else 0
-    return Step(formula, (Absorb(node, affine),), adds=adds)
+    return Step(
+        f"{formula}, then + b" if affine.shifts else formula, (Absorb(node, affine),), adds=adds
+    )
+
+
+def weight_on_the_left(node: ir.Node, view: View) -> bool:
+    """Whether the first operand of a product is the constant one."""
+    right = view.why_not_constant(node.inputs[1], node, "weight")
+    return right is not None and view.why_not_constant(node.inputs[0], node, "weight") is None
 
 
 def _batchnorm(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
@@ -100,6 +114,32 @@ def _batchnorm(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
         or weight_channels(node, affine, view, axis=0, group=1)
     )
     return refusal or Step("gamma *= a, beta = a*beta + b", (Absorb(node, affine),))
+
+
+def _normalisation(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
+    """a*(scale*n + bias) + b = (a*scale)*n + (a*bias + b) for whatever n is computed to be.
+
+    LayerNormalization scales along its last axes, the other two along the channels.
+    GroupNormalization does only since opset 21; before, it has one number a group.
+    """
+    scale = node.inputs[1] if len(node.inputs) > 1 else None
+    held = None if scale is None else view.shape(scale)
+    rank = view.rank(node.outputs[0]) if node.op_type == "LayerNormalization" else 2
+    if rank is None or held is None:
+        return Refusal("unknown-shape", f"the shapes around {label(node)} are not known.")
+    first = rank - len(held)
+    if not first <= affine.axis < rank:
+        return _on_axis(rank - 1, node, affine) or Refusal(
+            "unsupported-form", f"{label(node)} has no one weight per channel."
+        )
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and view.shape(bias) != held:
+        return Refusal("unsupported-form", f"{label(node)} has a scale and a bias of two shapes.")
+    inside = affine.along(affine.axis - first)
+    refusal = constant_inputs(node, view, weight=1, bias=2) or weight_channels(
+        node, inside, view, axis=inside.axis, group=1
+    )
+    return refusal or Step("scale *= a, bias = a*bias + b", (Absorb(node, inside),))
 
 
 def _on_axis(channels: int, node: ir.Node, affine: Affine) -> Refusal | None:
@@ -126,10 +166,10 @@ def constant_inputs(node: ir.Node, view: View, **inputs: int) -> Refusal | None:
 
 
 def weight_channels(
-    node: ir.Node, affine: Affine, view: View, *, axis: int, group: int
+    node: ir.Node, affine: Affine, view: View, *, axis: int, group: int, index: int = 1
 ) -> Refusal | None:
     """The weight must have as many channels as the affine: annotated shapes can be wrong."""
-    weight = node.inputs[1]
+    weight = node.inputs[index]
     shape: Sequence[object] | None = None if weight is None else view.shape(weight)
     size = shape[axis] if shape is not None and axis < len(shape) else None
     if isinstance(size, int) and size * group == affine.channels:
@@ -146,4 +186,7 @@ AFTER: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batchnorm,
+    "LayerNormalization": _normalisation,
+    "InstanceNormalization": _normalisation,
+    "GroupNormalization": _normalisation,
 }

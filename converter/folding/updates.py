@@ -62,8 +62,11 @@ def _gemm(constants: Constants, affine: Affine) -> None:
 
 
 def _matmul(constants: Constants, affine: Affine) -> None:
-    """B *= a on its last axis, B being (.., K, N); MatMul has no bias, so b stays behind it."""
-    constants[1] = constants[1] * affine.scale
+    """B *= a on its last axis, B being (.., K, N), or A *= a on its rows, A being (M, K); MatMul
+    has no bias, so b stays behind it."""
+    weight = constants.constant_index()
+    scale = affine.scale if weight == 1 else affine.scale[:, None]
+    constants[weight] = constants[weight] * scale
     if constants.behind is not None or affine.shifts:
         before = 0.0 if constants.behind is None else constants.behind
         constants.behind = affine.scale * before + affine.shift
@@ -74,6 +77,19 @@ def _batchnorm(constants: Constants, affine: Affine) -> None:
     """gamma *= a, beta = a*beta + b."""
     constants[1] = affine.scale * constants[1]
     constants[2] = affine.scale * constants[2] + affine.shift
+
+
+def _normalisation(constants: Constants, affine: Affine) -> None:
+    """scale *= a, bias = a*bias + b along an axis of theirs; LayerNormalization may lack b."""
+    scale, bias = constants[1], constants.get(2)
+    factor, shift = (
+        along_axis(values, affine.axis, scale.ndim) for values in (affine.scale, affine.shift)
+    )
+    if bias is not None:
+        constants[2] = factor * bias + shift
+    elif affine.shifts:
+        constants[2] = np.broadcast_to(shift, scale.shape)
+    constants[1] = factor * scale
 
 
 def _add(constants: Constants, affine: Affine) -> None:
@@ -151,8 +167,14 @@ def _conv_before(constants: Constants, affine: Affine) -> None:
 
 
 def _conv_transpose_before(constants: Constants, affine: Affine) -> None:
-    """W[i] *= a[i]; W is (Cin, Cout/group, k...)."""
+    """bias[o] += sum of W[i, o]*b[i] in each group, W[i] *= a[i]; W is (Cin, Cout/group, k...),
+    and its kernel has one tap where there is a shift."""
     weight = constants[1]
+    if affine.shifts:
+        group = constants.integer("group", 1)
+        inputs, outputs = weight.shape[:2]
+        taps = (weight.reshape(inputs, outputs) * affine.shift[:, None]).reshape(group, -1, outputs)
+        _add_bias(constants, taps.sum(axis=1).ravel())
     constants[1] = weight * along_axis(affine.scale, 0, weight.ndim)
 
 
@@ -170,13 +192,16 @@ def _gemm_before(constants: Constants, affine: Affine) -> None:
 
 
 def _matmul_before(constants: Constants, affine: Affine) -> None:
-    """b B is added behind, then the rows of B *= a; B is (K, N)."""
-    weight = constants[1]
+    """b B is added behind, then the rows of B *= a, B being (.., K, N); A b, and the columns of
+    A, where the constant is on the left."""
+    index = constants.constant_index()
+    weight = constants[index]
     if affine.shifts:
         before = 0.0 if constants.behind is None else constants.behind
-        constants.behind = before + affine.shift @ weight
-        constants.behind_axis = constants.output_rank() - 1
-    constants[1] = weight * affine.scale[:, None]
+        product = affine.shift @ weight if index == 1 else weight @ affine.shift
+        constants.behind = before + product
+        constants.behind_axis = constants.output_rank() - (1 if index == 1 else 2)
+    constants[index] = weight * (affine.scale[:, None] if index == 1 else affine.scale)
 
 
 def _recurrent_before(constants: Constants, affine: Affine) -> None:
@@ -209,6 +234,9 @@ AFTER: dict[str, Update] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batchnorm,
+    "LayerNormalization": _normalisation,
+    "InstanceNormalization": _normalisation,
+    "GroupNormalization": _normalisation,
     "Add": _add,
     "Sub": _sub,
     "Mul": _mul,

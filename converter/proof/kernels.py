@@ -273,6 +273,18 @@ def erf(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | No
     return (torch.special.erf(_tensor(np.asarray(inputs[0]))).numpy(),)
 
 
+def group_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """GroupNormalization-18 (a scale and bias a group) and 21 (a channel)."""
+    x, scale, bias = (np.asarray(value) for value in inputs[:3])
+    groups = _int(node, "num_groups", 1)
+    grouped = x.reshape(x.shape[0], groups, -1)
+    mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
+    y = ((grouped - mean) / np.sqrt(var + _float(node, "epsilon", 1e-5))).reshape(x.shape)
+    wide = [1, -1] + [1] * (x.ndim - 2)
+    factor, shift = (np.repeat(v, x.shape[1] // v.size).reshape(wide) for v in (scale, bias))
+    return (y * factor + shift,)
+
+
 KERNELS: dict[str, Kernel] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
@@ -283,6 +295,7 @@ KERNELS: dict[str, Kernel] = {
     "AveragePool": average_pool,
     "Sigmoid": sigmoid,
     "Erf": erf,
+    "GroupNormalization": group_normalization,
     "Resize": resize,
     "Upsample": resize,
 }

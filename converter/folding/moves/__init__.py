@@ -17,6 +17,7 @@ from converter.folding.moves import (
     arithmetic,
     channels,
     layout,
+    picking,
     products,
     reductions,
     same_axis,
@@ -24,7 +25,7 @@ from converter.folding.moves import (
 )
 from converter.folding.step import ForwardRule, Rule
 
-_FAMILIES = (same_axis, layout, space, channels, reductions, arithmetic, products)
+_FAMILIES = (same_axis, layout, space, channels, picking, reductions, arithmetic, products)
 
 BACKWARD: dict[str, Rule] = {
     op: rule for family in _FAMILIES for op, rule in family.BACKWARD.items()
@@ -35,6 +36,6 @@ FORWARD: dict[str, ForwardRule] = {
 # Ops with several outputs, of which one carries the map: the index is that of the output.
 PARTS: dict[str, ForwardRule] = dict(channels.PARTS)
 # They read some channels of a value, and need not see that others change.
-SELECTORS = channels.SELECTORS
+SELECTORS = frozenset({*channels.PARTS, *picking.FORWARD})
 
 __all__ = ["BACKWARD", "FORWARD", "PARTS", "SELECTORS"]

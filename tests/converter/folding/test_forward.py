@@ -66,6 +66,11 @@ SINKS: dict[str, Build] = {
     "RNN": lambda g, x: recurrent(g, x, "RNN", 1),
     "LSTM": lambda g, x: recurrent(g, x, "LSTM", 4),
     "GRU": lambda g, x: recurrent(g, x, "GRU", 3),
+    "Add": lambda g, x: conv2d(g, g.op("Add", g.bn(x, 4), g.weight(4, 1, 1)), 4),
+    "Sub": lambda g, x: conv2d(g, g.op("Sub", g.bn(x, 4), g.weight(4, 1, 1)), 4),
+    "InstanceNormalization": lambda g, x: g.op(
+        "InstanceNormalization", forward_cases.norm(g, x, scale="none"), g.weight(4), g.weight(4)
+    ),
 }
 
 
@@ -92,7 +97,7 @@ def recurrent(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("op", forward_sinks.BEFORE)
+@pytest.mark.parametrize("op", {**forward_sinks.BEFORE, **updates.BEFORE})
 def test_every_sink(op: str) -> None:
     g = Graph()
     x = g.op("Relu", g.input("x", "N", 4, 6, 6))
@@ -100,7 +105,7 @@ def test_every_sink(op: str) -> None:
     folded = checked(g, left=0)
     (decision,) = folded.plan.decisions
     assert decision.outcome.direction == "forward"
-    assert op in updates.BEFORE
+    assert op in updates.BEFORE or not decision.outcome.edits
 
 
 @pytest.mark.parametrize("op", ["RNN", "LSTM", "GRU"])
@@ -150,6 +155,56 @@ def test_zero_padding_stops_a_shift_but_not_a_scale(attributes: dict[str, Any]) 
             behind = folded.plan.kept[0].outcome.behind
             assert behind.code == "padding"
             assert "pads its input with zeros" in behind.sentence
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_transposed_convolution_of_single_positions_takes_a_shift(group: int, bias: bool) -> None:
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    weights = [g.weight(4, 3, 1, 1)] + ([g.weight(3 * group)] if bias else [])
+    g.output(g.op("ConvTranspose", g.bn(x, 4), *weights, group=group))
+    checked(g, left=0)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"strides": [2, 2]}, {"pads": [1, 0, 0, 0]}, {"output_padding": [1, 0], "strides": [2, 1]}],
+)
+def test_other_transposed_convolutions_take_none(more: dict[str, Any]) -> None:
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    g.output(g.op("ConvTranspose", g.bn(x, 4), g.weight(4, 3, 1, 1), **more))
+    checked(g, left=1)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_with_its_weight_on_the_left(biased: bool) -> None:
+    """W x over the channels of (N, 4, 36); a bias of its own would grow only if it is a row."""
+    g = Graph()
+    x = g.op("Reshape", g.op("Relu", g.input("x", "N", 4, 6, 6)), g.const([0, 4, 36]))
+    y = g.op("MatMul", g.weight(5, 4), g.bn(x, 4))
+    g.output(g.op("Add", y, g.weight(36)) if biased else y)
+    checked(g, left=int(biased))
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_a_batched_weight_takes_a_scale(shift: bool) -> None:
+    g = Graph()
+    x = g.op("Transpose", g.op("Relu", g.input("x", 2, 7, 4)), perm=[0, 2, 1])
+    y = g.op("Transpose", forward_cases.norm(g, x, shift=shift), perm=[0, 2, 1])
+    g.output(g.op("MatMul", y, g.weight(2, 4, 5)))
+    checked(g, left=int(shift))
+
+
+@pytest.mark.parametrize("op", ["InstanceNormalization", "LayerNormalization"])
+def test_a_scale_in_front_of_a_normalisation_meets_its_epsilon(op: str) -> None:
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    size = 4 if op == "InstanceNormalization" else 6
+    g.output(g.op(op, g.bn(x, 4), g.weight(size), g.weight(size)))
+    kept = checked(g, left=1).plan.kept[0].outcome
+    assert "epsilon" in str(kept)
 
 
 @pytest.mark.parametrize("transposed", [0, 1])

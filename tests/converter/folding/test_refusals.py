@@ -199,6 +199,12 @@ def bias_of_an_input(g: Graph) -> str:
 
 
 @case("computed-weights", "MatMul")
+def product_of_two_values(g: Graph) -> str:
+    x = g.input("x", 2, 4)
+    return g.bn(g.op("MatMul", x, g.op("MatMul", g.op("Transpose", x), x)), 4)
+
+
+@case("wrong-axis", "MatMul")
 def weight_on_the_left(g: Graph) -> str:
     return g.bn(g.op("MatMul", g.weight(2, 5), g.input("x", 5, 4)), 4)
 

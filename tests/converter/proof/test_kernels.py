@@ -231,6 +231,18 @@ def test_matmul(one: tuple[int, ...], other: tuple[int, ...]) -> None:
     agree("MatMul", rng.standard_normal(one), rng.standard_normal(other))
 
 
+@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_normalization(opset: int, groups: int) -> None:
+    g = Graph("float32", opset=opset)
+    size = groups if opset == 18 else 6
+    more = {"num_groups": groups, "epsilon": 1e-2}
+    x = g.input("x", 3, 6, 4, 5)
+    y = g.output(g.op("GroupNormalization", x, g.weight(size), g.weight(size), **more))
+    given = feeds(g.model())
+    assert distance(ort_run(g.model(), given)[0], Oracle(g.model()).run(given)[y]) < 1e-5
+
+
 @pytest.mark.parametrize("op", ["Sigmoid", "Erf"])
 def test_elementwise(op: str) -> None:
     x = np.linspace(-30, 30, 101)
