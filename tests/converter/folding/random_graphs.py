@@ -10,11 +10,12 @@ import onnx_ir as ir
 from hypothesis import strategies as st
 
 from tests.converter.folding.graphs import Graph
+from tests.converter.folding.random_ops import MORE_OPS, MoreOps
 
 Shape = tuple[int | str, ...]
 
 
-class RandomGraph:
+class RandomGraph(MoreOps):
     """Grows a graph op by op; each method returns nothing if its op does not fit `x`."""
 
     def __init__(self, seed: int) -> None:
@@ -219,7 +220,7 @@ class RandomGraph:
 
 OPS = (
     "constant", "renamed", "activation", "pool", "two", "transpose", "unsqueeze", "squeeze",
-    "flatten", "reshape", "rows", "size", "choice",
+    "flatten", "reshape", "rows", "size", "choice", *MORE_OPS,
 )  # fmt: skip
 
 
