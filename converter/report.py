@@ -9,7 +9,7 @@ from typing import Any
 from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof
-from converter.reasons import groups
+from converter.reasons import groups, warnings
 from converter.sources.loaded import Loaded
 
 FORMAT = "foldserve.report/1"
@@ -119,10 +119,24 @@ def describe_preview(preview: Preview) -> dict[str, Any]:
         "format": FORMAT,
         "source": describe_source(preview.loaded),
         "plan": describe_plan(preview.plan),
+        "warnings": describe_warnings(preview.plan),
         "hazards": [asdict(hazard) for hazard in preview.hazards],
         "before": asdict(preview.before),
         "after": asdict(preview.after),
     }
+
+
+def describe_warnings(plan: Plan) -> list[dict[str, Any]]:
+    """The warnings of batch-norms by kind, each different sentence once."""
+    return [
+        {
+            "code": kind.code,
+            "sentences": [
+                {"sentence": text, "names": list(names)} for text, names in kind.sentences
+            ],
+        }
+        for kind in warnings(plan.decisions)
+    ]
 
 
 def describe_fold(result: FoldResult) -> dict[str, Any]:
@@ -130,6 +144,7 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
         "format": FORMAT,
         "source": describe_source(result.loaded),
         "plan": describe_plan(result.plan),
+        "warnings": describe_warnings(result.plan),
         "hazards": [asdict(hazard) for hazard in result.hazards],
         "proof": describe_proof(result.proof),
         "before": asdict(result.before),

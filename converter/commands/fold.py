@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from converter.commands import loading
-from converter.commands.output import write_json
+from converter.commands import loading, output
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
-from converter.pipeline import fold
+from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
+from converter.provenance import describe_provenance
 from converter.publishing import Published, publish
 from converter.render import show_fold, show_source, terminal, working
 from converter.report import describe_fold
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="FILE.npz", help="prove it on these inputs as well"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    output.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
         )
     show_source(console, loaded)
     show_fold(console, result)
-    report = describe_fold(result)
+    report = describe_fold(result) | {"provenance": describe_provenance(args.file, args.arguments)}
     if not result.proof.passed:
         console.print(Text("Nothing was written.", style="bold red"))
-        write_json(args.json, report | {"written": []})
+        _write_reports(args, report | {"written": []}, result)
         return 1
     written: list[str] = []
     if args.publish:
@@ -86,8 +87,13 @@ def run(args: argparse.Namespace) -> int:
         for path in write_onnx(result.model, args.output or default_output(args.file)):
             console.print(Text(f"Wrote {path}"))
             written.append(str(path))
-    write_json(args.json, report | {"written": written})
+    _write_reports(args, report | {"written": written}, result)
     return 0
+
+
+def _write_reports(args: argparse.Namespace, report: dict[str, Any], result: FoldResult) -> None:
+    output.write_json(args.json, report)
+    output.write_html(args.html, report, result.original, result.plan)
 
 
 def default_output(file: Path) -> Path:
@@ -100,14 +106,8 @@ def _check(args: argparse.Namespace) -> None:
     """Find mistakes before minutes of work, not after."""
     if args.if_changed and not args.publish:
         raise UserError("--if-changed goes with --publish.")
-    output = args.output or (None if args.publish else default_output(args.file))
-    for path in (output, args.json):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise UserError(f"the folder {path.parent} does not exist.", "Create it first.")
-        if path.exists() and args.file.exists() and path.samefile(args.file):
-            raise UserError(f"{path} is the input.", "Give another name with --output.")
+    folded = args.output or (None if args.publish else default_output(args.file))
+    output.check((folded, args.json, args.html), args.file)
 
 
 def _labelled(loaded: Loaded, path: Path) -> Loaded:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from converter.commands import loading
-from converter.commands.output import write_json
+from converter.commands import loading, output
 from converter.explain import Explainer, select
 from converter.pipeline import preview
+from converter.provenance import describe_provenance
 from converter.render import show_sizes, show_source, terminal, working
 from converter.render_explain import show_explanation
 from converter.render_plan import show_hazards, show_plan
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the way of these batch-norms step by step (layer1.*)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan as JSON")
+    output.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,12 +39,15 @@ def run(args: argparse.Namespace) -> int:
         UserError: the input is at fault (exit code 2).
     """
     console = terminal()
+    output.check((args.json, args.html), args.file)
     with working(f"loading {args.file}") as progress:
         loaded = loading.load_from(args)
         progress("planning")
         found = preview(loaded, only=args.only, skip=args.skip)
     show_source(console, loaded)
-    report = describe_preview(found)
+    report = describe_preview(found) | {
+        "provenance": describe_provenance(args.file, args.arguments)
+    }
     if args.explain:
         explainer = Explainer(found.original, found.plan)
         told = [explainer.explain(decision) for decision in select(found.plan, args.explain)]
@@ -56,5 +58,6 @@ def run(args: argparse.Namespace) -> int:
         show_plan(console, found.plan)
         show_hazards(console, found.hazards)
         show_sizes(console, found.before, found.after)
-    write_json(args.json, report)
+    output.write_json(args.json, report)
+    output.write_html(args.html, report, found.original, found.plan)
     return 0
