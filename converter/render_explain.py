@@ -63,6 +63,12 @@ def change(constant: Mapping[str, Any]) -> str:
     return f"{constant['name']} {shape} {constant['change']}"
 
 
+def stop(attempt: Mapping[str, Any]) -> str:
+    """The reason, and the op in the way if the reason does not name it itself."""
+    op, reason = attempt["stopped_at"], str(attempt["reason"])
+    return reason if not op or op in reason else f"at {op}: {reason}"
+
+
 def _show_attempt(console: Console, attempt: Mapping[str, Any]) -> None:
     console.print(Text(f"  {attempt['direction'] or 'not tried'}", style="bold"))
     for index, step in enumerate(attempt["steps"], 1):
@@ -73,8 +79,7 @@ def _show_attempt(console: Console, attempt: Mapping[str, Any]) -> None:
         for left in step["left"]:
             _line(console, f"   then {describe_map(left)}", 4)
     if not attempt["succeeded"]:
-        where = f" at {attempt['stopped_at']}" if attempt["stopped_at"] else ""
-        _line(console, f"stopped{where}: {attempt['reason']}", 4, "yellow")
+        _line(console, f"stopped: {stop(attempt)}", 4, "yellow")
         if attempt["hint"]:
             _line(console, f"hint: {attempt['hint']}", 4)
 

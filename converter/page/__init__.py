@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.page import drawing, plot
-from converter.render_explain import change, describe_map, numbers
+from converter.render_explain import change, describe_map, numbers, stop
 
 HERE = Path(__file__).parent
 # So many surroundings of batch-norms that stay are drawn: a page, not an atlas.
@@ -42,6 +42,7 @@ def page(report: Mapping[str, Any]) -> str:
         "described": describe_map,
         "numbers": numbers,
         "change": change,
+        "stop": stop,
     }
     style, script = (_read(name) for name in ("style.css", "script.js"))
     told = {explanation["name"]: explanation for explanation in report["explanations"]}

@@ -85,7 +85,7 @@ def report(g: Graph, proof: Proof | None = None) -> dict[str, Any]:
     }
 
 
-def graph(name: str = "bn3") -> Graph:
+def graph(name: str = "bn5") -> Graph:
     g = Graph("float32")
     y = mixed(g, g.input("x", "N", 4, 6, 6))
     y = g.bn(g.op("Sigmoid", y, node=f"{name}.act"), 4, name)

@@ -104,7 +104,7 @@ def test_an_explanation_fits(name: str) -> None:
         assert "1. Conv conv1: W[o] *= a[o]" in text
     if name == "bn4":
         assert "bn4 is kept" in text
-        assert "stopped at Tanh tanh" in text
+        assert "stopped: Tanh tanh reads it" in text
 
 
 def test_sizes_that_are_not_known_are_said() -> None:
