@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
             listed = catalogue.scan(lambda n, i, of: status.update(f"{i} of {of}: {n}"))
         catalogue.write(list_file, listed)
     if args.peers:
-        _install_peers(console)
+        _install_peers(console, args.skip_peer)
     wanted = [
         a
         for a in catalogue.in_order(listed.architectures)
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
         memory=round(args.gigabytes * 1e9),
         jobs=args.jobs,
         budget=args.time_budget * 60,
-        peers=args.peers,
+        peers=tuple(name for name in RIVAL_NAMES if args.peers and name not in args.skip_peer),
         prepare=args.prepare,
     )
     console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
@@ -81,8 +81,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if any(row.get("verdict") == "wrong" for row in done) else 0
 
 
-def _install_peers(console: Console) -> None:
-    for name in RIVAL_NAMES:
+def _install_peers(console: Console, skipped: Sequence[str]) -> None:
+    for name in (name for name in RIVAL_NAMES if name not in skipped):
         peer = PEERS[name]
         if peer.requirements and not peer.version():
             console.print(f"installing {name} into {peer.python.parents[1]}")
@@ -102,6 +102,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--jobs", type=int, default=1, metavar="N", help="architectures at a time (default: 1)")
     add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
     add("--peers", action=argparse.BooleanOptionalAction, default=True, help="ask other tools, too")
+    add("--skip-peer", action="append", default=[], choices=RIVAL_NAMES, help="may be repeated")
     add("--redo", action="store_true", help="also what is done with this engine")
     add("--retry", action="store_true", help="also what failed with this engine")
     add("--prepare", action="store_true", help="export and ask the peers, do not fold")

@@ -35,15 +35,17 @@ class Network:
     settled: bool
 
 
-def network(name: str) -> Network:
+def network(name: str, sizes: tuple[int, ...] | None = None) -> Network:
     """Build `timm:NAME` or `torchvision:NAME` at the smallest input that it runs on.
+
+    `sizes` has the sides of the images to try instead, in order.
 
     Raises:
         Exception: what the library raises when it does not build, or runs on no size.
     """
     declare_torchvision_operators()
     problem: Exception | None = None
-    for shapes, arguments in _candidates(name):
+    for shapes, arguments in _candidates(name, sizes or SIZES):
         try:
             torch.manual_seed(SEED)
             module = build(name, arguments).module.eval().requires_grad_(False)
@@ -58,7 +60,9 @@ def network(name: str) -> Network:
     raise problem
 
 
-def _candidates(name: str) -> Iterator[tuple[tuple[InputShape, ...], dict[str, int]]]:
+def _candidates(
+    name: str, sides: tuple[int, ...]
+) -> Iterator[tuple[tuple[InputShape, ...], dict[str, int]]]:
     """Input shapes and constructor arguments to try, the cheapest first."""
     library, _, model = name.partition(":")
     if library == "torchvision":
@@ -71,7 +75,7 @@ def _candidates(name: str) -> Iterator[tuple[tuple[InputShape, ...], dict[str, i
             pair = tuple(InputShape((3, 128, 128), f"image{i}") for i in (1, 2))
             yield pair, {}
         else:
-            yield from (((InputShape((3, side, side)),), {}) for side in SIZES)
+            yield from (((InputShape((3, side, side)),), {}) for side in sides)
         return
     import timm
 
@@ -79,7 +83,7 @@ def _candidates(name: str) -> Iterator[tuple[tuple[InputShape, ...], dict[str, i
     size = tuple(config.input_size) if config is not None else (3, 224, 224)
     fixed = bool(config is not None and config.fixed_input_size)
     channels = size[0]
-    for side in SIZES:
+    for side in sides:
         if side < size[-1]:
             # Networks whose weights depend on the size must be told; others do not take it.
             yield (InputShape((channels, side, side)),), {"img_size": side} if fixed else {}

@@ -21,7 +21,7 @@ from benchmarks.zoo import engine, limits, results
 from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
-from benchmarks.zoo.stages import EXPORT, MODEL, RIVALS
+from benchmarks.zoo.stages import EXPORT, MODEL, RIVAL_NAMES, RIVALS
 
 ROOT = Path(__file__).parents[2]
 # Raise it when a network is built, fed or exported otherwise: kept exports are made again.
@@ -40,6 +40,7 @@ class Settings:
         jobs: architectures at a time.
         budget: seconds after which no further architecture is started.
         stages: the module that a stage is run from; a test has its own.
+        peers: the tools to ask; what they said before is used again, also where they are not asked.
         prepare: export and ask the peers only; no rows.
     """
 
@@ -50,7 +51,7 @@ class Settings:
     memory: int = 6 * 10**9
     jobs: int = 1
     budget: float = float("inf")
-    peers: bool = True
+    peers: tuple[str, ...] = RIVAL_NAMES
     prepare: bool = False
     stages: str = "benchmarks.zoo.stages"
 
@@ -115,13 +116,7 @@ def measure(
             return row | {"status": "not exported", "error": made["error"]}
         row |= {key: value for key, value in made.items() if key not in {"recipe", "errors"}}
         row["export_peak_mb"] = row.pop("peak_mb")
-        if settings.peers:
-            asked = _kept(folder / RIVALS)
-            if asked is None:
-                asked = _stage("peers", architecture.name, folder, settings, stop)
-                if "error" not in asked:
-                    (folder / RIVALS).write_text(json.dumps(asked | {"recipe": RECIPE}))
-            row["peers"] = asked.get("peers", {})
+        row["peers"] = _peers(architecture.name, folder, settings, stop)
         if settings.prepare:
             return row
         folded = _stage("fold", architecture.name, folder, settings, stop)
@@ -131,13 +126,25 @@ def measure(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _peers(name: str, folder: Path, settings: Settings, stop: threading.Event) -> dict[str, Any]:
+    """What each peer left, from earlier runs or this one."""
+    kept = _kept(folder / RIVALS) or {"recipe": RECIPE, "peers": {}}
+    missing = [peer for peer in settings.peers if peer not in kept["peers"]]
+    if missing:
+        asked = _stage("peers", name, folder, settings, stop, *missing)
+        kept["peers"] |= asked.get("peers", {})
+        (folder / RIVALS).write_text(json.dumps(kept))
+    found: dict[str, Any] = kept["peers"]
+    return found
+
+
 def _stage(
-    stage: str, name: str, folder: Path, settings: Settings, stop: threading.Event
+    stage: str, name: str, folder: Path, settings: Settings, stop: threading.Event, *more: str
 ) -> dict[str, Any]:
     """What a stage printed, or why it did not."""
     threads = str(max(1, (os.cpu_count() or 1) // settings.jobs))
     ended = limits.run(
-        [sys.executable, "-m", settings.stages, stage, name, str(folder)],
+        [sys.executable, "-m", settings.stages, stage, name, str(folder), *more],
         seconds=settings.seconds,
         memory=settings.memory,
         stopped=stop.is_set,

@@ -7,7 +7,7 @@
 The first two do not depend on the folding engine: what they give lies in the architecture's
 folder under `.cache/zoo` and is used again when the engine has changed.
 
-    python -m benchmarks.zoo.stages STAGE NAME FOLDER
+    python -m benchmarks.zoo.stages STAGE NAME FOLDER [PEER ...]
 
 A stage prints one line of JSON, `{"error": ...}` with a class and a sentence if it failed.
 """
@@ -18,7 +18,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,13 @@ def export(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def peers(name: str, folder: Path) -> dict[str, Any]:
+def peers(name: str, folder: Path, *rivals: str) -> dict[str, Any]:
     """How many batch-norms each peer leaves, and whether its file still computes the same."""
     del name
     made = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
     feeds, truth = _load(folder / TRUTH)
     found: dict[str, Any] = {}
-    for rival in RIVAL_NAMES:
+    for rival in rivals or RIVAL_NAMES:
         peer, target = PEERS[rival], folder / f"{rival}.onnx"
         if not peer.python.is_file():
             continue
@@ -299,7 +299,7 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return found["input"], found["output"]
 
 
-STAGES = {"export": export, "peers": peers, "fold": fold}
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {"export": export, "peers": peers, "fold": fold}
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -310,9 +310,9 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    stage, name, folder = sys.argv[1:] if words is None else words
+    stage, name, folder, *more = sys.argv[1:] if words is None else words
     try:
-        found = STAGES[stage](name, Path(folder))
+        found = STAGES[stage](name, Path(folder), *more)
     except Exception as error:  # noqa: BLE001  everything is a row
         cause = innermost(error)
         text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))

@@ -5,7 +5,6 @@ An architecture's name says what happens to it: `test:ok`, `test:slow`, `test:la
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -26,10 +25,10 @@ FOLDED = {
 
 
 def main() -> None:
-    stage, name, folder = sys.argv[1:]
+    stage, name, folder, *more = sys.argv[1:]
     log = Path(folder).parent / "started"
     with log.open("a") as file:
-        file.write(f"{stage} {name} {os.getpid()}\n")
+        file.write(f"{stage} {name} {' '.join(more)}\n")
     result: dict[str, object] = {}
     if stage == "export":
         if name == "test:unexportable":
@@ -38,6 +37,8 @@ def main() -> None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             (Path(folder) / "model.onnx").write_bytes(b"0" * 1000)
             result = dict(EXPORTED)
+    elif stage == "peers":
+        result = {"peers": {peer: {"left": 2} for peer in more}}
     elif stage == "fold":
         if name == "test:slow":
             time.sleep(60)

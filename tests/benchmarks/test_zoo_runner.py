@@ -22,7 +22,7 @@ def settings(tmp_path: Path) -> runner.Settings:
         cache=tmp_path / "cache",
         seconds=20.0,
         memory=10**9,
-        peers=False,
+        peers=(),
         stages="tests.benchmarks.light_stages",
     )
 
@@ -38,7 +38,7 @@ def run(settings: runner.Settings, *names: str) -> list[results.Row]:
 
 def started(settings: runner.Settings) -> list[str]:
     lines = (settings.cache / "started").read_text().splitlines()
-    return [" ".join(line.split()[:2]) for line in lines]
+    return [line.rstrip() for line in lines]
 
 
 def test_a_row_has_what_the_stages_said(settings: runner.Settings) -> None:
@@ -93,6 +93,16 @@ def test_preparing_writes_no_rows(settings: runner.Settings) -> None:
     run(replace(settings, prepare=True), "ok")
     assert not settings.results.exists()
     assert started(settings) == ["export test:ok"]
+
+
+def test_a_peer_is_asked_once(settings: runner.Settings) -> None:
+    run(replace(settings, peers=("onnxslim",)), "ok")
+    rows = run(replace(settings, peers=("onnxslim", "onnxruntime")), "ok")
+    assert rows[0]["peers"] == {"onnxslim": {"left": 2}, "onnxruntime": {"left": 2}}
+    assert [line for line in started(settings) if "peers" in line] == [
+        "peers test:ok onnxslim",
+        "peers test:ok onnxruntime",
+    ]
 
 
 def test_what_is_done_is_known_by_the_engine() -> None:
