@@ -198,7 +198,10 @@ class _Planner:
             if isinstance(outcome, Route):
                 site = self._open[node]
                 self._settle(node, outcome)
-                self.view.look_through(*site.nodes, source=site.source)
+                if outcome.remainder is None:
+                    self.view.look_through(*site.nodes, source=site.source)
+                else:  # half of it is still there: others pass it in the next round at the earliest
+                    self.view.block(*site.nodes)
             else:
                 first = self.outcomes.get(node)
                 if isinstance(first, Refusal) and way is _forward:

@@ -260,3 +260,17 @@ def test_any_chain_is_exact(names: list[str], seed: int) -> None:
     folded = fold(model)
     assert_equal(model, folded.model)
     assert count(folded.model) <= count(normalize(model))
+
+
+def test_nothing_passes_a_chain_of_which_half_stays() -> None:
+    """Both give their scale to the convolution and keep their shift, one behind the other."""
+
+    def chain(y: str) -> str:
+        return g.op("Mul", g.op("Sub", y, g.weight(4, 1, 1)), g.const(np.full((4, 1, 1), 0.7)))
+
+    g = Graph()
+    y = g.op("Relu", g.op("Conv", g.input("x", "N", 4, 6, 6), g.weight(4, 4, 1, 1)))
+    y = chain(g.op("LeakyRelu", g.op("MaxPool", chain(y), kernel_shape=[2, 2])))
+    g.output(g.op("Add", g.op("Sigmoid", y), y))
+    model = g.model()
+    assert_equal(model, fold(model).model)
