@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.folding import Folded, Refusal
+from converter.folding import Folded, Refusal, Route
 from converter.normalize import normalize
 from tests.converter.folding.graphs import (
     Graph,
@@ -168,20 +168,27 @@ def test_a_batchnorm_and_its_chains_fold_together() -> None:
     assert not folded.plan.kept
 
 
-def test_the_scale_goes_back_through_relu_and_the_shift_on_through_the_sum() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_scale_goes_back_through_relu_and_the_shift_on_through_the_sum(sign: int) -> None:
     """y = a*relu(z) + b: a > 0 into z's convolution, b past the Add into an unpadded one."""
     g = Graph()
     x = g.input("x", "N", 4, 6, 6)
     r = g.op("Relu", g.op("Conv", x, g.weight(4, 4, 1, 1)))
-    y = g.op("BatchNormalization", r, *g.statistics(4, gamma=g.rng.uniform(0.5, 1.5, 4)))
-    total = g.op("Add", g.op("GlobalAveragePool", y), g.op("GlobalAveragePool", g.op("Tanh", x)))
-    g.output(g.op("Flatten", g.op("Conv", total, g.weight(5, 4, 1, 1))))
+    gamma = sign * g.rng.uniform(0.5, 1.5, 4)
+    y = g.op("BatchNormalization", r, *g.statistics(4, gamma=gamma))
+    total = g.op("Add", y, g.op("Tanh", x))
+    g.output(g.op("Conv", total, g.weight(5, 4, 1, 1)))
     folded = fold(g)
     assert_equal(g.model(), folded.model)
-    if not folded.plan.kept:  # the Add lets a shift pass
-        route = folded.plan.folded[0].outcome
-        assert not isinstance(route, Refusal)
-        assert route.direction in {"both ways", "forward"}
+    (decision,) = folded.plan.decisions
+    if sign < 0:
+        assert isinstance(decision.outcome, Refusal)
+        assert decision.outcome.code in {"sign", "not-linear"}
+        return
+    assert isinstance(decision.outcome, Route)
+    assert decision.outcome.direction == "both ways"
+    assert len(decision.outcome.into) == 2
+    assert count(folded.model) == 5
 
 
 NO_SITES: dict[str, Callable[[Graph, str], str]] = {
