@@ -16,10 +16,12 @@ from __future__ import annotations
 import logging
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from converter.folding.view import View, numbers
 from converter.rewiring import bypass
 from converter.weight_norms import evaluate_batchnorms
 
@@ -34,8 +36,10 @@ _ON_WEIGHTS = frozenset(
     {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
     | {"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Abs", "Max", "Min", "Clip"}
     | {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax"}
-    | {"Slice", "Gather", "Split", "Cast"}
+    | {"Slice", "Gather", "Split", "Concat", "Cast"}
 )
+# The operand that changes nothing.
+_NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 
 
 def normalize(model: ir.Model) -> ir.Model:
@@ -57,6 +61,7 @@ def normalize(model: ir.Model) -> ir.Model:
             optimizer.fold_constants(model, should_fold=_should_fold)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         _drop_identities(model)
+        _drop_neutral(model)
         model = _drop_unused(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
     common.NameFixPass()(model)
@@ -91,6 +96,31 @@ def _drop_identities(model: ir.Model) -> None:
         bypass(node, source)
 
 
+def _drop_neutral(model: ir.Model) -> None:
+    """x + 0, x - 0, x * 1 and x / 1 go, where the constant does not enlarge x: a sum in Python
+    starts with 0, and a scale that is left out is written as 1."""
+    view = View()
+    for node in tuple(ir.traversal.RecursiveGraphIterator(model.graph)):
+        if node.op_type not in _NEUTRAL or node.domain != "" or len(node.inputs) != 2:
+            continue
+        places = (0, 1) if node.op_type in {"Add", "Mul"} else (1,)
+        for place in places:
+            held, data, result = node.inputs[place], node.inputs[1 - place], node.outputs[0]
+            if (
+                data is not None
+                and held is not None
+                and view.why_not_constant(held, node, "operand") is None
+                and held.dtype is not None
+                and held.dtype.is_floating_point()
+                and (_size(held) == 1 or view.shape(data) == view.shape(result) is not None)
+                and (view.rank(held) or 0) <= (view.rank(data) or 0)
+                and not result.is_graph_output()
+                and np.all(numbers(held) == _NEUTRAL[node.op_type])
+            ):
+                bypass(node, data)
+                break
+
+
 def _should_fold(node: ir.Node) -> bool | None:
     """True: evaluate it if all that it reads is constant; None: only if it is small."""
     if node.op_type in _KEEP:
@@ -98,7 +128,7 @@ def _should_fold(node: ir.Node) -> bool | None:
     if node.op_type not in _ON_WEIGHTS or node.domain != "":
         return None
     sizes = [_size(value) for value in node.outputs]
-    read = max((_size(value) or 0 for value in node.inputs if value is not None), default=0)
+    read = sum(_size(value) or 0 for value in node.inputs if value is not None)
     return True if all(size is not None and size <= read for size in sizes) else None
 
 

@@ -228,3 +228,45 @@ def test_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
         normalize(g.model())
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     assert logging.getLogger("onnxscript").level == logging.NOTSET
+
+
+@pytest.mark.parametrize(
+    ("op", "number", "left"),
+    [
+        ("Add", 0.0, True),
+        ("Add", 0.0, False),
+        ("Sub", 0.0, False),
+        ("Mul", 1.0, True),
+        ("Div", 1.0, False),
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (4, 1, 1), (1, 4, 3, 3)])
+def test_what_adds_nothing_goes(op: str, number: float, left: bool, shape: tuple[int, ...]) -> None:
+    g = Graph()
+    y, c = conv(g), g.const(np.full(shape, number))
+    g.output(g.op("Relu", g.op(op, c, y) if left else g.op(op, y, c)))
+    model = g.model()
+    assert ops(normalize(model)) == ["Conv", "Relu"]
+    assert_equal(model, normalize(model), rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("op", "number", "left"),
+    [("Sub", 0.0, True), ("Div", 1.0, True), ("Add", 1.0, False), ("Mul", 0.0, False)],
+)
+def test_what_changes_something_stays(op: str, number: float, left: bool) -> None:
+    g = Graph()
+    y, c = g.op("Exp", conv(g)), g.const(np.array(number))
+    g.output(g.op("Relu", g.op(op, c, y) if left else g.op(op, y, c)))
+    model = g.model()
+    assert ops(normalize(model)) == ["Conv", "Exp", op, "Relu"]
+    assert_equal(model, normalize(model))
+
+
+def test_a_zero_that_enlarges_stays() -> None:
+    g = Graph()
+    y = g.op("GlobalAveragePool", conv(g))
+    g.output(g.op("Relu", g.op("Add", y, g.const(np.zeros((1, 4, 5, 5))))))
+    model = g.model()
+    assert "Add" in ops(normalize(model))
+    assert_equal(model, normalize(model))
