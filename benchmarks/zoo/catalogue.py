@@ -89,7 +89,6 @@ def write(path: Path, catalogue: Catalogue) -> None:
 
 def scan(progress: Callable[[str, int, int], None] = lambda *_: None) -> Catalogue:
     """Build every architecture on the meta device and count. `progress(name, done, of)`."""
-    import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
     names = [*_timm(), *_torchvision()]
@@ -98,9 +97,7 @@ def scan(progress: Callable[[str, int, int], None] = lambda *_: None) -> Catalog
     for done, (name, family) in enumerate(names):
         progress(name, done, len(names))
         try:
-            with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                module = _build(name)
+            module = _build(name)
         except Exception as error:  # noqa: BLE001  the libraries' code
             unbuildable[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
@@ -133,9 +130,18 @@ def _torchvision() -> Iterator[tuple[str, str]]:
 
 
 def _build(name: str):  # type: ignore[no-untyped-def]
+    """On the meta device, or with memory where a constructor looks at its numbers."""
+    import torch
+
     from converter.sources.arch import build
 
-    return build(name, {}).module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.device("meta"):
+                return build(name, {}).module
+        except Exception:  # noqa: BLE001  the libraries' code
+            return build(name, {}).module
 
 
 def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:

@@ -84,9 +84,10 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Built:
         transforms = models.get_model_weights(name).DEFAULT.transforms
     except (AttributeError, ValueError):
         return Built(module)
-    # What the published weights were evaluated with: partial(ImageClassification, crop_size=224).
-    side = transforms.keywords.get("crop_size")
-    if transforms.func.__name__ != "ImageClassification" or not isinstance(side, int):
+    # What the published weights were evaluated with: partial(ImageClassification, crop_size=224);
+    # for detection it is a plain class, without a size.
+    side = getattr(transforms, "keywords", {}).get("crop_size")
+    if not isinstance(side, int) or transforms.func.__name__ != "ImageClassification":
         return Built(module)
     return Built(module, Known((3, side, side), "torchvision"))
 

@@ -349,6 +349,11 @@ def test_torchvision_tells_its_input_size(name: str, side: int) -> None:
     assert known.sizes == (3, side, side)
 
 
+def test_a_detector_of_torchvision_tells_none() -> None:
+    declare_torchvision_operators()
+    assert arch.build("torchvision:ssdlite320_mobilenet_v3_large", {}).known is None
+
+
 def test_a_network_that_insists_on_its_modules_versions(
     tmp_path: Path, filled: list[nn.Module]
 ) -> None:
