@@ -99,12 +99,15 @@ class View:
 
     def shape(self, value: ir.Value) -> tuple[Dim, ...] | None:
         """A number or a symbol for each axis, None for an axis of unknown size."""
+        if value.const_value is not None:  # what is annotated may be what it was computed as
+            return tuple(int(size) for size in value.const_value.shape.numpy())
         if value.shape is None:
             return None
         return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
     def rank(self, value: ir.Value) -> int | None:
-        return None if value.shape is None else len(value.shape)
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
 
     def why_not_constant(self, value: ir.Value | None, of: ir.Node, what: str) -> Refusal | None:
         """None when `value` is a constant that nobody can replace at run time."""
