@@ -46,6 +46,7 @@ def plan_graph(
     untracked: frozenset[str] = frozenset(),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    through_relu: bool = False,
 ) -> Plan:
     """Decide for every batch-norm of a normalized graph; nothing of it is changed.
 
@@ -54,8 +55,12 @@ def plan_graph(
         untracked: names of batch-norms whose statistics were never updated.
         only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
         skip: keep those whose name matches one of these.
+        through_relu: let a Relu or Clip become a maximum with one number a channel, where a
+            shift stands on its other side (`thresholds.py`).
     """
-    return fold_graph(model, untracked=untracked, only=only, skip=skip).plan
+    return fold_graph(
+        model, untracked=untracked, only=only, skip=skip, through_relu=through_relu
+    ).plan
 
 
 def fold_graph(
@@ -64,6 +69,7 @@ def fold_graph(
     untracked: frozenset[str] = frozenset(),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    through_relu: bool = False,
 ) -> Folded:
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
 
@@ -77,13 +83,15 @@ def fold_graph(
         copy = model.clone()
         sites = find_sites(copy, untracked)
         unwanted = _unwanted(sites, only, skip)
-        plan = make_plan(copy, sites, {**unwanted, **leave}, apart)
+        plan = make_plan(copy, sites, {**unwanted, **leave}, apart, through_relu=through_relu)
         step = plan
         try:
             found = apply_plan(copy, step)
             while step.applied or step.merges:
                 left = _renamed(find_sites(copy, untracked), plan)
-                step = make_plan(copy, left, {**unwanted, **leave}, apart)
+                step = make_plan(
+                    copy, left, {**unwanted, **leave}, apart, through_relu=through_relu
+                )
                 found += apply_plan(copy, step)
                 plan = plan.followed_by(step)
         except FoldOverflowError as overflow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from converter.folding.affine import Float64, along_axis
+from converter.folding.thresholds import Thresholds, thresholds_of
 from converter.folding.view import numbers
 
 
@@ -23,6 +24,8 @@ class Constants:
         # (C,) to be added behind the node along `behind_axis`, when its op has no bias.
         self.behind: Float64 | None = None
         self.behind_axis = -1
+        # Of a Relu, Clip, Max or Min that is rewritten.
+        self.thresholds: Thresholds | None = None
 
     def get(self, index: int) -> Float64 | None:
         """Input `index`, or None when the node has no such input."""
@@ -48,6 +51,10 @@ class Constants:
         shift = along_axis(product.behind, product.behind_axis, self.output_rank())
         self[index] = self[index] + shift
         product.behind = None
+
+    def bounds(self) -> Thresholds:
+        """The thresholds of a Relu, Clip, Max or Min, with the changes so far."""
+        return self.thresholds or thresholds_of(self.node, self.output_rank())
 
     def constant_index(self) -> int:
         """Which input of a two-operand node is the constant one."""

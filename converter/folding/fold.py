@@ -23,6 +23,7 @@ from converter.folding.plan import Decision, Plan
 from converter.folding.rounding import round_once
 from converter.folding.sites import Site
 from converter.folding.step import Absorb
+from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.folding.view import View, numbers
 from converter.rewiring import bypass
 
@@ -114,6 +115,8 @@ class _Writer:
 
     def write(self, constants: Constants) -> None:
         node = constants.node
+        if constants.thresholds is not None:
+            self._bound(node, constants.thresholds)
         for index, values in constants.changed.items():
             old = node.inputs[index] if index < len(node.inputs) else None
             like = old if old is not None else node.inputs[1]
@@ -131,6 +134,22 @@ class _Writer:
             node.attributes.add(ir.AttrFloat32(name, value))
         if constants.behind is not None and np.any(constants.behind):
             self._add_behind(node, constants.behind, constants.behind_axis)
+
+    def _bound(self, node: ir.Node, found: Thresholds) -> None:
+        dtype, graph = node.outputs[0].dtype, node.graph
+        assert dtype is not None
+        assert graph is not None
+        type_ = dtype.numpy()
+
+        def initializer(values: Float64) -> ir.Value:
+            rounded = round_once(values, type_)
+            lost = np.isinf(rounded) & np.isfinite(values)
+            if lost.any() or np.isnan(rounded).any():
+                raise FoldOverflowError(node, str(np.dtype(type_)))
+            name = unique(f"{node.name or node.outputs[0].name}_threshold", self._names)
+            return _initializer(graph, name, rounded)
+
+        write_thresholds(node, found, initializer, self._names)
 
     def _look_at(
         self, node: ir.Node, old: ir.Value, values: Float64, rounded: npt.NDArray[Any]

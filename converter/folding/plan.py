@@ -134,6 +134,8 @@ def make_plan(
     sites: Sequence[Site],
     leave: Mapping[str, Refusal] | None = None,
     apart: Container[str | None] = (),
+    *,
+    through_relu: bool = False,
 ) -> Plan:
     """Decide for all `sites` of a model.
 
@@ -142,6 +144,7 @@ def make_plan(
         sites: its batch-norms.
         leave: batch-norms to keep in any case, by name, each with its reason.
         apart: convolutions, by the name of their result, that are not to take up branches.
+        through_relu: a Relu or Clip may become a maximum with one number a channel.
     """
     planner = _Planner(sites, leave or {})
     planner.go(_backward, sites)
@@ -155,8 +158,16 @@ def make_plan(
     planner.go(partial(_backward, takers=planner.staying(sites)), sites)
     planner.go(_forward, tuple(reversed(sites)))
     planner.go(parted, sites)
+    norms = [site for site in sites if site.kind == "batch-norm"]
+    (planner.bend if through_relu else planner.advise)(norms)
     decisions = tuple(Decision(site, planner.outcomes[site.node]) for site in sites)
     return Plan(decisions, merges, tuple(planner.routes))
+
+
+_THROUGH_RELU = (
+    "With --through-relu it folds: the Relu becomes a maximum with one number a channel, which "
+    "some runtimes compute more slowly."
+)
 
 
 class _Planner:
@@ -209,6 +220,26 @@ class _Planner:
                     outcome = replace(first, behind=outcome)
                 if way is not parted:
                     self.outcomes[node] = outcome
+
+    def bend(self, sites: Sequence[Site]) -> None:
+        """Try again for those that are waiting, with thresholds that may move."""
+        self.view.through_relu = True
+        told = dict(self.outcomes)
+        self.go(_backward, sites)
+        self.go(_forward, tuple(reversed(sites)))
+        self.outcomes |= {node: told[node] for node in self._open if node in told}
+
+    def advise(self, sites: Sequence[Site]) -> None:
+        """Tell those that are waiting if `bend` would be a way."""
+        for site in sites:
+            refusal = self.outcomes.get(site.node)
+            if site.node not in self._open or not isinstance(refusal, Refusal) or refusal.hint:
+                continue
+            self.view.through_relu = True
+            ways = (way(self._open[site.node], self.view) for way in (_backward, _forward))
+            if any(isinstance(way, Route) for way in ways):
+                self.outcomes[site.node] = replace(refusal, hint=_THROUGH_RELU)
+            self.view.through_relu = False
 
     def branches(self, merges: Sequence[Merge]) -> None:
         """Those on a merged branch are settled; they are no identities, their sum goes."""

@@ -137,6 +137,16 @@ def _div(constants: Constants, affine: Affine) -> None:
     constants[index] = constants[index] * scale if index == 0 else constants[index] / scale
 
 
+def _clip(constants: Constants, affine: Affine) -> None:
+    """a*clip(x, lo, hi) + b = clip(a*x + b, a*lo + b, a*hi + b); a Relu is one of lo = 0."""
+    constants.thresholds = constants.bounds().after(affine)
+
+
+def _clip_before(constants: Constants, affine: Affine) -> None:
+    """clip(a*x + b, lo, hi) = a*clip(x, (lo - b)/a, (hi - b)/a) + b."""
+    constants.thresholds = constants.bounds().before(affine)
+
+
 def _gather(constants: Constants, affine: Affine) -> None:
     """table = a*table + b along the axis of the table."""
     table = constants[0]
@@ -226,6 +236,7 @@ BEFORE: dict[str, Update] = {
     "GRU": _recurrent_before,
     "Add": _add_before,
     "Sub": _sub_before,
+    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), _clip_before),
 }
 
 AFTER: dict[str, Update] = {
@@ -242,4 +253,5 @@ AFTER: dict[str, Update] = {
     "Mul": _mul,
     "Div": _div,
     "Gather": _gather,
+    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), _clip),
 }

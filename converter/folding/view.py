@@ -23,7 +23,9 @@ Dim = int | str | None
 class View:
     """Answers the questions that the rules ask about a graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, through_relu: bool = False) -> None:
+        # Whether a Relu or Clip may become a maximum with one number a channel.
+        self.through_relu = through_relu
         self._folded: dict[ir.Node, ir.Value | None] = {}
         self._blocked: set[ir.Node] = set()
 

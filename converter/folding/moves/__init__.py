@@ -16,6 +16,7 @@ from __future__ import annotations
 from converter.folding.moves import (
     arithmetic,
     channels,
+    clipping,
     layout,
     picking,
     products,
@@ -25,7 +26,17 @@ from converter.folding.moves import (
 )
 from converter.folding.step import ForwardRule, Rule
 
-_FAMILIES = (same_axis, layout, space, channels, picking, reductions, arithmetic, products)
+_FAMILIES = (
+    same_axis,
+    clipping,
+    layout,
+    space,
+    channels,
+    picking,
+    reductions,
+    arithmetic,
+    products,
+)
 
 BACKWARD: dict[str, Rule] = {
     op: rule for family in _FAMILIES for op, rule in family.BACKWARD.items()

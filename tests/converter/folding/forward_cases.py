@@ -129,6 +129,8 @@ MORE: dict[str, Build] = {
     "Upsample": upsample,
     "Cast": cast,
     "Neg": one("Neg"),
+    "Max": constant("Max", 4, 1, 1),
+    "Min": constant("Min", 1, 4, 1, 1, left=True),
     "ReduceMax": reduced("ReduceMax", scale="positive"),
     "ReduceMin": reduced("ReduceMin", scale="positive"),
     "ReduceSum": reduced("ReduceSum"),

@@ -353,6 +353,14 @@ def _(g: Graph) -> str:
     return norm(g, g.op("Abs", conv(g, g.input("x", "N", 3, 6, 6))), sign=1, shift=False)
 
 
+for extreme in ("Max", "Min"):
+
+    @case(extreme, "with one constant a channel")
+    def _(g: Graph, op: str = extreme) -> str:
+        pair = [g.weight(4, 1, 1), conv(g, g.input("x", "N", 3, 6, 6))]
+        return norm(g, g.op(op, *pair), sign=1 if op == "Max" else -1)
+
+
 # --- layouts that only together keep the channels -----------------------------------------
 
 

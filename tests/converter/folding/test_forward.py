@@ -97,7 +97,7 @@ def recurrent(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("op", {**forward_sinks.BEFORE, **updates.BEFORE})
+@pytest.mark.parametrize("op", [*forward_sinks.BEFORE, "Add", "Sub"])
 def test_every_sink(op: str) -> None:
     g = Graph()
     x = g.op("Relu", g.input("x", "N", 4, 6, 6))
@@ -362,7 +362,7 @@ MOVES: dict[str, Build] = {
 MOVES |= forward_cases.MORE
 
 
-@pytest.mark.parametrize("op", moves.FORWARD)
+@pytest.mark.parametrize("op", sorted({*moves.FORWARD} - {"Clip"}))  # test_through_relu.py
 def test_every_move_has_a_case(op: str) -> None:
     assert op in MOVES
 
