@@ -88,6 +88,7 @@ def fold(
     *,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    through_relu: bool = False,
     data: Feeds | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -97,6 +98,7 @@ def fold(
     Args:
         loaded: from `converter.load`.
         only, skip: patterns of batch-norm names to fold, to leave.
+        through_relu: let a Relu become a maximum with one number a channel (`fold_graph`).
         data: inputs of the user's, by name, to prove it on as well.
         seed: of the random inputs of the proof.
         progress: told what is being done.
@@ -108,7 +110,9 @@ def fold(
     progress("normalize")
     original = normalize(loaded.model)
     progress("fold")
-    folded = fold_graph(original, untracked=loaded.untracked, only=only, skip=skip)
+    folded = fold_graph(
+        original, untracked=loaded.untracked, only=only, skip=skip, through_relu=through_relu
+    )
     _check_patterns(folded.plan, (*only, *skip))
     tidy(folded.model, folded.plan)
     seconds = time.perf_counter() - start
@@ -135,25 +139,45 @@ def fold(
     )
 
 
-def plan(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Plan:
+def plan(
+    loaded: Loaded,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    through_relu: bool = False,
+) -> Plan:
     """What `fold` would do to each batch-norm; nothing is changed.
 
     Raises:
         UserError: `only` or `skip` matches no batch-norm.
     """
-    found = plan_graph(normalize(loaded.model), untracked=loaded.untracked, only=only, skip=skip)
+    found = plan_graph(
+        normalize(loaded.model),
+        untracked=loaded.untracked,
+        only=only,
+        skip=skip,
+        through_relu=through_relu,
+    )
     _check_patterns(found, (*only, *skip))
     return found
 
 
-def preview(loaded: Loaded, *, only: Sequence[str] = (), skip: Sequence[str] = ()) -> Preview:
+def preview(
+    loaded: Loaded,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    through_relu: bool = False,
+) -> Preview:
     """As `plan`, with the graph as it would be and what it would cost.
 
     Raises:
         UserError: `only` or `skip` matches no batch-norm.
     """
     original = normalize(loaded.model)
-    folded = fold_graph(original, untracked=loaded.untracked, only=only, skip=skip)
+    folded = fold_graph(
+        original, untracked=loaded.untracked, only=only, skip=skip, through_relu=through_relu
+    )
     _check_patterns(folded.plan, (*only, *skip))
     tidy(folded.model, folded.plan)
     return Preview(

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip", action="append", default=[], metavar="PATTERN", help="leave these"
     )
     parser.add_argument(
+        "--through-relu",
+        action="store_true",
+        help="let a Relu become a maximum with one number a channel, where that folds more",
+    )
+    parser.add_argument(
         "--data", type=Path, metavar="FILE.npz", help="prove it on these inputs as well"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
@@ -67,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
             loaded,
             only=args.only,
             skip=args.skip,
+            through_relu=args.through_relu,
             data=data,
             seed=args.seed,
             progress=progress,

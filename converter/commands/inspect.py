@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip", action="append", default=[], metavar="PATTERN", help="as for fold"
     )
+    parser.add_argument("--through-relu", action="store_true", help="as for fold")
     parser.add_argument(
         "--explain",
         action="append",
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     with working(f"loading {args.file}") as progress:
         loaded = loading.load_from(args)
         progress("planning")
-        found = preview(loaded, only=args.only, skip=args.skip)
+        found = preview(loaded, only=args.only, skip=args.skip, through_relu=args.through_relu)
     show_source(console, loaded)
     report = describe_preview(found) | {
         "provenance": describe_provenance(args.file, args.arguments)

@@ -128,6 +128,15 @@ def test_only_and_skip(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no batch-norm is named like 'nothing*'" in capsys.readouterr().err
 
 
+def test_through_relu(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """bn2 stands behind a Relu: told that it would fold, and folded when asked to."""
+    assert main(["inspect", str(model)]) == 0
+    assert "--through-relu" in " ".join(capsys.readouterr().out.split())
+    assert main(["inspect", str(model), "--through-relu"]) == 0
+    assert main(["fold", str(model), "--through-relu"]) == 0
+    assert "2 of 2 batch-norms folded" in capsys.readouterr().out
+
+
 def test_verify(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folded = tmp_path / "net.folded.onnx"
     data = tmp_path / "data.npz"
