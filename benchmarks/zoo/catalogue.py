@@ -144,10 +144,14 @@ def _build(name: str):  # type: ignore[no-untyped-def]
             return build(name, {}).module
 
 
+# Seldom exported, or the same network once more with nodes for a later quantisation.
+_LATE = ("detection", "quantization")
+
+
 def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:
     """So that stopping at any point leaves a representative part.
 
-    1. `FIRST`; 2. the smallest of each family of timm; 3. torchvision by size, detection last;
+    1. `FIRST`; 2. the smallest of each family of timm; 3. torchvision by size, `_LATE` last;
     4. the second smallest of each family, the third, and so on.
     """
     families: dict[str, list[Architecture]] = defaultdict(list)
@@ -159,7 +163,7 @@ def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:
         if architecture.name in FIRST:
             return 0, FIRST.index(architecture.name), 0
         if architecture.name.startswith("torchvision"):
-            return 2, "detection" in architecture.family, architecture.parameters
+            return 2, any(word in architecture.family for word in _LATE), architecture.parameters
         return (3 if rank else 1), rank, architecture.parameters
 
     ranked = [item for members in families.values() for item in enumerate(members)]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import peers
-from benchmarks.zoo import networks, stages
+from benchmarks.zoo import judging, networks, stages
 from converter.proof.verify import Measurement, Proof
 from converter.sources import InputShape
 
@@ -117,7 +117,7 @@ def measurement(error: float, problem: str = "") -> Measurement:
     ],
 )
 def test_verdicts(proof: Proof, verdict: str) -> None:
-    assert stages.judge(proof)[0] == verdict
+    assert judging.judge(proof)[0] == verdict
 
 
 def test_statistics_follow_what_reaches_a_batchnorm() -> None:
