@@ -4,6 +4,7 @@ A multiply-add is one y += a*b. For one sample (the batch axis is 1 where it may
 
     Conv            |y| * Cin/g * k1*..*kn          Gemm, MatMul    |y| * K
     ConvTranspose   |x| * Cout/g * k1*..*kn         BatchNormalization, Add, Sub, Mul, Div  |y|
+    Sum, Mean       |y| * (number of terms - 1)
     RNN, LSTM, GRU  steps * directions * gates*H * (I + H)
 
 A bias is what a sum starts from and costs nothing, also where it is the Add of a constant
@@ -168,6 +169,10 @@ def _elementwise(node: ir.Node) -> int:
     return 0 if _is_bias(node) else _results(node)
 
 
+def _sum(node: ir.Node) -> int:
+    return _elementwise(node) * (len(node.inputs) - 1)
+
+
 def _is_bias(node: ir.Node) -> bool:
     if node.op_type != "Add" or len(node.inputs) != 2:
         return False
@@ -196,4 +201,6 @@ RULES: dict[str, Callable[[ir.Node], int]] = {
     "Sub": _elementwise,
     "Mul": _elementwise,
     "Div": _elementwise,
+    "Sum": _sum,
+    "Mean": _sum,
 }

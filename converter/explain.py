@@ -118,17 +118,13 @@ class Explainer:
         nodes += [
             merge.target
             for merge in self._plan.merges
-            if any(branch.node is decision.site.node for branch in merge.branches)
+            if not merge.gone.isdisjoint(decision.site.nodes)
         ]
         return list(dict.fromkeys(nodes))
 
     def _absorbed(self, node: ir.Node) -> dict[str, Any]:
         """Its constants before and after; the later plan may have taken it up as a branch."""
-        then = [
-            self._label(merge.target)
-            for merge in self._plan.merges
-            if any(branch.node is node for branch in merge.branches)
-        ]
+        then = [self._label(merge.target) for merge in self._plan.merges if node in merge.gone]
         return {
             "op": self._label(node),
             "constants": [] if then else list(self._constants(node)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,12 @@ Item = ir.Node | ir.Value
 
 @dataclass(frozen=True)
 class Box:
-    """One op. `layer` is how many ops it is behind the batch-norm, negative before it; `role`
-    is "site", "in the way", "input" or "output" of the graph, "more", or "" for any other op."""
+    """One op.
+
+    `layer` is 0 for the batch-norm, less before and more behind it, and more than that of each
+    op that it reads. `role` is "site", "in the way", "input" or "output" of the graph, "more",
+    or "" for any other op.
+    """
 
     op: str
     name: str
@@ -56,7 +60,7 @@ def neighbourhood(
         sources = [source for source in _before(stop) if source in layers]
         if stop not in layers and sources and stop.graph is not None:
             layers[stop] = max(layers[source] for source in sources) + 1
-    return _draw(layers, set(nodes), in_the_way, name)
+    return _draw(_layered(layers, set(nodes)), set(nodes), in_the_way, name)
 
 
 def _before(node: Item) -> Iterator[Item]:
@@ -88,18 +92,49 @@ def _spread(
     sign = -1 if way is _before else 1
     found: dict[Item, int] = {}
     edge: list[Item] = list(nodes)
-    wanted, met = HOPS, set[Item]()
+    wanted, met, reached = HOPS, set[Item](), False
     for hop in range(1, MOST_HOPS + 1):
         known = {*found, *nodes}
         edge = list(dict.fromkeys(i for item in edge for i in way(item) if i not in known))
         found |= dict.fromkeys(edge, hop)
-        if not met:
+        if not reached:
             met = {i for i in edge if i in stops or (ends and isinstance(i, ir.Value))}
-            wanted = max(wanted, hop) if met else wanted
-        if met and hop >= wanted:
+            # One that reads the same value will be drawn beside the way.
+            beside = way is _before and any(o in stops for i in edge for o in _after(i))
+            reached = beside or bool(met)
+            wanted = max(wanted, hop) if reached else wanted
+        if reached and hop >= wanted:
             break
     layers |= {item: sign * hop for item, hop in found.items() if hop <= wanted}
     return met
+
+
+def _layered(items: Iterable[Item], site: set[ir.Node]) -> dict[Item, int]:
+    """Layers in which every op is below all that it reads, the batch-norm in layer 0."""
+    shown = set(items)
+    depths: dict[Item, int] = {}
+
+    def sources(item: Item) -> list[Item]:
+        producer = item.producer() if isinstance(item, ir.Value) else None
+        before = [producer] if producer is not None else list(_before(item))
+        return [source for source in before if source in shown]
+
+    def depth(item: Item) -> int:
+        if item not in depths:
+            depths[item] = 1 + max((depth(source) for source in sources(item)), default=-1)
+        return depths[item]
+
+    for item in items:
+        depth(item)
+    readers: dict[Item, list[int]] = {}
+    for item in depths:
+        for source in sources(item):
+            readers.setdefault(source, []).append(depths[item])
+    for item, below in readers.items():
+        if not sources(item):  # as near to its reader as can be
+            depths[item] = min(below) - 1
+    zero = max(depths[node] for node in site)
+    return {item: 0 if item in site else depths[item] - zero for item in items}
 
 
 def _draw(

@@ -72,10 +72,11 @@ def groups(decisions: Iterable[Decision]) -> list[Group]:
 
 
 def summary(refusal: Refusal) -> str:
-    """The reason without the names in it: "stopped by Relu before it and Tanh behind it"."""
+    """The reason without the names in it: "stopped before it by Relu and behind it by Tanh"."""
     if refusal.behind is None:
         return f"stopped by {_phrase(refusal)}"
-    return f"stopped by {_phrase(refusal)} before it and {_phrase(refusal.behind)} behind it"
+    before, behind = _phrase(refusal), _phrase(refusal.behind)
+    return f"stopped before it by {before}{',' * (',' in before)} and behind it by {behind}"
 
 
 def _phrase(refusal: Refusal) -> str:

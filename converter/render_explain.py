@@ -85,4 +85,4 @@ def _show_attempt(console: Console, attempt: Mapping[str, Any]) -> None:
 
 
 def _line(console: Console, text: str, indent: int, style: str = "") -> None:
-    console.print(Padding(Text(text, style=style), (0, 0, 0, indent)))
+    console.print(Padding(Text(text, style=style), (0, 0, 0, indent), expand=False))

@@ -67,8 +67,8 @@ def show_kept(console: Console, decisions: Sequence[Decision]) -> None:
             console.print(Text.assemble((f"kept {first}", "yellow"), f": {group.example}"))
             continue
         console.print(Text(f"kept, {group.summary} ({count}):", style="yellow"))
-        console.print(Padding(Text(", ".join(group.names)), (0, 0, 0, 2)))
-        console.print(Padding(Text(f"{first}: {group.example}"), (0, 0, 0, 2)))
+        console.print(Padding(Text(", ".join(group.names)), (0, 0, 0, 2), expand=False))
+        console.print(Padding(Text(f"{first}: {group.example}"), (0, 0, 0, 2), expand=False))
 
 
 def show_scale_shifts(console: Console, decisions: Sequence[Decision]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-WIDTH, HEIGHT = 176, 40
+WIDTH, HEIGHT = 200, 40
 BESIDE, BETWEEN = 14, 26
 MARGIN = 3
 # Of a name, so many characters fit into a box.
-FITS = 24
+FITS = 28
 
 
 def draw(around: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def draw(around: Mapping[str, Any]) -> dict[str, Any]:
             )
     return {
         "width": width,
+        "box": (WIDTH, HEIGHT),
         "height": 2 * MARGIN + len(rows) * (HEIGHT + BETWEEN) - BETWEEN,
         "boxes": [
             {

@@ -119,6 +119,43 @@ def test_a_reader_beside_it_that_is_in_the_way() -> None:
     }
 
 
+def test_a_reader_further_back_is_drawn_beside_the_way() -> None:
+    """It reads what the way comes from, and leads into it as well."""
+
+    def body(g: Graph, x: str) -> str:
+        y = g.op("Conv", x, g.weight(4, 4, 1, 1))
+        long = y
+        for _ in range(3):
+            long = g.op("Exp", long)
+        both = g.op("Concat", g.op("Transpose", y, perm=[0, 1, 3, 2]), long, axis=1)
+        return str(g.op("Tanh", g.bn(both, 8, "bn")))
+
+    around = told(previewed(body), "bn")["neighbourhood"]
+    boxes = around["boxes"]
+    assert [box["layer"] for box in boxes if box["role"] == "in the way" and box["op"] == "Exp"]
+    assert all(boxes[a]["layer"] < boxes[b]["layer"] for a, b in around["edges"])
+
+
+def test_a_batchnorm_of_several_ops_is_one_box() -> None:
+    def body(g: Graph, x: str) -> str:
+        parts = [g.weight(4, 1, 1) for _ in range(3)]
+        y = g.op("Mul", g.op("Sub", g.op("Sigmoid", x), parts[0]), parts[1])
+        return str(g.op("Tanh", g.op("Add", y, parts[2])))
+
+    found = previewed(body)
+    (decision,) = found.plan.decisions
+    explanation = told(found, decision.site.name)
+    assert explanation["ops"] == ["Sub", "Mul", "Add"]
+    assert not explanation["folded"]
+    around = explanation["neighbourhood"]
+    boxes = around["boxes"]
+    assert [box["layer"] for box in boxes if box["role"] == "site"] == [0]
+    (site,) = (index for index, box in enumerate(boxes) if box["role"] == "site")
+    ends = [(boxes[a]["op"], boxes[b]["op"]) for a, b in around["edges"] if site in (a, b)]
+    assert [end[0] for end in ends if end[1] != "Tanh"] == ["Sigmoid"]
+    assert [end[1] for end in ends if end[0] != "Sigmoid"] == ["Tanh"]
+
+
 def test_one_that_was_not_tried(found: Preview) -> None:
     skipped = told(previewed(mixed, skip=["bn1"]), "bn1")
     (attempt,) = skipped["attempts"]

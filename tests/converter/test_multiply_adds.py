@@ -62,6 +62,7 @@ COUNTS: dict[str, tuple[tuple[int | str, ...], Any, int]] = {
         7 * 3,
     ),
     "a sum, which is not": (("N", 7), lambda g, x: g.op("Add", x, g.weight(7)), 7),
+    "a sum of three": (("N", 7), lambda g, x: g.op("Sum", x, g.weight(7), x), 14),
     "a product": (("N", 7), lambda g, x: g.op("Mul", x, x), 7),
     "batch-norm": (("N", 4, 3), lambda g, x: g.bn(x, 4), 12),
     "relu": (("N", 4, 3), lambda g, x: g.op("Relu", x), 0),

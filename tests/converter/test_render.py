@@ -42,7 +42,7 @@ def test_nothing_sticks_out_and_every_name_is_there(large: Preview, width: int) 
 def test_what_stays_is_grouped_by_reason(large: Preview) -> None:
     text = shown(show_plan, large.plan)
     assert text.count("a scale and shift cannot be taken through Sigmoid") == 1
-    assert "kept, stopped by Sigmoid before it and Tanh behind it (113):" in text
+    assert "kept, stopped before it by Sigmoid and behind it by Tanh (113):" in text
     assert "113 of 226 batch-norms folded" in text
 
 

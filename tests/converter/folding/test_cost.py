@@ -55,7 +55,7 @@ def test_never_dearer(model: ir.Model) -> None:
         assert new.multiply_adds <= old.multiply_adds
     assert set(new.uncounted) <= set(old.uncounted)
     assert size(folded.model) <= size(before) + allowance(before, folded.model)
-    if not folded.plan.folded and not folded.plan.merges:
+    if not folded.plan.applied and not folded.plan.merges:
         assert (new, size(folded.model)) == (old, size(before))
 
 
