@@ -1,7 +1,8 @@
 """A fold never makes a graph dearer: not in nodes, not in multiply-adds, not in bytes.
 
 Bytes may grow by what is new and has to be somewhere: a bias where none was (a number for
-each output channel and its name), and the copy of a constant that others keep reading.
+each output channel and its name), the copy of a constant that others keep reading, and a number
+for each channel where one for all of them was added.
 """
 
 from __future__ import annotations
@@ -34,13 +35,18 @@ def constants(model: ir.Model) -> dict[str, ir.Value]:
 
 
 def allowance(before: ir.Model, after: ir.Model) -> int:
-    """The bytes of constants that have a name which was not there."""
-    known = constants(before)
-    return sum(
-        value.const_value.nbytes + OVERHEAD
-        for name, value in constants(after).items()
-        if name not in known and value.const_value is not None
-    )
+    """The bytes of constants with a name that was not there, and those by which an operand has
+    grown from one number to one for each channel; no matrix may grow."""
+    known, allowed = constants(before), 0
+    for name, value in constants(after).items():
+        now = value.const_value
+        was = known[name].const_value if name in known else None
+        assert now is not None
+        if was is None:
+            allowed += now.nbytes + OVERHEAD
+        elif max((1, *now.shape.numpy())) == now.size:
+            allowed += max(0, now.nbytes - was.nbytes + 4)
+    return allowed
 
 
 @given(models())
