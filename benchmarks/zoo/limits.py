@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_POLL = 0.25  # seconds
+_POLL = 0.5  # seconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

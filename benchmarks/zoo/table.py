@@ -93,6 +93,20 @@ def _summary(folded: list[Row]) -> str:
     rows: list[list[object]] = [
         ["**Foldserve**", len(folded), total, ours, ours, clean, "", wrong, 0]
     ]
+    relu = [row["left_through_relu"] for row in folded]
+    rows.append(
+        [
+            "Foldserve --through-relu",
+            len(folded),
+            total,
+            sum(relu),
+            ours,
+            relu.count(0),
+            "",
+            sum(row["exact"] > findings.EXACT for row in folded),
+            0,
+        ]
+    )
     for peer in RIVAL_NAMES:
         asked = [row for row in folded if peer in row.get("peers", {})]
         if not asked:
@@ -158,8 +172,9 @@ def _fewer(folded: list[Row]) -> str:
 def _by_architecture(folded: list[Row]) -> str:
     peers = [p for p in RIVAL_NAMES if any(p in row.get("peers", {}) for row in folded)]
     heads = [
-        "architecture", "input", "batch-norms", "left", *peers, "merged sums", "reasons",
-        "proof", "error, original", "folded", "algebra", "export s", "fold s", "proof s", "MB",
+        "architecture", "input", "batch-norms", "left", "with --through-relu", *peers,
+        "merged sums", "reasons", "proof", "error, original", "folded", "algebra",
+        "export s", "fold s", "proof s", "MB",
     ]  # fmt: skip
     rows: list[list[object]] = [
         [
@@ -167,6 +182,7 @@ def _by_architecture(folded: list[Row]) -> str:
             " + ".join("x".join(map(str, sizes)) for sizes in row["input"]),
             row["batchnorms"],
             row["left"],
+            row["left_through_relu"],
             *(_of_peer(row, peer) for peer in peers),
             row["merges"] or "",
             _codes(row),
@@ -181,7 +197,7 @@ def _by_architecture(folded: list[Row]) -> str:
         ]
         for row in folded
     ]
-    sides = "  rr" + "r" * len(peers) + "r  " + "r" * 8
+    sides = "  rrr" + "r" * len(peers) + "r  " + "r" * 8
     note = (
         "Errors are the largest differences from float64, relative to the largest output, of the "
         "original and of the folded graph in onnxruntime. A peer's count has a ! where its result "

@@ -17,7 +17,8 @@ EXPORTED = {
     "sensitivity": 0.5,
 }
 FOLDED = {
-    "left": 1, "sites": [2, 1], "scale_shifts": [0, 0], "merges": 0, "exact": 1e-15,
+    "left": 1, "left_through_relu": 1,
+    "sites": [2, 1], "scale_shifts": [0, 0], "merges": 0, "exact": 1e-15,
     "reasons": {"padding": [1, "bn: a padded convolution is behind it."]}, "verdict": "proven",
     "why": "", "max_abs": 1.0, "error_original": 1e-7, "error_folded": 1e-7, "fold_seconds": 0.1,
     "proof_seconds": 0.2,

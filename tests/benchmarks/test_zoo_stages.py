@@ -51,6 +51,7 @@ def test_a_net_that_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert row["sensitivity"] > 0.01
     found = stages.fold("test:tiny", tmp_path)
     assert (found["left"], found["verdict"], found["reasons"]) == (0, "proven", {})
+    assert found["left_through_relu"] == 0
     assert found["exact"] < 1e-12
     monkeypatch.setattr(stages, "RIVAL_NAMES", ("onnxruntime",))
     (peer,) = stages.peers("test:tiny", tmp_path)["peers"].values()

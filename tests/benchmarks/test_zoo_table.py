@@ -29,7 +29,8 @@ LISTED = Catalogue(
 def row(name: str, **more: Any) -> dict[str, Any]:
     return {
         "name": name, "family": "timm.one", "engine": "abc", "status": "ok", "batchnorms": 10,
-        "left": 0, "sites": [10, 10], "scale_shifts": [2, 1], "reasons": {}, "merges": 0,
+        "left": 0, "left_through_relu": 0,
+        "sites": [10, 10], "scale_shifts": [2, 1], "reasons": {}, "merges": 0,
         "verdict": "proven", "why": "", "exact": 1e-14, "sensitivity": 0.5, "max_abs": 2.0,
         "error_original": 2e-6, "error_folded": 4e-6, "export_seconds": 3.0, "fold_seconds": 0.5,
         "proof_seconds": 2.0, "peak_mb": 500, "input": [[3, 64, 64]],
