@@ -129,10 +129,68 @@ def conv_mean_bn(g: Net) -> str:
     return after(g, "ReduceMean", g.const([2, 3]), keepdims=0)
 
 
+@pattern()
+def conv_sum_bn(g: Net) -> str:
+    """The sum of n positions: the shift of each is b/n."""
+    return after(g, "ReduceSum", g.const([2, 3]), keepdims=0)
+
+
+@pattern(left=0, left_mixed=1, reason="sign")
+def conv_max_bn(g: Net) -> str:
+    """PointNet: the maximum over all points."""
+    return after(g, "ReduceMax", g.const([2, 3]), keepdims=0)
+
+
+@pattern()
+def conv_upsample_nearest_bn(g: Net) -> str:
+    scales = g.const([1.0, 1.0, 2.0, 2.0], dtype="float32")
+    return g.bn(g.op("Resize", g.conv(g.image()), "", scales, mode="nearest"), 4)
+
+
+@pattern()
+def conv_upsample_bilinear_bn(g: Net) -> str:
+    scales = g.const([1.0, 1.0, 2.0, 2.0], dtype="float32")
+    return g.bn(g.op("Resize", g.conv(g.image()), "", scales, mode="linear"), 4)
+
+
+@pattern()
+def conv_pixel_shuffle_bn(g: Net) -> str:
+    """Channel c of the image is made of 4 channels of the convolution."""
+    y = g.conv(g.image(), 4, 8)
+    return g.bn(g.op("DepthToSpace", y, blocksize=2, mode="CRD"), 2)
+
+
+@pattern()
+def conv_depth_to_space_dcr_bn(g: Net) -> str:
+    return g.bn(g.op("DepthToSpace", g.conv(g.image(), 4, 8), blocksize=2), 2)
+
+
 @pattern(left=1, reason=("not-per-channel", "graph-output"))
 def conv_space_to_depth_bn(g: Net) -> str:
     """Each channel of the convolution becomes 4, with 4 different maps."""
     return g.bn(g.op("SpaceToDepth", g.conv(g.image()), blocksize=2), 16)
+
+
+@pattern()
+def conv_reflect_pad_bn(g: Net) -> str:
+    return after(g, "Pad", g.const([0, 0, 1, 1, 0, 0, 1, 1]), mode="reflect")
+
+
+@pattern(left=1, reason="padding")
+def conv_zero_pad_bn(g: Net) -> str:
+    """The border is b, the inside a*x + b: no number to pad with is right for all channels."""
+    return after(g, "Pad", g.const([0, 0, 1, 1, 0, 0, 1, 1]))
+
+
+@pattern()
+def conv_zero_pad_unshifted_bn(g: Net) -> str:
+    return g.unshifted(g.op("Pad", g.conv(g.image()), g.const([0, 0, 1, 1, 0, 0, 1, 1])), 4)
+
+
+@pattern()
+def conv_crop_bn(g: Net) -> str:
+    parts = [g.const([v]) for v in (1, 3, 2)]
+    return after(g, "Slice", *parts)
 
 
 @pattern()
@@ -160,6 +218,59 @@ def two_convs_sub_bn(g: Net) -> str:
     return g.bn(g.op("Sub", g.conv(a), g.conv(b)), 4)
 
 
+@pattern()
+def three_convs_sum_bn(g: Net) -> str:
+    """The op Sum, of any number of values."""
+    parts = [g.conv(g.image(name=name)) for name in "abc"]
+    return g.bn(g.op("Sum", *parts), 4)
+
+
+@pattern()
+def conv_channels_gathered_bn(g: Net) -> str:
+    """A permutation of the channels."""
+    return after(g, "Gather", g.const([2, 0, 3, 1]), axis=1)
+
+
+@pattern()
+def conv_channel_shuffle_bn(g: Net) -> str:
+    y = g.op("Reshape", g.conv(g.image(), 4, 6), g.const([0, 2, 3, 4, 4]))
+    y = g.op("Transpose", y, perm=[0, 2, 1, 3, 4])
+    return g.bn(g.op("Reshape", y, g.const([0, 6, 4, 4])), 6)
+
+
+@pattern()
+def conv_split_bn_on_one_half(g: Net) -> list[str]:
+    """The convolution is scaled in the channels of that half alone."""
+    a, b = g.op("Split", g.conv(g.image(), 4, 6), outputs=2, axis=1, num_outputs=2)
+    return [g.relu(g.bn(a, 3)), g.op("Sigmoid", b)]
+
+
+@pattern()
+def conv_split_bn_on_both_halves(g: Net) -> str:
+    a, b = g.op("Split", g.conv(g.image(), 4, 6), outputs=2, axis=1, num_outputs=2)
+    return g.op("Mul", g.op("Tanh", g.bn(a, 3)), g.op("Sigmoid", g.bn(b, 3)))
+
+
+@pattern()
+def conv_first_channels_bn(g: Net) -> str:
+    """FasterNet's partial convolution reads a part of the channels."""
+    y = g.op("Slice", g.conv(g.image()), g.const([0]), g.const([2]), g.const([1]))
+    return g.bn(y, 2)
+
+
+@pattern()
+def conv_negated_bn(g: Net) -> str:
+    """-x is a map itself."""
+    return after(g, "Neg")
+
+
+@pattern()
+def conv_cast_bn(g: Net) -> str:
+    """To float32 and back, between two floating-point types."""
+    y = g.op("Cast", g.conv(g.image()), to=1)
+    return g.bn(g.op("Cast", y, to=11), 4)
+
+
 @pattern(left=0, left_mixed=1, reason="sign")
 def conv_leaky_relu_unshifted_bn(g: Net) -> str:
     return g.op("Sigmoid", g.unshifted(g.op("LeakyRelu", g.conv(g.image()), alpha=0.2), 4))
@@ -169,6 +280,14 @@ def conv_leaky_relu_unshifted_bn(g: Net) -> str:
 def conv_prelu_unshifted_bn(g: Net) -> str:
     y = g.op("PRelu", g.conv(g.image()), g.weight(4, 1, 1))
     return g.op("Sigmoid", g.unshifted(y, 4))
+
+
+@pattern()
+def gate_unshifted_bn(g: Net) -> str:
+    """a*(u*v) = (a*u)*v: into one of the factors."""
+    x = g.image()
+    y = g.op("Mul", g.conv(x), g.op("Sigmoid", g.conv(x)))
+    return g.relu(g.unshifted(y, 4))
 
 
 @pattern(left=1, reason="not-linear")

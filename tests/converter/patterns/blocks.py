@@ -292,6 +292,20 @@ def dcgan_generator() -> nn.Module:
     )  # fmt: skip
 
 
+@module((4, 6, 6), exporter="dynamo")
+def super_resolution() -> nn.Module:
+    """Sub-pixel convolution, then batch-norm on the image."""
+    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(2))
+
+
+@module((4, 6, 6))
+def upsample_bilinear() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear"), nn.BatchNorm2d(4),
+        nn.ReLU(), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 1),
+    )  # fmt: skip
+
+
 class PointNet(nn.Module):
     """Points (N, 3, L): shared MLPs as 1x1 convolutions, the maximum, a classifier."""
 
@@ -407,3 +421,13 @@ class LstmTagger(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(torch.tanh(self.conv(x)))
         return self.rnn(y.transpose(1, 2))[0]
+
+
+@module((3, 7))
+def conv_tanh_bn_lstm() -> nn.Module:
+    return LstmTagger(nn.LSTM)
+
+
+@module((3, 7))
+def conv_tanh_bn_gru() -> nn.Module:
+    return LstmTagger(nn.GRU)

@@ -55,6 +55,13 @@ def every_spatial_size_unknown(g: Net) -> str:
     return g.bn(g.conv(g.relu(g.bn(g.conv(x, auto_pad="SAME_UPPER"), 4)), pads=[1] * 4), 4)
 
 
+@pattern()
+def unknown_sizes_upsampled_forward(g: Net) -> str:
+    x = g.bn(g.relu(g.input("x", "N", 4, "H", "W")), 4)
+    scales = g.const([1.0, 1.0, 2.0, 2.0], dtype="float32")
+    return g.conv(g.op("Resize", x, "", scales, mode="nearest"), kernel=1)
+
+
 @pattern(left=1, reason=("unknown-shape", "not-per-channel"))
 def flatten_of_unknown_sizes_stays(g: Net) -> str:
     """How often each value is repeated is not known; a Gemm's weight tells it only in sum."""

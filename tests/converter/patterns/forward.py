@@ -86,6 +86,31 @@ def bn_without_shift_padded_conv(g: Net) -> str:
     return g.conv(unshifted(g), pads=[1] * 4)
 
 
+@pattern()
+def bn_reflect_pad_conv(g: Net) -> str:
+    return g.conv(g.op("Pad", norm(g), g.const(PAD[2]), mode="reflect"))
+
+
+@pattern()
+def bn_edge_pad_conv(g: Net) -> str:
+    return g.conv(g.op("Pad", norm(g), g.const(PAD[2]), mode="edge"))
+
+
+@pattern()
+def bn_wrap_pad_conv(g: Net) -> str:
+    return g.conv(g.op("Pad", norm(g), g.const(PAD[2]), mode="wrap"))
+
+
+@pattern(left=1, reason="padding")
+def bn_zero_pad_conv(g: Net) -> str:
+    return g.conv(g.op("Pad", bent(g), g.const(PAD[2])))
+
+
+@pattern()
+def bn_without_shift_zero_pad_conv(g: Net) -> str:
+    return g.conv(g.op("Pad", unshifted(g), g.const(PAD[2])))
+
+
 @pattern(left=1, reason="padding")
 def bn_conv_transpose(g: Net) -> str:
     """At the edges fewer inputs are summed, so a shift is no bias."""
@@ -243,6 +268,17 @@ def bn_mean_gemm(g: Net) -> str:
 
 
 @pattern()
+def bn_sum_gemm(g: Net) -> str:
+    """A sum of 36 positions: the scale passes, the shift 36 times."""
+    return g.gemm(g.op("ReduceSum", norm(g), g.const([2, 3]), keepdims=0), 4)
+
+
+@pattern(left=0, left_mixed=1, reason="sign")
+def bn_max_gemm(g: Net) -> str:
+    return g.gemm(g.op("ReduceMax", bent(g), g.const([2, 3]), keepdims=0), 4)
+
+
+@pattern()
 def global_average_pool_bn_gemm(g: Net) -> str:
     """Behind the pooling, in front of the classifier."""
     y = g.op("GlobalAveragePool", g.relu(g.image()))
@@ -326,6 +362,12 @@ def two_bns_concat_conv(g: Net) -> str:
     return g.conv(g.op("Concat", a, b, axis=1), 8)
 
 
+@pattern()
+def bn_split_two_convs(g: Net) -> list[str]:
+    a, b = g.op("Split", norm(g, 6), outputs=2, axis=1, num_outputs=2)
+    return [g.conv(a, 3), g.conv(b, 3)]
+
+
 @pattern(left=1, reason=("not-linear", "padding"))
 def bn_split_one_conv(g: Net) -> list[str]:
     """The other half is read by a Sigmoid."""
@@ -333,10 +375,51 @@ def bn_split_one_conv(g: Net) -> list[str]:
     return [g.conv(a, 3), g.op("Sigmoid", b)]
 
 
+@pattern()
+def bn_slice_conv(g: Net) -> str:
+    y = g.op("Slice", norm(g), g.const([1]), g.const([4]), g.const([1]))
+    return g.conv(y, 3)
+
+
+@pattern()
+def bn_crop_conv(g: Net) -> str:
+    y = g.op("Slice", norm(g), g.const([1, 0]), g.const([5, 4]), g.const([2, 3]))
+    return g.conv(y)
+
+
+@pattern()
+def bn_channels_gathered_conv(g: Net) -> str:
+    return g.conv(g.op("Gather", norm(g), g.const([3, 1, 1]), axis=1), 3)
+
+
 @pattern(left=1, reason=("not-per-channel", "not-linear"))
 def bn_pixel_shuffle_conv(g: Net) -> str:
     """4 channels become the positions of one: the map would differ from pixel to pixel."""
     return g.conv(g.op("DepthToSpace", bent(g), blocksize=2, mode="CRD"), 1)
+
+
+@pattern()
+def bn_space_to_depth_conv(g: Net) -> str:
+    """YOLO's focus layer: each channel becomes four with the same map."""
+    return g.conv(g.op("SpaceToDepth", norm(g), blocksize=2), 16)
+
+
+@pattern()
+def bn_upsample_nearest_conv(g: Net) -> str:
+    scales = g.const([1.0, 1.0, 2.0, 2.0], dtype="float32")
+    return g.conv(g.op("Resize", norm(g), "", scales, mode="nearest"))
+
+
+@pattern()
+def bn_upsample_bilinear_conv(g: Net) -> str:
+    scales = g.const([1.0, 1.0, 2.0, 2.0], dtype="float32")
+    return g.conv(g.op("Resize", norm(g), "", scales, mode="linear"))
+
+
+@pattern()
+def bn_without_shift_gate_conv(g: Net) -> str:
+    y = g.op("Mul", unshifted(g), g.op("Sigmoid", g.image(name="gate")))
+    return g.conv(y, pads=[1] * 4)
 
 
 @pattern()

@@ -229,6 +229,18 @@ def batched_matmul_bn(g: Net) -> str:
     return g.bn(g.op("Transpose", y, perm=[0, 3, 1, 2]), 3)
 
 
+@pattern()
+def embedding_bn(g: Net) -> str:
+    """A row of a table for each index; the columns are the channels."""
+    y = g.op("Gather", g.weight(2, 4), g.input("x", "N", 6, dtype="int64"))
+    return g.bn(g.op("Transpose", y, perm=[0, 2, 1]), 4)
+
+
+@pattern()
+def embedding_of_one_index_bn(g: Net) -> str:
+    return g.bn(g.op("Gather", g.weight(2, 4), g.input("x", "N", dtype="int64")), 4)
+
+
 @pattern(left=1, reason="shared-value")
 def embedding_table_that_others_read_stays_right(g: Net) -> str:
     """One lookup, read before and behind the batch-norm."""

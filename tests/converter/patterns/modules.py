@@ -203,6 +203,11 @@ class SequenceWise(nn.Module):
         return self.head(self.norm2(x.reshape(n * t, -1)))
 
 
+@module((7, 5), exporter="dynamo")
+def deep_speech_2() -> nn.Module:
+    return SequenceWise()
+
+
 class OneHot(nn.Module):
     """Indices into a table, a batch-norm on its columns."""
 
@@ -214,6 +219,11 @@ class OneHot(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         index = (x[:, 0] > 0).long()
         return torch.relu(self.norm(self.table(index)))
+
+
+@module((3,))
+def embedding_batch_norm() -> nn.Module:
+    return OneHot()
 
 
 class Shared(nn.Module):
