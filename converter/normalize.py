@@ -30,6 +30,8 @@ _LONG_NAME = "ai.onnx"
 # Kept even on constants: quantised weights stay quantised.
 # Batch-norms are for `weight_norms.py`: the reference evaluator of opset 9 gets them wrong.
 _KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "BatchNormalization"})
+# How many numbers a ConstantOfShape may make where a constant is made of it.
+_FEW = 64
 # Evaluated on constants of any size, unless they make something larger than what they read:
 # the layout of weights, and what normalises them (weight norm, weight standardisation).
 _ON_WEIGHTS = frozenset(
@@ -125,11 +127,21 @@ def _should_fold(node: ir.Node) -> bool | None:
     """True: evaluate it if all that it reads is constant; None: only if it is small."""
     if node.op_type in _KEEP:
         return False
+    if node.op_type == "ConstantOfShape" and node.domain == "":
+        return _makes_few(node)
     if node.op_type not in _ON_WEIGHTS or node.domain != "":
         return None
     sizes = [_size(value) for value in node.outputs]
     read = sum(_size(value) or 0 for value in node.inputs if value is not None)
     return True if all(size is not None and size <= read for size in sizes) else None
+
+
+def _makes_few(node: ir.Node) -> bool | None:
+    """Whether a ConstantOfShape makes sizes rather than data: TorchScript's paddings."""
+    given = node.inputs[0]
+    if given is None or given.const_value is None:
+        return None
+    return True if prod(given.const_value.numpy().ravel().tolist()) <= _FEW else None
 
 
 def _size(value: ir.Value) -> int | None:

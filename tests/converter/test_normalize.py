@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import parser
+from onnx import helper, parser
 
 from converter.normalize import normalize
 from tests.converter.folding.graphs import (
@@ -270,3 +270,19 @@ def test_a_zero_that_enlarges_stays() -> None:
     model = g.model()
     assert "Add" in ops(normalize(model))
     assert_equal(model, normalize(model))
+
+
+def test_the_paddings_of_torchscript_become_constants() -> None:
+    """Zeros by ConstantOfShape, joined and permuted: small, so evaluated."""
+    g = Graph()
+    zeros = g.op("ConstantOfShape", g.const([4]), value=helper.make_tensor("z", 7, [1], [0]))
+    pads = g.op("Concat", g.const([1, 1, 1, 1]), zeros, axis=0)
+    g.output(g.op("Pad", g.input("x", "N", 4, 5, 5), pads))
+    assert [node.op_type for node in normalize(g.model()).graph] == ["Pad"]
+
+
+def test_large_constants_of_a_shape_stay_computed() -> None:
+    g = Graph()
+    zeros = g.op("ConstantOfShape", g.const([40, 40]), value=helper.make_tensor("z", 11, [1], [0]))
+    g.output(g.op("Add", g.input("x", 40, 40), g.op("Sin", zeros)))
+    assert "ConstantOfShape" in [node.op_type for node in normalize(g.model()).graph]

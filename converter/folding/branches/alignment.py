@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import onnx_ir as ir
 
@@ -99,10 +100,15 @@ def geometry(node: ir.Node, view: View) -> Geometry | None:
 
 
 def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | None:
-    """What the attributes of a convolution or a pool say; None if its pads are not fixed."""
+    """What the attributes of a convolution or a pool say; None if its pads are not fixed.
+
+    SAME pads a kernel of one tap by nothing, whatever the stride: the last one read is inside.
+    """
     axes = len(kernel)
     mode = node.attributes.get("auto_pad")
     padding = "NOTSET" if mode is None else mode.as_string()
+    if padding.startswith("SAME") and node.op_type != "ConvTranspose" and prod(kernel) == 1:
+        padding = "VALID"
     if padding not in {"NOTSET", "VALID"} or "output_shape" in node.attributes:
         return None
     pads = _ints(node, "pads", (0,) * (2 * axes)) if padding == "NOTSET" else (0,) * (2 * axes)

@@ -169,6 +169,11 @@ class Sum(nn.Module):
         return F.relu(sum(branch(x) for branch in self.branches))
 
 
+@module((4, 6, 6), becomes="Conv Relu", exporter="dynamo")
+def repvgg() -> nn.Module:
+    return Sum(nn.BatchNorm2d(4), conv_bn(4, 4), conv_bn(4, 4, 1))
+
+
 @module((4, 6, 6), becomes="Conv Relu")
 def mobileone() -> nn.Module:
     branches = [conv_bn(4, 4, groups=4) for _ in range(3)]
@@ -349,6 +354,12 @@ class LeViTAttention(nn.Module):
         return x + self.out(F.hardswish(weights @ v))
 
 
+@module((6, 4), plain=1)
+def levit_attention() -> nn.Module:
+    """The scalar between the two products of an attention is left to it."""
+    return LeViTAttention()
+
+
 class ConvMixer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -361,6 +372,12 @@ class ConvMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.mix(x + self.spatial(x))
         return self.head(x.mean((2, 3)))
+
+
+@module((4, 6, 6), left=1, reason=("not-linear", "graph-input"), exporter="dynamo")
+def convmixer_block() -> nn.Module:
+    """On one side of a sum the scale must stay; behind the 1x1 it goes into the head."""
+    return ConvMixer()
 
 
 class Aspp(nn.Module):

@@ -16,6 +16,12 @@ def two_convs_of_one_value_summed(g: Net) -> str:
 
 
 @pattern(becomes="Relu Conv Sigmoid")
+def two_convs_of_one_value_subtracted(g: Net) -> str:
+    x = g.relu(g.image())
+    return tail(g, g.op("Sub", g.conv(x, bias=True), g.conv(x, bias=True)))
+
+
+@pattern(becomes="Relu Conv Sigmoid")
 def repvgg_block(g: Net) -> str:
     x = g.relu(g.image())
     three = g.bn(g.conv(x, pads=[1] * 4), 4)
@@ -90,6 +96,16 @@ def residual_around_a_depthwise_conv(g: Net) -> str:
 
 
 @pattern(becomes="Relu Conv Sigmoid")
+def repmixer_block(g: Net) -> str:
+    """FastViT: x + layer_scale * (mixer(x) - norm(x))."""
+    x = g.relu(g.image())
+    mixer = g.op("Add", g.bn(g.conv(x, group=4, pads=[1] * 4), 4), g.bn(x, 4))
+    inner = g.op("Sub", mixer, g.bn(x, 4))
+    scaled = g.op("Mul", g.const(g.scales(4, 1, 1)), inner)
+    return tail(g, g.op("Add", x, scaled))
+
+
+@pattern(becomes="Relu Conv Sigmoid")
 def conv1d_branches(g: Net) -> str:
     x = g.relu(g.image(axes=1))
     three = g.bn(g.conv(x, axes=1, pads=[1, 1]), 4)
@@ -101,6 +117,28 @@ def conv3d_branches(g: Net) -> str:
     x = g.relu(g.image(size=4, axes=3))
     three = g.bn(g.conv(x, axes=3, pads=[1] * 6), 4)
     return tail(g, g.op("Add", three, g.bn(g.conv(x, kernel=1, axes=3), 4)))
+
+
+@pattern(becomes="Relu Gemm Sigmoid")
+def two_linears_of_one_value_summed(g: Net) -> str:
+    x = g.relu(g.input("x", "N", 5))
+    return tail(g, g.op("Add", g.gemm(x, 5), g.gemm(x, 5)))
+
+
+@pattern(becomes="Relu MatMul Add Sigmoid")
+def two_products_of_one_value_summed(g: Net) -> str:
+    """A LoRA whose second factor was multiplied out."""
+    x = g.relu(g.input("x", "N", 6, 5))
+    return tail(g, g.op("Add", g.dense(x, 5), g.op("MatMul", x, g.weight(5, 3))))
+
+
+@pattern(becomes="Relu Conv Sigmoid")
+def average_pool_branch(g: Net) -> str:
+    """DBB: an average pooling that counts its padding is a depthwise convolution."""
+    x = g.relu(g.image())
+    y = g.conv(x, group=4, pads=[1] * 4)
+    pooled = g.op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1)
+    return tail(g, g.op("Add", g.bn(y, 4), g.bn(pooled, 4)))
 
 
 @pattern(becomes="Relu Conv Sigmoid")

@@ -65,6 +65,12 @@ def conv_relu_bn_auto_pad_valid_conv(g: Net) -> str:
     return g.conv(norm(g), auto_pad="VALID")
 
 
+@pattern()
+def conv_relu_bn_auto_pad_same_pointwise_conv(g: Net) -> str:
+    """A 1x1 convolution of stride 1 is padded by nothing, whatever auto_pad says."""
+    return g.conv(norm(g), 4, 4, 1, auto_pad="SAME_UPPER")
+
+
 @pattern(left=1, reason="padding")
 def tanh_bn_padded_conv(g: Net) -> str:
     """Padded zeros are not shifted: at the border the folded bias would be wrong."""
@@ -120,6 +126,12 @@ def bn_conv_transpose(g: Net) -> str:
 @pattern()
 def bn_without_shift_conv_transpose(g: Net) -> str:
     return g.op("ConvTranspose", unshifted(g), g.weight(4, 3, 3, 3), strides=[2, 2], group=2)
+
+
+@pattern()
+def bn_pointwise_conv_transpose(g: Net) -> str:
+    """A 1x1 kernel of stride 1 sums the same inputs everywhere."""
+    return g.op("ConvTranspose", norm(g), g.weight(4, 3, 1, 1))
 
 
 @pattern(left=1, reason="padding")
@@ -390,6 +402,13 @@ def bn_crop_conv(g: Net) -> str:
 @pattern()
 def bn_channels_gathered_conv(g: Net) -> str:
     return g.conv(g.op("Gather", norm(g), g.const([3, 1, 1]), axis=1), 3)
+
+
+@pattern()
+def bn_channel_shuffle_conv(g: Net) -> str:
+    y = g.op("Reshape", norm(g, 6), g.const([0, 2, 3, 6, 6]))
+    y = g.op("Transpose", y, perm=[0, 2, 1, 3, 4])
+    return g.conv(g.op("Reshape", y, g.const([0, 6, 6, 6])), 6, 6, group=3)
 
 
 @pattern(left=1, reason=("not-per-channel", "not-linear"))

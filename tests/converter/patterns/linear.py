@@ -223,6 +223,18 @@ def rank_3_matmul_then_bn_of_another_axis(g: Net) -> str:
 
 
 @pattern()
+def weight_on_the_left_bn(g: Net) -> str:
+    """W x with W (Cout, Cin) on (N, Cin, L): its rows are axis 1."""
+    return g.bn(g.op("MatMul", g.weight(3, 4), g.image(axes=1)), 3)
+
+
+@pattern()
+def weight_on_the_left_with_bias_bn(g: Net) -> str:
+    y = g.op("MatMul", g.weight(3, 4), g.image(axes=1))
+    return g.bn(g.op("Add", y, g.weight(3, 1)), 3)
+
+
+@pattern()
 def batched_matmul_bn(g: Net) -> str:
     """A matrix for each head, batch-norm on the last axis by a Transpose."""
     y = g.op("MatMul", g.input("x", "N", 2, 5, 4), g.weight(2, 4, 3))
@@ -246,6 +258,20 @@ def embedding_table_that_others_read_stays_right(g: Net) -> str:
     """One lookup, read before and behind the batch-norm."""
     y = g.op("Gather", g.weight(2, 4), g.input("x", "N", dtype="int64"))
     return g.op("Sigmoid", g.op("Add", g.bn(y, 4), g.op("Tanh", y)))
+
+
+@pattern()
+def layer_norm_bn(g: Net) -> str:
+    """A LayerNorm over the last axis has a scale and a bias for each of its positions."""
+    x = g.input("x", "N", 4)
+    y = g.op("LayerNormalization", x, g.weight(4), g.weight(4))
+    return g.bn(y, 4)
+
+
+@pattern()
+def instance_norm_bn(g: Net) -> str:
+    """An InstanceNorm ends in a scale and a bias for each channel."""
+    return g.bn(g.op("InstanceNormalization", g.image(), g.weight(4), g.weight(4)), 4)
 
 
 @pattern()

@@ -152,6 +152,14 @@ def normalisation_of_images_padded() -> nn.Module:
     return nn.Sequential(Normalize(), nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
 
 
+@module((3, 8, 8))
+def reflect_padded_conv() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU(), nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4),
+    )  # fmt: skip
+
+
 @module((3, 6))
 def weight_norm_conv() -> nn.Module:
     """The weight is g*v/|v|, computed from constants."""

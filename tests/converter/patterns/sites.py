@@ -196,7 +196,7 @@ def scale_alone(g: Net) -> str:
 
 @pattern(becomes="Conv Relu")
 def bias_as_an_add(g: Net) -> str:
-    """TensorFlow's BiasAdd: it is no norm, but a bias of the convolution."""
+    """TensorFlow's BiasAdd becomes the convolution's own."""
     return g.relu(g.op("Add", g.conv(g.image()), g.weight(1, 4, 1, 1)))
 
 
