@@ -71,6 +71,7 @@ class Explainer:
             if isinstance(outcome, Route)
             else list(self._attempts(outcome, tried=isinstance(site.affine, Affine))),
             "remainder": None if decision.remainder is None else _map(decision.remainder),
+            "because": _because(outcome),
             "absorbed": [self._absorbed(node) for node in self._takers(decision)],
             "neighbourhood": self._around(decision),
         }
@@ -195,6 +196,12 @@ def _steps(steps: Sequence[Passed]) -> list[dict[str, Any]]:
         }
         for step in steps
     ]
+
+
+def _because(outcome: Route | Refusal) -> str | None:
+    """Why the remainder stays."""
+    found = outcome.because if isinstance(outcome, Route) else None
+    return None if found is None else str(found)
 
 
 def _route(route: Route) -> dict[str, Any]:

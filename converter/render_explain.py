@@ -22,6 +22,7 @@ def show_explanation(console: Console, told: Mapping[str, Any]) -> None:
         _show_attempt(console, attempt)
     if told["remainder"]:
         _line(console, f"what stays, as one node: {describe_map(told['remainder'])}", 2)
+        _line(console, f"because: {told['because']}" if told["because"] else "", 2)
     for taker in told["absorbed"]:
         _line(console, f"{taker['op']} took it up", 2)
         for constant in taker["constants"]:

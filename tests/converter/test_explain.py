@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from converter.errors import UserError
@@ -154,6 +155,21 @@ def test_a_batchnorm_of_several_ops_is_one_box() -> None:
     ends = [(boxes[a]["op"], boxes[b]["op"]) for a, b in around["edges"] if site in (a, b)]
     assert [end[0] for end in ends if end[1] != "Tanh"] == ["Sigmoid"]
     assert [end[1] for end in ends if end[0] != "Sigmoid"] == ["Tanh"]
+
+
+def test_a_half_that_stays_is_told_with_its_reason() -> None:
+    def body(g: Graph, x: str) -> str:
+        mean, std = (g.const(np.arange(1.0, 5.0).reshape(4, 1, 1)) for _ in range(2))
+        y = g.op("Div", g.op("Sub", x, mean), std)
+        return str(g.op("Conv", y, g.weight(4, 4, 3, 3), pads=[1] * 4))
+
+    found = previewed(body)
+    (decision,) = found.plan.decisions
+    explanation = told(found, decision.site.name)
+    assert decision.stays == "shift"
+    assert explanation["remainder"]["shift"]
+    assert explanation["remainder"]["scale"] is None
+    assert "nothing stands before it" in explanation["because"]
 
 
 def test_one_that_was_not_tried(found: Preview) -> None:

@@ -206,6 +206,7 @@ class ExplanationForm(Form):
     numbers: Numbers | None
     attempts: list[Success | Stop]
     remainder: MapForm | None
+    because: str | None
     absorbed: list[Taker]
     neighbourhood: Around | None
 
