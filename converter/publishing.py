@@ -6,12 +6,15 @@ happens before it leaves no version, whatever happens after it leaves a whole on
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from converter.atomic import sync_directory
+from converter.atomic import A_DAY, stale, sync_directory
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
@@ -34,6 +37,7 @@ from service.manifest import (
     TensorSpec,
 )
 
+_STAGE = ".publish-"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
@@ -74,8 +78,9 @@ def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Pu
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         with tempfile.TemporaryDirectory(
-            prefix=".publish-", dir=folder, ignore_cleanup_errors=True
+            prefix=_STAGE, dir=folder, ignore_cleanup_errors=True
         ) as temporary:
             return _publish(result, folder, name, Path(temporary) / "version", if_changed)
     except OSError as error:
@@ -83,6 +88,19 @@ def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Pu
             f"cannot publish to {folder}: {error.strerror or error}.",
             "Check that the folder can be written to and has room.",
         ) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what publishers that were killed more than a day ago have left here.
+
+    Only folders under our own kind of name, in which nothing was written for a day either: no
+    publisher takes that long.
+    """
+    for stage in stale(folder, re.compile(rf"{re.escape(_STAGE)}[a-z0-9_]{{8}}")):
+        inside = (path.lstat().st_mtime for path in stage.rglob("*"))
+        with contextlib.suppress(OSError):  # another publisher sweeps, too
+            if not stage.is_symlink() and max(inside, default=0.0) < time.time() - A_DAY:
+                shutil.rmtree(stage, ignore_errors=True)
 
 
 def _publish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable
@@ -254,3 +255,49 @@ def test_the_self_test_holds_numbers_of_the_oracle(tmp_path: Path, proven: FoldR
     np.testing.assert_array_equal(stored, proven.proof.truth["logits"].astype(np.float32))
     atol = json.loads((path / MANIFEST_FILE).read_text())["self_test"]["atol"]["logits"]
     assert 1e-4 * np.abs(stored).max() < atol < 1e-2 * np.abs(stored).max()
+
+
+def _age(path: Path, hours: float) -> None:
+    then = time.time() - hours * 3600
+    for each in (*path.rglob("*"), path):
+        os.utime(each, (then, then), follow_symlinks=False)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_what_a_killed_publisher_left_goes_after_a_day(
+    tmp_path: Path, proven: FoldResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "net"
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "_versions", lambda _: os._exit(9))  # all but the rename
+        process = _start(publish, proven, folder)
+        process.join()
+    assert process.exitcode == 9
+    (left,) = names(folder)
+    assert publish(proven, folder).version == 1
+    assert names(folder) == sorted(["1", left]), "it may be another publisher at work"
+    _age(folder / left, hours=25)
+    assert publish(proven, folder).version == 2
+    assert names(folder) == ["1", "2"]
+
+
+def test_what_is_not_ours_stays(tmp_path: Path, proven: FoldResult) -> None:
+    """Other names, links, and a folder that somebody wrote into an hour ago."""
+    folder = tmp_path / "net"
+    others = [".publish-abc", ".publish-ABCDEFGH", ".tmp-abcd1234", "x.publish-abcd1234", "notes"]
+    for name in (*others, ".publish-abcd1234/version"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_text("theirs")
+        _age(folder / name, hours=25)
+    _age(folder / ".publish-abcd1234", hours=25)
+    _age(folder / ".publish-abcd1234" / "version" / "file", hours=1)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / ".publish-link0000").symlink_to(tmp_path / "elsewhere")
+    os.utime(folder / ".publish-link0000", (0, 0), follow_symlinks=False)
+    before = names(folder)
+    publish(proven, folder)
+    assert names(folder) == sorted([*before, "1"])
+    assert (tmp_path / "elsewhere").is_dir()
+    _age(folder / ".publish-abcd1234", hours=25)
+    publish(proven, folder)
+    assert names(folder) == sorted(["1", "2", *(n for n in before if n != ".publish-abcd1234")])
