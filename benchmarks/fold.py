@@ -24,7 +24,8 @@ from pathlib import Path
 import onnx_ir
 from converter.folding import fold_graph
 from converter.normalize import normalize
-from converter.onnx_file import write_onnx
+from converter.on_disk import store_for
+from converter.onnx_file import weight_bytes, write_onnx
 from converter.sources import load
 from converter.tidy import tidy
 
@@ -45,7 +46,7 @@ source, target = map(Path, sys.argv[1:])
 load(target.parent / "tiny.onnx")  # whatever is imported on first use is not the fold
 loaded = step("read", lambda: load(source))
 graph = step("normalize", lambda: normalize(loaded.model))
-folded = step("plan and fold", lambda: fold_graph(graph))
+folded = step("plan and fold", lambda: fold_graph(graph, store=store_for(weight_bytes(graph))))
 step("tidy", lambda: tidy(folded.model, folded.plan))
 step("write", lambda: write_onnx(folded.model, target))
 print(json.dumps({"times": times, "imported": imported, "peak": peak(),
@@ -85,7 +86,7 @@ def measure(source: Path, target: Path) -> dict[str, Any]:
 
 
 def report(title: str, path: Path, runs: list[dict[str, Any]]) -> None:
-    size = path.stat().st_size
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
     peak = statistics.median(run["peak"] for run in runs)
     imported = statistics.median(run["imported"] for run in runs)
     total = statistics.median(sum(run["times"].values()) for run in runs)

@@ -1,4 +1,4 @@
-"""Weights that stay in their file until somebody needs their numbers.
+"""Weights that lie in a file until somebody needs their numbers.
 
 Each access reads the numbers again and keeps nothing, so that a model of many gigabytes costs the
 memory of the tensor that is being looked at. Files are read, not mapped into memory: a mapped
@@ -7,9 +7,12 @@ file that somebody cuts off ends the process (SIGBUS), a read is an error that c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,22 @@ from converter.errors import UserError
 
 # Smaller tensors are held in memory: reading them again and again costs more than they do.
 LARGE = 1 << 16
+# From so many bytes of weights on, folded ones wait in a file, not in memory beside a runtime
+# that holds them, too: there memory counts for more than the time to write them once more.
+SPOOLED = 1 << 28
+
+# How new weights are kept: (numbers, name).
+Store = Callable[[npt.NDArray[Any], str | None], ir.TensorProtocol]
+
+
+def store_for(size: int) -> Store:
+    """How to keep the folded weights of a model whose weights have `size` bytes."""
+    return Spool().store if size >= SPOOLED else in_memory
+
+
+def in_memory(values: npt.NDArray[Any], name: str | None) -> ir.TensorProtocol:
+    """The usual `Store`."""
+    return ir.tensor(values, name=name)
 
 
 class OpenFile:
@@ -34,9 +53,12 @@ class OpenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = self._open(path)
         weakref.finalize(self, os.close, self._descriptor)
         self._state = self._stat()
+
+    def _open(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def size(self) -> int:
@@ -69,6 +91,58 @@ class OpenFile:
     def _stat(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
         return found.st_size, found.st_mtime_ns
+
+
+class Spool(OpenFile):
+    """A temporary file for tensors that are made here: it has no name, and goes with them.
+
+    Raises:
+        UserError: there is no place for it.
+    """
+
+    def __init__(self) -> None:
+        self._end = 0
+        with self._room():
+            super().__init__(Path(tempfile.gettempdir()))
+
+    def _open(self, path: Path) -> int:
+        descriptor, name = tempfile.mkstemp(prefix="foldserve-", dir=path)
+        Path(name).unlink()
+        return descriptor
+
+    def _stat(self) -> tuple[int, int]:
+        return 0, 0  # it grows, but nobody else can write to it
+
+    def store(self, array: npt.NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
+        """A tensor of these numbers; if it is large, they are in the file.
+
+        Raises:
+            UserError: there is no room for them.
+        """
+        kind = ir.tensor(array, name=name)
+        if array.nbytes < LARGE or not fits(kind.dtype):
+            return kind
+        content = np.ascontiguousarray(array).reshape(-1)
+        if sys.byteorder == "big":
+            content = content.byteswap()
+        rest = content.view(np.uint8).data
+        offset = self._end
+        with self._room():
+            while rest:
+                count = os.pwrite(self._descriptor, rest, self._end)
+                rest, self._end = rest[count:], self._end + count
+        return tensor_in(self, offset, kind.dtype, ir.Shape(array.shape), name)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"there is no room for the folded weights in {tempfile.gettempdir()}: "
+                f"{error.strerror or error}.",
+                "Set TMPDIR to a folder with room for the model.",
+            ) from error
 
 
 def fits(dtype: ir.DataType) -> bool:

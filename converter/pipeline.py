@@ -12,7 +12,8 @@ from converter.cost import cost_of
 from converter.errors import UserError
 from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
-from converter.onnx_file import encoded_size, parameter_count
+from converter.on_disk import store_for
+from converter.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
 from converter.sources.loaded import Input, Loaded
@@ -111,7 +112,12 @@ def fold(
     original = normalize(loaded.model)
     progress("fold")
     folded = fold_graph(
-        original, untracked=loaded.untracked, only=only, skip=skip, through_relu=through_relu
+        original,
+        untracked=loaded.untracked,
+        only=only,
+        skip=skip,
+        through_relu=through_relu,
+        store=store_for(weight_bytes(original)),
     )
     _check_patterns(folded.plan, (*only, *skip))
     tidy(folded.model, folded.plan)
@@ -176,7 +182,12 @@ def preview(
     """
     original = normalize(loaded.model)
     folded = fold_graph(
-        original, untracked=loaded.untracked, only=only, skip=skip, through_relu=through_relu
+        original,
+        untracked=loaded.untracked,
+        only=only,
+        skip=skip,
+        through_relu=through_relu,
+        store=store_for(weight_bytes(original)),
     )
     _check_patterns(folded.plan, (*only, *skip))
     tidy(folded.model, folded.plan)

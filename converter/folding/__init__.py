@@ -17,6 +17,7 @@ from converter.folding.plan import Decision, Plan, make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site, find_sites
+from converter.on_disk import Store, in_memory
 
 __all__ = [
     "Decision",
@@ -70,12 +71,14 @@ def fold_graph(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     through_relu: bool = False,
+    store: Store = in_memory,
 ) -> Folded:
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
 
     A fold whose weights would overflow their type is taken back, and its batch-norm is kept
     with that reason. What one round makes possible (a sum that is one convolution now, with a
-    batch-norm behind it) is folded in the next. Arguments as for `plan_graph`.
+    batch-norm behind it) is folded in the next. Arguments as for `plan_graph`;
+    `store` keeps the new weights (default: in memory).
     """
     leave: dict[str, Refusal] = {}
     apart: set[str | None] = set()
@@ -86,13 +89,13 @@ def fold_graph(
         plan = make_plan(copy, sites, {**unwanted, **leave}, apart, through_relu=through_relu)
         step = plan
         try:
-            found = apply_plan(copy, step)
+            found = apply_plan(copy, step, store)
             while step.applied or step.merges:
                 left = _renamed(find_sites(copy, untracked), plan)
                 step = make_plan(
                     copy, left, {**unwanted, **leave}, apart, through_relu=through_relu
                 )
-                found += apply_plan(copy, step)
+                found += apply_plan(copy, step, store)
                 plan = plan.followed_by(step)
         except FoldOverflowError as overflow:
             if any(overflow.node is merge.target for merge in step.merges):

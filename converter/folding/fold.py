@@ -25,6 +25,7 @@ from converter.folding.sites import Site
 from converter.folding.step import Absorb
 from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.folding.view import View, numbers
+from converter.on_disk import Store, in_memory
 from converter.rewiring import bypass
 
 SUMS = frozenset({"Add", "Sub"})
@@ -39,7 +40,7 @@ class FoldOverflowError(Exception):
         self.dtype = dtype
 
 
-def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
+def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Hazard]:
     """Carry out `plan` on the model that it was made for, in place.
 
     Returns:
@@ -48,7 +49,7 @@ def apply_plan(model: ir.Model, plan: Plan) -> list[Hazard]:
     Raises:
         FoldOverflowError: a weight became infinite; throw the model away.
     """
-    writer = _Writer(model)
+    writer = _Writer(model, store)
     by_node: dict[ir.Node, list[Absorb]] = {}
     for route in plan.routes:
         for edit in route.edits:
@@ -103,7 +104,8 @@ def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
 class _Writer:
     """Writes constants back: in place where a constant has one reader, else a copy."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, store: Store) -> None:
+        self._store = store
         self._names = {
             value.name
             for graph in _graphs(model)
@@ -127,7 +129,7 @@ class _Writer:
             if old is None:
                 self._attach(node, index, rounded, self._bias_name(node))
             elif self._alone(old):
-                _set(old, rounded)
+                _set(old, rounded, self._store)
             else:
                 self._copy(node, index, old, rounded)
         for name, value in constants.float_attributes.items():
@@ -211,7 +213,9 @@ class _Writer:
                 node.replace_input_with(index, copy)
                 return
         assert isinstance(old.graph, ir.Graph)
-        copy = _initializer(old.graph, unique(f"{old.name}_folded", self._names), rounded)
+        copy = _initializer(
+            old.graph, unique(f"{old.name}_folded", self._names), rounded, self._store
+        )
         node.replace_input_with(index, copy)
         self._copies[old].append(copy)
 
@@ -257,8 +261,10 @@ def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _initializer(graph: ir.Graph, name: str, values: npt.NDArray[Any]) -> ir.Value:
-    tensor = ir.tensor(values, name=name)
+def _initializer(
+    graph: ir.Graph, name: str, values: npt.NDArray[Any], store: Store = in_memory
+) -> ir.Value:
+    tensor = store(values, name)
     value = ir.Value(
         name=name,
         shape=ir.Shape(values.shape),
@@ -269,8 +275,8 @@ def _initializer(graph: ir.Graph, name: str, values: npt.NDArray[Any]) -> ir.Val
     return value
 
 
-def _set(value: ir.Value, values: npt.NDArray[Any]) -> None:
-    value.const_value = ir.tensor(values, name=value.name)
+def _set(value: ir.Value, values: npt.NDArray[Any], store: Store) -> None:
+    value.const_value = store(values, value.name)
     value.shape = ir.Shape(values.shape)
 
 
