@@ -120,8 +120,9 @@ def resnet50(path: Path) -> Path:
     return path
 
 
-def chain(path: Path, convolutions: int, channels: int) -> Path:
-    """`convolutions` times 3x3 conv and batch-norm, 36 MB each at 1,024 channels."""
+def chain(path: Path, convolutions: int, channels: int, side: int = 8) -> Path:
+    """`convolutions` times 3x3 conv and batch-norm, 36 MB each at 1,024 channels, on images of
+    `side` x `side`. Each kernel is drawn when it is written."""
     import numpy as np
     import onnx_ir as ir
 
@@ -129,16 +130,29 @@ def chain(path: Path, convolutions: int, channels: int) -> Path:
 
     rng = np.random.default_rng(0)
     value = ir.Value(
-        name="x", shape=ir.Shape(["batch", channels, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT)
+        name="x",
+        shape=ir.Shape(["batch", channels, side, side]),
+        type=ir.TensorType(ir.DataType.FLOAT),
     )
     inputs, nodes, weights = [value], [], []
 
     def constant(name: str, array: Any) -> ir.Value:
-        tensor = ir.tensor(array.astype(np.float32), name=name)
+        return initializer(name, ir.tensor(array.astype(np.float32), name=name))
+
+    def kernel_of(name: str, seed: int) -> ir.Value:
+        shape = (channels, channels, 3, 3)
+
+        def draw() -> ir.TensorProtocol:
+            normal = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+            return ir.tensor(normal / np.float32(96), name=name)
+
+        return initializer(name, ir.LazyTensor(draw, ir.DataType.FLOAT, ir.Shape(shape), name=name))
+
+    def initializer(name: str, tensor: Any) -> ir.Value:
         weights.append(
             ir.Value(
                 name=name,
-                shape=ir.Shape(array.shape),
+                shape=tensor.shape,
                 type=ir.TensorType(ir.DataType.FLOAT),
                 const_value=tensor,
             )
@@ -146,10 +160,7 @@ def chain(path: Path, convolutions: int, channels: int) -> Path:
         return weights[-1]
 
     for index in range(convolutions):
-        kernel = constant(
-            f"conv{index}.weight",
-            rng.standard_normal((channels, channels, 3, 3), dtype=np.float32) / np.float32(96),
-        )
+        kernel = kernel_of(f"conv{index}.weight", index)
         conv = ir.node("Conv", [value, kernel], attributes={"pads": [1, 1, 1, 1]})
         statistics_ = [
             constant(f"bn{index}.weight", rng.uniform(-1, 1, channels)),
@@ -162,7 +173,7 @@ def chain(path: Path, convolutions: int, channels: int) -> Path:
         value = norm.outputs[0]
     value.name, value.shape, value.type = (
         "y",
-        ir.Shape(["batch", channels, 8, 8]),
+        ir.Shape(["batch", channels, side, side]),
         ir.TensorType(ir.DataType.FLOAT),
     )
     graph = ir.Graph(

@@ -37,14 +37,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(import_module(COMMANDS[args.command][0]).run(args))
     except UserError as error:
-        stderr = Console(stderr=True, highlight=False)
-        stderr.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
-        if error.hint:
-            stderr.print(Text.assemble(("hint:  ", "bold"), error.hint), soft_wrap=True)
-        return 2
+        return _complain(error)
+    except MemoryError as error:
+        return _complain(
+            UserError(
+                f"there is not enough memory: {str(error) or 'an allocation failed'}.",
+                "If an axis of an input is as large as that by mistake, say another size with "
+                "--input-shape; else use a machine with more memory.",
+            )
+        )
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         return 130
+
+
+def _complain(error: UserError) -> int:
+    stderr = Console(stderr=True, highlight=False)
+    stderr.print(Text.assemble(("error: ", "bold red"), error.message), soft_wrap=True)
+    if error.hint:
+        stderr.print(Text.assemble(("hint:  ", "bold"), error.hint), soft_wrap=True)
+    return 2
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -16,6 +16,9 @@ from converter.errors import UserError
 from converter.sources import wire
 
 HEAD = 1024  # bytes of the file that the rules may look at
+# Weights hardly compress, and torch and Keras store them as they are. An archive that unpacks to
+# so many times its size, and to so many bytes, is made to fill memory.
+LARGEST_GROWTH, HARMLESS = 20, 1 << 26
 
 
 class Peek:
@@ -24,6 +27,7 @@ class Peek:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = path.stat().st_size
+        self.unpacked = 0  # bytes in a zip archive; known once `entries` is
         with path.open("rb") as file:
             self.head = file.read(HEAD)
 
@@ -46,9 +50,17 @@ class Peek:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()
+                self.unpacked = sum(entry.file_size for entry in archive.infolist())
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             return None
         return frozenset(names) | {name.partition("/")[2] for name in names}
+
+    @property
+    def bomb(self) -> bool:
+        """Whether it is a zip archive that is made to fill memory."""
+        return self.entries is not None and self.unpacked > max(
+            HARMLESS, LARGEST_GROWTH * self.size
+        )
 
     def holds(self, *names: str) -> bool:
         """Whether it is a zip archive with all of these entries."""
@@ -105,6 +117,11 @@ FORMATS = (
         "a web page, not a model",
         lambda p: p.text.startswith(("<!doctype html", "<html")),
         hint="the download link leads to a page: use the direct link to the file",
+    ),
+    Format(
+        "an archive that unpacks to many times its size",
+        lambda p: p.bomb,
+        hint="such a file may be an attack; torch.save does not compress: save the model again",
     ),
     Format(
         "a Keras model (.keras)", lambda p: p.holds("config.json", "model.weights.h5"), hint=_KERAS

@@ -240,3 +240,18 @@ def test_as_a_program(model: Path) -> None:
     folded = converter("fold", str(model))
     assert folded.returncode == 0, folded.stderr
     assert "Proven" in folded.stdout
+
+
+def test_not_enough_memory(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input may claim any size: a sentence, not a traceback."""
+
+    def draw(*_: object) -> None:
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    monkeypatch.setattr("converter.proof.examples.random_feeds", draw)
+    assert main(["fold", str(model)]) == 2
+    said = capsys.readouterr().err
+    assert "there is not enough memory: Unable to allocate 7.28 TiB" in said
+    assert "--input-shape" in said

@@ -195,3 +195,25 @@ def test_loading_onnx_does_not_import_torch(tmp_path: Path) -> None:
         f"load({str(path)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["net/data.pkl", "net/data/0", "config.json", "anything"])
+def test_an_archive_that_unpacks_to_many_times_its_size(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/version", "3")
+        with archive.open(name, "w") as entry:
+            for _ in range(80):
+                entry.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match="unpacks to many times its size") as error:
+        detect(path)
+    assert "attack" in error.value.hint
+
+
+def test_a_compressed_archive_is_fine(tmp_path: Path) -> None:
+    """As some tools pack: small, or hardly compressed."""
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", bytes(1 << 20))
+    assert detect(path).loader == "torch_"
