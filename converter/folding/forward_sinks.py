@@ -14,9 +14,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.branches import geometry
+from converter.folding.moves import matrices
 from converter.folding.naming import label
 from converter.folding.refusal import Refusal
-from converter.folding.sinks import constant_inputs, weight_channels, weight_on_the_left
+from converter.folding.sinks import computed, constant_inputs, weight_channels, weight_on_the_left
 from converter.folding.step import Absorb, ForwardRule, Step
 from converter.folding.view import View
 
@@ -102,6 +103,8 @@ def _matmul(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
     """(x*a + b) B = x (a*B) + b B, on the LAST axis of x; A (a*x + b) = (A*a) x + A b on the one
     before. The shift goes into the Add behind, or is a new one."""
     left = weight_on_the_left(node, view)
+    if not left and computed(node.inputs[0]) and computed(node.inputs[1]):
+        return matrices.forward(node, index, affine, view)
     source, weight = (node.inputs[1], node.inputs[0]) if left else node.inputs[:2]
     rank = None if source is None else view.rank(source)
     matrix = None if weight is None else view.rank(weight)

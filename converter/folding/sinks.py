@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
+from converter.folding.moves import matrices
 from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, Rule, Step
@@ -76,6 +77,8 @@ def _matmul(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     if rank is None:
         return Refusal("unknown-shape", f"the rank of {label(node)} is not known.")
     left = weight_on_the_left(node, view)
+    if not left and computed(node.inputs[1]):
+        return matrices.backward(node, affine, view)
     if left:
         refusal = _on_axis(rank - 2, node, affine) or constant_inputs(node, view, weight=0)
     else:
@@ -95,6 +98,11 @@ def _matmul(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     return Step(
         f"{formula}, then + b" if affine.shifts else formula, (Absorb(node, affine),), adds=adds
     )
+
+
+def computed(value: ir.Value | None) -> bool:
+    """Whether a node makes the value; a graph input may still be a weight with a default."""
+    return value is not None and value.producer() is not None
 
 
 def weight_on_the_left(node: ir.Node, view: View) -> bool:

@@ -213,6 +213,17 @@ class MoreOps:
         y = self.g.op(op, x, self.weight(size), self.weight(size), epsilon=0.1)
         return self.add(y, shape)
 
+    def attention(self, x: str, shape: Shape) -> str | None:
+        """softmax(x x') x of a matrix of fixed size, or without the softmax."""
+        if len(shape) < 3 or isinstance(shape[-1], str) or isinstance(shape[-2], str):
+            return None
+        perm = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+        a = self.g.op("MatMul", x, self.g.op("Transpose", x, perm=perm))
+        a = self.g.op(self.random.choice(["Softmax", "Sigmoid"]), a)
+        columns = self.random.randint(1, 3)
+        v = self.g.op("MatMul", self.g.op("Sigmoid", x), self.weight(shape[-1], columns))
+        return self.add(self.g.op("MatMul", a, v), (*shape[:-1], columns))
+
     def product_on_the_left(self, x: str, shape: Shape) -> str | None:
         if len(shape) < 3 or isinstance(shape[-2], str):
             return None
@@ -224,4 +235,5 @@ class MoreOps:
 MORE_OPS = (
     "split", "halves", "gather", "times", "gate", "summed", "factor", "unary", "pad", "repeat",
     "reduce", "total", "rearrange", "shuffle", "normalised", "product_on_the_left",
+    "attention",
 )  # fmt: skip
