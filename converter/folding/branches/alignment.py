@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import onnx_ir as ir
 
@@ -100,27 +99,36 @@ def geometry(node: ir.Node, view: View) -> Geometry | None:
 
 
 def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | None:
-    """What the attributes of a convolution or a pool say; None if its pads are not fixed.
-
-    SAME pads a kernel of one tap by nothing, whatever the stride: the last one read is inside.
-    """
+    """What the attributes of a convolution or a pool say; None if its pads are not fixed."""
     axes = len(kernel)
+    stride, dilation = (_ints(node, name, (1,) * axes) for name in ("strides", "dilations"))
+    pads = _pads(node, kernel, stride, dilation)
+    if pads is None or "output_shape" in node.attributes:
+        return None
+    extra = _ints(node, "output_padding", (0,) * axes)
+    return Geometry(kernel, stride, dilation, pads[:axes], pads[axes:], extra, group)
+
+
+def _pads(
+    node: ir.Node, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """All that is padded at the beginnings, then at the ends; None if it depends on the size.
+
+    SAME pads (ceil(n/stride) - 1)*stride + k - n, which is k - 1 for stride 1, and nothing for
+    k = 1; an odd one of them goes to the end (UPPER) or the beginning (LOWER).
+    """
     mode = node.attributes.get("auto_pad")
     padding = "NOTSET" if mode is None else mode.as_string()
-    if padding.startswith("SAME") and node.op_type != "ConvTranspose" and prod(kernel) == 1:
-        padding = "VALID"
-    if padding not in {"NOTSET", "VALID"} or "output_shape" in node.attributes:
+    none = (0,) * len(kernel)
+    if padding == "NOTSET":
+        return _ints(node, "pads", none + none)
+    if padding == "VALID" or (set(kernel) <= {1} and node.op_type != "ConvTranspose"):
+        return none + none
+    if node.op_type != "Conv" or set(stride) | set(dilation) != {1}:
         return None
-    pads = _ints(node, "pads", (0,) * (2 * axes)) if padding == "NOTSET" else (0,) * (2 * axes)
-    return Geometry(
-        kernel,
-        _ints(node, "strides", (1,) * axes),
-        _ints(node, "dilations", (1,) * axes),
-        pads[:axes],
-        pads[axes:],
-        _ints(node, "output_padding", (0,) * axes),
-        group,
-    )
+    less = tuple((taps - 1) // 2 for taps in kernel)
+    more = tuple(taps // 2 for taps in kernel)
+    return less + more if padding == "SAME_UPPER" else more + less
 
 
 def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.converter.folding.graphs import Graph, batchnorms, count, fold
+from tests.converter.folding.graphs import (
+    Graph,
+    batchnorms,
+    count,
+    distance,
+    feeds,
+    fold,
+    ort_run,
+)
 from tests.converter.folding.test_branches import checked, conv
 
 
@@ -154,12 +162,46 @@ def test_equal_sizes_of_unequal_strides_stay_apart() -> None:
     assert ops(checked(g)).count("Conv") == 2
 
 
-def test_padding_told_by_mode_stays_apart() -> None:
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_padding_told_by_mode(mode: str, kernel: int) -> None:
+    """For stride 1 it does not depend on the size: k - 1, an odd one at the end or beginning."""
+    g = Graph()
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    same = g.op("Conv", x, g.weight(4, 4, kernel, kernel), auto_pad=mode)
+    g.output(g.op("Add", same, g.bn(x, 4)), shape=["N", 4, 6, 6])
+    assert ops(checked(g)) == ["Relu", "Conv"]
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_padding_told_by_mode_as_onnxruntime_reads_it(mode: str, kernel: int) -> None:
+    g = Graph("float32")
+    x = g.op("Relu", g.input("x", "N", 4, 6, 6))
+    same = g.op("Conv", x, g.weight(4, 4, kernel, kernel), auto_pad=mode)
+    g.output(g.op("Add", same, g.bn(x, 4)), shape=["N", 4, 6, 6])
+    folded, given = fold(g), feeds(g.model())
+    assert ops(folded) == ["Relu", "Conv"]
+    assert distance(*ort_run(g.model(), given), *ort_run(folded.model, given)) < 1e-5
+
+
+def test_strided_padding_told_by_mode() -> None:
+    """It depends on the size, but for one tap, which needs none."""
+    for kernel, left in ((3, 2), (1, 1)):
+        g = Graph()
+        x = g.input("x", "N", 4, 6, 6)
+        more: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
+        same = g.op("Conv", x, g.weight(4, 4, kernel, kernel), **more)
+        g.output(g.op("Add", same, conv(g, x, 1, strides=[2, 2])), shape=["N", 4, 3, 3])
+        assert ops(checked(g)).count("Conv") == left
+
+
+def test_dilated_padding_told_by_mode_stays_apart() -> None:
     g = Graph()
     x = g.input("x", "N", 4, 6, 6)
-    same = g.op("Conv", x, g.weight(4, 4, 3, 3), auto_pad="SAME_UPPER")
-    g.output(g.op("Add", same, conv(g, x, 1)), shape=["N", 4, 6, 6])
-    assert ops(checked(g)).count("Conv") == 2
+    same = g.op("Conv", x, g.weight(4, 4, 3, 3), auto_pad="SAME_UPPER", dilations=[2, 2])
+    g.output(g.op("Add", same, conv(g, x, 1)), shape=["N", 4, None, None])
+    assert ops(fold(g)).count("Conv") == 2
 
 
 @pytest.mark.parametrize("axes", [1, 3])
