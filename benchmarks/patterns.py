@@ -102,9 +102,8 @@ def write_cases(patterns: Iterable[Pattern], folder: Path) -> dict[Case, Written
     """Patterns that have a batch-norm at all; merged branches alone are the tests' business."""
     cases = {}
     for pattern in patterns:
-        number = PATTERNS.index(pattern)
         for variant in VARIANTS:
-            case = Written(pattern, variant, folder / f"{number}-{variant}.onnx")
+            case = Written(pattern, variant, folder / f"{pattern.name}-{variant}.onnx")
             if case.before:
                 cases[pattern.name, variant] = case
     return cases

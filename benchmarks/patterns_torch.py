@@ -2,7 +2,7 @@
 
     python -m benchmarks.patterns_torch torch.fx < cases
 
-A case is a line, [source, target]: the number in the source's name is the pattern's, and the
+A case is a line, [source, target]: the source is named for the pattern and its variant, and the
 target is an ONNX file of the module that the helper made, exported with its batch-norms kept.
 """
 
@@ -24,7 +24,7 @@ from converter.normalize import normalize
 from converter.sources import InputShape, examples
 from converter.sources.export import export, script
 from tests.converter.patterns.registry import Module
-from tests.converter.patterns.suite import PATTERNS
+from tests.converter.patterns.suite import REGISTRY
 
 
 def by_fx(module: nn.Module) -> nn.Module:
@@ -80,10 +80,10 @@ def main() -> None:
     fold = TORCH_TOOLS[sys.argv[1]]
     for line in sys.stdin:
         source, target = json.loads(line)
-        number, _, variant = Path(source).stem.partition("-")
+        name, _, variant = Path(source).stem.partition("-")
         try:
             error = ""
-            run(fold, PATTERNS[int(number)], variant, Path(target))
+            run(fold, REGISTRY[name], variant, Path(target))
         except Exception as problem:  # noqa: BLE001  counted as a crash
             error = f"{type(problem).__name__}: {problem}"
         print("@" + json.dumps([source, error]), flush=True)

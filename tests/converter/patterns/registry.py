@@ -52,6 +52,7 @@ class Pattern:
         becomes: the ops of the folded graph, in order; "" if that does not matter.
         keeps: ops that are as many afterwards as before.
         rtol: what may differ in float64; weights of fewer bits are rounded once.
+        through_relu: whether the fold is asked to replace a Relu by a maximum (`fold_graph`).
         grows: whether it may carry more numbers, as a shared weight that becomes two does.
     """
 
@@ -65,6 +66,7 @@ class Pattern:
     keeps: tuple[str, ...] = ()
     rtol: float = 1e-9
     grows: bool = False
+    through_relu: bool = False
 
     def remaining(self, variant: str) -> int:
         return self.left_mixed if variant == "mixed" else self.left

@@ -6,14 +6,20 @@ from importlib import import_module
 
 from tests.converter.patterns.registry import REGISTRY, Pattern
 
+__all__ = ["PATTERNS", "REGISTRY"]
+
 FAMILIES = (
     "linear",
     "between",
+    "norms",
     "forward",
+    "rearranged",
     "clamps",
     "sites",
     "branches",
     "blocks",
+    "reparameterized",
+    "architectures",
     "modules",
     "element_types",
     "refusals",

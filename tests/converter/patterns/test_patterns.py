@@ -32,7 +32,7 @@ CASES = [
 def test_pattern(pattern: Pattern, variant: str) -> None:
     model = pattern.model(variant)
     before = normalize(model)
-    folded = fold_graph(before)
+    folded = fold_graph(before, through_relu=pattern.through_relu)
     after, kept = folded.model, folded.plan.kept
     why = [f"{d.site.name}: {d.outcome}" for d in kept]
 
@@ -89,10 +89,20 @@ def test_the_folded_module_gives_what_torch_gives(pattern: Module) -> None:
     """From end to end: module, export, fold; against torch's own float64."""
     model, reference = pattern.exported
     assert reference is not None
-    after = fold_graph(normalize(model)).model
+    after = fold_graph(normalize(model), through_relu=pattern.through_relu).model
     found = Oracle(after).run(reference.inputs)
     for name, expected in reference.outputs.items():
         assert distance(expected, found[name]) <= 1e-7  # exporters round constants
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.through_relu], ids=lambda p: p.name)
+def test_a_relu_is_replaced_only_when_asked_to(pattern: Pattern) -> None:
+    """Runtimes fuse a Relu with what stands before it, and a maximum they do not."""
+    before = normalize(pattern.model("mixed"))
+    after = fold_graph(before).model
+    assert standing(after) > pattern.plain + pattern.left_mixed
+    assert count(after, "Max") + count(after, "Min") == 0
+    assert_equal(before, after)
 
 
 def test_there_are_enough() -> None:
