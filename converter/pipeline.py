@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -18,6 +18,7 @@ from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
 from converter.sources.loaded import Input, Loaded
 from converter.tidy import tidy
+from converter.transposes import cancel_transposes
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,7 @@ def fold(
     progress("normalize")
     original = normalize(loaded.model)
     progress("fold")
-    folded = fold_graph(
-        original,
-        untracked=loaded.untracked,
-        only=only,
-        skip=skip,
-        through_relu=through_relu,
-        store=store_for(weight_bytes(original)),
-    )
-    _check_patterns(folded.plan, (*only, *skip))
-    tidy(folded.model, folded.plan)
+    folded = _folded(loaded, original, only, skip, through_relu)
     seconds = time.perf_counter() - start
     proof = verify(
         loaded.model,
@@ -181,6 +173,24 @@ def preview(
         UserError: `only` or `skip` matches no batch-norm.
     """
     original = normalize(loaded.model)
+    folded = _folded(loaded, original, only, skip, through_relu)
+    return Preview(
+        loaded,
+        original,
+        folded.model,
+        folded.plan,
+        *_sizes(original, folded, loaded.inputs),
+        folded.hazards,
+    )
+
+
+def _folded(
+    loaded: Loaded,
+    original: ir.Model,
+    only: Sequence[str],
+    skip: Sequence[str],
+    through_relu: bool,
+) -> Folded:
     folded = fold_graph(
         original,
         untracked=loaded.untracked,
@@ -190,15 +200,10 @@ def preview(
         store=store_for(weight_bytes(original)),
     )
     _check_patterns(folded.plan, (*only, *skip))
+    # Where a batch-norm stood between two Transposes, they may now undo each other.
+    folded = replace(folded, model=cancel_transposes(folded.model))
     tidy(folded.model, folded.plan)
-    return Preview(
-        loaded,
-        original,
-        folded.model,
-        folded.plan,
-        *_sizes(original, folded, loaded.inputs),
-        folded.hazards,
-    )
+    return folded
 
 
 def _sizes(original: ir.Model, folded: Folded, inputs: Sequence[Input]) -> tuple[Size, Size]:

@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="unpickle whole Python objects, which can run any code: only for files you trust",
     )
+    group.add_argument(
+        "--custom-objects",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module that defines the own classes of a Keras model; may be repeated",
+    )
 
 
 def load_from(args: argparse.Namespace) -> Loaded:
@@ -49,5 +56,6 @@ def load_from(args: argparse.Namespace) -> Loaded:
         arch_args=dict(parse_arch_arg(text) for text in args.arch_arg),
         input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
         trust_pickle=args.trust_pickle,
+        custom_objects=tuple(args.custom_objects),
     )
     return load(args.file, options)

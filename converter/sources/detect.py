@@ -99,10 +99,6 @@ class Format:
 
 
 _COPY_AGAIN = "copy or download the file again and compare its size with the original"
-_KERAS = (
-    'Keras models are not read directly yet: in Keras 3, model.export("model.onnx", '
-    'format="onnx") writes an ONNX file, which can be folded'
-)
 _UNPACK = "unpack it and give the model file inside"
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save before 1.6
 
@@ -124,9 +120,15 @@ FORMATS = (
         hint="such a file may be an attack; torch.save does not compress: save the model again",
     ),
     Format(
-        "a Keras model (.keras)", lambda p: p.holds("config.json", "model.weights.h5"), hint=_KERAS
+        "a Keras model (.keras)",
+        lambda p: p.holds("config.json", "metadata.json") and p.holds_folder("model.weights."),
+        loader="keras_",
     ),
-    Format("a Keras model in HDF5 (.h5)", lambda p: p.starts(b"\x89HDF\r\n\x1a\n"), hint=_KERAS),
+    Format(
+        "a Keras model in HDF5 (.h5)",
+        lambda p: p.starts(b"\x89HDF\r\n\x1a\n"),
+        loader="keras_",
+    ),
     Format(
         "a compiled AOTInductor package",
         lambda p: p.holds_folder("data/aotinductor/"),
@@ -186,8 +188,8 @@ FORMATS = (
 )
 
 _READABLE = (
-    "readable are: ONNX, torch.save (a state_dict or a checkpoint), safetensors, TorchScript "
-    "and torch.export files"
+    "readable are: ONNX, torch.save (a state_dict or a checkpoint), safetensors, TorchScript, "
+    "torch.export and Keras files"
 )
 
 
@@ -198,7 +200,7 @@ def detect(path: Path) -> Format:
         UserError: when there is no such file, it is a folder, or no loader reads it.
     """
     if path.is_dir():
-        raise UserError(f"{path} is {_folder(path)}", "give one model file")
+        raise UserError(f"{path} is {_folder(path)}", _folder_hint(path))
     try:
         peek = Peek(path)
     except FileNotFoundError as error:
@@ -215,10 +217,28 @@ def detect(path: Path) -> Format:
 
 def _folder(path: Path) -> str:
     if (path / "saved_model.pb").exists():
-        return "a TensorFlow SavedModel folder, which is not supported; tf2onnx makes ONNX of it"
-    models = sorted(
+        return "a TensorFlow SavedModel folder, which is not read"
+    if (path / "config.json").exists() and (path / "metadata.json").exists():
+        return "a Keras model that was saved with zipped=False"
+    models = _models_in(path)
+    return f"a folder (it holds {', '.join(models[:3])})" if models else "a folder"
+
+
+def _folder_hint(path: Path) -> str:
+    if (path / "saved_model.pb").exists():
+        return (
+            'where the model was made: model.save("model.keras"); or, without its code, '
+            "`python -m tf2onnx.convert --saved-model FOLDER --output model.onnx` (pip install "
+            "tf2onnx), and fold that"
+        )
+    if (path / "config.json").exists() and (path / "metadata.json").exists():
+        return "zip what is in it to model.keras: cd FOLDER && zip -0 -r ../model.keras ."
+    return "give one model file"
+
+
+def _models_in(path: Path) -> list[str]:
+    return sorted(
         child.name
         for child in path.iterdir()
-        if child.suffix in {".onnx", ".pt", ".pth", ".pt2", ".safetensors"}
+        if child.suffix in {".onnx", ".pt", ".pth", ".pt2", ".safetensors", ".keras", ".h5"}
     )
-    return f"a folder (it holds {', '.join(models[:3])})" if models else "a folder"

@@ -33,12 +33,14 @@ class LoadOptions:
         arch_args: keyword arguments of the architecture's factory.
         input_shapes: shapes of the inputs, see `InputShape`.
         trust_pickle: unpickle arbitrary Python objects, which can run any code.
+        custom_objects: modules to import that define a Keras model's own classes.
     """
 
     arch: str | None = None
     arch_args: dict[str, Any] = field(default_factory=dict)
     input_shapes: tuple[InputShape, ...] = ()
     trust_pickle: bool = False
+    custom_objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

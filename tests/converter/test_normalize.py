@@ -207,6 +207,15 @@ def test_a_default_that_a_caller_may_replace_is_no_constant(overridable: bool) -
     assert ("W" in {value.name for value in after.graph.inputs}) is overridable
 
 
+def test_a_zero_bias_of_a_wrong_shape_goes() -> None:
+    """As torch's exporter gives it to a Conv3d without a bias; onnxruntime refuses it."""
+    g = Graph()
+    bias = g.const(np.zeros((4, 2), np.float32))
+    g.output(g.op("Conv", g.input("x", "N", 2, 3, 3, 3), g.weight(4, 2, 1, 1, 1), bias))
+    after = normalize(g.model())
+    assert [len(node.inputs) for node in after.graph] == [2]
+
+
 def test_wrong_annotations_do_not_stop_it() -> None:
     g = Graph()
     y = g.op("Relu", g.input("x", "N", 3))

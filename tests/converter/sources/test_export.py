@@ -51,6 +51,12 @@ def test_batch_norms_follow_every_linear_op(assert_same) -> None:
     assert_same(loaded, module)
 
 
+def test_a_3d_convolution_without_a_bias(assert_same) -> None:
+    """The exporter gives it a bias of a wrong shape."""
+    module = nn.Sequential(nn.Conv3d(2, 4, 3, bias=False), nn.BatchNorm3d(4)).eval()
+    assert_same(make(module, InputShape((2, 4, 5, 5))), module)
+
+
 def test_weights_are_the_modules_own_memory() -> None:
     """A model of many gigabytes is not copied."""
     module = ConvNet()

@@ -1,0 +1,173 @@
+"""What a Keras model takes: the name, shape and type of each input, as its file tells them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import UserError
+from converter.sources.infer import FirstLayer, spatial_shapes
+from converter.sources.loaded import InputShape
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An input without its batch axis; None is a size that the file leaves open."""
+
+    name: str
+    sizes: tuple[int | None, ...] | None
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return (
+            "(" + ", ".join("any" if size is None else str(size) for size in self.sizes or ()) + ")"
+        )
+
+
+def specs(model: Any, config: dict[str, Any], path: Path) -> tuple[list[Spec], Any]:
+    """The inputs in Keras' order, and the structure that the model takes them in.
+
+    Raises:
+        UserError: when an input is no dense tensor of numbers with a batch axis.
+    """
+    tensors = list(getattr(model, "inputs", None) or ())
+    if not tensors:  # a class of the user's own: only call() and the shape it was built with tell
+        return _of_call(model, config), None
+    structure = getattr(model, "_inputs_struct", None)
+    if structure is None:
+        structure = getattr(getattr(model, "_functional", None), "_inputs_struct", tensors)
+    found = []
+    for tensor in tensors:
+        name = str(getattr(tensor._keras_history.operation, "name", tensor.name))
+        kinds = {"ragged": getattr(tensor, "ragged", False), "sparse": tensor.sparse}
+        kinds["text"] = tensor.dtype == "string"
+        if said := [kind for kind, is_so in kinds.items() if is_so]:
+            raise UserError(
+                f"{path}: the input {name!r} is {said[0]}, which ONNX has no tensors of",
+                "save the part of the model that takes dense tensors of numbers",
+            )
+        if not tensor.shape or tensor.shape[0] is not None:
+            raise UserError(
+                f"{path}: the input {name!r} has the fixed batch size {tuple(tensor.shape)[:1]}",
+                "build the model without batch_size (and stateful=True) and set its weights",
+            )
+        found.append(Spec(name, tuple(tensor.shape[1:]), str(tensor.dtype)))
+    return found, structure if len(found) > 1 else tensors[0]
+
+
+def _of_call(model: Any, config: dict[str, Any]) -> list[Spec]:
+    parameters = inspect.signature(model.call).parameters.values()
+    names = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}
+    ]
+    build = config.get("build_config")
+    shape = build.get("input_shape") if isinstance(build, dict) else None
+    known = (
+        isinstance(shape, list)
+        and len(shape) > 0
+        and all(size is None or isinstance(size, int) for size in shape)
+    )
+    sizes = tuple(shape[1:]) if known and len(names) == 1 and shape is not None else None
+    return [Spec(name, sizes) for name in names]
+
+
+def shapes(
+    found: Sequence[Spec], given: Sequence[InputShape]
+) -> tuple[list[InputShape], FirstLayer | None]:
+    """A shape for each input, in order; where one is open, likely ones to try instead.
+
+    Raises:
+        UserError: when `given` names other inputs or contradicts the file, or when several
+            inputs are open.
+    """
+    names = ", ".join(spec.name for spec in found)
+    by_name = {shape.name or found[0].name: shape for shape in given}
+    if len(by_name) < len(given) or (len(found) > 1 and any(not s.name for s in given)):
+        raise UserError(
+            "every --input-shape needs its own name when there are several",
+            f"the model's inputs are: {names}",
+        )
+    if unknown := [name for name in by_name if name not in {spec.name for spec in found}]:
+        raise UserError(
+            f"--input-shape names {', '.join(unknown)}, which is no input of the model",
+            f"the model's inputs are: {names}",
+        )
+    result, open_specs = [], []
+    for spec in found:
+        said = by_name.get(spec.name)
+        if said is not None:
+            _check(spec, said)
+            result.append(InputShape(said.sizes, spec.name, said.dtype or spec.dtype))
+        elif spec.sizes is None or None in spec.sizes:
+            open_specs.append(spec)
+        else:
+            sizes = tuple(size for size in spec.sizes if size is not None)
+            result.append(InputShape(sizes, spec.name, spec.dtype))
+    if not open_specs:
+        return result, None
+    if len(found) > 1 or open_specs[0].sizes is None:
+        raise UserError(
+            "the file leaves sizes open for " + ", ".join(f"{s.name} {s}" for s in open_specs),
+            "say the shape of each, without the batch axis, channels last: "
+            + " ".join(f"--input-shape {spec.name}=224,224,3" for spec in open_specs),
+        )
+    return [], _likely(open_specs[0])
+
+
+def _check(spec: Spec, said: InputShape) -> None:
+    if spec.sizes is not None and (
+        len(said.sizes) != len(spec.sizes)
+        or any(b is not None and a != b for a, b in zip(said.sizes, spec.sizes, strict=True))
+    ):
+        raise UserError(
+            f"--input-shape {','.join(map(str, said.sizes))} does not fit the input "
+            f"{spec.name!r}, which the file says to be {spec} without the batch axis",
+            "Keras models mostly have their channels last: 224,224,3",
+        )
+
+
+def _likely(spec: Spec) -> FirstLayer:
+    """The usual sizes in the open places."""
+    sizes = spec.sizes or ()
+    count = sum(size is None for size in sizes)
+
+    def filled(values: Iterator[int]) -> tuple[int, ...]:
+        return tuple(next(values) if size is None else size for size in sizes)
+
+    tries = spatial_shapes(0, count) if count <= 3 else ()
+    return FirstLayer(
+        f"an input {spec}", tuple(filled(iter(shape[1:])) for shape in tries), spec.dtype
+    )
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The model and every layer in it, each once."""
+    found: dict[int, Any] = {}
+    waiting = [model]
+    while waiting:
+        layer = waiting.pop()
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            waiting.extend(part for part in getattr(layer, "_layers", ()) if hasattr(part, "call"))
+    return list(found.values())
+
+
+def legacy_classes(keras: Any) -> dict[str, Any]:
+    """Classes whose configs in old .h5 files Keras 3 does not take as they are."""
+
+    class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+        """Keras 2 wrote the axis as a list of one."""
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            axis = config.get("axis")
+            if isinstance(axis, list) and len(axis) == 1:
+                config = config | {"axis": axis[0]}
+            return keras.layers.BatchNormalization.from_config(config)
+
+    return {"BatchNormalization": BatchNormalization}
