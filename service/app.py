@@ -14,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from service import health, hot, openapi
+from service.auth import Access
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
+from service.gate import Gate
 from service.health import Lifecycle
 from service.protocols.predict import Predict
 from service.registry import Entry, Registry
@@ -28,7 +30,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {"default": openapi.ERROR_RESPONSE}
 
 
 def create_app(
-    registry: Registry, settings: Settings, lifecycle: Lifecycle, version: str = "0"
+    registry: Registry,
+    settings: Settings,
+    lifecycle: Lifecycle,
+    version: str = "0",
+    access: Access | None = None,
 ) -> ASGIApp:
     """The whole application. It neither loads nor closes the registry: the server does.
 
@@ -37,6 +43,7 @@ def create_app(
         settings: limits and policies.
         lifecycle: shared with the signal handler.
         version: of the program, for the documentation.
+        access: the keys, default none: everybody may predict, nobody may change anything.
     """
     app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
     _add_error_handlers(app)
@@ -46,7 +53,7 @@ def create_app(
     _add_health(app, registry, lifecycle)
     _add_models(app, registry)
     _add_documents(app, registry)
-    return RequestId(hot.HotRoutes(app, predict))
+    return RequestId(Gate(hot.HotRoutes(app, predict), access or Access()))
 
 
 def _reply(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -172,6 +172,32 @@ class ModelNotChosen(BadRequest):
     default_hint = "POST to /models/<name>/predict, or start the server with --default-model."
 
 
+class Unauthorized(ServiceError):
+    """The server asks for a key, and the request has none that is valid."""
+
+    status = 401
+    code = "unauthorized"
+    default_hint = "Send a key of this server as Authorization: Bearer <key>, or as X-API-Key."
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"www-authenticate", b"Bearer")]
+
+
+class Forbidden(ServiceError):
+    """The key is valid, but not for this."""
+
+    status = 403
+    code = "forbidden"
+    default_hint = "Use a key of --admin-keys-file."
+
+
+class AdminClosed(Forbidden):
+    """The server was started without admin keys: routes that change it are closed."""
+
+    code = "admin_closed"
+    default_hint = "Start the server with --admin-keys-file, or change the models on disk."
+
+
 class NotFound(ServiceError):
     """No route has this path."""
 

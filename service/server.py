@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ import uvicorn
 
 from service import cpu, device, model
 from service.app import TITLE, create_app
+from service.auth import Access, KeysUnusable
 from service.device import Choice, DeviceUnavailable
 from service.health import Lifecycle, obstacles
 from service.registry import Registry
@@ -30,6 +32,7 @@ from service.settings import Settings
 logger = logging.getLogger("foldserve")
 
 _BACKLOG = 2048
+_TICKS_PER_REFRESH = 10  # of 0.1 s
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
 
@@ -41,9 +44,13 @@ class CannotStart(Exception):
 class Server(uvicorn.Server):
     """uvicorn's server, but readiness goes down first and a signal is no error."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, delay_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, delay_s: float, access: Access
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._access = access
+        self._reread = False
         self._delay_s = delay_s
         self._exit_at = float("inf")
 
@@ -55,7 +62,14 @@ class Server(uvicorn.Server):
         self._lifecycle.draining = True
         self._exit_at = time.monotonic() + self._delay_s
 
+    def handle_hang_up(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """SIGHUP: read the key files again."""
+        self._reread = True
+
     async def on_tick(self, counter: int) -> bool:
+        if self._reread or counter % _TICKS_PER_REFRESH == 0:
+            force, self._reread = self._reread, False
+            self._access.refresh(force=force)
         if time.monotonic() >= self._exit_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -65,7 +79,7 @@ def serve(settings: Settings, version: str) -> int:
     """Run until a signal; the exit code is returned.
 
     Raises:
-        CannotStart: no repository, no port.
+        CannotStart: no repository, no port, no keys where keys were asked for.
         DeviceUnavailable: --device cuda without CUDA.
     """
     if not settings.models.is_dir():
@@ -73,6 +87,10 @@ def serve(settings: Settings, version: str) -> int:
             f"The models folder {str(settings.models)!r} does not exist. Create it, or point "
             "--models to the folder that holds <name>/<version>/model.onnx."
         )
+    try:
+        access = Access.of(settings.api_keys_file, settings.admin_keys_file)
+    except KeysUnusable as error:
+        raise CannotStart(str(error)) from None
     choice = device.choose(settings.device)
     cpus = cpu.available()
     threads = settings.threads or cpus.threads
@@ -89,7 +107,7 @@ def serve(settings: Settings, version: str) -> int:
         settings.default_model,
     )
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version),
+        create_app(registry, settings, lifecycle, version, access),
         loop="uvloop" if _has("uvloop") else "asyncio",
         http="httptools" if _has("httptools") else "h11",
         ws="none",
@@ -102,7 +120,9 @@ def serve(settings: Settings, version: str) -> int:
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
-    server = Server(config, lifecycle, settings.drain_delay_ms / 1000)
+    server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, server.handle_hang_up)
     failure: list[DeviceUnavailable] = []
 
     def load() -> None:

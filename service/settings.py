@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     drain_timeout_ms: int = Field(
         10_000, ge=0, description="after that, longest time to finish requests under way"
     )
+    api_keys_file: Path | None = Field(
+        None, description="file with a key a line; who sends none of them gets 401 (default: open)"
+    )
+    admin_keys_file: Path | None = Field(
+        None, description="the same for loading and unloading models (default: nobody may)"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged to stderr"
     )
