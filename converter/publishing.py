@@ -38,6 +38,10 @@ from service.manifest import (
 )
 
 _STAGE = ".publish-"
+# Keys of model.json that are the operator's to write; two versions that differ in nothing else
+# are the same model.
+_OPERATORS = {"serving"}
+
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
@@ -120,7 +124,8 @@ def _publish(
     version = newest + 1
     while True:
         manifest = _manifest(result, name, version, files, self_test)
-        _write(staged / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
+        text = manifest.model_dump_json(indent=2, exclude=_OPERATORS)
+        _write(staged / MANIFEST_FILE, text.encode() + b"\n")
         staged.chmod(0o755)
         sync_directory(staged)
         try:
@@ -152,7 +157,7 @@ def _same(
     except OSError:
         return False
     mine = _manifest(result, name, version, files, self_test)
-    if json.loads(mine.model_dump_json()) != _parsed(there):
+    if json.loads(mine.model_dump_json(exclude=_OPERATORS)) != _parsed(there):
         return False
     return all(
         (path / file).is_file() and _entry(path / file) == entry for file, entry in files.items()
@@ -160,10 +165,14 @@ def _same(
 
 
 def _parsed(content: bytes) -> Any:
+    """What the converter would have written of it."""
     try:
-        return json.loads(content)
+        manifest = json.loads(content)
     except ValueError:
         return None
+    if isinstance(manifest, dict):
+        manifest = {key: value for key, value in manifest.items() if key not in _OPERATORS}
+    return manifest
 
 
 def _manifest(

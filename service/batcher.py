@@ -1,4 +1,4 @@
-"""The owner of a model: one thread that runs its session, fed by a bounded queue.
+"""The owner of a model: threads that run its session, fed by a bounded queue.
 
 Handlers on the event loop put tensors on the queue and await a future, so the loop is never
 blocked and health answers while the model is busy. An item is in one of four states:
@@ -6,9 +6,15 @@ blocked and health answers while the model is busy. An item is in one of four st
     waiting -> running -> delivered        the normal way
     waiting -> dropped                     cancelled, or past its deadline before it ran
 
+What waits when a runner is free is batched at that moment, up to `max_batch_rows`, shared
+among the runners that are idle; nothing waits for company unless `max_wait_s` asks for it.
+
 Room in the queue is counted in samples (rows), not in requests. A request that is cancelled
 or late while it waits gives its room back at once; one that is already running runs to its
 end, and its result is thrown away. An item that fails, fails alone: the owner lives on.
+
+A model whose run is shorter than the way to a thread and back may run on the event loop
+itself: all requests that the loop reads in one turn are one batch, run at the end of the turn.
 """
 
 from __future__ import annotations
@@ -18,81 +24,135 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from dataclasses import dataclass
 
+from service.batch import (
+    Item,
+    NotByRows,
+    Outcome,
+    Run,
+    deliver,
+    execute,
+    lane_of,
+    late,
+    one_by_one,
+    settle,
+)
 from service.errors import (
     DeadlineExceeded,
-    InferenceFailed,
     ModelUnavailable,
     QueueFull,
     ServiceError,
     ShuttingDown,
     TooManySamples,
 )
+from service.lanes import Lanes
 from service.signature import Tensors
 
 logger = logging.getLogger("foldserve.batcher")
 
-Outcome = Tensors | ServiceError
 _LONGEST_RETRY_S = 60
+# A run on the event loop that takes this long, time after time, does not belong there.
+_INLINE_TOO_LONG_S = 0.02
+_INLINE_CHANCES = 3
 
 
-class _Item:
-    """A request on its way: what to run, until when, and whom to tell."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a model's requests are run; `choose.running` measures what suits a model.
 
-    __slots__ = ("deadline", "deliver", "inputs", "request", "rows", "taken")
+    `runners`: threads that run the session at a time.
+    `max_batch_rows`: rows that are joined at most; a single request may have more.
+    `max_wait_s`: how long the first item of a batch waits for company, 0 for not at all.
+    `inline_rows`: requests up to that many rows run on the event loop, as do their batches.
+    `one_shape`: the model has no open size beyond the batch axis, so there is one lane.
+    """
 
-    def __init__(
-        self,
-        inputs: Tensors,
-        rows: int,
-        deadline: float,
-        deliver: Callable[[Outcome], object],
-        request: str,
-    ) -> None:
-        self.inputs = inputs
-        self.rows = rows
-        self.deadline = deadline
-        self.deliver = deliver
-        self.request = request
-        self.taken = False
+    runners: int = 1
+    max_batch_rows: int = 1
+    max_wait_s: float = 0.0
+    inline_rows: int = 0
+    one_shape: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What `Batcher.observe` is told after each batch; times in seconds.
+
+    `waited_s`: the time on the queue of each request of the batch.
+    """
+
+    rows: int
+    waited_s: Sequence[float]
+    compute_s: float
 
 
 class Batcher:
-    """Runs `run` in its own thread for one caller at a time, in the order of arrival.
+    """Runs `run` for its callers, in the order of their arrival.
 
     Args:
         run: {input name: array} to {output name: array}; may raise, a ServiceError is
             handed on, anything else becomes InferenceFailed and is logged.
         capacity_samples: rows that may wait, the ones running not counted.
-        name: the model's name, for the thread and the log.
+        name: the model's name, for the threads and the log.
+        limits: how many run at a time, and in what batches.
+        run_alone: used in place of `run` for a request that has the machine to itself.
     """
 
-    def __init__(self, run: Callable[[Tensors], Tensors], capacity_samples: int, name: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        capacity_samples: int,
+        name: str,
+        limits: Limits | None = None,
+        run_alone: Run | None = None,
+    ) -> None:
+        limits = limits or Limits()
         self.capacity_samples = capacity_samples
+        self.max_batch_rows = limits.max_batch_rows
+        self.inline_rows = limits.inline_rows
+        self.observe: Callable[[Ran], object] | None = None
+        self._max_wait_s = limits.max_wait_s
+        self._one_shape = limits.one_shape
         self._run = run
+        self._run_alone = run_alone or run
         self._name = name
-        self._items: deque[_Item] = deque()
-        self._waiting_rows = 0
+        self._lanes = Lanes()
         self._seconds_per_row = 0.0
         self._closing = False
         self._dead = False
+        self._idle = 0
+        # What waits for the end of the loop's turn: touched by the loop alone, so without lock.
+        self._turn: list[Item] = []
+        self._turn_rows = 0
+        self._turn_loop: asyncio.AbstractEventLoop | None = None
+        self._slow_turns = 0
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._own, name=f"owner-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._own, name=f"owner-{name}-{i}", daemon=True)
+            for i in range(limits.runners)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether the owner can still take work."""
-        return self._thread.is_alive() and not self._closing and not self._dead
+        return not self._closing and not self._dead and all(t.is_alive() for t in self._threads)
 
     @property
     def waiting_samples(self) -> int:
         """Rows on the queue at this moment, the ones running not counted."""
-        return self._waiting_rows
+        return self._lanes.rows + self._turn_rows
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """How long the request at the head of the queue has been waiting, 0 when none is."""
+        with self._changed:
+            head = self._lanes.oldest()
+            return 0.0 if head is None else time.monotonic() - head.since
 
     def check_room(self, rows: int) -> None:
         """Raises what `submit` would raise now; ask before spending time on a decode.
@@ -102,16 +162,17 @@ class Batcher:
         """
         if self._closing:
             raise ShuttingDown("The server is stopping.")
-        if self._dead or not self._thread.is_alive():
+        if self._dead:
             raise ModelUnavailable(f"The worker of model {self._name!r} has died.")
         if rows > self.capacity_samples:
             raise TooManySamples(
                 f"The request has {rows} rows, the queue holds {self.capacity_samples}."
             )
-        if self._waiting_rows + rows > self.capacity_samples:
-            wait_s = math.ceil(self._waiting_rows * self._seconds_per_row)
+        waiting = self.waiting_samples
+        if waiting + rows > self.capacity_samples:
+            wait_s = math.ceil(waiting * self._seconds_per_row)
             raise QueueFull(
-                f"{self._waiting_rows} of {self.capacity_samples} samples are waiting "
+                f"{waiting} of {self.capacity_samples} samples are waiting "
                 f"for model {self._name!r}; there is no room for {rows} more.",
                 retry_after_s=min(max(wait_s, 1), _LONGEST_RETRY_S),
             )
@@ -119,7 +180,7 @@ class Batcher:
     async def submit(
         self, inputs: Tensors, rows: int, deadline: float, request: str = ""
     ) -> Tensors:
-        """Run the model on `inputs` in its owner thread.
+        """Run the model on `inputs`.
 
         Args:
             inputs: {input name: array}, already checked against the signature.
@@ -128,7 +189,7 @@ class Batcher:
             request: id of the request, for the log.
 
         Returns:
-            {output name: array}.
+            {output name: array}, possibly views of a larger batch.
 
         Raises:
             ServiceError: what `check_room` raises; DeadlineExceeded; InferenceFailed or
@@ -136,102 +197,195 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
-
-        def settle(outcome: Outcome) -> None:
-            if not answer.done():
-                answer.set_result(outcome)
-
-        def deliver(outcome: Outcome) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, outcome)
-
-        item = _Item(inputs, rows, deadline, deliver, request)
-        self._put(item)
-        late = DeadlineExceeded("The answer was not ready in time.")
-        timer = loop.call_later(max(0.0, deadline - time.monotonic()), settle, late)
-        try:
-            outcome = await answer
-        finally:
-            timer.cancel()
-            self._abandon(item)
+        lane = () if self._one_shape else lane_of(inputs)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane)
+        if 0 < rows <= self.inline_rows:
+            outcome = await self._at_the_end_of_the_turn(item, loop)
+        else:
+            outcome = await self._in_a_thread(item, loop)
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
 
     def call(self, inputs: Tensors) -> Tensors:
-        """`submit` for warm-up and self-test, outside the event loop: blocks, needs no room.
+        """`submit` from outside the event loop: blocks, needs no room, is never joined.
 
         Raises:
             ServiceError: as `submit`.
         """
         answer: Future[Outcome] = Future()
-        self._put(_Item(inputs, 0, math.inf, answer.set_result, "start-up"))
+        self._put(Item(inputs, 0, math.inf, answer, lane=(object(),)))
         outcome = answer.result()
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
 
-    def close(self, timeout_s: float) -> bool:
-        """Take no more, finish what waits, end the thread; False if that took too long."""
+    def retire(self) -> None:
+        """Take no more, and end once what waits is finished; returns at once."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+            self._changed.notify_all()
 
-    def _put(self, item: _Item) -> None:
+    def close(self, timeout_s: float) -> bool:
+        """`retire`, and wait for the end; False if that took too long."""
+        self.retire()
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    # --- in a thread --------------------------------------------------------------------
+
+    async def _in_a_thread(self, item: Item, loop: asyncio.AbstractEventLoop) -> Outcome:
+        answer = item.answer
+        assert isinstance(answer, asyncio.Future)
+        self._put(item)
+        error = DeadlineExceeded("The answer was not ready in time.")
+        wait_s = max(0.0, item.deadline - time.monotonic())
+        timer = loop.call_later(wait_s, settle, answer, error)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._abandon(item)
+
+    def _put(self, item: Item) -> None:
         with self._changed:
             self.check_room(item.rows)
-            self._items.append(item)
-            self._waiting_rows += item.rows
+            self._lanes.put(item)
             self._changed.notify()
 
-    def _abandon(self, item: _Item) -> None:
+    def _abandon(self, item: Item) -> None:
         """Nobody waits for the item any more: free its room if it has not been taken."""
-        if item.taken:
-            return
-        with self._changed, suppress(ValueError):  # the owner may have taken it just now
-            self._items.remove(item)
-            self._waiting_rows -= item.rows
+        item.gone = True
+        if not item.taken:
+            with self._changed:
+                self._lanes.drop(item)
 
-    def _take(self) -> _Item | None:
-        """The next item to run, None when closing and nothing is left."""
+    def _take(self) -> tuple[list[Item], Run] | None:
+        """The next batch and how to run it, None when closing and nothing is left."""
         with self._changed:
-            while True:
-                while self._items:
-                    item = self._items.popleft()
-                    item.taken = True
-                    self._waiting_rows -= item.rows
-                    if time.monotonic() < item.deadline:
-                        return item
-                    item.deliver(DeadlineExceeded("The request waited until its deadline."))
-                if self._closing:
-                    return None
-                self._changed.wait()
+            self._idle += 1
+            try:
+                while True:
+                    wait_s = self._wait_s()
+                    if wait_s is not None and wait_s <= 0:
+                        # The other idle runners have been woken too: leave them their share.
+                        share = math.ceil(self._lanes.rows / self._idle)
+                        limit = min(self.max_batch_rows, max(share, 1))
+                        batch, expired = self._lanes.take(limit, time.monotonic())
+                        if expired:
+                            deliver([(item, late()) for item in expired])
+                        if batch:
+                            everyone_idle = self._idle == len(self._threads)
+                            alone = len(batch) == 1 and everyone_idle and not self._lanes
+                            return batch, self._run_alone if alone else self._run
+                    elif wait_s is None and self._closing:
+                        return None
+                    else:
+                        self._changed.wait(wait_s)
+            finally:
+                self._idle -= 1
+
+    def _wait_s(self) -> float | None:
+        """How long the next batch has to wait for company, None when there is no next one."""
+        head = self._lanes.oldest()
+        if head is None:
+            return None
+        full = head.rows == 0 or self._lanes.rows >= self.max_batch_rows
+        if self._max_wait_s <= 0 or self._closing or full:
+            return 0.0
+        return min(head.since + self._max_wait_s, head.deadline) - time.monotonic()
 
     def _own(self) -> None:
+        work = None
         try:
-            while (item := self._take()) is not None:
-                item.deliver(self._outcome(item))
-                del item  # an idle owner must not keep the last request's tensors alive
-        finally:
-            # Reached without `close` only if the thread itself is broken.
+            while (work := self._take()) is not None:
+                deliver(self._outcomes(*work))
+                work = None  # an idle owner must not keep the last request's tensors alive
+        except BaseException:  # the thread itself is broken, for example out of memory
             with self._changed:
                 self._dead = True
-                left, self._items, self._waiting_rows = self._items, deque(), 0
-            for item in left:
-                item.deliver(ModelUnavailable(f"The worker of model {self._name!r} has died."))
+                left = [*(work[0] if work else ()), *self._lanes.clear()]
+            error = ModelUnavailable(f"The worker of model {self._name!r} has died.")
+            deliver([(item, error) for item in left])
+            raise
 
-    def _outcome(self, item: _Item) -> Outcome:
+    # --- on the event loop --------------------------------------------------------------
+
+    async def _at_the_end_of_the_turn(self, item: Item, loop: asyncio.AbstractEventLoop) -> Outcome:
+        self.check_room(item.rows)
+        if self._turn_loop is not loop:
+            self._turn, self._turn_rows, self._turn_loop = [], 0, loop
+            loop.call_soon(self._end_turn)
+        self._turn.append(item)
+        self._turn_rows += item.rows
+        answer = item.answer
+        assert isinstance(answer, asyncio.Future)
+        try:
+            return await answer
+        finally:
+            item.gone = True
+
+    def _end_turn(self) -> None:
+        """Run what the turn brought; what is beyond one batch leaves other handlers a turn."""
+        now = time.monotonic()
+        batch: list[Item] = []
+        rows = 0
+        limit = min(self.inline_rows, self.max_batch_rows)
+        for taken, item in enumerate(self._turn):
+            if item.answer.done():  # cancelled
+                self._turn_rows -= item.rows
+                continue
+            if now >= item.deadline:
+                settle(item.answer, late())
+                self._turn_rows -= item.rows
+                continue
+            if batch and rows + item.rows > limit:
+                left = self._turn[taken:]
+                break
+            batch.append(item)
+            rows += item.rows
+        else:
+            left = []
+        self._turn = left
+        self._turn_rows -= rows
+        if batch:
+            for item, outcome in self._outcomes(batch, self._run):
+                settle(item.answer, outcome)
+            self._watch_the_time(time.monotonic() - now)
+        if self._turn and self._turn_loop is not None:
+            self._turn_loop.call_soon(self._end_turn)
+        else:
+            self._turn_loop = None
+
+    def _watch_the_time(self, took_s: float) -> None:
+        self._slow_turns = self._slow_turns + 1 if took_s > _INLINE_TOO_LONG_S else 0
+        if self._slow_turns == _INLINE_CHANCES:
+            self.inline_rows = 0
+            logger.warning(
+                "model %s took %.0f ms on the event loop: it runs in a thread from now on",
+                self._name, took_s * 1000,
+            )  # fmt: skip
+
+    # --- both ---------------------------------------------------------------------------
+
+    def _outcomes(self, batch: list[Item], run: Run) -> list[tuple[Item, Outcome]]:
         started = time.monotonic()
         try:
-            return self._run(item.inputs)
-        except ServiceError as error:
-            return error
-        except Exception:
-            logger.exception("model %s failed on request %s", self._name, item.request)
-            return InferenceFailed("The model could not be run on this input.")
+            return execute(run, batch, self._name)
+        except NotByRows as reason:
+            if self.max_batch_rows > 1:
+                self.max_batch_rows = 1
+                logger.error("model %s is not batched any more: %s", self._name, reason)
+            return one_by_one(run, batch, self._name)
         finally:
-            per_row = (time.monotonic() - started) / max(item.rows, 1)
-            smoothed = self._seconds_per_row or per_row
-            self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row
+            self._count(batch, started, time.monotonic() - started)
+
+    def _count(self, batch: list[Item], started: float, took_s: float) -> None:
+        rows = sum(item.rows for item in batch)
+        per_row = took_s / max(rows, 1) / len(self._threads)
+        smoothed = self._seconds_per_row or per_row
+        self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row
+        if self.observe is not None:
+            self.observe(Ran(rows, [started - item.since for item in batch], took_s))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 
+_CONTROL_FLOW = (b"Loop", b"Scan", b"If")
 _LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
@@ -78,6 +79,24 @@ def own_file(folder: Path, name: str) -> Path:
     if not regular:
         raise Rejected(f"{name} is not a regular file")
     return path
+
+
+def has_control_flow(model: Path) -> bool:
+    """Whether a node of model.onnx may take longer for some values than for others.
+
+    `op_type` is field 4 of NodeProto: the bytes 0x22, length, name. Weights that happen to
+    contain these bytes only make the answer too careful.
+    """
+    with model.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(b'"' + bytes([len(op)]) + op) >= 0 for op in _CONTROL_FLOW)
+
+
+def size_bytes(folder: Path) -> int:
+    """All files of the version folder together, the weights beside model.onnx included."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:

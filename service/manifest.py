@@ -18,6 +18,9 @@ MANIFEST_FILE = "model.json"
 MODEL_FILE = "model.onnx"
 SELFTEST_FILE = "selftest.npz"
 
+# `latest`, `latest:3` (the three highest good ones), `all`, `specific:1,4`
+VERSION_POLICY = r"^(latest(:[1-9][0-9]{0,5})?|all|specific:[1-9][0-9]*(,[1-9][0-9]*)*)$"
+
 DType = Literal[
     "float16", "bfloat16", "float32", "float64",
     "int8", "int16", "int32", "int64",
@@ -89,6 +92,24 @@ class SelfTest(Strict):
     atol: dict[str, Annotated[float, Field(ge=0)]]
 
 
+class Serving(Strict):
+    """How the operator wants this model to be run; what is left out is measured or a setting.
+
+    `max_batch_size`: rows of different requests that run together at most, 1 for never.
+    `max_wait_us`: how long the first of a batch waits for company.
+    `runners`: runs at a time; `threads`: of each of them.
+    `queue_capacity_samples`: rows that may wait before 503.
+    `version_policy`: which versions are served; that of the highest version counts.
+    """
+
+    max_batch_size: Annotated[int, Field(ge=1)] | None = None
+    max_wait_us: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    runners: Annotated[int, Field(ge=1, le=1024)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    queue_capacity_samples: Annotated[int, Field(ge=1)] | None = None
+    version_policy: Annotated[str, Field(pattern=VERSION_POLICY)] | None = None
+
+
 class Manifest(Strict):
     """`model.json`. Unknown keys are refused; `format` names the version of this schema."""
 
@@ -108,6 +129,8 @@ class Manifest(Strict):
     self_test: SelfTest | None = None
     # What the trainer measured, for example {"test_accuracy": 0.9931}.
     metrics: dict[str, float] = {}
+    # The operator's, not the converter's: publishing leaves it out.
+    serving: Serving = Serving()
     # What the converter did and measured, for people and audits; the service only shows it.
     provenance: dict[str, Any] = {}
 
@@ -127,6 +150,11 @@ class Manifest(Strict):
         outputs = {spec.name for spec in self.outputs}
         if self.classification and self.classification.output not in outputs:
             raise ValueError(f"classification.output {self.classification.output!r} is no output")
+        if (self.serving.max_batch_size or 1) > 1 and not self.batch_invariant:
+            raise ValueError(
+                "serving.max_batch_size is above 1, but without batch_invariant the rows of "
+                "different requests must not be joined"
+            )
         if self.self_test and self.self_test.file not in self.files:
             raise ValueError(f"self_test.file {self.self_test.file!r} is not listed in files")
         return self

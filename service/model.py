@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service import bundle, selftest
+from service import bundle, choose, selftest
+from service.batch import Run, attempt
 from service.batcher import Batcher
 from service.bundle import Rejected
-from service.device import Choice
+from service.choose import Running, Wish
+from service.device import CPU, Choice
 from service.errors import ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.runtime import CannotLoad, Runtime, without_paths
@@ -23,9 +27,11 @@ _GUESSED_SIZES = (1, 32, 224)
 _EXAMPLE_ELEMENTS = 2048
 _WARM_UP_RUNS = 3
 _LONG_RUN_MS = 100.0
+# Up to here it pays to hold the weights twice, once for requests that are alone.
+_LARGEST_TWICE_BYTES = 256 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ServedModel:
     """A loaded, warmed and self-tested version.
 
@@ -33,6 +39,7 @@ class ServedModel:
     `warm_up_ms`: duration of one run on one row, None when no input could be made up.
     `self_test_errors`: largest difference per output, None without a self-test.
     `example`: one row of real (or made-up) input for the documentation, None when it is large.
+    `running`: how its requests are run, and why so.
     """
 
     manifest: Manifest
@@ -43,6 +50,7 @@ class ServedModel:
     warm_up_ms: float | None
     self_test_errors: dict[str, float] | None
     example: Tensors | None
+    running: Running
 
     @property
     def name(self) -> str:
@@ -67,22 +75,42 @@ class ServedModel:
             "manifest": self.declared,
             "warm_up_ms": self.warm_up_ms,
             "self_test_errors": self.self_test_errors,
+            "running": {
+                **self.running.describe(),
+                # Not as it was chosen but as it is: a model may have turned out otherwise.
+                "max_batch_size": self.batcher.max_batch_rows,
+            },
             **manifest,
         }
 
 
 def load(
-    folder: Path, name: str, version: int, choice: Choice, threads: int, capacity_samples: int
+    folder: Path,
+    name: str,
+    version: int,
+    choice: Choice,
+    threads: int,
+    capacity_samples: int,
+    wish: Wish | None = None,
 ) -> ServedModel:
     """Load, verify, warm up and self-test one version folder.
 
+    Args:
+        folder, name, version: models/<name>/<version>.
+        choice: the provider.
+        threads: CPUs that the model's runs may keep busy, all together.
+        capacity_samples: rows that may wait, unless the manifest says otherwise.
+        wish: how to run it, where the manifest does not say; None leaves it to measurements.
+
     Raises:
-        Rejected: with the reason; the owner thread, if it was started, is stopped.
+        Rejected: with the reason; no thread is left behind.
         DeviceUnavailable: CUDA was required and did not start.
     """
     declared = bundle.read(folder, name, version)
+    wish = _wish(wish or Wish(), declared)
+    path = folder / MODEL_FILE
     try:
-        runtime = Runtime(folder / MODEL_FILE, choice, threads)
+        runtime = Runtime(path, choice, wish.threads_per_run)
     except CannotLoad as error:
         raise Rejected(f"{MODEL_FILE}: {error}") from None
     manifest = declared or _manifest_of(runtime, name, version)
@@ -90,27 +118,65 @@ def load(
     signature = Signature.of(manifest)
     test = selftest.load(folder, manifest, signature)
 
+    run = partial(attempt, runtime.run)
+    example = _first_row(test, signature) if test else _made_up(signature, run)
+    warm_up_ms, outputs = _warm_up(run, signature, example)
+    _check_outputs(manifest, outputs)
+    errors = _self_test(run, test) if test else None
+
+    on_cpu = runtime.provider == CPU
+    running, run_alone = choose.running(
+        runtime.run,
+        signature,
+        example,
+        wish=wish,
+        cpus=threads,
+        invariant=declared.batch_invariant if declared else None,
+        on_cpu=on_cpu,
+        steady=not bundle.has_control_flow(path),
+        make_alone=(
+            (lambda: Runtime(path, choice, threads).run)
+            if on_cpu and bundle.size_bytes(folder) <= _LARGEST_TWICE_BYTES
+            else None
+        ),
+    )
     # A graph with a fixed batch must find room for at least one.
     fixed = 1 if signature.batched else max(_sizes(manifest.inputs), default=1)
-    batcher = Batcher(runtime.run, max(capacity_samples, fixed), f"{name}/{version}")
-    try:
-        example = _first_row(test, signature) if test else _made_up(signature, batcher)
-        warm_up_ms, outputs = _warm_up(batcher, signature, example)
-        _check_outputs(manifest, outputs)
-        errors = _self_test(batcher, test) if test else None
-    except BaseException:
-        batcher.close(timeout_s=0.0)
-        raise
+    capacity_samples = manifest.serving.queue_capacity_samples or capacity_samples
     small = example is not None and sum(a.size for a in example.values()) <= _EXAMPLE_ELEMENTS
-    return ServedModel(
+    served = ServedModel(
         manifest=manifest,
         signature=signature,
-        batcher=batcher,
+        batcher=Batcher(
+            runtime.run,
+            max(capacity_samples, fixed),
+            f"{name}/{version}",
+            running.limits,
+            run_alone,
+        ),
         provider=runtime.provider,
         declared=declared is not None,
         warm_up_ms=warm_up_ms,
         self_test_errors=errors,
         example=example if small else None,
+        running=running,
+    )
+    # Whoever has found the model may still use it; the last one to let go of it ends its threads.
+    weakref.finalize(served, served.batcher.retire).atexit = False
+    return served
+
+
+def _wish(wish: Wish, declared: Manifest | None) -> Wish:
+    """The server's settings, and over them the manifest's."""
+    if declared is None:
+        return wish
+    mine = declared.serving
+    wait_us = mine.max_wait_us
+    return Wish(
+        runners=mine.runners or wish.runners,
+        threads=mine.threads or wish.threads,
+        max_batch_rows=mine.max_batch_size or wish.max_batch_rows,
+        max_wait_s=wish.max_wait_s if wait_us is None else wait_us / 1e6,
     )
 
 
@@ -174,7 +240,7 @@ def _first_row(test: selftest.SelfTestData, signature: Signature) -> Tensors:
     return {k: a[:1] for k, a in test.inputs.items()} if signature.batched else test.inputs
 
 
-def _made_up(signature: Signature, batcher: Batcher) -> Tensors | None:
+def _made_up(signature: Signature, run: Run) -> Tensors | None:
     """Zeros of the smallest size that the model accepts; None when it accepts none tried."""
     for size in _GUESSED_SIZES:
         zeros = {
@@ -188,7 +254,7 @@ def _made_up(signature: Signature, batcher: Batcher) -> Tensors | None:
             for name, spec in signature.inputs.items()
         }
         try:
-            batcher.call(zeros)
+            run(zeros)
         except ServiceError:
             continue
         return zeros
@@ -196,7 +262,7 @@ def _made_up(signature: Signature, batcher: Batcher) -> Tensors | None:
 
 
 def _warm_up(
-    batcher: Batcher, signature: Signature, example: Tensors | None
+    run: Run, signature: Signature, example: Tensors | None
 ) -> tuple[float | None, Tensors]:
     """Run one row a few times; the fastest, in milliseconds, and the outputs."""
     if example is None:
@@ -206,7 +272,7 @@ def _warm_up(
         signature.check(example)
         for _ in range(_WARM_UP_RUNS):
             started = time.perf_counter()
-            outputs = batcher.call(example)
+            outputs = run(example)
             last = (time.perf_counter() - started) * 1000
             fastest = min(fastest, last)
             if last > _LONG_RUN_MS:
@@ -216,9 +282,9 @@ def _warm_up(
     return fastest, outputs
 
 
-def _self_test(batcher: Batcher, test: selftest.SelfTestData) -> dict[str, float]:
+def _self_test(run: Run, test: selftest.SelfTestData) -> dict[str, float]:
     try:
-        return selftest.compare(test, batcher.call(test.inputs))
+        return selftest.compare(test, run(test.inputs))
     except ServiceError as error:
         raise Rejected(f"self-test failed: {_reason(error)}") from None
 

@@ -24,6 +24,7 @@ import uvicorn
 from service import cpu, device, model
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
+from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
 from service.health import Lifecycle, obstacles
 from service.registry import Registry
@@ -93,7 +94,7 @@ def serve(settings: Settings, version: str) -> int:
         raise CannotStart(str(error)) from None
     choice = device.choose(settings.device)
     cpus = cpu.available()
-    threads = settings.threads or cpus.threads
+    threads = max(cpus.threads, settings.threads or 1)
     listener = _bind(settings.host, settings.port)
     lifecycle = Lifecycle()
     registry = Registry(
@@ -103,6 +104,12 @@ def serve(settings: Settings, version: str) -> int:
             choice=choice,
             threads=threads,
             capacity_samples=settings.queue_capacity_samples,
+            wish=Wish(
+                runners=settings.runners,
+                threads=settings.threads,
+                max_batch_rows=settings.max_batch_size,
+                max_wait_s=settings.max_wait_us / 1e6,
+            ),
         ),
         settings.default_model,
     )
@@ -132,7 +139,7 @@ def serve(settings: Settings, version: str) -> int:
             failure.append(error)
             server.should_exit = True
             return
-        threads_line = f"{threads} for each model ({cpus})"
+        threads_line = f"{settings.threads or threads} for each model ({cpus})"
         _say(banner(registry, choice, _url(listener), threads_line, version))
 
     threading.Thread(target=load, name="load", daemon=True).start()

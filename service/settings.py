@@ -48,6 +48,15 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="threads of a model's run (default: what the CPUs allow)"
     )
+    runners: int | None = Field(
+        None, ge=1, le=1024, description="runs of one model at a time (default: as measured)"
+    )
+    max_batch_size: int | None = Field(
+        None, ge=1, description="rows of several requests run together (default: as measured)"
+    )
+    max_wait_us: int = Field(
+        0, ge=0, le=10_000_000, description="how long the first of a batch waits for company"
+    )
     queue_capacity_samples: int = Field(
         256, ge=1, description="samples that may wait for one model before 503"
     )

@@ -194,7 +194,7 @@ async def probe_until(client: httpx.AsyncClient, code: str) -> None:
 def test_a_client_that_hangs_up_gives_its_place_back(start, tmp_path: Path):
     """The one place of the queue is free again while the model is still running."""
     repository.publish(tmp_path, "slow", repository.slow(3 * SLOW))
-    served = start(tmp_path, "--queue-capacity-samples", "1")
+    served = start(tmp_path, "--queue-capacity-samples", "1", "--runners", "1")
     content = b'{"inputs": [[1.0]]}'
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
 

@@ -1,0 +1,173 @@
+"""Requests that run together: join their rows, run once, give each its own rows back.
+
+    inputs    x = concatenate(x_1, ..., x_k) along axis 0, for each input of the model
+    outputs   y_i = y[start_i : start_i + rows_i], a view, start_i = rows_1 + ... + rows_(i-1)
+
+If the joined run fails, every request runs once more by itself, so that only the one that is to
+blame fails. If an output has another number of rows than went in, its rows cannot be told
+apart: the model is never batched again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+
+import numpy as np
+
+from service.errors import DeadlineExceeded, InferenceFailed, ServiceError
+from service.signature import Tensors
+
+logger = logging.getLogger("foldserve.batcher")
+
+Run = Callable[[Tensors], Tensors]
+Outcome = Tensors | ServiceError
+Lane = tuple[object, ...]
+
+
+class NotByRows(Exception):
+    """The outputs of a joined run do not have one row for each row of the inputs."""
+
+
+class Item:
+    """A request on its way: what to run, until when, and whom to tell.
+
+    `answer` is a future of `loop`, or a thread's own future where `loop` is None.
+    `lane`: only requests of one lane can be joined.
+    """
+
+    __slots__ = (
+        "answer", "deadline", "gone", "inputs", "lane", "loop", "request", "rows", "since",
+        "taken",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        rows: int,
+        deadline: float,
+        answer: asyncio.Future[Outcome] | Future[Outcome],
+        loop: asyncio.AbstractEventLoop | None = None,
+        request: str = "",
+        lane: Lane = (),
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.deadline = deadline
+        self.answer = answer
+        self.loop = loop
+        self.request = request
+        self.lane = lane
+        self.since = time.monotonic()
+        self.taken = False  # by an owner: it no longer waits
+        self.gone = False  # nobody waits for the answer
+
+
+def lane_of(inputs: Tensors) -> Lane:
+    """Names, shapes beyond the batch axis, and dtypes: equal for requests that can be joined."""
+    return tuple([(name, a.shape[1:], a.dtype.char) for name, a in sorted(inputs.items())])
+
+
+def settle(answer: asyncio.Future[Outcome] | Future[Outcome], outcome: Outcome) -> None:
+    """Tell the one who waits, if somebody still does."""
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+def _settle_all(settled: Iterable[tuple[Item, Outcome]]) -> None:
+    for item, outcome in settled:
+        settle(item.answer, outcome)
+
+
+def deliver(settled: Sequence[tuple[Item, Outcome]]) -> None:
+    """Tell every one of them from an owner's thread: one wake-up of the loop for all."""
+    loops = {item.loop for item, _ in settled}
+    for loop in loops:
+        mine = settled if len(loops) == 1 else [pair for pair in settled if pair[0].loop is loop]
+        if loop is None:
+            _settle_all(mine)
+            continue
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle_all, mine)
+
+
+def execute(run: Run, items: Sequence[Item], model: str) -> list[tuple[Item, Outcome]]:
+    """Run `items`, together if there are several, and pair each with what it gets.
+
+    Args:
+        run: {input name: array} to {output name: array}; may raise, a ServiceError is handed
+            on, anything else becomes InferenceFailed and is logged.
+        items: of one lane, at least one.
+        model: its name, for the log.
+
+    Raises:
+        NotByRows: nothing was answered yet; the caller must run the items one by one.
+    """
+    if len(items) == 1:
+        return [(items[0], _alone(run, items[0], model))]
+    try:
+        outputs = run(_join(items))
+    except Exception as error:  # noqa: BLE001  which one is to blame shows when each runs alone
+        logger.debug("model %s: a batch of %d failed: %s", model, len(items), type(error).__name__)
+        return one_by_one(run, items, model)
+    return list(zip(items, _split(outputs, items), strict=True))
+
+
+def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, Outcome]]:
+    """Run each item by itself, those excepted that have been left or are late by now."""
+    settled: list[tuple[Item, Outcome]] = []
+    for item in items:
+        if item.gone:
+            continue
+        if time.monotonic() >= item.deadline:
+            settled.append((item, late()))
+            continue
+        settled.append((item, _alone(run, item, model)))
+    return settled
+
+
+def late() -> DeadlineExceeded:
+    return DeadlineExceeded("The request waited until its deadline.")
+
+
+def _alone(run: Run, item: Item, model: str) -> Outcome:
+    try:
+        return attempt(run, item.inputs)
+    except ServiceError as error:
+        if error.__cause__ is not None and isinstance(error, InferenceFailed):
+            logger.error(
+                "model %s failed on request %s", model, item.request, exc_info=error.__cause__
+            )
+        return error.with_traceback(None)
+
+
+def attempt(run: Run, inputs: Tensors) -> Tensors:
+    """`run(inputs)`, with any failure of it as a ServiceError."""
+    try:
+        return run(inputs)
+    except ServiceError:
+        raise
+    except Exception as error:
+        raise InferenceFailed("The model could not be run on this input.") from error
+
+
+def _join(items: Sequence[Item]) -> Tensors:
+    return {name: np.concatenate([i.inputs[name] for i in items]) for name in items[0].inputs}
+
+
+def _split(outputs: Tensors, items: Sequence[Item]) -> list[Tensors]:
+    rows = sum(item.rows for item in items)
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise NotByRows(f"output {name!r} has shape {array.shape} for a batch of {rows} rows")
+    parts: list[Tensors] = []
+    start = 0
+    for item in items:
+        stop = start + item.rows
+        parts.append({name: array[start:stop] for name, array in outputs.items()})
+        start = stop
+    return parts

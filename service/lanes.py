@@ -1,0 +1,90 @@
+"""The waiting line of a model: one lane for each shape, first come first served between them.
+
+Only requests of one lane can be joined into a batch. The next batch always begins with the
+request that has waited longest, whatever its lane, and takes those behind it in the same lane
+for as long as they fit. So a lane that is flooded cannot starve another: it only gets to fill
+the batches that one of its own begins.
+
+Not thread-safe: the owner of the lanes holds a lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from service.batch import Item, Lane
+
+
+class Lanes:
+    """Items that wait, in the order of arrival; `rows` of them in all."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        # An ordered dict drops any item, and finds the first, in constant time.
+        self._lanes: dict[Lane, OrderedDict[Item, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def put(self, item: Item) -> None:
+        lane = self._lanes.get(item.lane)
+        if lane is None:
+            lane = self._lanes[item.lane] = OrderedDict()
+        lane[item] = None
+        self.rows += item.rows
+
+    def drop(self, item: Item) -> bool:
+        """Take an item out unserved; False if it was not there."""
+        lane = self._lanes.get(item.lane)
+        if lane is None or item not in lane:
+            return False
+        del lane[item]
+        self.rows -= item.rows
+        if not lane:
+            del self._lanes[item.lane]
+        return True
+
+    def oldest(self) -> Item | None:
+        """The item that has waited longest."""
+        heads = [next(iter(lane)) for lane in self._lanes.values()]
+        return min(heads, key=_since) if len(heads) > 1 else heads[0] if heads else None
+
+    def take(self, limit_rows: int, now: float) -> tuple[list[Item], list[Item]]:
+        """The next batch, and the items met on the way whose deadline has passed.
+
+        Args:
+            limit_rows: no second item is added beyond it; an item with more rows than that
+                makes a batch by itself.
+            now: on the clock of the deadlines.
+        """
+        batch: list[Item] = []
+        expired: list[Item] = []
+        rows = 0
+        while not batch and (head := self.oldest()) is not None:
+            lane = self._lanes[head.lane]
+            full = False
+            while lane and not full:
+                item = next(iter(lane))
+                if now >= item.deadline:
+                    expired.append(item)
+                elif batch and rows + item.rows > limit_rows:
+                    break
+                else:
+                    batch.append(item)
+                    rows += item.rows
+                    # What does not count its rows is not to be joined with anything.
+                    full = rows >= limit_rows or item.rows == 0
+                self.drop(item)
+                item.taken = True
+        return batch, expired
+
+    def clear(self) -> list[Item]:
+        """Take everything out."""
+        items = [item for lane in self._lanes.values() for item in lane]
+        self._lanes.clear()
+        self.rows = 0
+        return items
+
+
+def _since(item: Item) -> float:
+    return item.since
