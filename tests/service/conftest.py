@@ -116,10 +116,11 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("zoo")
     x = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
     repository.publish(
-        root, "animals", repository.linear(), test={"x": x}, classification=CLASSIFIER
-    )
+        root, "animals", repository.linear(), test={"x": x}, classification=CLASSIFIER,
+        batch_invariant=True,
+    )  # fmt: skip
     publish = repository.publish
-    publish(root, "pair", repository.pair())
+    publish(root, "pair", repository.pair(), batch_invariant=True)
     publish(root, "embedding", repository.embedding())
     publish(root, "log", repository.elementwise("Log", TensorProto.FLOAT))
     publish(root, "half", repository.elementwise("Neg", TensorProto.FLOAT16))
