@@ -38,6 +38,7 @@ from service.manifest import (
 )
 
 _STAGE = ".publish-"
+
 # Keys of model.json that are the operator's to write; two versions that differ in nothing else
 # are the same model.
 _OPERATORS = {"serving"}
