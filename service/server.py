@@ -54,6 +54,11 @@ class Server(uvicorn.Server):
         self._reread = False
         self._delay_s = delay_s
         self._exit_at = float("inf")
+        self.up = threading.Event()  # from here on a signal is handled as below
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """First signal: drain. Second: leave at once."""
@@ -139,6 +144,7 @@ def serve(settings: Settings, version: str) -> int:
             failure.append(error)
             server.should_exit = True
             return
+        server.up.wait()
         threads_line = f"{settings.threads or threads} for each model ({cpus})"
         _say(banner(registry, choice, _url(listener), threads_line, version))
 

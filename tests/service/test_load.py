@@ -10,12 +10,15 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 import pytest
 import repository
-from conftest import Served
+
+if TYPE_CHECKING:  # other folders have a conftest of their own
+    from conftest import Served
 
 SLOW = 8_000  # iterations: some tenths of a second on any machine
 
