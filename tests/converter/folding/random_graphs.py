@@ -98,6 +98,29 @@ class RandomGraph(MoreOps):
             self.g.op(op, x, weight, *bias, group=group, pads=pads), (shape[0], outputs, *shape[2:])
         )
 
+    def branches(self, x: str, shape: Shape) -> str | None:
+        """Convolutions and batch-norms of x, and x itself, summed."""
+        channels, axes = shape[1] if len(shape) > 2 else "", len(shape) - 2
+        if axes not in {1, 2} or any(isinstance(size, str) for size in shape[1:]):
+            return None
+        assert isinstance(channels, int)
+        group = self.random.choice([1, channels])
+
+        def branch(kind: str) -> str:
+            if kind in {"x", "norm"}:
+                norm = [x, *self.some_statistics(channels)]
+                return x if kind == "x" else self.g.op("BatchNormalization", *norm)
+            weight = self.weight(channels, channels // group, *[int(kind)] * axes)
+            y = self.g.op("Conv", x, weight, group=group, pads=[int(kind) // 2] * (2 * axes))
+            norm = [y, *self.some_statistics(channels)]
+            return self.g.op("BatchNormalization", *norm) if self.flip() else y
+
+        kinds = ["3", *self.random.choices(["1", "3", "norm", "x"], k=self.random.randint(1, 3))]
+        total, *rest = [branch(kind) for kind in kinds]
+        for other in rest:
+            total = self.g.op(self.random.choice(["Add", "Add", "Sub"]), total, other)
+        return self.add(total, shape)
+
     def product(self, x: str, shape: Shape) -> str | None:
         inner, outputs = shape[-1], self.random.randint(1, 4)
         if isinstance(inner, str):
@@ -220,7 +243,7 @@ class RandomGraph(MoreOps):
 
 OPS = (
     "constant", "renamed", "activation", "pool", "two", "transpose", "unsqueeze", "squeeze",
-    "flatten", "reshape", "rows", "size", "choice", *MORE_OPS,
+    "flatten", "reshape", "rows", "size", "choice", "branches", "branches", *MORE_OPS,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.converter.folding.graphs import TYPES
 from tests.converter.patterns.registry import Net, pattern
 
 
@@ -266,9 +267,9 @@ def conv_negated_bn(g: Net) -> str:
 
 @pattern()
 def conv_cast_bn(g: Net) -> str:
-    """To float32 and back, between two floating-point types."""
-    y = g.op("Cast", g.conv(g.image()), to=1)
-    return g.bn(g.op("Cast", y, to=11), 4)
+    """To another floating-point type and back."""
+    y = g.op("Cast", g.conv(g.image()), to=TYPES["float32" if g.dtype == "float64" else "float64"])
+    return g.bn(g.op("Cast", y, to=TYPES[g.dtype]), 4)
 
 
 @pattern(left=0, left_mixed=1, reason="sign")
