@@ -89,6 +89,7 @@ def _show(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "state": "serving" if served else "unavailable",
         "version": served.version if served else None,
+        "versions": list(entry.versions),
         "provider": served.provider if served else None,
         "self_tested": bool(served and served.self_test_errors is not None),
         "inputs": [spec.model_dump() for spec in served.manifest.inputs] if served else [],

@@ -92,6 +92,9 @@ class Ran:
 class Batcher:
     """Runs `run` for its callers, in the order of their arrival.
 
+    `observe` may be set to be told of each batch, from the thread that ran it. It must not hold
+    the ServedModel: its threads live as long as that does.
+
     Args:
         run: {input name: array} to {output name: array}; may raise, a ServiceError is
             handed on, anything else becomes InferenceFailed and is logged.

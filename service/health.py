@@ -36,7 +36,7 @@ def obstacles(registry: Registry, lifecycle: Lifecycle) -> list[str]:
         )
     reasons += [
         f"The worker of model {model.name!r} is not running."
-        for model in served
+        for model in registry.every_version()
         if not model.batcher.alive
     ]
     return reasons
@@ -55,6 +55,6 @@ def readiness(registry: Registry, lifecycle: Lifecycle) -> dict[str, Any]:
         "status": "ready",
         "models": [
             {"name": model.name, "version": model.version, "provider": model.provider}
-            for model in registry.served()
+            for model in registry.every_version()
         ],
     }

@@ -31,7 +31,7 @@ _LONG_RUN_MS = 100.0
 _LARGEST_TWICE_BYTES = 256 * 1024**2
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class ServedModel:
     """A loaded, warmed and self-tested version.
 

@@ -2,19 +2,32 @@
 
     models/<name>/<version>/    name as in the manifest, version a whole number from 1
 
-Each model serves its latest good version: versions are tried from the highest down, and the
-first that loads, hashes, warms up and passes its self-test wins. Why the others did not is
-kept, and shown by GET /models. Anything else in the folders is left alone.
+Which versions of a model are served is a matter of its policy (service/policy.py): by default
+the latest good one. Versions are tried from the highest down; one is good if it loads, hashes,
+warms up and passes its self-test. Why the others did not is kept, and shown by GET /models.
+Anything else in the folders is left alone.
+
+`reload` looks again, in this order for each version that is new or has changed:
+
+    load -> sha256 -> warm-up -> self-test -> swap -> drain
+
+The old version serves until the new one is ready, and if that never gets ready, for ever. It is
+not closed by the swap: those who have found it finish with it, and the last one to let go of it
+ends its threads. So no request fails because of a reload.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service import policy as policies
 from service.bundle import Rejected
 from service.device import DeviceUnavailable
 from service.errors import (
@@ -25,6 +38,7 @@ from service.errors import (
     UnknownVersion,
 )
 from service.model import ServedModel
+from service.policy import Policy
 from service.signature import listing
 
 logger = logging.getLogger("foldserve.registry")
@@ -37,55 +51,149 @@ _LEFTOVER = re.compile(r"^[._~]|^te?mp([._-]|$)|(\.(te?mp|part|partial|bak|swp)|
 Loader = Callable[[Path, str, int], ServedModel]
 
 
+# What a version folder looks like from outside; it changes whenever a file in it does.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+
 @dataclass(slots=True)
 class Entry:
-    """A model of the repository: the version served, and why others are not."""
+    """A model of the repository: the versions served, and why others are not.
+
+    Never changed once it is in `Registry.entries`: a reload puts a new one in its place.
+    """
 
     name: str
-    served: ServedModel | None = None
+    versions: dict[int, ServedModel] = field(default_factory=dict)  # served, highest first
     rejected: dict[int, str] = field(default_factory=dict)  # version -> reason, highest first
-    older: list[int] = field(default_factory=list)  # not tried: a higher version serves
+    older: list[int] = field(default_factory=list)  # not wanted: higher versions serve
+    unloaded: bool = False  # by request; only another request brings it back
+    seen: dict[int, Fingerprint] = field(default_factory=dict)  # of the versions tried
+
+    @property
+    def served(self) -> ServedModel | None:
+        """The version for requests that name none: the highest one served."""
+        return next(iter(self.versions.values()), None)
 
     @property
     def trouble(self) -> str:
+        if self.unloaded:
+            return "it was unloaded"
         reasons = "; ".join(f"version {v}: {why}" for v, why in self.rejected.items())
         return reasons or "it has no version folder"
 
 
 class Registry:
-    """What this process serves. Filled by `load` in one thread, read from any.
+    """What this process serves. Changed by one thread at a time, read from any.
 
     Args:
         root: the repository.
         loader: makes a ServedModel of a version folder, or raises Rejected.
         default_model: the model of POST /predict, None for "the only one".
+        policy: which versions are served of models that do not say so themselves.
     """
 
-    def __init__(self, root: Path, loader: Loader, default_model: str | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        loader: Loader,
+        default_model: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         self._root = root
         self._load_version = loader
         self.default_model = default_model
+        self._policy = policy or Policy()
         self.entries: dict[str, Entry] = {}
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
+        self._one_at_a_time = threading.Lock()
+        self._known: list[weakref.ref[ServedModel]] = []  # all that may still have threads
+        self._stopped = threading.Event()
+        self._seen: object = None  # what `load` found, for `watch`
 
     def load(self) -> None:
-        """Load every model of the repository, one after the other.
+        """Load every model of the repository for the first time.
 
         Raises:
             DeviceUnavailable: CUDA was required and did not start.
         """
+        self._seen = self._snapshot()
         try:
-            for name, versions in scan(self._root):
-                # A new dict each time: readers iterate over the old one undisturbed.
-                self.entries = {**self.entries, name: self._load_model(name, versions)}
-                self.changes += 1
+            self.reload()
         finally:
             self.loading = False
 
+    def reload(self, name: str | None = None) -> list[str]:
+        """Look at the repository again, and serve what is new there. Blocks while it loads.
+
+        Args:
+            name: only this model, which is brought back if it was unloaded, and of which the
+                rejected versions are tried again; None for all models, of which only the
+                versions are tried whose files have changed.
+
+        Returns:
+            The names of the models of which something changed.
+
+        Raises:
+            UnknownModel: the repository has no folder for `name`.
+            DeviceUnavailable: as `load`, and only during it.
+        """
+        with self._one_at_a_time:
+            changed = []
+            found = dict(scan(self._root))
+            if name is not None and name not in found:
+                raise UnknownModel(f"The repository has no folder for model {name[:128]!r}.")
+            for each in [name] if name is not None else sorted({*found, *self.entries}):
+                before = self.entries.get(each)
+                if each not in found:
+                    logger.info("model %s is gone from the repository", each)
+                    self._put(each, None)
+                    changed.append(each)
+                    continue
+                if before and before.unloaded and name is None:
+                    continue
+                after = self._look_again(each, found[each], before, again=name is not None)
+                if after != before:
+                    self._put(each, after)
+                    changed.append(each)
+            return changed
+
+    def unload(self, name: str) -> None:
+        """Serve no version of a model until `reload(name)`; requests under way are finished.
+
+        Raises:
+            UnknownModel: there is none of that name.
+        """
+        with self._one_at_a_time:
+            self.entry(name)
+            self._put(name, Entry(name, unloaded=True))
+
+    def watch(self, interval_s: float) -> None:
+        """`reload` when the repository has changed, until `close`; for a thread of its own.
+
+        A change is acted upon when it is an interval old and nothing has been written since, so
+        that a version which is still being copied is left alone.
+        """
+        before = self._seen
+        while not self._stopped.wait(interval_s):
+            now = self._snapshot()
+            if now is None:
+                continue
+            if now != self._seen and now == before:
+                self._seen = now
+                try:
+                    self.reload()
+                except Exception:  # what is served is served on
+                    logger.exception("the repository could not be read again")
+            before = now
+
     def served(self) -> list[ServedModel]:
-        """The models that can answer, by name."""
+        """The models that can answer, by name, each in the version for requests that name none."""
         return [entry.served for entry in self.entries.values() if entry.served]
+
+    def every_version(self) -> list[ServedModel]:
+        """All versions of all models that can answer."""
+        return [model for entry in self.entries.values() for model in entry.versions.values()]
 
     def find(self, name: str | None, version: str | None = None) -> ServedModel:
         """The model for a request.
@@ -98,16 +206,19 @@ class Registry:
             ModelNotChosen, UnknownModel, UnknownVersion, ModelUnavailable, ModelLoading.
         """
         entry = self.entry(name or self._default_name())
-        served = entry.served
-        if served is None:
+        if not entry.versions:
             raise ModelUnavailable(f"No version of model {entry.name!r} works: {entry.trouble}.")
-        if version is not None and version != str(served.version):
-            known = _VERSION.fullmatch(version) and entry.rejected.get(int(version))
+        if version is None:
+            return next(iter(entry.versions.values()))
+        number = int(version) if _VERSION.fullmatch(version) else 0
+        if number not in entry.versions:
+            known = entry.rejected.get(number)
+            served = ", ".join(map(str, entry.versions))
             raise UnknownVersion(
-                f"Model {entry.name!r} is served in version {served.version}, "
+                f"Model {entry.name!r} is served in version {served}, "
                 f"not in {version[:20]!r}{': ' + known if known else ''}."
             )
-        return served
+        return entry.versions[number]
 
     def entry(self, name: str) -> Entry:
         """Raises UnknownModel, or ModelLoading while it may still come."""
@@ -121,8 +232,16 @@ class Registry:
             ) from None
 
     def close(self, timeout_s: float) -> bool:
-        """Stop every owner; False if one of them is still running after `timeout_s`."""
-        stopped = [served.batcher.close(timeout_s) for served in self.served()]
+        """Stop the watch and every owner, of versions that are being drained as well.
+
+        Returns:
+            False if one of them is still running after `timeout_s`.
+        """
+        self._stopped.set()
+        alive = [model for ref in self._known if (model := ref()) is not None]
+        for model in alive:
+            model.batcher.retire()
+        stopped = [model.batcher.close(timeout_s) for model in alive]
         return all(stopped)
 
     def _default_name(self) -> str:
@@ -140,36 +259,116 @@ class Registry:
             raise ModelNotChosen(f"There are several models: {listing(sorted(self.entries))}.")
         return next(iter(self.entries))
 
-    def _load_model(self, name: str, versions: dict[int, Path]) -> Entry:
-        entry = Entry(name)
-        for version in sorted(versions, reverse=True):
-            if entry.served:
-                entry.older.append(version)
+    def _put(self, name: str, entry: Entry | None) -> None:
+        """Swap. A new dict each time: readers iterate over the old one undisturbed."""
+        entries = {key: each for key, each in self.entries.items() if key != name}
+        if entry is not None:
+            entries[name] = entry
+        self.entries = dict(sorted(entries.items()))
+        self.changes += 1
+        self._known = [ref for ref in self._known if ref() is not None]
+
+    def _look_again(
+        self, name: str, folders: dict[int, Path], before: Entry | None, *, again: bool
+    ) -> Entry:
+        """The entry as it should be now; what has not changed on disk is taken over.
+
+        Args:
+            before: what is served now.
+            again: try also what was rejected and has not changed.
+        """
+        before = before or Entry(name)
+        after = Entry(name)
+        policy = policies.of_model(folders, self._policy)
+        for version in policy.missing(folders):
+            after.rejected[version] = "the version policy asks for it, and it is not there"
+        for version in policy.candidates(folders):
+            if policy.wanted is not None and len(after.versions) >= policy.wanted:
+                after.older.append(version)
                 continue
-            try:
-                entry.served = self._load_version(versions[version], name, version)
-            except Rejected as reason:
-                entry.rejected[version] = str(reason)
-                logger.error("model %s version %d is not served: %s", name, version, reason)
-            except DeviceUnavailable:
+            prints = fingerprint(folders[version])
+            serving = before.versions.get(version)
+            reason = before.rejected.get(version)
+            same = before.seen.get(version) == prints
+            if not same or (serving is None and (reason is None or again)):
+                serving, reason = self._try(folders[version], name, version, serving)
+            after.seen[version] = prints
+            if serving is not None:
+                after.versions[version] = serving
+            if reason is not None:
+                after.rejected[version] = reason
+        after.older += [
+            v for v in sorted(folders, reverse=True) if policy.only and v not in policy.only
+        ]
+        return after
+
+    def _try(
+        self, folder: Path, name: str, version: int, serving: ServedModel | None
+    ) -> tuple[ServedModel | None, str | None]:
+        """Load a version: it, or the one that is `serving` on and the reason."""
+        try:
+            served = self._load_version(folder, name, version)
+        except Rejected as rejection:
+            reason = str(rejection)
+            logger.error("model %s version %d is not served: %s", name, version, reason)
+        except DeviceUnavailable as error:
+            if self.loading:
                 raise
-            except Exception as error:  # one odd folder must not keep the others from loading
-                entry.rejected[version] = f"unexpected {type(error).__name__}, see the log"
-                logger.exception("model %s version %d could not be loaded", name, version)
-        return entry
+            reason = str(error)
+            logger.error("model %s version %d is not served: %s", name, version, reason)
+        except Exception as error:  # one odd folder must not keep the others from loading
+            reason = f"unexpected {type(error).__name__}, see the log"
+            logger.exception("model %s version %d could not be loaded", name, version)
+        else:
+            self._known.append(weakref.ref(served))
+            if not self.loading:
+                logger.info("model %s version %d is served from now on", name, version)
+            return served, None
+        if serving is not None:
+            reason += " (its files were changed; as it was loaded before, it serves on)"
+        return serving, reason
+
+    def _snapshot(self) -> object:
+        """What the repository looks like; None when it cannot be read, which is no change."""
+        try:
+            return [
+                (name, [(version, fingerprint(path)) for version, path in sorted(folders.items())])
+                for name, folders in scan(self._root, quiet=True)
+            ]
+        except OSError as error:
+            logger.error("the models folder cannot be read: %s", error.strerror)
+            return None
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Name, size, time and inode of every file below `folder`, links followed."""
+    found = []
+    for path, _, files in os.walk(folder):
+        for file in files:
+            try:
+                status = os.stat(os.path.join(path, file))  # noqa: PTH116, PTH118  called often
+            except OSError:
+                found.append((file, -1, 0, 0))
+            else:
+                found.append((file, status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(sorted(found))
 
 
 def _still_loading() -> ModelLoading:
     return ModelLoading("The server is still loading its models.", retry_after_s=1)
 
 
-def scan(root: Path) -> Iterator[tuple[str, dict[int, Path]]]:
-    """Models and their version folders, by name; stray files and odd names are passed over."""
+def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Path]]]:
+    """Models and their version folders, by name; stray files and odd names are passed over.
+
+    `quiet`: do not log what is passed over.
+    """
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or _LEFTOVER.search(folder.name):
             continue
         if not _NAME.fullmatch(folder.name):
-            logger.warning("folder %r is ignored: not a model's name", folder.name)
+            level = logging.DEBUG if quiet else logging.WARNING
+            logger.log(level, "folder %r is ignored: not a model's name", folder.name)
             continue
         try:
             inside = sorted(folder.iterdir())
@@ -182,6 +381,6 @@ def scan(root: Path) -> Iterator[tuple[str, dict[int, Path]]]:
                 versions[int(inner.name)] = inner
             elif not _LEFTOVER.search(inner.name):
                 # Files beside the versions are usual (labels, a README), folders are not.
-                level = logging.INFO if inner.is_dir() else logging.DEBUG
+                level = logging.INFO if inner.is_dir() and not quiet else logging.DEBUG
                 logger.log(level, "%s/%s is ignored: not a version", folder.name, inner.name)
         yield folder.name, versions

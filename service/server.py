@@ -21,7 +21,7 @@ from types import FrameType
 
 import uvicorn
 
-from service import cpu, device, model
+from service import cpu, device, model, policy
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
@@ -117,6 +117,7 @@ def serve(settings: Settings, version: str) -> int:
             ),
         ),
         settings.default_model,
+        policy.parse(settings.version_policy),
     )
     config = uvicorn.Config(
         create_app(registry, settings, lifecycle, version, access),
@@ -147,6 +148,8 @@ def serve(settings: Settings, version: str) -> int:
         server.up.wait()
         threads_line = f"{settings.threads or threads} for each model ({cpus})"
         _say(banner(registry, choice, _url(listener), threads_line, version))
+        if settings.watch_interval_ms:
+            registry.watch(settings.watch_interval_ms / 1000)
 
     threading.Thread(target=load, name="load", daemon=True).start()
     server.run(sockets=[listener])

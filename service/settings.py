@@ -17,6 +17,8 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.manifest import VERSION_POLICY
+
 PREFIX = "FOLDSERVE_"
 
 # Kubernetes sets these by itself in every pod beside a Service named "foldserve".
@@ -41,6 +43,14 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="folder of models/<name>/<version>/")
     default_model: str | None = Field(
         None, description="model that POST /predict uses (default: the only one)"
+    )
+    version_policy: str = Field(
+        "latest",
+        pattern=VERSION_POLICY,
+        description="versions served of each model: latest, latest:N, all or specific:A,B",
+    )
+    watch_interval_ms: int = Field(
+        5000, ge=0, description="how often the models folder is looked at for changes; 0 never"
     )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="cuda refuses to start without CUDA, auto falls back to the CPU"

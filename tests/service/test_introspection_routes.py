@@ -61,6 +61,7 @@ def test_models(client: httpx.Client):
         "name": "animals",
         "state": "serving",
         "version": 1,
+        "versions": [1],
         "provider": "CPUExecutionProvider",
         "self_tested": True,
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],

@@ -49,7 +49,8 @@ def test_an_empty_variable_is_no_value(read):
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_knob_has_a_flag_and_a_variable(read, name: str):
     value = {"models": "m", "host": "::1", "default_model": "m", "device": "auto",
-             "nan_policy": "error", "log_level": "error"}.get(name, "7")  # fmt: skip
+             "nan_policy": "error", "version_policy": "latest:7",
+             "log_level": "error"}.get(name, "7")  # fmt: skip
     flag = "--" + name.replace("_", "-")
     assert str(getattr(read(flag, value), name)) == value
     assert str(getattr(read(**{PREFIX + name.upper(): value}), name)) == value

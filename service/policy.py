@@ -1,0 +1,70 @@
+"""Which versions of a model are served.
+
+    latest         the highest one that works
+    latest:N       the N highest ones that work
+    all            every one that works
+    specific:A,B   these, as far as they work
+
+The setting --version-policy is for all models; `serving.version_policy` in model.json of a
+model's highest version is for that model, and wins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.manifest import MANIFEST_FILE, VERSION_POLICY
+
+_POLICY = re.compile(VERSION_POLICY)
+_LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`wanted`: how many good versions are enough, None for all of those that are candidates.
+    `only`: the candidates, None for every version there is."""
+
+    wanted: int | None = 1
+    only: frozenset[int] | None = None
+
+    def candidates(self, versions: Iterable[int]) -> list[int]:
+        """The versions to try, highest first."""
+        return sorted((v for v in versions if not self.only or v in self.only), reverse=True)
+
+    def missing(self, versions: Iterable[int]) -> list[int]:
+        """Versions that were asked for by number and are not there."""
+        return sorted((self.only or frozenset()) - set(versions), reverse=True)
+
+
+def parse(text: str) -> Policy:
+    """A policy from its text.
+
+    Raises:
+        ValueError: it is none of the four forms.
+    """
+    if not _POLICY.fullmatch(text):
+        raise ValueError("expected latest, latest:N, all, or specific:A,B")
+    kind, _, rest = text.partition(":")
+    if kind == "all":
+        return Policy(wanted=None)
+    if kind == "specific":
+        return Policy(wanted=None, only=frozenset(map(int, rest.split(","))))
+    return Policy(wanted=int(rest or 1))
+
+
+def of_model(versions: dict[int, Path], default: Policy) -> Policy:
+    """What the highest version's model.json says, else `default`; a broken one says nothing."""
+    if not versions:
+        return default
+    path = versions[max(versions)] / MANIFEST_FILE
+    try:
+        # A pipe would block, a huge file fill the memory: loading the version will refuse both.
+        if not path.is_file() or path.stat().st_size > _LONGEST_MANIFEST_BYTES:
+            return default
+        return parse(json.loads(path.read_bytes())["serving"]["version_policy"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return default
