@@ -165,6 +165,20 @@ class BatchMismatch(BadRequest):
     default_hint = "All inputs of a request must have the same number of rows."
 
 
+class MalformedHttp(BadRequest):
+    """What came over the connection is no HTTP request; the connection closes."""
+
+    code = "malformed_http"
+    default_hint = "Speak HTTP/1.1, without TLS, and wait for the answers."
+
+
+class InvalidTimeout(BadRequest):
+    """X-Timeout-Ms is not a whole number of milliseconds."""
+
+    code = "invalid_timeout"
+    default_hint = "Send X-Timeout-Ms as a whole number of milliseconds from 1, or leave it out."
+
+
 class ModelNotChosen(BadRequest):
     """POST /predict with several models and no default."""
 
@@ -228,6 +242,14 @@ class MethodNotAllowed(ServiceError):
     default_hint = "The Allow header lists the methods of this route."
 
 
+class HeaderTimeout(ServiceError):
+    """The headers did not arrive within --header-timeout-ms."""
+
+    status = 408
+    code = "header_timeout"
+    default_hint = "Send the headers at once."
+
+
 class BodyTimeout(ServiceError):
     """The body did not arrive within --body-timeout-ms."""
 
@@ -266,6 +288,14 @@ class InputRefused(ServiceError):
     status = 422
     code = "input_refused"
     default_hint = "Check the values against what the model was trained on, for example indices."
+
+
+class HeadersTooLarge(ServiceError):
+    """The request line and headers exceed --max-header-bytes, or are too many."""
+
+    status = 431
+    code = "headers_too_large"
+    default_hint = "Send fewer or shorter headers, or raise --max-header-bytes."
 
 
 class ClientError(ServiceError):
@@ -322,6 +352,22 @@ class QueueFull(ServiceError):
 
     status = 503
     code = "queue_full"
+    default_hint = "The server is overloaded: try again after Retry-After seconds."
+
+
+class TooManyConnections(ServiceError):
+    """More than --max-connections connections are open."""
+
+    status = 503
+    code = "too_many_connections"
+    default_hint = "Close idle connections and try again, or raise --max-connections."
+
+
+class TooManyBytes(ServiceError):
+    """The bodies of the requests under way fill --max-bytes-in-flight."""
+
+    status = 503
+    code = "too_many_bytes"
     default_hint = "The server is overloaded: try again after Retry-After seconds."
 
 

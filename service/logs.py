@@ -27,5 +27,5 @@ def configure(level: str) -> None:
     """Set up the root logger; `level` is a name such as "info"."""
     logging.basicConfig(level=level.upper(), format=FORMAT, stream=sys.stderr)
     uvicorn = logging.getLogger("uvicorn.error")
-    uvicorn.setLevel(logging.WARNING)
+    uvicorn.setLevel(logging.ERROR)  # its warnings are what strangers send: counted, not logged
     uvicorn.addFilter(HangUps())

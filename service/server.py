@@ -9,6 +9,7 @@ drain     SIGTERM or Ctrl-C: not ready, then no new connections, then the reques
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import signal
@@ -34,6 +35,8 @@ logger = logging.getLogger("foldserve")
 
 _BACKLOG = 2048
 _TICKS_PER_REFRESH = 10  # of 0.1 s
+# On every answer: a browser must not guess that JSON is something it could run.
+_HEADERS = [("x-content-type-options", "nosniff")]
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
 
@@ -76,6 +79,10 @@ class Server(uvicorn.Server):
         if self._reread or counter % _TICKS_PER_REFRESH == 0:
             force, self._reread = self._reread, False
             self._access.refresh(force=force)
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if check_time := getattr(connection, "check_time", None):
+                    check_time(now)
         if time.monotonic() >= self._exit_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -122,7 +129,8 @@ def serve(settings: Settings, version: str) -> int:
     config = uvicorn.Config(
         create_app(registry, settings, lifecycle, version, access),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http="httptools" if _has("httptools") else "h11",
+        http=_protocol(settings) if _has("httptools") else "h11",
+        limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -130,6 +138,7 @@ def serve(settings: Settings, version: str) -> int:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        headers=_HEADERS,
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
@@ -214,6 +223,20 @@ def _bind(host: str, port: int) -> socket.socket:
             reason = reasons.get(error.errno or 0, f"{where}: {error.strerror}.")
         raise CannotStart(f"Cannot listen: {reason}") from None
     return listener
+
+
+def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+    from service.connection import ConnectionLimits, connection_class
+
+    return connection_class(
+        ConnectionLimits(
+            max_connections=settings.max_connections,
+            max_header_bytes=settings.max_header_bytes,
+            header_timeout_s=settings.header_timeout_ms / 1000,
+            idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
+            stall_timeout_s=settings.body_timeout_ms / 1000,
+        )
+    )
 
 
 def _url(listener: socket.socket) -> str:

@@ -24,6 +24,9 @@ PREFIX = "FOLDSERVE_"
 # Kubernetes sets these by itself in every pod beside a Service named "foldserve".
 _SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
 
+# Scheme, host and port as a browser sends them. "*" would let every page of the web in.
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+
 MiB = 1024 * 1024
 
 
@@ -76,10 +79,22 @@ class Settings(BaseSettings):
     body_timeout_ms: int = Field(
         30_000, ge=1, description="longest time for the body of a request to arrive"
     )
+    header_timeout_ms: int = Field(
+        10_000, ge=1, description="longest time for the headers of a request to arrive"
+    )
     keep_alive_timeout_ms: int = Field(
         75_000, ge=1, description="how long an idle connection stays open"
     )
     max_body_bytes: int = Field(16 * MiB, ge=1, description="largest request body")
+    max_header_bytes: int = Field(
+        32 * 1024, ge=1024, le=MiB, description="largest request line and headers"
+    )
+    max_bytes_in_flight: int = Field(
+        256 * MiB, ge=1, description="bodies of all requests under way together, before 503"
+    )
+    max_connections: int = Field(
+        1000, ge=1, le=1_000_000, description="open connections, before 503"
+    )
     nan_policy: Literal["null", "error"] = Field(
         "null", description="answer non-finite outputs as null with a warning, or as an error"
     )
@@ -95,9 +110,22 @@ class Settings(BaseSettings):
     admin_keys_file: Path | None = Field(
         None, description="the same for loading and unloading models (default: nobody may)"
     )
+    cors_origins: str = Field(
+        "",
+        description="origins whose pages may read answers, exact and with commas between "
+        "(default: none)",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged to stderr"
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: str) -> str:
+        for origin in value.split(",") if value else ():
+            if not _ORIGIN.fullmatch(origin.strip()):
+                raise ValueError(f"{origin.strip()!r} is no origin such as https://example.org")
+        return value
 
     @field_validator("port", mode="before")
     @classmethod

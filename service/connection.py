@@ -1,0 +1,198 @@
+"""One TCP connection, within limits that hold before any request is complete.
+
+uvicorn parses and hands on; this adds what keeps a stranger from holding the server:
+
+    too many connections      503, also for new ones that would be one too many; health answers
+    headers that trickle      408 after --header-timeout-ms
+    headers without end       431 beyond --max-header-bytes or 100 headers
+    an answer nobody reads    the connection is aborted after --body-timeout-ms
+    requests piled up         400 beyond 100 on one connection that wait for their answers
+    bytes that are no HTTP    400, in the one shape of an error
+
+The server sweeps over all connections once a second (`check_time`), so that a request costs
+two assignments and no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import orjson
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service import http
+from service.auth import OPEN_PATHS
+from service.errors import (
+    HeadersTooLarge,
+    HeaderTimeout,
+    MalformedHttp,
+    ServiceError,
+    TooManyConnections,
+)
+
+_MAX_HEADERS = 100
+_MAX_PIPELINED = 100
+# Connections beyond the limit that may still say what they want, before they are closed unheard.
+_RESERVE = 64
+_RETRY_S = 1
+# How long and how much is still read, and dropped, after a refusal.
+_LINGER_S = 2.0
+_LINGER_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """See the settings of the same names. `refused` is told the code of each refusal."""
+
+    max_connections: int
+    max_header_bytes: int
+    header_timeout_s: float
+    idle_timeout_s: float
+    stall_timeout_s: float
+    refused: Callable[[str], object] = lambda _: None
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol with `limits`, which `connection_class` sets."""
+
+    limits: ConnectionLimits
+
+    # When the head began to be awaited, None from the end of the head to the end of the answer.
+    _since: float | None = None
+    _began = False  # whether any byte of the head has come
+    _head_bytes = 0
+    _large_read = False  # the last read alone could hold a head beyond the limit
+    _refusal: ServiceError | None = None
+    _excess = False
+    _ended: float | None = None  # when it was refused: what still comes is dropped
+    _unread = 0  # bytes of answers at the last sweep, and when they last went down
+    _unread_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = time.monotonic()
+        others = len(self.connections) - 1
+        self._excess = others >= self.limits.max_connections
+        if others >= self.limits.max_connections + _RESERVE:
+            self._refuse(_too_many())
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._since is None and (self.cycle is None or self.cycle.response_complete):
+            self._since = time.monotonic()
+            self._head_bytes = 0
+        self._began = True
+        limit = self.limits.max_header_bytes
+        self._large_read = len(data) > limit
+        super().data_received(data)
+        if self._since is not None:  # the head has not ended yet
+            self._head_bytes += len(data)
+            if self._head_bytes > limit and self._ended is None:
+                self._refuse(_too_large(limit))
+
+    def on_headers_complete(self) -> None:
+        self._since = None
+        limit = self.limits.max_header_bytes
+        if (
+            len(self.headers) > _MAX_HEADERS
+            or self._head_bytes > limit
+            or (self._large_read and _size(self.url, self.headers) > limit)
+        ):
+            self._refusal = _too_large(limit)
+            raise self._refusal  # the parser stops, and calls it a bad request
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            self._refusal = MalformedHttp("Too many requests wait on this connection.")
+            raise self._refusal
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
+        if self._excess and cycle.scope["path"] not in OPEN_PATHS:
+            self.limits.refused(TooManyConnections.code)
+            app = _answer_too_many
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says it better
+        self._refuse(self._refusal or MalformedHttp("The bytes received are not HTTP/1.1."))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer at once, outside of any request, and close."""
+        self.limits.refused(error.code)
+        if self.cycle is None or self.cycle.response_complete:
+            body = orjson.dumps(error.body())
+            head = [
+                *self.server_state.default_headers,
+                *error.headers(),
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            lines = b"".join(b"%b: %b\r\n" % header for header in head)
+            self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
+            self._end()
+        else:  # an answer is under way: it gets lost, like those that wait behind it
+            self._ended = time.monotonic()
+            self.pipeline.clear()
+            self.transport.close()
+
+    def _end(self) -> None:
+        """No more requests. Closing on bytes that were not read yet would reset the connection,
+        and the answer would be lost: so only our direction is closed, and the rest dropped."""
+        self._ended = time.monotonic()
+        self._head_bytes = 0
+        self._since = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def check_time(self, now: float) -> None:
+        """End what takes too long; `now` is of time.monotonic()."""
+        limits = self.limits
+        if self.transport.is_closing():
+            pass
+        elif self._ended is not None:
+            if now - self._ended > _LINGER_S:
+                self.transport.abort()
+        elif self._since is not None:
+            waited = now - self._since
+            if self._began and waited > limits.header_timeout_s:
+                self._refuse(HeaderTimeout("The headers did not arrive in time."))
+            elif waited > limits.idle_timeout_s:
+                self.transport.close()
+        unread = self.transport.get_write_buffer_size()
+        if unread == 0 or unread < self._unread or self._unread == 0:
+            self._unread_since = now
+        elif now - self._unread_since > limits.stall_timeout_s:
+            self.limits.refused("answer_not_read")
+            self.transport.abort()
+        self._unread = unread
+
+
+def connection_class(limits: ConnectionLimits) -> type[Connection]:
+    """The protocol class for uvicorn, which makes its instances without arguments of ours."""
+    return type("LimitedConnection", (Connection,), {"limits": limits})
+
+
+async def _answer_too_many(_: Scope, receive: Receive, send: Send) -> None:
+    await http.respond_error(send, receive, _too_many())
+
+
+def _too_many() -> TooManyConnections:
+    return TooManyConnections("The server has too many connections.", retry_after_s=_RETRY_S)
+
+
+def _too_large(limit: int) -> HeadersTooLarge:
+    return HeadersTooLarge(f"The headers exceed {limit} bytes or {_MAX_HEADERS} lines.")
+
+
+def _size(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
