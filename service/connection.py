@@ -126,7 +126,13 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Answer at once, outside of any request, and close."""
         self.limits.refused(error.code)
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        free = cycle is None or cycle.response_complete
+        if not free and cycle.more_body and not cycle.response_started and not self.pipeline:
+            # The body itself is malformed: its request need not wait for the rest.
+            cycle.disconnected = free = True
+            cycle.message_event.set()
+        if free:
             body = orjson.dumps(error.body())
             head = [
                 *self.server_state.default_headers,
