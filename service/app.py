@@ -18,6 +18,8 @@ from service.auth import Access
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.gate import Gate
 from service.health import Lifecycle
+from service.protocols import v2
+from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.registry import Entry, Registry
 from service.request_id import RequestId
@@ -47,13 +49,16 @@ def create_app(
     """
     app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
     _add_error_handlers(app)
-    predict = Predict(registry, settings, lifecycle)
+    access = access or Access()
+    context = Context(registry, settings, lifecycle, access, version)
+    predict = Predict(context)
+    protocols = {"v2": v2.routes(context)}
     for path in hot.PATHS:
         app.add_route(path, predict, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
     _add_health(app, registry, lifecycle)
     _add_models(app, registry)
     _add_documents(app, registry)
-    return RequestId(Gate(hot.HotRoutes(app, predict), access or Access()))
+    return RequestId(Gate(hot.HotRoutes(app, predict, protocols), access))
 
 
 def _reply(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -109,6 +109,13 @@ class UnknownInput(BadRequest):
     default_hint = "GET /models/<name> lists the inputs of the model."
 
 
+class UnknownOutput(BadRequest):
+    """The request asks for an output that the model does not have."""
+
+    code = "unknown_output"
+    default_hint = "GET /models/<name> lists the outputs of the model."
+
+
 class NullValue(BadRequest):
     """A tensor holds null."""
 

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import http
 from service.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
+from service.protocols import shapes
 
 
 class Gate:
@@ -26,6 +27,8 @@ class Gate:
             try:
                 access.require(credentials(scope["headers"]))
             except ServiceError as error:
-                await http.respond_error(send, receive, error)
+                await http.respond_error(
+                    send, receive, error, shapes.error_body(scope["path"], error)
+                )
                 return
         await self._app(scope, receive, send)

@@ -8,6 +8,7 @@ The routes are registered in the application as well, for its 405 and for its do
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,17 +21,30 @@ _PATH = re.compile(r"(?:/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?
 
 
 class HotRoutes:
-    """ASGI: POST to one of PATHS goes to `predict`, everything else to `app`."""
+    """ASGI: POST to one of PATHS goes to `predict`, everything else to `app`.
 
-    def __init__(self, app: ASGIApp, predict: ASGIApp) -> None:
+    Args:
+        app: what answers everything else.
+        predict: the prediction route.
+        protocols: the other protocols by the first segment of their paths, such as "v2".
+    """
+
+    def __init__(self, app: ASGIApp, predict: ASGIApp, protocols: Mapping[str, ASGIApp]) -> None:
         self._app = app
         self._predict = predict
+        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            match = _PATH.fullmatch(scope["path"])
-            if match:
-                scope["path_params"] = match.groupdict()
-                await self._predict(scope, receive, send)
+        if scope["type"] == "http":
+            path = scope["path"]
+            if scope["method"] == "POST":
+                match = _PATH.fullmatch(path)
+                if match:
+                    scope["path_params"] = match.groupdict()
+                    await self._predict(scope, receive, send)
+                    return
+            protocol = self._protocols.get(path[1:].partition("/")[0])
+            if protocol is not None:
+                await protocol(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -73,15 +73,29 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
 
 
-async def respond(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A complete JSON response."""
-    await send(_start(status, len(body), headers))
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers = (),
+    content_type: bytes = b"application/json",
+) -> None:
+    """A complete response."""
+    await send(_start(status, len(body), headers, content_type))
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_error(send: Send, receive: Receive, error: ServiceError) -> None:
-    """The error as a response; for a body that was refused unread, the connection closes."""
-    body = orjson.dumps(error.body())
+async def respond_error(
+    send: Send, receive: Receive, error: ServiceError, body: bytes | None = None
+) -> None:
+    """The error as a response; for a body that was refused unread, the connection closes.
+
+    Args:
+        send, receive: of the request.
+        error: for status and headers.
+        body: the error in a protocol's own JSON, ours by default.
+    """
+    body = orjson.dumps(error.body()) if body is None else body
     if not isinstance(error, BodyTooLarge | BodyTimeout):
         await respond(send, error.status, body, error.headers())
         return
@@ -108,12 +122,14 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-def _start(status: int, length: int, headers: Headers) -> dict[str, object]:
+def _start(
+    status: int, length: int, headers: Headers, content_type: bytes = b"application/json"
+) -> dict[str, object]:
     return {
         "type": "http.response.start",
         "status": status,
         "headers": [
-            (b"content-type", b"application/json"),
+            (b"content-type", content_type),
             (b"content-length", str(length).encode()),
             *headers,
         ],

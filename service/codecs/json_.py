@@ -49,15 +49,16 @@ def decode(body: bytes, signature: Signature) -> Tensors:
         BadRequest: one of its classes, with the position in the document. Shapes are
             checked here only as far as JSON is concerned; `Signature.check` does the rest.
     """
-    document = _parse(body)
+    document = parse(body)
     named = _by_name(document, signature)
-    plain = _only_numbers(body, document)
-    if not plain:
-        _refuse_duplicate_keys(body, document)
+    inputs = document["inputs"]
+    whole = not isinstance(inputs, dict)
+    plain = only_numbers(body, {"inputs": 0 if whole else dict.fromkeys(inputs, 0)})
+    if not plain and body.count(b'"') != 2 * (1 if whole else 1 + len(inputs)):
+        refuse_duplicate_keys(body)
     signature.check_names(named)
-    whole = not isinstance(document["inputs"], dict)
     return {
-        name: _tensor(
+        name: array_of(
             named[name], spec, "inputs" if whole else f"inputs.{name}", plain, signature.batched
         )
         for name, spec in signature.inputs.items()
@@ -77,7 +78,8 @@ def tensor(array: np.ndarray) -> Any:
     return np.ascontiguousarray(array)
 
 
-def _parse(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
+    """The document. Raises EmptyBody, InvalidUtf8, MalformedJson, NonFiniteLiteral, OutOfRange."""
     if not body or body.isspace():
         raise EmptyBody("The request has no body.")
     try:
@@ -103,7 +105,7 @@ def _explain(body: bytes, error: orjson.JSONDecodeError) -> NoReturn:
 def _by_name(document: Any, signature: Signature) -> dict[str, Any]:
     """The value of `inputs` as {name: nested lists}."""
     if not isinstance(document, dict):
-        raise InvalidBody(f"The body is {_kind(document)}, expected an object with 'inputs'.")
+        raise InvalidBody(f"The body is {kind_of(document)}, expected an object with 'inputs'.")
     if "inputs" not in document:
         hint = None
         if "instances" in document:
@@ -118,7 +120,7 @@ def _by_name(document: Any, signature: Signature) -> dict[str, Any]:
     if len(signature.inputs) > 1:
         raise InvalidBody(
             f"The model has {len(signature.inputs)} inputs ({signature.names()}), "
-            f"so 'inputs' must be an object, but is {_kind(inputs)}.",
+            f"so 'inputs' must be an object, but is {kind_of(inputs)}.",
             hint='Send {"inputs": {"<name>": [...], ...}}.',
         )
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict):
@@ -130,10 +132,15 @@ def _by_name(document: Any, signature: Signature) -> dict[str, Any]:
     return {next(iter(signature.inputs)): inputs}
 
 
-def _only_numbers(body: bytes, document: dict[str, Any]) -> bool:
-    """Whether nothing but numbers and lists stands inside the envelope."""
-    inputs = document["inputs"]
-    envelope = {"inputs": dict.fromkeys(inputs, 0) if isinstance(inputs, dict) else 0}
+def only_numbers(body: bytes, envelope: Any) -> bool:
+    """Whether the body is the envelope, with nothing but numbers and lists in its zeros.
+
+    Also proves that no key of an object occurs twice.
+
+    Args:
+        body: the JSON text.
+        envelope: the parsed document with 0 in the place of each tensor.
+    """
     left, expected = (
         text.translate(None, _OF_NUMBERS_AND_LISTS) for text in (body, orjson.dumps(envelope))
     )
@@ -141,12 +148,12 @@ def _only_numbers(body: bytes, document: dict[str, Any]) -> bool:
     return left == expected
 
 
-def _refuse_duplicate_keys(body: bytes, document: dict[str, Any]) -> None:
-    """orjson keeps the last of two equal keys; which one the client meant is unknown."""
-    inputs = document["inputs"]
-    keys = 1 + (len(inputs) if isinstance(inputs, dict) else 0)
-    if body.count(b'"') == 2 * keys:
-        return
+def refuse_duplicate_keys(body: bytes) -> None:
+    """orjson keeps the last of two equal keys; which one the client meant is unknown.
+
+    Raises:
+        DuplicateKey.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -162,7 +169,21 @@ def _refuse_duplicate_keys(body: bytes, document: dict[str, Any]) -> None:
         raise MalformedJson("The body is nested too deeply.") from None
 
 
-def _tensor(value: Any, spec: TensorSpec, where: str, plain: bool, batched: bool) -> np.ndarray:
+def array_of(
+    value: Any, spec: TensorSpec, where: str, plain: bool, batched: bool = False
+) -> np.ndarray:
+    """Nested lists as an array of the spec's dtype and rank.
+
+    Args:
+        value: of a parsed document.
+        spec: what it must become.
+        where: its place in the document, for messages.
+        plain: it is known to hold nothing but numbers and lists.
+        batched: whether axis 0 counts rows, for a hint.
+
+    Raises:
+        BadRequest: one of its classes.
+    """
     _check_depth(value, spec, where, batched)
     dtype = NUMPY_DTYPES[spec.dtype]
     if not plain or dtype.kind == "b":
@@ -208,7 +229,7 @@ def _check_depth(value: Any, spec: TensorSpec, where: str, batched: bool) -> Non
         return
     if not received and rank:
         raise WrongType(
-            f"{where} is {_kind(value)}, expected nested lists of shape {show(spec.shape)}."
+            f"{where} is {kind_of(value)}, expected nested lists of shape {show(spec.shape)}."
         )
     if received[-1] == 0:
         raise EmptyBatch(f"{where} holds an empty list; the expected shape is {show(spec.shape)}.")
@@ -243,7 +264,7 @@ def _inspect(value: Any, spec: TensorSpec, where: str) -> None:
             if isinstance(level, int | float) and not isinstance(level, bool):
                 raise RaggedInput(f"{where}{_index(index)} is a number, expected a list.")
             _refuse_element(level, spec, where + _index(index))
-            raise RaggedInput(f"{where}{_index(index)} is {_kind(level)}, expected a list.")
+            raise RaggedInput(f"{where}{_index(index)} is {kind_of(level)}, expected a list.")
         if depth == len(sizes):
             sizes.append(len(level))
         elif len(level) != sizes[depth]:
@@ -270,7 +291,7 @@ def _refuse_element(element: Any, spec: TensorSpec, where: str) -> None:
         if kind != "b":
             raise WrongType(f"{where} is a boolean, expected a number of {spec.dtype}.")
     elif isinstance(element, str | dict):
-        raise WrongType(f"{where} is {_kind(element)}, expected an element of {spec.dtype}.")
+        raise WrongType(f"{where} is {kind_of(element)}, expected an element of {spec.dtype}.")
     elif kind == "b":
         raise WrongType(f"{where} is a number, expected true or false.")
     elif isinstance(element, float) and kind in "iu":
@@ -284,7 +305,8 @@ def _index(position: Any) -> str:
     return "".join(f"[{int(i)}]" for i in position)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a parsed value is, for a message."""
     if value is None:
         return "null"
     names = {dict: "an object", list: "a list", str: "text", bool: "a boolean"}

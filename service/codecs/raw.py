@@ -1,0 +1,94 @@
+"""Raw bytes to tensors and back: little-endian, C order, nothing else.
+
+No copy is made: the array looks into the body. It is copied only if the tensor starts at an
+address that does not suit its dtype, as it may behind a JSON header.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.errors import InvalidBody, OutOfRange, WrongShape, WrongType
+from service.manifest import TensorSpec
+from service.signature import NUMPY_DTYPES, show
+
+_LITTLE_ENDIAN = {
+    name: dtype if sys.byteorder == "little" else dtype.newbyteorder("<")
+    for name, dtype in NUMPY_DTYPES.items()
+}
+
+
+def array(
+    body: bytes, spec: TensorSpec, shape: Sequence[int], offset: int = 0, size: int | None = None
+) -> np.ndarray:
+    """The tensor of that shape in `size` bytes of `body` from `offset` on.
+
+    Args:
+        body: stays alive as long as the array.
+        spec: of the input; its dtype is read, its shape is not.
+        shape: sizes of all axes, each at least 0.
+        offset, size: in bytes; the whole body by default.
+
+    Raises:
+        WrongShape: the bytes are too many or too few for the shape.
+        OutOfRange: a bool is neither 0 nor 1.
+    """
+    dtype = _LITTLE_ENDIAN[spec.dtype]
+    size = len(body) - offset if size is None else size
+    count = math.prod(shape)
+    if count * dtype.itemsize != size:
+        raise WrongShape(
+            f"Input {spec.name!r} has {size} bytes; {spec.dtype} of shape {show(shape)} "
+            f"takes {count * dtype.itemsize}."
+        )
+    flat = np.frombuffer(body, dtype, count, offset) if count else np.empty(0, dtype)
+    if dtype.kind == "b" and count and flat.view(np.uint8).max() > 1:
+        raise OutOfRange(f"Input {spec.name!r} has bytes other than 0 and 1 for bool.")
+    if not flat.flags.aligned or not dtype.isnative:
+        flat = flat.astype(NUMPY_DTYPES[spec.dtype])
+    return flat.reshape(shape)
+
+
+def deduce_shape(spec: TensorSpec, size: int) -> list[int]:
+    """The shape that `size` bytes have when at most one axis of the input is open.
+
+    Raises:
+        InvalidBody: more than one axis is open.
+        WrongShape: the bytes are no whole number of elements of that axis.
+    """
+    open_axes = [axis for axis, dim in enumerate(spec.shape) if isinstance(dim, str)]
+    if len(open_axes) > 1:
+        raise InvalidBody(
+            f"The size of the body alone does not tell the shape of {spec.name!r}, "
+            f"{show(spec.shape)}.",
+            hint="Send the shape in a header, for example X-Shape: 1,3,224,224.",
+        )
+    shape = [dim if isinstance(dim, int) else 1 for dim in spec.shape]
+    step = math.prod(shape) * NUMPY_DTYPES[spec.dtype].itemsize
+    if step and open_axes:
+        shape[open_axes[0]], rest = divmod(size, step)
+        if rest:
+            raise WrongShape(
+                f"Input {spec.name!r} of shape {show(spec.shape)} takes a multiple of {step} "
+                f"bytes, received {size}."
+            )
+    return shape
+
+
+def only_input(inputs: dict[str, TensorSpec], what: str) -> TensorSpec:
+    """The one input of the model; raises WrongType when it has several."""
+    if len(inputs) > 1:
+        raise WrongType(
+            f"The model has {len(inputs)} inputs, but {what} carries one tensor.",
+            hint="Send JSON, or use the Open Inference Protocol at /v2.",
+        )
+    return next(iter(inputs.values()))
+
+
+def bytes_of(tensor: np.ndarray) -> bytes:
+    """The elements, little-endian and in C order."""
+    return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()

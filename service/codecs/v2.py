@@ -1,0 +1,267 @@
+"""The Open Inference Protocol's tensors: JSON, with the binary tensor data extension.
+
+    POST v2/models/<name>/infer
+    {"id": "1", "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32",
+                            "data": [0.1, 0.2, 0.3, 0.4]}],
+     "outputs": [{"name": "y", "parameters": {"binary_data": true}}]}
+
+`data` is flat or nested, in row-major order. With the header Inference-Header-Content-Length
+the JSON is only that many bytes; behind it follow, without gaps, the bytes of the inputs that
+have `parameters.binary_data_size` instead of `data`. An answer is built the same way.
+
+Source: Open Inference Protocol, inference_rest.md; Triton's extension_binary_data.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from service.codecs import json_, raw, v2_classes
+from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
+from service.manifest import TensorSpec
+from service.model import ServedModel
+from service.signature import Signature, Tensors, listing
+
+DATATYPES = {
+    "bool": "BOOL",
+    **{
+        f"{kind}{bits}": f"{kind.upper()}{bits}"
+        for kind in ("int", "uint")
+        for bits in (8, 16, 32, 64)
+    },
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+}
+
+
+class Wanted(NamedTuple):
+    """An output that the request asks for; `classes` above 0 asks for the best ones instead."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+class InferRequest(NamedTuple):
+    """`outputs` empty stands for all of them, binary if `binary` says so."""
+
+    tensors: Tensors
+    id: str | None
+    outputs: list[Wanted]
+    binary: bool
+
+
+def decode(body: bytes, header_bytes: int | None, signature: Signature) -> InferRequest:
+    """The request in tensors.
+
+    Args:
+        body: the whole HTTP body.
+        header_bytes: the value of Inference-Header-Content-Length, None without it. 0 means
+            that the body is the one tensor of a model whose shape the byte size tells.
+        signature: of the model.
+
+    Raises:
+        BadRequest: one of its classes; shapes are compared with the model later, by
+            `Signature.check`.
+    """
+    if header_bytes == 0:
+        spec = raw.only_input(signature.inputs, "a raw binary request")
+        tensor = raw.array(body, spec, raw.deduce_shape(spec, len(body)))
+        return InferRequest({spec.name: tensor}, None, [], True)
+    if header_bytes is not None and header_bytes > len(body):
+        raise InvalidBody(
+            f"Inference-Header-Content-Length is {header_bytes}, but the body has "
+            f"{len(body)} bytes."
+        )
+    text = body if header_bytes is None else body[:header_bytes]
+    document = json_.parse(text)
+    if not isinstance(document, dict):
+        raise InvalidBody(
+            f"The body is {json_.kind_of(document)}, expected an object with 'inputs'.", hint=_HINT
+        )
+    inputs = _objects(document, "inputs")
+    if not inputs:
+        raise InvalidBody("The body has no 'inputs'.", hint=_HINT)
+    envelope = [{**entry, "data": 0} if "data" in entry else entry for entry in inputs]
+    plain = json_.only_numbers(text, {**document, "inputs": envelope})
+    if not plain:
+        json_.refuse_duplicate_keys(text)
+    tensors = _tensors(inputs, signature, plain, body, len(text))
+    parameters = _parameters(document, "The request")
+    binary = parameters.get("binary_data_output") is True
+    return InferRequest(tensors, _id(document), _wanted(document, signature, binary), binary)
+
+
+def encode(
+    model: ServedModel, outputs: Tensors, request: InferRequest, warnings: list[str]
+) -> tuple[bytes, int | None]:
+    """The answer, and the length of its JSON if binary tensors follow it."""
+    tail: list[bytes] = []
+    entries = []
+    for name, binary, classes in request.outputs or [Wanted(o, request.binary) for o in outputs]:
+        array = outputs[name]
+        if classes:
+            entry, data = v2_classes.entry(name, array, classes, model, binary)
+        else:
+            entry = {"name": name, "shape": array.shape, "datatype": DATATYPES[array.dtype.name]}
+            data = raw.bytes_of(array) if binary else b""
+            if not binary:
+                entry["data"] = np.ascontiguousarray(array).reshape(-1)
+        if binary:
+            tail.append(data)
+            entry["parameters"] = {"binary_data_size": len(data)}
+        entries.append(entry)
+    payload: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
+    if request.id is not None:
+        payload["id"] = request.id
+    if warnings:
+        payload["parameters"] = {"warning": " ".join(warnings)}
+    payload["outputs"] = entries
+    text = json_.encode(payload)
+    return (b"".join([text, *tail]), len(text)) if tail else (text, None)
+
+
+_HINT = (
+    'Send {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [...]}]}; '
+    "GET /v2/models/<name> lists the inputs."
+)
+
+
+def spec_of(name: object, datatype: object, signature: Signature) -> TensorSpec:
+    """The input of that name; raises UnknownInput, or WrongType for another datatype."""
+    if not isinstance(name, str):
+        raise InvalidBody("An input has no 'name'.", hint=_HINT)
+    spec = signature.inputs.get(name)
+    if spec is None:
+        raise UnknownInput(f"The model has no input {name[:128]!r}; it has {signature.names()}.")
+    expected = DATATYPES[spec.dtype]
+    if datatype != expected:
+        shown = datatype[:16] if isinstance(datatype, str) else json_.kind_of(datatype)
+        hint = None
+        if datatype == "BYTES":
+            hint = "BYTES (strings) cannot be served: no model here takes them."
+        raise WrongType(
+            f"Input {name!r} has the datatype {shown}, expected {expected}.",
+            hint=hint or f"Convert the tensor to {spec.dtype} and send it as {expected}.",
+        )
+    return spec
+
+
+def _tensors(
+    inputs: list[dict[str, Any]], signature: Signature, plain: bool, body: bytes, offset: int
+) -> Tensors:
+    tensors: Tensors = {}
+    for entry in inputs:
+        spec = spec_of(entry.get("name"), entry.get("datatype"), signature)
+        if spec.name in tensors:
+            raise DuplicateKey(f"The input {spec.name!r} occurs twice.")
+        shape = _shape(entry, spec.name)
+        parameters = _parameters(entry, f"Input {spec.name!r}")
+        if "shared_memory_region" in parameters:
+            raise InvalidBody("Shared memory is not served.", hint="Send the tensor itself.")
+        size = parameters.get("binary_data_size")
+        if size is None:
+            tensors[spec.name] = _from_json(entry, spec, shape, plain)
+            continue
+        if not _is_size(size) or "data" in entry:
+            raise InvalidBody(
+                f"Input {spec.name!r} must have either 'data' or a 'binary_data_size' of bytes."
+            )
+        if offset + size > len(body):
+            raise InvalidBody(
+                f"Input {spec.name!r} has a binary_data_size of {size}, but only "
+                f"{len(body) - offset} bytes are left."
+            )
+        tensors[spec.name] = raw.array(body, spec, shape, offset, size)
+        offset += size
+    if offset != len(body):
+        raise InvalidBody(
+            f"{len(body) - offset} bytes of the body belong to no input.",
+            hint="Check Inference-Header-Content-Length and each binary_data_size.",
+        )
+    return tensors
+
+
+def _from_json(
+    entry: dict[str, Any], spec: TensorSpec, shape: list[int], plain: bool
+) -> np.ndarray:
+    where = f"The data of input {spec.name!r}"
+    if "data" not in entry:
+        raise InvalidBody(f"Input {spec.name!r} has no 'data'.", hint=_HINT)
+    data = entry["data"]
+    nested = isinstance(data, list) and bool(data) and isinstance(data[0], list)
+    declared = TensorSpec.model_construct(
+        name=spec.name, dtype=spec.dtype, shape=shape if nested else [math.prod(shape)]
+    )
+    if not nested and isinstance(data, list) and len(data) != declared.shape[0]:
+        raise InvalidBody(
+            f"{where} has {len(data)} elements, its shape {shape} has {declared.shape[0]}."
+        )
+    if not data and isinstance(data, list):
+        return np.empty(shape, spec.dtype)
+    array = json_.array_of(data, declared, where, plain)
+    if nested and list(array.shape) != shape:
+        raise InvalidBody(f"{where} has the shape {list(array.shape)}, declared is {shape}.")
+    return array.reshape(shape)
+
+
+def _shape(entry: dict[str, Any], name: str) -> list[int]:
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(map(_is_size, shape)):
+        raise InvalidBody(f"Input {name!r} has no 'shape' of whole numbers.", hint=_HINT)
+    return shape
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _objects(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = document.get(key)
+    if entries is None:
+        return []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidBody(f"'{key}' must be a list of objects.", hint=_HINT)
+    return entries
+
+
+def _parameters(entry: dict[str, Any], whose: str) -> dict[str, Any]:
+    parameters = entry.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise InvalidBody(f"{whose} has 'parameters' that are not an object.")
+    return parameters
+
+
+def _id(document: dict[str, Any]) -> str | None:
+    given = document.get("id")
+    if given is not None and not isinstance(given, str):
+        raise InvalidBody("The 'id' of the request is not text.")
+    return given
+
+
+def _wanted(document: dict[str, Any], signature: Signature, binary: bool) -> list[Wanted]:
+    wanted = []
+    for entry in _objects(document, "outputs"):
+        name = entry.get("name")
+        if not isinstance(name, str) or name not in signature.outputs:
+            raise unknown_output(name, signature)
+        parameters = _parameters(entry, f"Output {name!r}")
+        if "shared_memory_region" in parameters:
+            raise InvalidBody("Shared memory is not served.", hint="Ask for the tensor itself.")
+        classes = parameters.get("classification", 0)
+        if not _is_size(classes):
+            raise InvalidBody(f"'classification' of output {name!r} is not a count.")
+        wanted.append(Wanted(name, parameters.get("binary_data", binary) is True, classes))
+    if len({entry.name for entry in wanted}) < len(wanted):
+        raise DuplicateKey("The same output is asked for twice.")
+    return wanted
+
+
+def unknown_output(name: object, signature: Signature) -> UnknownOutput:
+    """The error for an output that the model does not have."""
+    shown = repr(name[:128]) if isinstance(name, str) else json_.kind_of(name)
+    return UnknownOutput(f"The model has no output {shown}; it has {listing(signature.outputs)}.")

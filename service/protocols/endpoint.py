@@ -1,0 +1,193 @@
+"""What every protocol's route has in common: limits, errors, hang-ups, and the tensor path.
+
+    bytes -> codec -> Signature.check -> Batcher.submit -> codec -> bytes
+
+Only the first and the last step touch bytes and differ from protocol to protocol; the middle
+is `Inference.answer`. The routes are plain ASGI callables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from service import http
+from service.auth import Access
+from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType
+from service.health import Lifecycle
+from service.model import ServedModel
+from service.registry import Registry
+from service.settings import Settings
+from service.signature import Tensors
+
+T = TypeVar("T")
+
+logger = logging.getLogger("foldserve.predict")
+
+# Beyond these, (de)serialising text takes milliseconds, which belong in a thread. The pool is
+# small because a decoded body takes several times its size in memory.
+LARGE_TEXT_BYTES = 256 * 1024
+_LARGE_OUTPUT_ELEMENTS = 64 * 1024
+_LARGE_JOBS_AT_ONCE = 2
+
+JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+
+
+class Reply(NamedTuple):
+    """A whole answer."""
+
+    body: bytes
+    content_type: bytes = JSON
+    headers: http.Headers = ()
+    status: int = 200
+
+
+class Decoded(NamedTuple):
+    """A request in tensors, and how its answer is written.
+
+    `encode`: the outputs, by name, to the reply. `light`: whether that only copies bytes.
+    """
+
+    tensors: Tensors
+    encode: Callable[[ServedModel, Tensors], Reply]
+    light: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the routes of all protocols share."""
+
+    registry: Registry
+    settings: Settings
+    lifecycle: Lifecycle
+    access: Access
+    version: str = "0"
+    pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
+    )
+
+    async def job(self, light: bool, work: Callable[[], T]) -> T:
+        """Do it here and now, or in a thread when it would hold up the event loop."""
+        if light:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    async def infer(
+        self, model: ServedModel, tensors: Tensors, deadline: float, request: str
+    ) -> Tensors:
+        """Check the tensors and run the model on them; `deadline` as in `Batcher.submit`.
+
+        Raises:
+            ServiceError: what `Signature.check` and `Batcher.submit` raise.
+        """
+        rows = model.signature.check(tensors)
+        return await model.batcher.submit(tensors, rows, deadline, request)
+
+
+class Endpoint:
+    """One route. A subclass gives `answer`, and `error_body` if its errors look different."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
+        """The reply. `hang_up` is entered once the body has been read.
+
+        Raises:
+            ServiceError: becomes the error of the protocol.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def error_body(error: ServiceError) -> bytes:
+        """The protocol's JSON for an error."""
+        return orjson.dumps(error.body())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hang_up = http.CancelOnHangUp(receive)
+        try:
+            reply = await self.answer(scope, receive, hang_up)
+        except ServiceError as error:
+            await self._refuse(send, receive, error)
+        except http.ClientGone:
+            return
+        except asyncio.CancelledError:
+            if hang_up.gone:
+                return
+            if not self.context.lifecycle.draining:
+                raise
+            # The drain deadline: the connection is still there, so say why.
+            late = ShuttingDown("The server stopped before the answer was ready.")
+            await self._refuse(send, receive, late)
+        except Exception:  # a defect: the client still gets an error of the usual shape
+            logger.exception("request %s failed", request_id(scope))
+            defect = ServiceError("Something went wrong inside the server.")
+            await self._refuse(send, receive, defect)
+        else:
+            await http.respond(send, reply.status, reply.body, reply.headers, reply.content_type)
+
+    async def _refuse(self, send: Send, receive: Receive, error: ServiceError) -> None:
+        await http.respond_error(send, receive, error, self.error_body(error))
+
+    async def read_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The body within the limits of the settings; see `http.read_body`."""
+        settings = self.context.settings
+        return await http.read_body(
+            scope, receive, settings.max_body_bytes, settings.body_timeout_ms / 1000
+        )
+
+
+class Inference(Endpoint):
+    """A route that runs a model. `scope["path_params"]` may have `name` and `version`."""
+
+    def check_headers(self, scope: Scope) -> None:
+        """Refuse by the headers alone what cannot be read, before the body is."""
+        refuse_compression(scope)
+
+    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
+        """The request in tensors."""
+        raise NotImplementedError
+
+    def light(self, scope: Scope, body: bytes) -> bool:  # noqa: ARG002
+        """Whether `decode` takes so little that the event loop may do it."""
+        return len(body) <= LARGE_TEXT_BYTES
+
+    async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
+        context = self.context
+        self.check_headers(scope)
+        params = scope.get("path_params", {})
+        model = context.registry.find(params.get("name"), params.get("version"))
+        model.batcher.check_room(1)  # refuse before the work of reading and decoding
+        body = await self.read_body(scope, receive)
+        deadline = time.monotonic() + context.settings.request_timeout_ms / 1000
+        with hang_up:
+            decode = partial(self.decode, scope, body, model)
+            decoded = await context.job(self.light(scope, body), decode)
+            outputs = await context.infer(model, decoded.tensors, deadline, request_id(scope))
+            light = decoded.light or (
+                sum(array.size for array in outputs.values()) <= _LARGE_OUTPUT_ELEMENTS
+            )
+            return await context.job(light, partial(decoded.encode, model, outputs))
+
+
+def refuse_compression(scope: Scope) -> None:
+    """Raises UnsupportedMediaType for a body with a Content-Encoding."""
+    encoding = http.header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
+        raise UnsupportedMediaType(
+            "The body has a Content-Encoding.", hint="Send the body uncompressed."
+        )
+
+
+def request_id(scope: Scope) -> str:
+    return str(scope.get("state", {}).get("request_id", ""))

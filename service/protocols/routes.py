@@ -1,0 +1,95 @@
+"""All the paths of one protocol, which owns everything under its prefix.
+
+An unknown path below the prefix, and a known one with another method, are errors in the
+protocol's own shape, so that its clients can read them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from starlette.types import Message, Receive, Scope, Send
+
+from service import http
+from service.errors import MethodNotAllowed, NotFound, ServiceError
+from service.protocols.endpoint import Endpoint, Reply
+
+_SHOWN_PATH = 128
+
+
+class Route(NamedTuple):
+    """`path`: a template such as /v2/models/{name}/infer; each parameter is one segment."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+
+
+class Routes:
+    """ASGI: hands a request to the endpoint of its path and method.
+
+    Args:
+        routes: tried in order; GET serves HEAD as well.
+        fallback: an endpoint of the protocol, for its shape of errors.
+    """
+
+    def __init__(self, routes: Sequence[Route], fallback: type[Endpoint]) -> None:
+        self.templates = [(route.method, route.path) for route in routes]
+        self._routes = [(compiled(route.path), route.method, route.endpoint) for route in routes]
+        self._context = routes[0].endpoint.context
+        self._fallback = fallback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        allowed = []
+        for pattern, served, endpoint in self._routes:
+            match = pattern.fullmatch(path)
+            if match is None:
+                continue
+            if method == served or (method == "HEAD" and served == "GET"):
+                scope["path_params"] = match.groupdict()
+                await endpoint(scope, receive, without_body(send) if method == "HEAD" else send)
+                return
+            allowed.append(served)
+        error: ServiceError
+        if allowed:
+            error = MethodNotAllowed(f"{path[:_SHOWN_PATH]!r} does not allow {method[:16]}.")
+        else:
+            error = NotFound(f"There is no route {path[:_SHOWN_PATH]!r}.")
+        refusal = self._fallback(self._context).error_body(error)
+        headers = [(b"allow", ", ".join(sorted(set(allowed))).encode())] if allowed else []
+        await http.respond(send, error.status, refusal, headers)
+
+
+class Fixed(Endpoint):
+    """A route that reads nothing but its path; a subclass gives `reply`."""
+
+    async def answer(
+        self,
+        scope: Scope,
+        receive: Receive,  # noqa: ARG002
+        hang_up: http.CancelOnHangUp,  # noqa: ARG002
+    ) -> Reply:
+        return self.reply(scope["path_params"])
+
+    def reply(self, params: dict[str, str]) -> Reply:
+        """The answer for the parameters of the path."""
+        raise NotImplementedError
+
+
+def compiled(template: str) -> re.Pattern[str]:
+    """A template as a pattern: each {parameter} is one segment, up to a slash or a colon."""
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/:]+)", re.escape(template)))
+
+
+def without_body(send: Send) -> Send:
+    """For HEAD: the headers of GET, and no body."""
+
+    async def quiet(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return quiet

@@ -1,0 +1,223 @@
+"""The Open Inference Protocol, version 2, over REST: the routes under /v2.
+
+    GET  /v2                                             the server and its extensions
+    GET  /v2/health/live, /v2/health/ready
+    GET  /v2/models/{m}[/versions/{v}]                   metadata
+    GET  /v2/models/{m}[/versions/{v}]/ready
+    POST /v2/models/{m}[/versions/{v}]/infer
+    POST /v2/repository/index
+    POST /v2/repository/models/{m}/load, .../unload
+
+An error is {"error": "<sentence>"} with a 4xx or 5xx status.
+
+Source: Open Inference Protocol, inference_rest.md; Triton's extension_model_repository.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope
+
+from service import health, http
+from service.auth import credentials
+from service.codecs import json_, v2
+from service.errors import InvalidBody, ModelUnavailable
+from service.manifest import TensorSpec
+from service.model import ServedModel
+from service.protocols import nonfinite, repository, shapes
+from service.protocols.endpoint import (
+    LARGE_TEXT_BYTES,
+    OCTETS,
+    Context,
+    Decoded,
+    Endpoint,
+    Inference,
+    Reply,
+)
+from service.protocols.routes import Fixed, Route, Routes
+from service.signature import Tensors
+
+NAME = "foldserve"
+PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+_HEADER_LENGTH = b"inference-header-content-length"
+
+
+def routes(context: Context) -> Routes:
+    """The application for every path under /v2."""
+    infer, metadata, ready = Infer(context), ModelMetadata(context), ModelReady(context)
+    return Routes(
+        [
+            *_of_model("POST", "/infer", infer),
+            *_of_model("GET", "", metadata),
+            *_of_model("GET", "/ready", ready),
+            Route("GET", "/v2", ServerMetadata(context)),
+            Route("GET", "/v2/health/live", Live(context)),
+            Route("GET", "/v2/health/ready", Ready(context)),
+            Route("POST", "/v2/repository/index", Index(context)),
+            Route("POST", "/v2/repository/models/{name}/load", Load(context)),
+            Route("POST", "/v2/repository/models/{name}/unload", Unload(context)),
+        ],
+        _V2,
+    )
+
+
+def _of_model(method: str, end: str, endpoint: Endpoint) -> list[Route]:
+    paths = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+    return [Route(method, path + end, endpoint) for path in paths]
+
+
+class _V2(Endpoint):
+    """An endpoint with the protocol's shape of errors."""
+
+    error_body = staticmethod(shapes.one_text)
+
+
+class Infer(_V2, Inference):
+    """POST .../infer."""
+
+    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
+        request = v2.decode(body, _header_length(scope), model.signature)
+
+        def encode(model: ServedModel, outputs: Tensors) -> Reply:
+            chosen = {w.name: outputs[w.name] for w in request.outputs} or outputs
+            warnings = nonfinite.check(chosen, self.context.settings.nan_policy)
+            text, length = v2.encode(model, outputs, request, warnings)
+            if length is None:
+                return Reply(text)
+            return Reply(text, OCTETS, [(_HEADER_LENGTH, str(length).encode())])
+
+        light = request.binary or bool(request.outputs and all(w.binary for w in request.outputs))
+        return Decoded(request.tensors, encode, light)
+
+    def light(self, scope: Scope, body: bytes) -> bool:
+        length = _header_length(scope)
+        return (len(body) if length is None else length) <= LARGE_TEXT_BYTES
+
+
+def _header_length(scope: Scope) -> int | None:
+    value = http.header(scope, _HEADER_LENGTH)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidBody("Inference-Header-Content-Length is not a number of bytes.")
+    return int(value)
+
+
+def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
+    """Name, versions and tensors of a model as the protocol tells them; open sizes are -1."""
+
+    def tensors(specs: dict[str, TensorSpec]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": spec.name,
+                "datatype": v2.DATATYPES[spec.dtype],
+                "shape": [dim if isinstance(dim, int) else -1 for dim in spec.shape],
+            }
+            for spec in specs.values()
+        ]
+
+    return {
+        "name": model.name,
+        "versions": repository.versions(context, model.name),
+        "platform": PLATFORM,
+        "inputs": tensors(model.signature.inputs),
+        "outputs": tensors(model.signature.outputs),
+    }
+
+
+class ModelMetadata(_V2, Fixed):
+    """GET .../{model}."""
+
+    def reply(self, params: dict[str, str]) -> Reply:
+        model = self.context.registry.find(params["name"], params.get("version"))
+        return Reply(orjson.dumps(model_metadata(self.context, model)))
+
+
+class ModelReady(_V2, Fixed):
+    """GET .../{model}/ready: 200 when it is served, the reason with a 4xx or 5xx if not."""
+
+    def reply(self, params: dict[str, str]) -> Reply:
+        model = ready_model(self.context, params["name"], params.get("version"))
+        return Reply(orjson.dumps({"name": model.name, "ready": True}))
+
+
+def ready_model(context: Context, name: str, version: str | None) -> ServedModel:
+    """The model, if it can answer at this moment; raises what `Registry.find` raises."""
+    model = context.registry.find(name, version)
+    if not model.batcher.alive:
+        raise ModelUnavailable(f"The worker of model {model.name!r} is not running.")
+    return model
+
+
+def server_metadata(context: Context) -> dict[str, Any]:
+    """Name, version and extensions of the server."""
+    return {"name": NAME, "version": context.version, "extensions": EXTENSIONS}
+
+
+class ServerMetadata(_V2, Fixed):
+    """GET /v2."""
+
+    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
+        return Reply(orjson.dumps(server_metadata(self.context)))
+
+
+class Live(_V2, Fixed):
+    """GET /v2/health/live: the process answers."""
+
+    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
+        return Reply(b'{"live":true}')
+
+
+class Ready(_V2, Fixed):
+    """GET /v2/health/ready: 200, or 503 with the reasons."""
+
+    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
+        health.readiness(self.context.registry, self.context.lifecycle)
+        return Reply(b'{"ready":true}')
+
+
+class _Repository(_V2):
+    """A repository route; the body is a JSON object or nothing."""
+
+    admin = True
+
+    async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:  # noqa: ARG002
+        if self.admin:
+            self.context.access.require_admin(credentials(scope["headers"]))
+        body = await self.read_body(scope, receive)
+        options = json_.parse(body) if body.strip() else {}
+        if not isinstance(options, dict):
+            raise InvalidBody("The body is not a JSON object.", hint="Send {} or no body.")
+        return await self.act(options, scope["path_params"])
+
+    async def act(self, options: dict[str, Any], params: dict[str, str]) -> Reply:
+        raise NotImplementedError
+
+
+class Index(_Repository):
+    """POST /v2/repository/index: every model, or with {"ready": true} those that serve."""
+
+    admin = False
+
+    async def act(self, options: dict[str, Any], params: dict[str, str]) -> Reply:  # noqa: ARG002
+        ready_only = options.get("ready", False)
+        return Reply(orjson.dumps(repository.index(self.context, ready_only is True)))
+
+
+class Load(_Repository):
+    """POST /v2/repository/models/{name}/load: look at its folder again; needs an admin key."""
+
+    async def act(self, options: dict[str, Any], params: dict[str, str]) -> Reply:
+        await repository.load(self.context, params["name"], options)
+        return Reply(b"{}")
+
+
+class Unload(_Repository):
+    """POST /v2/repository/models/{name}/unload; needs an admin key."""
+
+    async def act(self, options: dict[str, Any], params: dict[str, str]) -> Reply:  # noqa: ARG002
+        await repository.unload(self.context, params["name"])
+        return Reply(b"{}")
