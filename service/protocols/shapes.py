@@ -1,7 +1,7 @@
 """How an error looks in each protocol, told by the path alone.
 
-    ours                    {"code": ..., "message": ..., "hint": ...}
-    /v1, /v2                {"error": "<message> <hint>"}
+ours                    {"code": ..., "message": ..., "hint": ...}
+/v1, /v2                {"error": "<message> <hint>"}
 """
 
 from __future__ import annotations

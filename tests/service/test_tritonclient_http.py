@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +101,30 @@ def test_its_asyncio_client(server: Served):
                 np.testing.assert_allclose(got, row, rtol=1e-5, atol=1e-6)
 
     asyncio.run(talk())
+
+
+def test_it_loads_and_unloads_with_an_admin_key(start, tmp_path: Path):
+    models = tmp_path / "models"
+    repository.publish(models, "good", repository.linear())
+    key = "the-key-that-changes-models"
+    (tmp_path / "admin").write_text(key)
+    served = start(models, "--admin-keys-file", str(tmp_path / "admin"))
+    headers = {"Authorization": f"Bearer {key}"}
+    client = triton.InferenceServerClient(served.url.removeprefix("http://"))
+    try:
+        with pytest.raises(InferenceServerException, match="no admin key"):
+            client.unload_model("good")
+        client.unload_model("good", headers=headers)
+        assert not client.is_model_ready("good")
+        (row,) = client.get_model_repository_index()
+        assert (row["state"], row["reason"]) == ("UNAVAILABLE", "it was unloaded")
+        repository.publish(models, "good", repository.linear(seed=1), version=2)
+        client.load_model("good", headers=headers)
+        assert client.get_model_metadata("good")["versions"] == ["2"]
+        with pytest.raises(InferenceServerException, match="no folder"):
+            client.load_model("nope", headers=headers)
+        with pytest.raises(InferenceServerException, match="without parameters"):
+            client.load_model("good", headers=headers, config='{"backend":"other"}')
+    finally:
+        client.close()
+    assert served.stop() == 0

@@ -294,5 +294,9 @@ def test_the_index_tells_what_is_served_and_what_is_not(start, tmp_path):
         assert [row["name"] for row in ready] == ["good"]
         refused(client.get("/v2/models/bad/ready"), 503, "5 bytes")
         for path in ("load", "unload"):
-            refused(client.post(f"/v2/repository/models/good/{path}"), 403, "cannot be changed over the network")
+            refused(
+                client.post(f"/v2/repository/models/good/{path}"),
+                403,
+                "cannot be changed over the network",
+            )
     assert served.stop() == 0
