@@ -300,6 +300,14 @@ def gate_bn(g: Net) -> str:
 
 
 @pattern()
+def graph_convolution_bn(g: Net) -> str:
+    """A (X W) + c with the adjacency A computed: the scale is W's, the shift c's."""
+    x = g.op("MatMul", g.input("x", 6, 5), g.weight(5, 4))
+    y = g.op("Add", g.op("MatMul", g.input("adjacency", 6, 6), x), g.weight(4))
+    return g.relu(g.bn(y, 4))
+
+
+@pattern()
 def conv_many_things_bn(g: Net) -> str:
     y = g.op("Identity", g.op("Dropout", g.conv(g.image(), 4, 6)))
     y = g.op("AveragePool", y, kernel_shape=[2, 2])

@@ -153,15 +153,6 @@ def an_if_captures_the_conv(g: Net) -> str:
     return g.op("Tanh", g.op("Add", g.op("If", condition, **bodies), g.op("Tanh", g.bn(y, 4))))
 
 
-@pattern(left=1, reason=("subgraph", "not-linear"))
-def the_conv_stands_outside_of_the_if(g: Net) -> str:
-    condition, y = g.input("condition", dtype="bool"), g.conv(g.image())
-    one, two = g.body(), g.body()
-    one.output(one.bn(y, 4), shape=["N", 4, 4, 4])
-    two.output(two.op("Tanh", g.const(np.ones((1, 4, 4, 4)))), shape=[1, 4, 4, 4])
-    return g.op("If", condition, then_branch=one.graph(), else_branch=two.graph())
-
-
 @pattern()
 def conv_bn_inside_a_loop(g: Net) -> str:
     x = g.input("x", 2, 4, 5, 5)
