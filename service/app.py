@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -11,19 +11,28 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service import health, hot, openapi
+from service import health, hot, http, openapi
 from service.auth import Access
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
-from service.gate import Gate
+from service.exchange import Budget
+from service.exposition import CONTENT_TYPE
+from service.gate import Gate, Observer
 from service.health import Lifecycle
+from service.metrics import Metrics
 from service.protocols import v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.registry import Entry, Registry
-from service.request_id import RequestId
 from service.settings import Settings
+
+_CORS_REQUEST_HEADERS = [
+    "authorization", "content-type", "inference-header-content-length", "x-api-key",
+    "x-request-id", "x-timeout-ms",
+]  # fmt: skip
+_CORS_ANSWER_HEADERS = ["inference-header-content-length", "retry-after", "x-request-id"]
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
@@ -37,6 +46,8 @@ def create_app(
     lifecycle: Lifecycle,
     version: str = "0",
     access: Access | None = None,
+    metrics: Metrics | None = None,
+    observers: Sequence[Observer] = (),
 ) -> ASGIApp:
     """The whole application. It neither loads nor closes the registry: the server does.
 
@@ -46,6 +57,8 @@ def create_app(
         lifecycle: shared with the signal handler.
         version: of the program, for the documentation.
         access: the keys, default none: everybody may predict, nobody may change anything.
+        metrics: what counts the requests.
+        observers: told of every request after its answer.
     """
     app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
     _add_error_handlers(app)
@@ -58,7 +71,28 @@ def create_app(
     _add_health(app, registry, lifecycle)
     _add_models(app, registry)
     _add_documents(app, registry)
-    return RequestId(Gate(hot.HotRoutes(app, predict, protocols), access))
+    metrics = metrics or Metrics(version)
+    budget = Budget(settings.max_bytes_in_flight)
+    metrics.held_bytes = lambda: budget.held
+    open_paths = frozenset({"/metrics"}) if settings.metrics == "open" else frozenset()
+    if settings.metrics != "off":
+        _add_metrics(app, registry, metrics)
+    routes = hot.HotRoutes(app, predict, protocols)
+    return cors(Gate(routes, access, metrics, budget, open_paths, observers), settings)
+
+
+def cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Let pages of the origins in the settings read answers; without any, `app` as it is."""
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=_CORS_REQUEST_HEADERS,
+        expose_headers=_CORS_ANSWER_HEADERS,
+    )
 
 
 def _reply(payload: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -73,6 +107,12 @@ def _add_health(app: FastAPI, registry: Registry, lifecycle: Lifecycle) -> None:
     @_get(app, "/health/ready", "Should it get traffic?")
     async def ready() -> Response:
         return _reply(health.readiness(registry, lifecycle))
+
+
+def _add_metrics(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
+    @_get(app, "/metrics", "Counts and times, for Prometheus")
+    async def page() -> Response:
+        return Response(metrics.render(registry), media_type=CONTENT_TYPE)
 
 
 def _add_models(app: FastAPI, registry: Registry) -> None:
@@ -145,14 +185,16 @@ def _get(app: FastAPI, path: str, summary: str) -> Callable[[Endpoint], Endpoint
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    async def service_error(_: Request, error: Exception) -> Response:
+    async def service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
+        http.exchange(request.scope).error = error.code
         headers = {k.decode(): v.decode() for k, v in error.headers()}
         return _reply(error.body(), error.status, headers)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         ours = _translate(request, error)
+        http.exchange(request.scope).error = ours.code
         headers = dict(error.headers or {})
         return _reply(ours.body(), error.status_code, headers)
 
@@ -162,9 +204,10 @@ def _add_error_handlers(app: FastAPI) -> None:
         ours = BadRequest(f"The request is not valid: {where}.")
         return _reply(ours.body(), ours.status)
 
-    async def unexpected(_: Request, __: Exception) -> Response:
+    async def unexpected(request: Request, _: Exception) -> Response:
         # The server logs the exception itself, with its traceback.
         ours = ServiceError("Something went wrong inside the server.")
+        http.exchange(request.scope).error = ours.code
         return _reply(ours.body(), ours.status)
 
     app.add_exception_handler(ServiceError, service_error)

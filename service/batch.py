@@ -27,6 +27,9 @@ logger = logging.getLogger("foldserve.batcher")
 Run = Callable[[Tensors], Tensors]
 Outcome = Tensors | ServiceError
 Lane = tuple[object, ...]
+# Told for each item: when its runner was free, when the run began and ended (time.monotonic()),
+# and the rows that ran together.
+Told = Callable[[float, float, float, int], object]
 
 
 class NotByRows(Exception):
@@ -37,12 +40,12 @@ class Item:
     """A request on its way: what to run, until when, and whom to tell.
 
     `answer` is a future of `loop`, or a thread's own future where `loop` is None.
-    `lane`: only requests of one lane can be joined.
+    `lane`: only requests of one lane can be joined. `told`: see `Told`.
     """
 
     __slots__ = (
         "answer", "deadline", "gone", "inputs", "lane", "loop", "request", "rows", "since",
-        "taken",
+        "taken", "told",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +57,7 @@ class Item:
         loop: asyncio.AbstractEventLoop | None = None,
         request: str = "",
         lane: Lane = (),
+        told: Told | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -62,6 +66,7 @@ class Item:
         self.loop = loop
         self.request = request
         self.lane = lane
+        self.told = told
         self.since = time.monotonic()
         self.taken = False  # by an owner: it no longer waits
         self.gone = False  # nobody waits for the answer

@@ -33,6 +33,7 @@ from service.batch import (
     NotByRows,
     Outcome,
     Run,
+    Told,
     deliver,
     execute,
     lane_of,
@@ -181,7 +182,12 @@ class Batcher:
             )
 
     async def submit(
-        self, inputs: Tensors, rows: int, deadline: float, request: str = ""
+        self,
+        inputs: Tensors,
+        rows: int,
+        deadline: float,
+        request: str = "",
+        told: Told | None = None,
     ) -> Tensors:
         """Run the model on `inputs`.
 
@@ -190,6 +196,7 @@ class Batcher:
             rows: samples in `inputs`, for the room in the queue.
             deadline: on the clock of time.monotonic(), in seconds.
             request: id of the request, for the log.
+            told: when it ran, before the answer comes; in the thread in which it ran.
 
         Returns:
             {output name: array}, possibly views of a larger batch.
@@ -201,7 +208,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
         lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
         if 0 < rows <= self.inline_rows:
             outcome = await self._at_the_end_of_the_turn(item, loop)
         else:
@@ -302,10 +309,12 @@ class Batcher:
 
     def _own(self) -> None:
         work = None
+        free = time.monotonic()
         try:
             while (work := self._take()) is not None:
-                deliver(self._outcomes(*work))
+                deliver(self._outcomes(*work, free))
                 work = None  # an idle owner must not keep the last request's tensors alive
+                free = time.monotonic()
         except BaseException:  # the thread itself is broken, for example out of memory
             with self._changed:
                 self._dead = True
@@ -354,7 +363,7 @@ class Batcher:
         self._turn = left
         self._turn_rows -= rows
         if batch:
-            for item, outcome in self._outcomes(batch, self._run):
+            for item, outcome in self._outcomes(batch, self._run, 0.0):
                 settle(item.answer, outcome)
             self._watch_the_time(time.monotonic() - now)
         if self._turn and self._turn_loop is not None:
@@ -373,7 +382,7 @@ class Batcher:
 
     # --- both ---------------------------------------------------------------------------
 
-    def _outcomes(self, batch: list[Item], run: Run) -> list[tuple[Item, Outcome]]:
+    def _outcomes(self, batch: list[Item], run: Run, free: float) -> list[tuple[Item, Outcome]]:
         started = time.monotonic()
         try:
             return execute(run, batch, self._name)
@@ -383,10 +392,14 @@ class Batcher:
                 logger.error("model %s is not batched any more: %s", self._name, reason)
             return one_by_one(run, batch, self._name)
         finally:
-            self._count(batch, started, time.monotonic() - started)
+            self._count(batch, free, started, time.monotonic())
 
-    def _count(self, batch: list[Item], started: float, took_s: float) -> None:
-        rows = sum(item.rows for item in batch)
+    def _count(self, batch: list[Item], free: float, started: float, ended: float) -> None:
+        took_s = ended - started
+        rows = sum([item.rows for item in batch])
+        for item in batch:
+            if item.told is not None:
+                item.told(free, started, ended, rows)
         per_row = took_s / max(rows, 1) / len(self._threads)
         smoothed = self._seconds_per_row or per_row
         self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row

@@ -1,34 +1,125 @@
-"""The gate: what every request passes before any route, whichever protocol it speaks."""
+"""The gate: what every request passes before any route, whichever protocol it speaks.
+
+An id, a key, and a place in the books:
+
+    X-Request-ID   the client's own if it is sane, else a new one; it is on the answer, in the
+                   log lines of a failed request and in its trace
+    key            when keys are in use, for everything but health: 401 without
+    observers      told of each request after its answer: metrics, access log, traces
+"""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import http
 from service.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
+from service.exchange import Budget, Exchange
+from service.metrics import Metrics
 from service.protocols import shapes
+
+Observer = Callable[[Exchange, Scope], object]
+
+# Printable, short, and nothing that could break out of a log line.
+_SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+# What a browser must not do with an answer; JSON of the hot routes needs only nosniff, which the
+# server sets on everything.
+_BROWSER_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+# The page of the documentation loads its scripts and styles from elsewhere.
+_DOCS_HEADERS = [
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 class Gate:
-    """ASGI: lets a request through if its key is good, answers it otherwise.
+    """ASGI around the whole application; sets scope["state"]["request_id"] and ["exchange"].
 
     A route that changes the server also asks
     `access.require_admin(credentials(scope["headers"]))`.
+
+    Args:
+        app: the routes.
+        access: the keys.
+        metrics: counts every request.
+        budget: bytes of bodies for all requests together.
+        open_paths: need no key, besides health.
+        observers: told of every request after its answer.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        metrics: Metrics,
+        budget: Budget,
+        open_paths: frozenset[str] = frozenset(),
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self._app = app
         self._access = access
+        self._metrics = metrics
+        self._budget = budget
+        self._open_paths = OPEN_PATHS | open_paths
+        self._observers = observers
+        self._prefix = os.urandom(8).hex()
+        self._count = int.from_bytes(os.urandom(6), "big")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        access = self._access
-        if access.closed and scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            try:
-                access.require(credentials(scope["headers"]))
-            except ServiceError as error:
-                await http.respond_error(
-                    send, receive, error, shapes.error_body(scope["path"], error)
-                )
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = http.header(scope, b"x-request-id")
+        value = given if given and _SANE.fullmatch(given) else self._new_id()
+        exchange = Exchange(value.decode(), self._budget)
+        state = scope.setdefault("state", {})
+        state["request_id"] = exchange.request_id
+        state["exchange"] = exchange
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", value)]
+                if scope["method"] != "POST":
+                    docs = scope["path"] == "/docs"
+                    headers += _DOCS_HEADERS if docs else _BROWSER_HEADERS
+                message["headers"] = headers
+            await send(message)
+
+        metrics = self._metrics
+        metrics.in_flight += 1
+        try:
+            if self._access.closed and scope["path"] not in self._open_paths:
+                try:
+                    self._access.require(credentials(scope["headers"]))
+                except ServiceError as error:
+                    exchange.error = error.code
+                    body = shapes.error_body(scope["path"], error)
+                    await http.respond_error(send_on, receive, error, body)
+                    return
+            await self._app(scope, receive, send_on)
+        finally:
+            metrics.in_flight -= 1
+            exchange.release()
+            exchange.finished = time.monotonic()
+            if not exchange.route:
+                # What the framework matched; anything else is one name, however many there are.
+                exchange.route = getattr(scope.get("route"), "path", "other")
+            metrics.finish(exchange)
+            for observe in self._observers:
+                observe(exchange, scope)
+
+    def _new_id(self) -> bytes:
+        """32 hexadecimal digits that no other request has; unique, not secret."""
+        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
+        return b"%s%016x" % (self._prefix.encode(), self._count)

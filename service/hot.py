@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import http
+
 PATHS = (
     "/predict",
     "/models/{name}/predict",
@@ -41,6 +43,7 @@ class HotRoutes:
                 match = _PATH.fullmatch(path)
                 if match:
                     scope["path_params"] = match.groupdict()
+                    http.exchange(scope).route = PATHS[match.lastindex or 0]
                     await self._predict(scope, receive, send)
                     return
             protocol = self._protocols.get(path[1:].partition("/")[0])

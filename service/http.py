@@ -15,7 +15,14 @@ from typing import Self
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from service.errors import BodyTimeout, BodyTooLarge, ServiceError
+from service.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    InvalidTimeout,
+    ServiceError,
+    TooManyBytes,
+)
+from service.exchange import Exchange
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -25,6 +32,8 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 64 * 1024 * 1024
 # Most answers are ready before it pays to listen for a hang-up.
 _WATCH_AFTER_S = 0.02
+_TIMEOUT_DIGITS = 12
+_LENGTH_DIGITS = 18
 
 
 class ClientGone(Exception):
@@ -39,17 +48,41 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def exchange(scope: Scope) -> Exchange:
+    """The books of the request, which the gate opened."""
+    found: Exchange = scope["state"]["exchange"]
+    return found
+
+
+def timeout_s(scope: Scope, longest_ms: int) -> float:
+    """How long the client waits at most: X-Timeout-Ms if that is shorter than `longest_ms`.
+
+    Raises:
+        InvalidTimeout: not a whole number from 1.
+    """
+    wish = header(scope, b"x-timeout-ms")
+    if wish is None:
+        return longest_ms / 1000
+    if not (wish.isdigit() and len(wish) <= _TIMEOUT_DIGITS and int(wish) > 0):
+        raise InvalidTimeout("X-Timeout-Ms is no whole number of milliseconds from 1.")
+    return min(int(wish), longest_ms) / 1000
+
+
 async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
     """The whole body, at most `max_bytes` of it, within `timeout_s` seconds.
 
     Raises:
         BodyTooLarge: by Content-Length before anything is read, or while it arrives.
         BodyTimeout: the client sends too slowly.
+        TooManyBytes: the requests under way leave no room for it.
         ClientGone: the client hung up.
     """
+    books = exchange(scope)
     declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+    if declared is not None and declared.isdigit():
+        if len(declared) > _LENGTH_DIGITS or int(declared) > max_bytes:
+            raise _too_large(max_bytes)
+        books.hold(int(declared))
     try:
         async with asyncio.timeout(timeout_s):
             chunks: list[bytes] = []
@@ -60,10 +93,13 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
                     raise ClientGone
                 chunk = message.get("body", b"")
                 size += len(chunk)
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
+                if size > books.body_bytes:  # a body that came without its length
+                    if size > max_bytes:
+                        raise _too_large(max_bytes)
+                    books.hold(size - books.body_bytes)
                 chunks.append(chunk)
                 if not message.get("more_body", False):
+                    books.read = time.monotonic()
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except TimeoutError:
         raise BodyTimeout("The body did not arrive in time.") from None
@@ -96,7 +132,7 @@ async def respond_error(
         body: the error in a protocol's own JSON, ours by default.
     """
     body = orjson.dumps(error.body()) if body is None else body
-    if not isinstance(error, BodyTooLarge | BodyTimeout):
+    if not isinstance(error, BodyTooLarge | BodyTimeout | TooManyBytes):
         await respond(send, error.status, body, error.headers())
         return
     headers = [*error.headers(), (b"connection", b"close")]

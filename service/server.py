@@ -18,7 +18,9 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -28,6 +30,7 @@ from service.auth import Access, KeysUnusable
 from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
 from service.health import Lifecycle, obstacles
+from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import Settings
 
@@ -109,10 +112,12 @@ def serve(settings: Settings, version: str) -> int:
     threads = max(cpus.threads, settings.threads or 1)
     listener = _bind(settings.host, settings.port)
     lifecycle = Lifecycle()
+    metrics = Metrics(version)
     registry = Registry(
         settings.models,
         partial(
-            model.load,
+            _load_counted,
+            metrics=metrics,
             choice=choice,
             threads=threads,
             capacity_samples=settings.queue_capacity_samples,
@@ -127,9 +132,9 @@ def serve(settings: Settings, version: str) -> int:
         policy.parse(settings.version_policy),
     )
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version, access),
+        create_app(registry, settings, lifecycle, version, access, metrics),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=_protocol(settings) if _has("httptools") else "h11",
+        http=_protocol(settings, metrics) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
@@ -143,6 +148,7 @@ def serve(settings: Settings, version: str) -> int:
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
     server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access)
+    metrics.connections = lambda: len(server.server_state.connections)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.handle_hang_up)
     failure: list[DeviceUnavailable] = []
@@ -225,7 +231,16 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+def _load_counted(
+    folder: Path, name: str, version: int, *, metrics: Metrics, **how: Any
+) -> model.ServedModel:
+    """`model.load`, and the batches of what it gives are counted."""
+    served = model.load(folder, name, version, **how)
+    served.batcher.observe = metrics.batches(name)
+    return served
+
+
+def _protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
     from service.connection import ConnectionLimits, connection_class
 
     return connection_class(
@@ -235,6 +250,7 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
             header_timeout_s=settings.header_timeout_ms / 1000,
             idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
             stall_timeout_s=settings.body_timeout_ms / 1000,
+            refused=metrics.refused,
         )
     )
 

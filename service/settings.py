@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(16 * MiB, ge=1, description="largest request body")
     max_header_bytes: int = Field(
-        32 * 1024, ge=1024, le=MiB, description="largest request line and headers"
+        32 * 1024, ge=1, le=MiB, description="largest request line and headers"
     )
     max_bytes_in_flight: int = Field(
         256 * MiB, ge=1, description="bodies of all requests under way together, before 503"
@@ -114,6 +114,9 @@ class Settings(BaseSettings):
         "",
         description="origins whose pages may read answers, exact and with commas between "
         "(default: none)",
+    )
+    metrics: Literal["open", "key", "off"] = Field(
+        "key", description="who may read GET /metrics: all, who has a key if keys are used, nobody"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged to stderr"

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from service import http
 from service.auth import Access
 from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType
+from service.exchange import Exchange
 from service.health import Lifecycle
 from service.model import ServedModel
 from service.registry import Registry
@@ -83,15 +84,22 @@ class Context:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     async def infer(
-        self, model: ServedModel, tensors: Tensors, deadline: float, request: str
+        self, model: ServedModel, tensors: Tensors, deadline: float, exchange: Exchange
     ) -> Tensors:
         """Check the tensors and run the model on them; `deadline` as in `Batcher.submit`.
+
+        `exchange` is told the model, the rows and the times.
 
         Raises:
             ServiceError: what `Signature.check` and `Batcher.submit` raise.
         """
-        rows = model.signature.check(tensors)
-        return await model.batcher.submit(tensors, rows, deadline, request)
+        exchange.rows = rows = model.signature.check(tensors)
+        exchange.decoded = time.monotonic()
+        outputs = await model.batcher.submit(
+            tensors, rows, deadline, exchange.request_id, exchange.run
+        )
+        exchange.answered = time.monotonic()
+        return outputs
 
 
 class Endpoint:
@@ -118,7 +126,7 @@ class Endpoint:
         try:
             reply = await self.answer(scope, receive, hang_up)
         except ServiceError as error:
-            await self._refuse(send, receive, error)
+            await self._refuse(scope, send, receive, error)
         except http.ClientGone:
             return
         except asyncio.CancelledError:
@@ -128,15 +136,18 @@ class Endpoint:
                 raise
             # The drain deadline: the connection is still there, so say why.
             late = ShuttingDown("The server stopped before the answer was ready.")
-            await self._refuse(send, receive, late)
+            await self._refuse(scope, send, receive, late)
         except Exception:  # a defect: the client still gets an error of the usual shape
             logger.exception("request %s failed", request_id(scope))
             defect = ServiceError("Something went wrong inside the server.")
-            await self._refuse(send, receive, defect)
+            await self._refuse(scope, send, receive, defect)
         else:
             await http.respond(send, reply.status, reply.body, reply.headers, reply.content_type)
 
-    async def _refuse(self, send: Send, receive: Receive, error: ServiceError) -> None:
+    async def _refuse(
+        self, scope: Scope, send: Send, receive: Receive, error: ServiceError
+    ) -> None:
+        http.exchange(scope).error = error.code
         await http.respond_error(send, receive, error, self.error_body(error))
 
     async def read_body(self, scope: Scope, receive: Receive) -> bytes:
@@ -167,17 +178,22 @@ class Inference(Endpoint):
         self.check_headers(scope)
         params = scope.get("path_params", {})
         model = context.registry.find(params.get("name"), params.get("version"))
+        exchange = http.exchange(scope)
+        exchange.model, exchange.version = model.name, model.version
+        patience_s = http.timeout_s(scope, context.settings.request_timeout_ms)
         model.batcher.check_room(1)  # refuse before the work of reading and decoding
         body = await self.read_body(scope, receive)
-        deadline = time.monotonic() + context.settings.request_timeout_ms / 1000
+        deadline = time.monotonic() + patience_s
         with hang_up:
             decode = partial(self.decode, scope, body, model)
             decoded = await context.job(self.light(scope, body), decode)
-            outputs = await context.infer(model, decoded.tensors, deadline, request_id(scope))
+            outputs = await context.infer(model, decoded.tensors, deadline, exchange)
             light = decoded.light or (
                 sum(array.size for array in outputs.values()) <= _LARGE_OUTPUT_ELEMENTS
             )
-            return await context.job(light, partial(decoded.encode, model, outputs))
+            reply = await context.job(light, partial(decoded.encode, model, outputs))
+            exchange.encoded = time.monotonic()
+            return reply
 
 
 def refuse_compression(scope: Scope) -> None:

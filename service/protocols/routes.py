@@ -37,19 +37,22 @@ class Routes:
 
     def __init__(self, routes: Sequence[Route], fallback: type[Endpoint]) -> None:
         self.templates = [(route.method, route.path) for route in routes]
-        self._routes = [(compiled(route.path), route.method, route.endpoint) for route in routes]
+        self._routes = [
+            (compiled(route.path), route.method, route.endpoint, route.path) for route in routes
+        ]
         self._context = routes[0].endpoint.context
         self._fallback = fallback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         allowed = []
-        for pattern, served, endpoint in self._routes:
+        for pattern, served, endpoint, template in self._routes:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
             if method == served or (method == "HEAD" and served == "GET"):
                 scope["path_params"] = match.groupdict()
+                http.exchange(scope).route = template
                 await endpoint(scope, receive, without_body(send) if method == "HEAD" else send)
                 return
             allowed.append(served)
@@ -58,6 +61,7 @@ class Routes:
             error = MethodNotAllowed(f"{path[:_SHOWN_PATH]!r} does not allow {method[:16]}.")
         else:
             error = NotFound(f"There is no route {path[:_SHOWN_PATH]!r}.")
+        http.exchange(scope).error = error.code
         refusal = self._fallback(self._context).error_body(error)
         headers = [(b"allow", ", ".join(sorted(set(allowed))).encode())] if allowed else []
         await http.respond(send, error.status, refusal, headers)

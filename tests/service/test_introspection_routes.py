@@ -79,7 +79,7 @@ def test_models(client: httpx.Client):
 def test_openapi_describes_the_models_and_its_example_works(client: httpx.Client):
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/", "/health/live", "/health/ready", "/models", "/models/{name}", "/predict",
+        "/", "/health/live", "/health/ready", "/metrics", "/models", "/models/{name}", "/predict",
         "/models/{name}/predict", "/models/{name}/versions/{version}/predict",
     }  # fmt: skip
     operation = document["paths"]["/models/{name}/predict"]["post"]

@@ -1,0 +1,87 @@
+"""One request on its way, as its observers see it: who asked for what, and when what was done.
+
+    started    the headers were complete
+    read       the body was complete
+    decoded    the tensors passed the check of the signature
+    free       the runner that took it had nothing else to do (or it arrived later)
+    ran        its batch began to run
+    computed   its batch was done
+    encoded    the answer was written
+    finished   the answer was sent
+
+All on the clock of time.monotonic(), in seconds; 0.0 for what was not reached. Between them
+lie the stages that metrics and traces show:
+
+    decode = decoded - read        queue  = free - decoded       batch wait = ran - free
+    compute = computed - ran       encode = encoded - answered (back on the event loop)
+"""
+
+from __future__ import annotations
+
+import time
+
+from service.errors import TooManyBytes
+
+_CLIENT_GONE = 499
+
+
+class Budget:
+    """Bytes of bodies that all requests together may hold. Event loop only."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+
+class Exchange:
+    """What is known of a request; filled in by the gate, the route and the batcher."""
+
+    __slots__ = (
+        "answered", "body_bytes", "budget", "computed", "decoded", "encoded", "error", "finished",
+        "free", "model", "ran", "read", "request_id", "route", "rows", "rows_in_batch", "started",
+        "status", "version",
+    )  # fmt: skip
+
+    def __init__(self, request_id: str, budget: Budget | None = None) -> None:
+        self.request_id = request_id
+        self.budget = budget
+        self.body_bytes = 0
+        self.route = ""  # a template of the server's own, never a path as it was sent
+        self.model = ""  # only once it was found: a name that exists
+        self.version = 0
+        self.rows = 0
+        self.rows_in_batch = 0
+        self.error = ""  # the code of the error that was answered
+        self.status = _CLIENT_GONE  # until an answer begins
+        self.started = time.monotonic()
+        self.read = self.decoded = self.free = self.ran = 0.0
+        self.computed = self.answered = self.encoded = self.finished = 0.0
+
+    def hold(self, size: int) -> None:
+        """Count `size` more bytes of the body against the budget.
+
+        Raises:
+            TooManyBytes: the other requests leave no room for them.
+        """
+        budget = self.budget
+        if budget is not None:
+            # A lone request may be larger than the budget: its own limit is another setting.
+            if budget.held + size > budget.limit and budget.held > self.body_bytes:
+                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
+            budget.held += size
+        self.body_bytes += size
+
+    def release(self) -> None:
+        """Give the budget its bytes back."""
+        if self.budget is not None:
+            self.budget.held -= self.body_bytes
+            self.budget = None
+
+    def run(self, free: float, ran: float, computed: float, rows_in_batch: int) -> None:
+        """Told by the batcher, in whatever thread the batch ran."""
+        self.free = max(free, self.decoded)
+        self.ran = max(ran, self.free)
+        self.computed = computed
+        self.rows_in_batch = rows_in_batch

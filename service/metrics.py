@@ -1,0 +1,201 @@
+"""What GET /metrics tells: counts and times of all requests, and the state of the models.
+
+A request costs a dictionary entry and a few additions after its answer was sent. All of it
+happens on the event loop, but for the batches, which each runner's thread counts for itself.
+Labels come from the server alone (its routes, its models, its error codes), so that no client
+can make their number grow.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from service.batcher import Ran
+from service.exchange import Exchange
+from service.exposition import Exposition, Histogram, Labels
+from service.registry import Registry
+
+SECONDS = (
+    25e-6, 50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+STAGES = ("decode", "queue", "batch_wait", "compute", "encode")
+
+
+class _Batches:
+    """Rows of the batches of one model; each runner's thread has a histogram of its own."""
+
+    def __init__(self) -> None:
+        self._by_thread: dict[int, Histogram] = {}
+
+    def count(self, ran: Ran) -> None:
+        thread = threading.get_ident()
+        rows = self._by_thread.get(thread)
+        if rows is None:
+            rows = self._by_thread[thread] = Histogram(ROWS)
+        rows.observe(ran.rows)
+
+    def all(self) -> Histogram:
+        total = Histogram(ROWS)
+        for rows in list(self._by_thread.values()):
+            total.add(rows)
+        return total
+
+
+class Metrics:
+    """Everything that is counted in this process.
+
+    Args:
+        version: of the program.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.in_flight = 0
+        self.connections: Callable[[], int] = lambda: 0
+        self.held_bytes: Callable[[], int] = lambda: 0
+        self._version = version
+        self._started = time.time()
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._seconds: dict[str, Histogram] = {}
+        self._stages: dict[str, tuple[Histogram, ...]] = {}
+        self._refused: dict[str, int] = {}
+        self._batches: dict[str, _Batches] = {}
+
+    def refused(self, code: str) -> None:
+        """Count a refusal by its error code."""
+        self._refused[code] = self._refused.get(code, 0) + 1
+
+    def batches(self, model: str) -> Callable[[Ran], object]:
+        """The observer for the batcher of a model, any version of it."""
+        return self._batches.setdefault(model, _Batches()).count
+
+    def finish(self, exchange: Exchange) -> None:
+        """Count a request that has been answered or given up."""
+        key = (exchange.route, exchange.model, exchange.status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        seconds = self._seconds.get(exchange.route)
+        if seconds is None:
+            seconds = self._seconds[exchange.route] = Histogram(SECONDS)
+        seconds.observe(exchange.finished - exchange.started)
+        if exchange.error:
+            self.refused(exchange.error)
+        if exchange.computed:
+            self._count_stages(exchange)
+
+    def _count_stages(self, e: Exchange) -> None:
+        stages = self._stages.get(e.model)
+        if stages is None:
+            stages = self._stages[e.model] = tuple(Histogram(SECONDS) for _ in STAGES)
+        decode, queue, batch_wait, compute, encode = stages
+        decode.observe(e.decoded - e.read)
+        queue.observe(e.free - e.decoded)
+        batch_wait.observe(e.ran - e.free)
+        compute.observe(e.computed - e.ran)
+        if e.encoded:
+            encode.observe(e.encoded - e.answered)
+
+    def render(self, registry: Registry, labels: Labels | None = None) -> str:
+        """The page, with `labels` on every sample."""
+        page = Exposition(labels)
+        self._render_requests(page)
+        self._render_stages(page)
+        _render_models(page, registry)
+        self._render_process(page)
+        return page.text()
+
+    def _render_requests(self, page: Exposition) -> None:
+        page.family(
+            "foldserve_requests_total", "counter",
+            "Requests by route, model and status code; 499 for clients that left.",
+        )  # fmt: skip
+        for (route, model, code), count in sorted(self._requests.items()):
+            page.sample(count, {"route": route, "model": model, "code": str(code)})
+        page.family(
+            "foldserve_request_seconds", "histogram",
+            "From the end of the headers to the end of the answer.",
+        )  # fmt: skip
+        for route, seconds in sorted(self._seconds.items()):
+            page.histogram(seconds, {"route": route})
+        page.family(
+            "foldserve_refused_total", "counter", "Errors by their code, as in the error's body."
+        )
+        for reason, count in sorted(self._refused.items()):
+            page.sample(count, {"reason": reason})
+        page.family("foldserve_requests_in_flight", "gauge", "Requests being answered.")
+        page.sample(self.in_flight)
+        page.family("foldserve_connections_open", "gauge", "TCP connections that are open.")
+        page.sample(self.connections())
+        page.family("foldserve_bodies_held_bytes", "gauge", "Bodies of requests under way.")
+        page.sample(self.held_bytes())
+
+    def _render_stages(self, page: Exposition) -> None:
+        descriptions = {
+            "decode": "Bytes to tensors.",
+            "queue": "Waiting while every runner of the model was busy.",
+            "batch_wait": "Waiting while a runner was free: for company, and for its start.",
+            "compute": "The run of the batch that the request was in.",
+            "encode": "Tensors to bytes.",
+        }
+        for index, stage in enumerate(STAGES):
+            page.family(f"foldserve_{stage}_seconds", "histogram", descriptions[stage])
+            for model, stages in sorted(self._stages.items()):
+                page.histogram(stages[index], {"model": model})
+        page.family("foldserve_batch_rows", "histogram", "Rows that were run together.")
+        for model, batches in sorted(self._batches.items()):
+            page.histogram(batches.all(), {"model": model})
+
+    def _render_process(self, page: Exposition) -> None:
+        page.family("foldserve_build_info", "gauge", "Always 1; the versions are labels.")
+        python = ".".join(map(str, sys.version_info[:3]))
+        page.sample(1, {"version": self._version, "python": python})
+        page.family("process_start_time_seconds", "gauge", "Unix time of the start.")
+        page.sample(self._started)
+        page.family("process_cpu_seconds_total", "counter", "CPU time of the process.")
+        page.sample(time.process_time())
+        resident = _resident_bytes()
+        if resident is not None:
+            page.family("process_resident_memory_bytes", "gauge", "Memory in use.")
+            page.sample(resident)
+
+
+def _render_models(page: Exposition, registry: Registry) -> None:
+    page.family("foldserve_ready", "gauge", "1 when at least one model is served.")
+    page.sample(int(bool(registry.served()) and not registry.loading))
+    page.family(
+        "foldserve_model_version", "gauge", "Always 1; the state is serving, rejected or older."
+    )
+    entries = list(registry.entries.values())
+    for entry in entries:
+        serving = dict.fromkeys(entry.versions, "serving")
+        states = dict.fromkeys(entry.older, "older") | dict.fromkeys(entry.rejected, "rejected")
+        for version, state in sorted((states | serving).items()):
+            page.sample(1, {"model": entry.name, "version": str(version), "state": state})
+    page.family("foldserve_queue_rows", "gauge", "Rows that wait, the ones running not counted.")
+    models = registry.every_version()
+    for model in models:
+        labels = {"model": model.name, "version": str(model.version)}
+        page.sample(model.batcher.waiting_samples, labels)
+    page.family("foldserve_queue_capacity_rows", "gauge", "Rows that may wait.")
+    for model in models:
+        labels = {"model": model.name, "version": str(model.version)}
+        page.sample(model.batcher.capacity_samples, labels)
+    page.family("foldserve_queue_age_seconds", "gauge", "How long the oldest has been waiting.")
+    for model in models:
+        labels = {"model": model.name, "version": str(model.version)}
+        page.sample(model.batcher.oldest_wait_s, labels)
+
+
+def _resident_bytes() -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    import resource
+
+    return pages * resource.getpagesize()
