@@ -72,7 +72,7 @@ def create_app(
     _add_models(app, registry)
     _add_documents(app, registry)
     metrics = metrics or Metrics(version)
-    budget = Budget(settings.max_bytes_in_flight)
+    budget = Budget(settings.max_in_flight_bytes)
     metrics.held_bytes = lambda: budget.held
     open_paths = frozenset({"/metrics"}) if settings.metrics == "open" else frozenset()
     if settings.metrics != "off":

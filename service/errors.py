@@ -371,7 +371,7 @@ class TooManyConnections(ServiceError):
 
 
 class TooManyBytes(ServiceError):
-    """The bodies of the requests under way fill --max-bytes-in-flight."""
+    """The bodies of the requests under way fill --max-in-flight-bytes."""
 
     status = 503
     code = "too_many_bytes"

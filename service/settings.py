@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(
         32 * 1024, ge=1, le=MiB, description="largest request line and headers"
     )
-    max_bytes_in_flight: int = Field(
+    max_in_flight_bytes: int = Field(
         256 * MiB, ge=1, description="bodies of all requests under way together, before 503"
     )
     max_connections: int = Field(

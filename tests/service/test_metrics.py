@@ -231,7 +231,7 @@ def test_bodies_share_a_budget():
 
 def test_bodies_beyond_the_budget_are_refused_before_they_are_read(start, tmp_path: Path):
     publish(tmp_path, "m", linear())
-    served = start(tmp_path, "--max-bytes-in-flight", "1000")
+    served = start(tmp_path, "--max-in-flight-bytes", "1000")
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as holder:
         holder.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 990\r\n\r\n{")
