@@ -14,6 +14,7 @@ from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
 from converter.normalize import normalize
 from converter.on_disk import store_for
 from converter.onnx_file import encoded_size, parameter_count, weight_bytes
+from converter.paddings import keep_zero_paddings
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
 from converter.sources.loaded import Input, Loaded
@@ -202,6 +203,7 @@ def _folded(
     _check_patterns(folded.plan, (*only, *skip))
     # Where a batch-norm stood between two Transposes, they may now undo each other.
     folded = replace(folded, model=cancel_transposes(folded.model))
+    keep_zero_paddings(folded.model)
     tidy(folded.model, folded.plan)
     return folded
 

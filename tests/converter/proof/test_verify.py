@@ -13,7 +13,8 @@ from onnx import TensorProto
 
 from converter.folding import fold_graph
 from converter.normalize import normalize
-from converter.proof import Proof, verify
+from converter.proof import Measurement, Proof, verify
+from converter.proof.verify import _pooled
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Reference
 from tests.converter.folding.graphs import Graph
@@ -341,3 +342,24 @@ def test_the_seed_draws_the_inputs() -> None:
     one, same, other = (prove(net(), seed=seed).sample["x"] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def measured(
+    output: str, inputs: str, reference: float, candidate: float, **more: bool
+) -> Measurement:
+    """On outputs of size 1, where 4 * u * max|y| is 2.4e-7."""
+    return Measurement(output, inputs, 1.0, reference, candidate, 2 * reference + 2.4e-7, **more)
+
+
+def test_a_lucky_original_on_one_input_condemns_no_right_fold() -> None:
+    """EfficientNetB0 of Keras at batch 1: 1.4e-7, where it is 4e-7 at batch 2 and 5."""
+    cases = (
+        measured("y", "batch 1", 1.4e-7, 7.7e-7, pooled=True),
+        measured("y", "batch 2", 4.0e-7, 6.0e-7, pooled=True),
+        measured("z", "batch 1", 1.4e-7, 7.7e-7, pooled=True),
+        measured("y", "yours", 1.4e-7, 7.7e-7, pooled=True),
+        measured("half", "batch 1", 1.4e-7, 7.7e-7),
+    )
+    found = _pooled((*cases, measured("z", "yours", 1.0, 0.0, pooled=True)), {"batch 1", "batch 2"})
+    assert [m.passed for m in found[:5]] == [True, True, False, True, False]
+    assert found[0].allowed == pytest.approx(2 * 4.0e-7 + 2.4e-7)
