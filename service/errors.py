@@ -257,6 +257,14 @@ class HeaderTimeout(ServiceError):
     default_hint = "Send the headers at once."
 
 
+class NotAcceptable(ServiceError):
+    """The answer cannot be written in the media type that the client accepts."""
+
+    status = 406
+    code = "not_acceptable"
+    default_hint = "Accept application/json."
+
+
 class BodyTimeout(ServiceError):
     """The body did not arrive within --body-timeout-ms."""
 

@@ -50,7 +50,15 @@ def array(
         raise OutOfRange(f"Input {spec.name!r} has bytes other than 0 and 1 for bool.")
     if not flat.flags.aligned or not dtype.isnative:
         flat = flat.astype(NUMPY_DTYPES[spec.dtype])
-    return flat.reshape(shape)
+    return reshaped(flat, spec, shape)
+
+
+def reshaped(flat: np.ndarray, spec: TensorSpec, shape: Sequence[int]) -> np.ndarray:
+    """The elements in that shape, without a copy; raises WrongShape if numpy has no such one."""
+    try:
+        return flat.reshape(shape)
+    except (ValueError, OverflowError):  # (0, 2**62): no elements, and yet too many
+        raise WrongShape(f"Input {spec.name!r} cannot have the shape {show(shape)}.") from None
 
 
 def deduce_shape(spec: TensorSpec, size: int) -> list[int]:

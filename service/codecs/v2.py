@@ -202,11 +202,11 @@ def _from_json(
             f"{where} has {len(data)} elements, its shape {shape} has {declared.shape[0]}."
         )
     if not data and isinstance(data, list):
-        return np.empty(shape, spec.dtype)
+        return raw.reshaped(np.empty(0, spec.dtype), spec, shape)
     array = json_.array_of(data, declared, where, plain)
     if nested and list(array.shape) != shape:
         raise InvalidBody(f"{where} has the shape {list(array.shape)}, declared is {shape}.")
-    return array.reshape(shape)
+    return raw.reshaped(array, spec, shape)
 
 
 def _shape(entry: dict[str, Any], name: str) -> list[int]:

@@ -1,42 +1,58 @@
-"""POST /predict: our own protocol, one JSON object in, one out. A plain ASGI callable."""
+"""POST /predict: our own protocol. A tensor or an image in, JSON or a tensor out."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Scope
 
 from service import http
 from service.classify import predictions
-from service.codecs import json_
-from service.errors import UnsupportedMediaType
+from service.codecs import json_, npy, raw
 from service.model import ServedModel
-from service.protocols import nonfinite
-from service.protocols.endpoint import Decoded, Inference, Reply, refuse_compression
+from service.protocols import media, nonfinite
+from service.protocols.endpoint import (
+    LARGE_TEXT_BYTES,
+    Decoded,
+    Inference,
+    Reply,
+    refuse_compression,
+)
 from service.signature import Tensors
 
-_MEDIA_TYPE = re.compile(rb"\s*application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
-_CHARSET = re.compile(rb';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE)
+Reader = Callable[[Scope, bytes, ServedModel], Tensors]
 
 
 class Predict(Inference):
     """The route. `scope["path_params"]` may have `name` and `version`."""
 
     def check_headers(self, scope: Scope) -> None:
-        """JSON in UTF-8, not compressed; no Content-Type at all is taken for that."""
+        """Refuse what is compressed or of a media type that nothing here reads."""
         refuse_compression(scope)
-        kind = http.header(scope, b"content-type")
-        if not kind:
-            return
-        if not _MEDIA_TYPE.fullmatch(kind):
-            raise UnsupportedMediaType("The Content-Type of the body is not JSON.")
-        charset = _CHARSET.search(kind)
-        if charset and charset[1].lower() not in {b"utf-8", b"utf8"}:
-            raise UnsupportedMediaType("The charset of the body is not UTF-8, which JSON must be.")
+        media.of_body(http.header(scope, b"content-type"))
 
-    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:  # noqa: ARG002
-        return Decoded(json_.decode(body, model.signature), self._encode)
+    def light(self, scope: Scope, body: bytes) -> bool:
+        kind = media.of_body(http.header(scope, b"content-type"))
+        return kind in _LIGHT or (kind == media.JSON and len(body) <= LARGE_TEXT_BYTES)
+
+    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
+        read = _READERS[media.of_body(http.header(scope, b"content-type"))]
+        answer = media.of_answer(http.header(scope, b"accept"))
+        if answer == media.JSON:
+            return Decoded(read(scope, body, model), self._encode)
+        output = media.only_output(model, scope["query_string"])
+
+        def encode(model: ServedModel, outputs: Tensors) -> Reply:  # noqa: ARG001
+            array = outputs[output]
+            nonfinite.check({output: array}, self.context.settings.nan_policy)
+            if answer == media.NPY:
+                return Reply(npy.encode(array), media.NPY.encode())
+            sizes = ",".join(map(str, array.shape)).encode()
+            headers = [(b"x-shape", sizes), (b"x-dtype", array.dtype.name.encode())]
+            return Reply(raw.bytes_of(array), media.OCTETS.encode(), headers)
+
+        return Decoded(read(scope, body, model), encode, light=True)
 
     def _encode(self, model: ServedModel, outputs: Tensors) -> Reply:
         warnings = nonfinite.check(outputs, self.context.settings.nan_policy)
@@ -50,3 +66,26 @@ class Predict(Inference):
         if warnings:
             payload["warnings"] = [f"{warning} They are null here." for warning in warnings]
         return Reply(json_.encode(payload))
+
+
+def _json(scope: Scope, body: bytes, model: ServedModel) -> Tensors:  # noqa: ARG001
+    return json_.decode(body, model.signature)
+
+
+def _npy(scope: Scope, body: bytes, model: ServedModel) -> Tensors:  # noqa: ARG001
+    spec = raw.only_input(model.signature.inputs, "a .npy body")
+    return {spec.name: npy.decode(body, spec)}
+
+
+def _octets(scope: Scope, body: bytes, model: ServedModel) -> Tensors:
+    spec = raw.only_input(model.signature.inputs, "a body of raw bytes")
+    media.check_dtype(http.header(scope, b"x-dtype"), spec.dtype)
+    shape = media.shape(http.header(scope, b"x-shape"))
+    if shape is None:
+        shape = raw.deduce_shape(spec, len(body))
+    return {spec.name: raw.array(body, spec, shape)}
+
+
+_READERS: dict[str, Reader] = {media.JSON: _json, media.NPY: _npy, media.OCTETS: _octets}
+# Their tensors are looked at where they lie.
+_LIGHT = frozenset({media.NPY, media.OCTETS})
