@@ -22,7 +22,7 @@ from service.exposition import CONTENT_TYPE
 from service.gate import Gate, Observer
 from service.health import Lifecycle
 from service.metrics import Metrics
-from service.protocols import v2
+from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.registry import Entry, Registry
@@ -65,7 +65,7 @@ def create_app(
     access = access or Access()
     context = Context(registry, settings, lifecycle, access, version)
     predict = Predict(context)
-    protocols = {"v2": v2.routes(context)}
+    protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:
         app.add_route(path, predict, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
     _add_health(app, registry, lifecycle)

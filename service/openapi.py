@@ -14,6 +14,7 @@ from service.codecs import json_
 from service.errors import ServiceError
 from service.manifest import TensorSpec
 from service.model import ServedModel
+from service.protocols import documents, media
 from service.registry import Registry
 from service.signature import show
 
@@ -49,6 +50,7 @@ def extend(document: dict[str, Any], registry: Registry) -> dict[str, Any]:
             "A model by name and version", "predict_version", served, "name", "version"
         )
     }
+    documents.extend(document)
     return document
 
 
@@ -92,16 +94,24 @@ def _operation(
         ],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _request_schema(), "examples": examples}},
+            "content": {
+                "application/json": {"schema": _request_schema(), "examples": examples},
+                **_binary(),
+            },
         },
         "responses": {
             "200": {
                 "description": "An output row for each input row.",
-                "content": {"application/json": {"schema": _response_schema()}},
+                "content": {"application/json": {"schema": _response_schema()}, **_binary()},
             },
             "default": ERROR_RESPONSE,
         },
     }
+
+
+def _binary() -> dict[str, Any]:
+    """One tensor in bytes, in and out."""
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media.BINARY}
 
 
 def _title(model: ServedModel) -> str:

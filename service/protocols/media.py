@@ -23,6 +23,7 @@ JSON = "application/json"
 NPY = "application/x-npy"
 OCTETS = "application/octet-stream"
 READABLE = (JSON, NPY, OCTETS)
+BINARY = (NPY, OCTETS)
 
 _JSON_LIKE = re.compile(r"application/[\w.+-]+\+json")
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE)
@@ -62,7 +63,7 @@ def of_answer(accept: bytes | None) -> str:
         except ValueError:
             quality[kind] = 0.0
     any_of_it = max(quality["*/*"], quality.get("application/*", 0.0))
-    best = max((NPY, OCTETS), key=lambda kind: quality.get(kind, 0.0))
+    best = max(BINARY, key=lambda kind: quality.get(kind, 0.0))
     return best if quality.get(best, 0.0) > quality.get(JSON, any_of_it) else JSON
 
 

@@ -78,7 +78,8 @@ def test_models(client: httpx.Client):
 
 def test_openapi_describes_the_models_and_its_example_works(client: httpx.Client):
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {
+    ours = {path for path in document["paths"] if not path.startswith(("/v1", "/v2"))}
+    assert ours == {
         "/", "/health/live", "/health/ready", "/metrics", "/models", "/models/{name}", "/predict",
         "/models/{name}/predict", "/models/{name}/versions/{version}/predict",
     }  # fmt: skip
@@ -104,7 +105,8 @@ def test_every_route_documents_the_one_error_shape(client: httpx.Client):
     for path, operations in document["paths"].items():
         for operation in operations.values():
             content = operation["responses"]["default"]["content"]["application/json"]
-            assert content["schema"] == {"$ref": "#/components/schemas/Error"}, path
+            shape = "OneTextError" if path.startswith(("/v1", "/v2")) else "Error"
+            assert content["schema"] == {"$ref": f"#/components/schemas/{shape}"}, path
             assert "422" not in operation["responses"]
     assert document["components"]["schemas"]["Error"]["required"] == ["code", "message", "hint"]
     assert "HTTPValidationError" not in json.dumps(document)

@@ -1,0 +1,154 @@
+"""TensorFlow Serving's REST API: the routes under /v1.
+
+    GET  /v1/models/{m}[/versions/{v}]               status of the versions
+    GET  /v1/models/{m}[/versions/{v}]/metadata      the signature
+    POST /v1/models/{m}[/versions/{v}]:predict
+
+`/labels/{l}` in the place of `/versions/{v}` is answered with 404: versions have no labels
+here. An error is {"error": "<sentence>"}.
+
+Source: TensorFlow Serving, RESTful API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import orjson
+from starlette.types import Scope
+
+from service.codecs import tfs
+from service.errors import InvalidBody, UnknownVersion
+from service.manifest import TensorSpec
+from service.model import ServedModel
+from service.protocols import nonfinite, shapes
+from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reply
+from service.protocols.routes import Fixed, Route, Routes
+from service.signature import Tensors
+
+DT = {
+    "float16": "DT_HALF",
+    "float32": "DT_FLOAT",
+    "float64": "DT_DOUBLE",
+    "bool": "DT_BOOL",
+    **{
+        f"{kind}{bits}": f"DT_{kind.upper()}{bits}"
+        for kind in ("int", "uint")
+        for bits in (8, 16, 32, 64)
+    },
+}
+
+
+def routes(context: Context) -> Routes:
+    """The application for every path under /v1."""
+    predict, other = Predict(context), NotServed(context)
+    status, metadata, labels = Status(context), Metadata(context), Labels(context)
+    made = []
+    for which, version in (("", True), ("/versions/{version}", True), ("/labels/{label}", False)):
+        path = "/v1/models/{name}" + which
+        made += [
+            Route("POST", path + ":predict", predict if version else labels),
+            Route("GET", path, status if version else labels),
+            Route("GET", path + "/metadata", metadata if version else labels),
+            Route("POST", path + ":classify", other),
+            Route("POST", path + ":regress", other),
+        ]
+    return Routes(made, _Tfs)
+
+
+class _Tfs(Endpoint):
+    """An endpoint with the protocol's shape of errors."""
+
+    error_body = staticmethod(shapes.one_text)
+
+
+class Predict(_Tfs, Inference):
+    """POST ...:predict."""
+
+    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:  # noqa: ARG002
+        tensors, by_rows = tfs.decode(body, model.signature)
+        first = next(iter(tensors.values()))
+        rows = len(first) if first.ndim else 1
+
+        def encode(model: ServedModel, outputs: Tensors) -> Reply:  # noqa: ARG001
+            nonfinite.check(outputs, self.context.settings.nan_policy)
+            return Reply(tfs.encode(outputs, by_rows, rows))
+
+        return Decoded(tensors, encode)
+
+
+class Status(_Tfs, Fixed):
+    """GET .../{model}: the state of each version, or of one."""
+
+    def reply(self, params: dict[str, str]) -> Reply:
+        entry = self.context.registry.entry(params["name"])
+        states = {str(version): _state("AVAILABLE") for version in entry.versions}
+        for version, reason in entry.rejected.items():
+            states[str(version)] = _state("END", "UNKNOWN", reason)
+        chosen = params.get("version")
+        if chosen is not None and chosen not in states:
+            raise UnknownVersion(f"Could not find version {chosen[:20]!r} of that model.")
+        rows = [
+            {"version": version, **state}
+            for version, state in states.items()
+            if chosen in (None, version)
+        ]
+        return Reply(orjson.dumps({"model_version_status": rows}))
+
+
+def _state(state: str, code: str = "OK", message: str = "") -> dict[str, Any]:
+    return {"state": state, "status": {"error_code": code, "error_message": message}}
+
+
+class Metadata(_Tfs, Fixed):
+    """GET .../metadata: names, dtypes and shapes as a SignatureDef; open sizes are -1."""
+
+    def reply(self, params: dict[str, str]) -> Reply:
+        model = self.context.registry.find(params["name"], params.get("version"))
+        signature = {
+            "inputs": {s.name: _tensor_info(s) for s in model.signature.inputs.values()},
+            "outputs": {s.name: _tensor_info(s) for s in model.signature.outputs.values()},
+            "method_name": "tensorflow/serving/predict",
+        }
+        return Reply(
+            orjson.dumps(
+                {
+                    "model_spec": {
+                        "name": model.name,
+                        "signature_name": "",
+                        "version": str(model.version),
+                    },
+                    "metadata": {
+                        "signature_def": {"signature_def": {tfs.SIGNATURE: signature}},
+                    },
+                }
+            )
+        )
+
+
+def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
+    sizes = [str(dim) if isinstance(dim, int) else "-1" for dim in spec.shape]
+    return {
+        "dtype": DT[spec.dtype],
+        "tensor_shape": {
+            "dim": [{"size": size, "name": ""} for size in sizes],
+            "unknown_rank": False,
+        },
+        "name": f"{spec.name}:0",
+    }
+
+
+class Labels(_Tfs, Fixed):
+    """.../labels/{label}: there are none."""
+
+    def reply(self, params: dict[str, str]) -> NoReturn:
+        self.context.registry.entry(params["name"])
+        raise UnknownVersion("The versions of this server have no labels.", hint="Use /versions/.")
+
+
+class NotServed(_Tfs, Fixed):
+    """:classify and :regress, which take serialised tf.Example protocol buffers."""
+
+    def reply(self, params: dict[str, str]) -> NoReturn:
+        self.context.registry.entry(params["name"])
+        raise InvalidBody("Only :predict is served.", hint="Send the tensors to :predict.")
