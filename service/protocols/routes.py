@@ -62,6 +62,7 @@ class Routes:
         else:
             error = NotFound(f"There is no route {path[:_SHOWN_PATH]!r}.")
         http.exchange(scope).error = error.code
+        http.exchange(scope).error = error.code
         refusal = self._fallback(self._context).error_body(error)
         headers = [(b"allow", ", ".join(sorted(set(allowed))).encode())] if allowed else []
         await http.respond(send, error.status, refusal, headers)
