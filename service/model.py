@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service import bundle, choose, selftest
+from service import bundle, choose, external, selftest
 from service.batch import Run, attempt
 from service.batcher import Batcher
 from service.bundle import Rejected
@@ -109,6 +109,10 @@ def load(
     declared = bundle.read(folder, name, version)
     wish = _wish(wish or Wish(), declared)
     path = folder / MODEL_FILE
+    try:
+        external.check(path)
+    except external.Unreadable as error:
+        raise Rejected(str(error)) from None
     try:
         runtime = Runtime(path, choice, wish.threads_per_run)
     except CannotLoad as error:
