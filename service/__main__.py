@@ -8,10 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
+from typing import TYPE_CHECKING
 
+from service.listen import CannotStart
 from service.logs import configure
-from service.settings import SettingsError, parse
+from service.settings import Settings, SettingsError, parse
+
+if TYPE_CHECKING:
+    from service.workers import Worker
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,12 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\nTry: python -m service --help\n")
         return 2
     configure(settings.log_level)
-    # After the settings, so that a typo is answered before anything heavy is imported.
+    try:
+        if settings.workers > 1:
+            from service.workers import supervise
+
+            return supervise(settings, partial(_serve, settings))
+        return _serve(settings)
+    except CannotStart as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _serve(settings: Settings, worker: Worker | None = None) -> int:
+    # After the settings, so that a typo is answered before anything heavy is imported, and
+    # after the fork, so that the supervisor stays small.
     from service.device import DeviceUnavailable
-    from service.server import CannotStart, serve
+    from service.server import serve
 
     try:
-        return serve(settings, _version())
+        return serve(settings, _version(), worker)
     except (CannotStart, DeviceUnavailable) as error:
         sys.stderr.write(f"{error}\n")
         return 1

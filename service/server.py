@@ -10,7 +10,6 @@ drain     SIGTERM or Ctrl-C: not ready, then no new connections, then the reques
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
 import socket
@@ -24,28 +23,25 @@ from typing import Any
 
 import uvicorn
 
-from service import cpu, device, model, policy
+from service import cpu, device, listen, model, policy
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
 from service.health import Lifecycle, obstacles
+from service.listen import CannotStart
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import Settings
+from service.workers import Worker
 
 logger = logging.getLogger("foldserve")
 
-_BACKLOG = 2048
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 # On every answer: a browser must not guess that JSON is something it could run.
 _HEADERS = [("x-content-type-options", "nosniff")]
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
-
-
-class CannotStart(Exception):
-    """The server cannot start; the text says why and what to do."""
 
 
 class Server(uvicorn.Server):
@@ -91,8 +87,13 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(settings: Settings, version: str) -> int:
+def serve(settings: Settings, version: str, worker: Worker | None = None) -> int:
     """Run until a signal; the exit code is returned.
+
+    Args:
+        settings: of the whole server.
+        version: of the program.
+        worker: which of several processes this is, None for the only one.
 
     Raises:
         CannotStart: no repository, no port, no keys where keys were asked for.
@@ -109,8 +110,12 @@ def serve(settings: Settings, version: str) -> int:
         raise CannotStart(str(error)) from None
     choice = device.choose(settings.device)
     cpus = cpu.available()
-    threads = max(cpus.threads, settings.threads or 1)
-    listener = _bind(settings.host, settings.port)
+    count = worker.count if worker else 1
+    threads = max(cpus.threads // count, settings.threads or 1)
+    port = worker.port if worker else settings.port
+    # Where others serve already, connections must not come to a worker that still loads.
+    late = worker is not None and not worker.first
+    listener = listen.bind(settings.host, port, shared=worker is not None, listening=not late)
     lifecycle = Lifecycle()
     metrics = Metrics(version)
     registry = Registry(
@@ -159,14 +164,28 @@ def serve(settings: Settings, version: str) -> int:
         except DeviceUnavailable as error:
             failure.append(error)
             server.should_exit = True
+
+    def begin() -> None:
+        if not late:
+            load()
+        if failure:
             return
         server.up.wait()
         threads_line = f"{settings.threads or threads} for each model ({cpus})"
-        _say(banner(registry, choice, _url(listener), threads_line, version))
+        if count > 1:
+            threads_line += f", in each of {count} workers"
+        if not late:
+            _say(banner(registry, choice, _url(listener), threads_line, version))
+        if worker:
+            worker.serving()
         if settings.watch_interval_ms:
             registry.watch(settings.watch_interval_ms / 1000)
 
-    threading.Thread(target=load, name="load", daemon=True).start()
+    if late:
+        load()
+        if failure:
+            raise failure[0]
+    threading.Thread(target=begin, name="load", daemon=True).start()
     server.run(sockets=[listener])
     clean = registry.close(_CLOSE_S)
     if failure:
@@ -202,33 +221,6 @@ def banner(registry: Registry, choice: Choice, url: str, threads: str, version: 
     if not registry.entries:
         lines.append("           Put a model into models/<name>/<version>/ and start again.")
     return "\n".join(lines)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket; listening at once, so that the port is really ours."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        where = f"port {port} on {host}"
-        reasons = {
-            errno.EADDRINUSE: f"{where} is in use. Stop the other program, or choose another "
-            "port with --port (0 takes a free one).",
-            errno.EACCES: f"{where} needs more rights. Choose a --port above 1023.",
-            errno.EADDRNOTAVAIL: f"{host} is no address of this machine. Use --host 127.0.0.1, "
-            "or 0.0.0.0 for all addresses.",
-        }
-        if isinstance(error, socket.gaierror):
-            reason = f"the host {host!r} is unknown. Use --host 127.0.0.1 or 0.0.0.0."
-        else:
-            reason = reasons.get(error.errno or 0, f"{where}: {error.strerror}.")
-        raise CannotStart(f"Cannot listen: {reason}") from None
-    return listener
 
 
 def _load_counted(

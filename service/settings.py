@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="threads of a model's run (default: what the CPUs allow)"
     )
+    workers: int = Field(
+        1, ge=1, le=256, description="server processes on the port, the CPUs divided among them"
+    )
     runners: int | None = Field(
         None, ge=1, le=1024, description="runs of one model at a time (default: as measured)"
     )

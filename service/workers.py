@@ -1,0 +1,223 @@
+"""--workers N: a supervisor and N server processes on one port.
+
+    fork      before anything heavy is imported; the first alone, the rest once it serves
+    port      each worker listens on a socket of its own with SO_REUSEPORT, and the kernel deals
+              the connections out; the supervisor only keeps the port, it accepts nothing. But
+              for the first, a worker listens only once its models are loaded
+    signals   SIGTERM, SIGINT and SIGHUP are handed on; the workers drain as a single server does
+    crash     another is started after 0.1 s; after 0.2 s, 0.4 s, ... 30 s if it did not last
+    no start  a worker that ends before it has ever served ends everything, with its exit code
+    orphans   a worker whose supervisor has gone stops as on SIGTERM
+
+A worker is a whole server: it has models, queues and counters of its own, and an Nth of the CPUs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+from service import listen
+from service.listen import CannotStart
+from service.settings import Settings
+
+logger = logging.getLogger("foldserve.workers")
+
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 30.0
+_SETTLED_S = 10.0  # who has lived that long has not crashed at once
+_POLL_S = 1.0
+_HANDED_ON = ("SIGTERM", "SIGINT", "SIGHUP")
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker is told: how many there are, whether no other serves yet, whom to tell."""
+
+    count: int
+    port: int
+    first: bool
+    serving: Callable[[], None]  # to be called once the models are loaded
+
+
+@dataclass(slots=True)
+class _Process:
+    """A worker as the supervisor sees it; `pid` 0 while it waits to be started again."""
+
+    index: int
+    pid: int = 0
+    started: float = 0.0
+    ready_fd: int = -1
+    crashes: int = 0
+    due: float = field(default=0.0)
+
+
+def supervise(settings: Settings, run: Callable[[Worker], int]) -> int:
+    """Run until a signal; the exit code is returned.
+
+    Args:
+        settings: with `workers` above 1.
+        run: the whole of a worker, called in a new process; its exit code.
+
+    Raises:
+        CannotStart: no port, or no fork on this system.
+    """
+    if not hasattr(os, "fork") or not hasattr(socket, "SO_REUSEPORT"):
+        raise CannotStart("--workers needs a POSIX system with SO_REUSEPORT. Use --workers 1.")
+    port, keeper = listen.reserve(settings.host, settings.port)
+    with keeper:
+        return _Supervisor(settings.workers, port, run).run()
+
+
+class _Supervisor:
+    def __init__(self, count: int, port: int, run: Callable[[Worker], int]) -> None:
+        self._run = run
+        self._port = port
+        self._processes = [_Process(index) for index in range(count)]
+        self._ever_served = False
+        self._ending = False
+        self._code = 0
+        self._lifeline, self._held = os.pipe()
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._waker, False)
+
+    def run(self) -> int:
+        signal.set_wakeup_fd(self._waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # wakes the select below
+        for name in _HANDED_ON:
+            signal.signal(getattr(signal, name), self._hand_on)
+        self._start(self._processes[0])
+        while True:
+            self._reap()
+            if self._ending and not any(p.pid for p in self._processes):
+                return self._code
+            now = time.monotonic()
+            due = [p for p in self._processes if not p.pid and not self._ending]
+            for process in due:
+                if now >= process.due and (self._ever_served or process.index == 0):
+                    self._start(process)
+            self._sleep(min([_POLL_S, *(max(0.0, p.due - now) for p in due if p.due > now)]))
+
+    def _sleep(self, seconds: float) -> None:
+        waiting = {p.ready_fd: p for p in self._processes if p.ready_fd >= 0}
+        readable, _, _ = select.select([self._woken, *waiting], [], [], seconds)
+        with suppress(BlockingIOError):
+            while os.read(self._woken, 512):
+                pass
+        for fd in readable:
+            if fd in waiting:
+                self._ever_served |= bool(os.read(fd, 1))
+                os.close(fd)
+                waiting[fd].ready_fd = -1
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if number in _ENDING:
+            self._ending = True
+            number = signal.SIGTERM
+        for process in self._processes:
+            if process.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    def _start(self, process: _Process) -> None:
+        ready, write_ready = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # A signal between the fork and the note of the pid would miss the new process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
+        pid = os.fork()
+        if pid == 0:
+            self._become(write_ready)
+        process.pid, process.started, process.ready_fd = pid, time.monotonic(), ready
+        os.close(write_ready)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
+
+    def _become(self, write_ready: int) -> None:
+        """The new process: forget the supervisor, run the worker, exit."""
+        code = 1
+        try:
+            # Out of the terminal's group: Ctrl-C comes once, through the supervisor.
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            for name in (*_HANDED_ON, "SIGCHLD"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
+            for fd in (self._held, self._woken, self._waker):
+                os.close(fd)
+            threading.Thread(target=_follow, args=(self._lifeline,), daemon=True).start()
+
+            def serving() -> None:
+                with suppress(OSError):
+                    os.write(write_ready, b"1")
+
+            first = not self._ever_served
+            code = self._run(Worker(len(self._processes), self._port, first, serving))
+        except BaseException:  # noqa: BLE001  nothing may return into the supervisor's code
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        for process in self._processes:
+            if not process.pid:
+                continue
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
+            if not pid:
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            self._ended(process, code)
+
+    def _ended(self, process: _Process, code: int) -> None:
+        pid, process.pid = process.pid, 0
+        if process.ready_fd >= 0:
+            self._ever_served |= bool(os.read(process.ready_fd, 1))
+            os.close(process.ready_fd)
+            process.ready_fd = -1
+        if self._ending:
+            if code != -signal.SIGTERM:  # before it could handle the signal: that is no failure
+                self._code = self._code or _exit_code(code)
+            return
+        if not self._ever_served:
+            self._code = _exit_code(code) or 1
+            self._hand_on(signal.SIGTERM, None)
+            return
+        lived = time.monotonic() - process.started
+        process.crashes = 0 if lived > _SETTLED_S else min(process.crashes + 1, 20)
+        delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2**process.crashes)
+        process.due = time.monotonic() + delay
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        logger.error(
+            "worker %d (pid %d) ended with %s; another is started in %.1f s",
+            process.index, pid, how, delay,
+        )  # fmt: skip
+
+
+def _exit_code(code: int) -> int:
+    """As a shell gives it for a process that a signal ended."""
+    return code if code >= 0 else 128 - code
+
+
+def _signals() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in (*_HANDED_ON, "SIGCHLD")]
+
+
+def _follow(lifeline: int) -> None:
+    """End when the supervisor has: nothing is ever written to the lifeline, it only closes."""
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

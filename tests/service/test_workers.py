@@ -1,0 +1,176 @@
+"""Several server processes on one port: who serves, who is started again, how all end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import repository
+from repository import linear, publish
+
+X = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
+SCORES = repository.reference(linear(), {"x": X})["scores"]
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/task").exists() or not hasattr(socket, "SO_REUSEPORT"),
+    reason="reads the children of a process from /proc",
+)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def listening(pid: int) -> bool:
+    """Whether the process has a listening TCP socket of its own."""
+    inodes = set()
+    try:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            link = str(fd.readlink())
+            if link.startswith("socket:["):
+                inodes.add(link[8:-1])
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    return any(line.split()[3] == "0A" and line.split()[9] in inodes for line in lines)
+
+
+def serving(pid: int) -> list[int]:
+    return [child for child in children(pid) if listening(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ask(url: str) -> httpx.Response:
+    """One request on a connection of its own; the kernel picks the worker."""
+    return httpx.post(f"{url}/predict", json={"inputs": X.tolist()}, timeout=60, trust_env=False)
+
+
+def right(response: httpx.Response) -> None:
+    assert response.status_code == 200
+    np.testing.assert_allclose(response.json()["outputs"]["scores"], SCORES, rtol=1e-5)
+
+
+def test_all_workers_answer_and_end_with_the_supervisor(start, tmp_path: Path):
+    publish(tmp_path, "m", linear(), test={"x": X})
+    served = start(tmp_path, "--workers", "3")
+    pid = served.process.pid
+    url = served.url
+    assert "in each of 3 workers" in served.out
+    until(lambda: len(serving(pid)) == 3)
+    assert not listening(pid)
+    for _ in range(12):
+        right(ask(url))
+    workers = children(pid)
+    assert served.stop() == 0
+    assert served.err == ""
+    assert served.out.count("Foldserve ") == 1
+    assert not any(alive(worker) for worker in workers)
+
+
+def test_the_supervisor_loads_no_runtime(start, tmp_path: Path):
+    publish(tmp_path, "m", linear())
+    served = start(tmp_path, "--workers", "2")
+    assert served.url
+    assert "onnxruntime" not in Path(f"/proc/{served.process.pid}/maps").read_text()
+    assert served.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_is_under_way(start, tmp_path: Path, number: int):
+    repository.publish(tmp_path, "slow", repository.slow(8000))
+    served = start(tmp_path, "--workers", "2", "--drain-timeout-ms", "60000",
+                   "--drain-delay-ms", "500")  # fmt: skip
+    url = served.url
+    until(lambda: len(serving(served.process.pid)) == 2)
+    host, port = url.removeprefix("http://").split(":")
+    content = b'{"inputs": [[1.0]]}'
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head.encode() + content)
+        served.process.send_signal(number)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert served.end() == 0
+    assert served.err == ""
+
+
+def test_a_worker_that_dies_is_replaced_and_the_others_serve_on(start, tmp_path: Path):
+    publish(tmp_path, "m", linear(), test={"x": X})
+    served = start(tmp_path, "--workers", "2")
+    url, pid = served.url, served.process.pid
+    until(lambda: len(serving(pid)) == 2)
+    victim, other = serving(pid)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: not alive(victim))
+    right(ask(url))  # the port is the other's now
+    until(lambda: len(serving(pid)) == 2)
+    assert other in serving(pid)
+    assert victim not in serving(pid)
+    right(ask(url))
+    served.wait_for("ended with signal 9; another is started")
+    assert served.stop() == 0
+
+
+def test_workers_do_not_outlive_their_supervisor(start, tmp_path: Path):
+    publish(tmp_path, "m", linear())
+    served = start(tmp_path, "--workers", "2")
+    assert served.url
+    pid = served.process.pid
+    until(lambda: len(serving(pid)) == 2)
+    workers = children(pid)
+    served.process.kill()
+    until(lambda: not any(alive(worker) for worker in workers))
+    served.end()
+
+
+def command(*flags: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FOLDSERVE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "service", "--workers", "3", *flags],
+        capture_output=True, text=True, timeout=120, env=clean,
+    )  # fmt: skip
+
+
+def test_workers_that_cannot_start_end_everything_and_say_why_once(tmp_path: Path):
+    result = command("--port", "0", "--models", str(tmp_path / "nope"))
+    assert result.returncode == 1
+    assert result.stderr.count("does not exist") == 1
+    assert "Traceback" not in result.stderr
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = command("--port", port, "--models", str(tmp_path))
+    assert result.returncode == 1
+    assert f"port {port} on 127.0.0.1 is in use" in result.stderr
+
+
+def test_a_port_that_other_workers_share_is_in_use(start, tmp_path: Path):
+    publish(tmp_path, "m", linear())
+    served = start(tmp_path, "--workers", "2")
+    result = command("--port", served.url.rpartition(":")[2], "--models", str(tmp_path))
+    assert result.returncode == 1
+    assert "is in use" in result.stderr
+    assert served.stop() == 0
