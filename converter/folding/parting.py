@@ -43,10 +43,17 @@ def parted(site: Site, view: View) -> Route | Refusal:
             continue
         # Half of a chain: what stays is one node instead of two or more.
         if isinstance(back, Route) and isinstance(on, Refusal):
+            if _takes_its_own_bias(back, site, view):
+                continue
             return replace(back, remainder=second, because=on)
         if isinstance(on, Route) and isinstance(back, Refusal):
             return replace(on, remainder=first, because=back)
     return last
+
+
+def _takes_its_own_bias(back: Route, site: Site, view: View) -> bool:
+    """Whether the shift would go into an Add that is the chain's own, and goes with it."""
+    return any(view.bias_behind(edit.node) in site.nodes for edit in back.edits)
 
 
 def _halves(affine: Affine) -> Iterator[tuple[Affine, Affine]]:

@@ -99,6 +99,8 @@ def merged(merge: Merge, folded: Callable[[ir.Node], Constants]) -> Constants:
         sign = branch.term.sign
         if branch.form is None:
             held = numbers(branch.term.value).ravel()
+            if np.all(held == held[0]):
+                held = held[:1]  # a uniform map that it took up may lie on any axis
             form.shift(target, sign * np.broadcast_to(held, (form.outputs,)))
             continue
         constants = None if branch.node is None else folded(branch.node)

@@ -110,7 +110,8 @@ class RandomGraph(MoreOps):
             if kind in {"x", "norm"}:
                 norm = [x, *self.some_statistics(channels)]
                 return x if kind == "x" else self.g.op("BatchNormalization", *norm)
-            weight = self.weight(channels, channels // group, *[int(kind)] * axes)
+            # Always a new one: W*x - W*x is zero, and nothing is small beside zero.
+            weight = self.g.weight(channels, channels // group, *[int(kind)] * axes)
             y = self.g.op("Conv", x, weight, group=group, pads=[int(kind) // 2] * (2 * axes))
             norm = [y, *self.some_statistics(channels)]
             return self.g.op("BatchNormalization", *norm) if self.flip() else y

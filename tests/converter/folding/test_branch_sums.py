@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,3 +150,15 @@ def test_matrices(kinds: list[str], joints: list[str]) -> None:
     summands = [str(made[kind]()) for kind in kinds]
     g.output(g.op("Sigmoid", total_of(g, [*summands, y], joints)), shape=["N", 4])
     check(g)
+
+
+def test_a_constant_that_took_up_a_uniform_map_on_another_axis() -> None:
+    """Behind an edge padding the uniform map lies on the rows; the bias has columns."""
+    g = Graph()
+    y = g.op("Gemm", g.op("Tanh", g.input("x", 2, 3)), g.weight(3, 4), g.weight(1))
+    y = g.op("Pad", g.op("Add", y, g.weight(1)), g.const([0, 0, 0, 1]), mode="edge")
+    same = {key: np.full(5, 0.5) for key in ("gamma", "beta", "mean", "var")}
+    g.output(g.op("BatchNormalization", y, *g.statistics(5, **same)))
+    folded = fold(g)
+    assert [node.op_type for node in folded.model.graph] == ["Tanh", "Gemm", "Pad"]
+    assert_equal(normalize(g.model()), folded.model)

@@ -281,3 +281,13 @@ def test_nothing_passes_a_chain_of_which_half_stays() -> None:
     g.output(g.op("Add", g.op("Sigmoid", y), y))
     model = g.model()
     assert_equal(model, fold(model).model)
+
+
+def test_a_shift_does_not_go_into_the_add_that_is_its_own() -> None:
+    """The Add behind a product is its bias and the first node of the chain: it stays."""
+    g = Graph()
+    x = g.op("MatMul", g.weight(1, 3), g.op("Tanh", g.input("x", "N", 3, 4)))
+    y = g.op("Mul", g.op("Add", x, g.weight(1, 1, 1)), g.weight(1, 4))
+    g.output(g.op("Tanh", y))
+    before = normalize(g.model())
+    assert_equal(before, fold(g).model)
