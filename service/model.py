@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from service.signature import NUMPY_DTYPES, Signature, Tensors, show
 # Sizes to try, in turn, for the open axes of a model that comes without a self-test.
 _GUESSED_SIZES = (1, 32, 224)
 _EXAMPLE_ELEMENTS = 2048
+_MOST_ELEMENTS = 2**31
 _WARM_UP_RUNS = 3
 _LONG_RUN_MS = 100.0
 # Up to here it pays to hold the weights twice, once for requests that are alone.
@@ -120,6 +122,7 @@ def load(
     manifest = declared or _manifest_of(runtime, name, version)
     _compare_with_graph(manifest, runtime)
     signature = Signature.of(manifest)
+    _refuse_huge(manifest)
     test = selftest.load(folder, manifest, signature)
 
     run = partial(attempt, runtime.run)
@@ -196,6 +199,14 @@ def _manifest_of(runtime: Runtime, name: str, version: int) -> Manifest:
         outputs=runtime.outputs,
         dynamic_batch=all(spec.shape and isinstance(spec.shape[0], str) for spec in specs),
     )
+
+
+def _refuse_huge(manifest: Manifest) -> None:
+    """An input that no request can bring, and whose example would take all the memory."""
+    for spec in manifest.inputs:
+        elements = math.prod([dim for dim in spec.shape if isinstance(dim, int)])
+        if elements > _MOST_ELEMENTS:
+            raise Rejected(f"input {spec.name!r} has {elements} elements, more than can be served")
 
 
 def _compare_with_graph(manifest: Manifest, runtime: Runtime) -> None:
