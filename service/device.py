@@ -54,8 +54,13 @@ class Choice:
             )
 
 
-def choose(device: Device) -> Choice:
+def choose(device: Device, *, device_id: int = 0, memory_limit_bytes: int | None = None) -> Choice:
     """The providers for a device.
+
+    Args:
+        device: cpu, cuda or auto.
+        device_id: which GPU, counted as CUDA counts those that are visible.
+        memory_limit_bytes: of a session's arena on the GPU, None for all there is.
 
     Raises:
         DeviceUnavailable: `cuda` on a machine or with a wheel that has none.
@@ -63,15 +68,20 @@ def choose(device: Device) -> Choice:
     cpu: tuple[str, dict[str, Any]] = (CPU, {})
     if device == "cpu":
         return Choice(device, [cpu])
-    obstacle = _why_no_cuda()
+    obstacle = _why_no_cuda(device_id)
     if not obstacle:
-        return Choice(device, [(CUDA, dict(_CUDA_OPTIONS)), cpu])
+        options = {**_CUDA_OPTIONS, "device_id": str(device_id)}
+        if memory_limit_bytes is not None:
+            options["gpu_mem_limit"] = str(memory_limit_bytes)
+            # Otherwise the arena doubles, and is refused the second half of what it asks for.
+            options["arena_extend_strategy"] = "kSameAsRequested"
+        return Choice(device, [(CUDA, options), cpu])
     if device == "cuda":
         raise DeviceUnavailable(f"--device cuda: {obstacle}")
     return Choice(device, [cpu], f"--device auto falls back to the CPU: {obstacle}")
 
 
-def _why_no_cuda() -> str:
+def _why_no_cuda(device_id: int) -> str:
     """An empty string when CUDA can be expected to work."""
     if CUDA not in ort.get_available_providers():
         both = {"onnxruntime", "onnxruntime-gpu"} <= _installed()
@@ -84,7 +94,7 @@ def _why_no_cuda() -> str:
             f"{cause}. Fix: pip uninstall -y onnxruntime onnxruntime-gpu && "
             'pip install "onnxruntime-gpu[cuda,cudnn]".'
         )
-    obstacle = _why_no_driver()
+    obstacle = _why_no_driver(device_id)
     if obstacle:
         return obstacle
     # Loads the CUDA and cuDNN wheels that lie beside onnxruntime; complains by printing.
@@ -100,7 +110,7 @@ def _why_no_cuda() -> str:
     return ""
 
 
-def _why_no_driver() -> str:
+def _why_no_driver(device_id: int) -> str:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -114,6 +124,11 @@ def _why_no_driver() -> str:
         return (
             f"the NVIDIA driver reports no usable GPU (status {status}). Fix: check nvidia-smi "
             "and CUDA_VISIBLE_DEVICES."
+        )
+    if device_id >= count.value:
+        return (
+            f"--cuda-device-id {device_id} is not among the {count.value} visible GPUs, which "
+            "count from 0. Fix: choose a smaller one, or check CUDA_VISIBLE_DEVICES."
         )
     return ""
 

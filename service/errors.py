@@ -241,6 +241,14 @@ class UnknownVersion(NotFound):
     default_hint = "GET /models/<name> tells which version is served and why others are not."
 
 
+class NotWithWorkers(ServiceError):
+    """A change that only the process that got the request would see."""
+
+    status = 409
+    code = "not_with_workers"
+    default_hint = "Remove the model's folder from the repository: every worker notices."
+
+
 class MethodNotAllowed(ServiceError):
     """The route exists, for other methods."""
 

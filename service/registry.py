@@ -34,6 +34,7 @@ from service.errors import (
     ModelLoading,
     ModelNotChosen,
     ModelUnavailable,
+    NotWithWorkers,
     UnknownModel,
     UnknownVersion,
 )
@@ -90,6 +91,7 @@ class Registry:
         loader: makes a ServedModel of a version folder, or raises Rejected.
         default_model: the model of POST /predict, None for "the only one".
         policy: which versions are served of models that do not say so themselves.
+        alone: False if other processes serve the same repository on the same port.
     """
 
     def __init__(
@@ -98,11 +100,14 @@ class Registry:
         loader: Loader,
         default_model: str | None = None,
         policy: Policy | None = None,
+        *,
+        alone: bool = True,
     ) -> None:
         self._root = root
         self._load_version = loader
         self.default_model = default_model
         self._policy = policy or Policy()
+        self._alone = alone
         self.entries: dict[str, Entry] = {}
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
@@ -163,9 +168,12 @@ class Registry:
 
         Raises:
             UnknownModel: there is none of that name.
+            NotWithWorkers: other processes would serve it on.
         """
         with self._one_at_a_time:
             self.entry(name)
+            if not self._alone:
+                raise NotWithWorkers("One of several workers cannot unload a model for all.")
             self._put(name, Entry(name, unloaded=True))
 
     def watch(self, interval_s: float) -> None:

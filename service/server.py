@@ -108,7 +108,11 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
         raise CannotStart(str(error)) from None
-    choice = device.choose(settings.device)
+    choice = device.choose(
+        settings.device,
+        device_id=settings.cuda_device_id,
+        memory_limit_bytes=settings.cuda_memory_limit_bytes,
+    )
     cpus = cpu.available()
     count = worker.count if worker else 1
     threads = max(cpus.threads // count, settings.threads or 1)
@@ -135,6 +139,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         ),
         settings.default_model,
         policy.parse(settings.version_policy),
+        alone=count == 1,
     )
     config = uvicorn.Config(
         create_app(registry, settings, lifecycle, version, access, metrics),

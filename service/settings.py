@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="cuda refuses to start without CUDA, auto falls back to the CPU"
     )
+    cuda_device_id: int = Field(0, ge=0, le=255, description="which GPU, counted from 0")
+    cuda_memory_limit_bytes: int | None = Field(
+        None, ge=1, description="GPU memory of one model's arena (default: all there is)"
+    )
     threads: int | None = Field(
         None, ge=1, le=1024, description="threads of a model's run (default: what the CPUs allow)"
     )

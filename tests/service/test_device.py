@@ -94,6 +94,20 @@ def test_cuda_comes_first_and_never_measures_each_shape(gpu_wheel, monkeypatch: 
         assert choice.notice == ""
 
 
+def test_which_gpu_and_how_much_of_its_memory(gpu_wheel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Driver(count=2))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    options = choose("cuda").providers[0][1]
+    assert options["device_id"] == "0"
+    assert "gpu_mem_limit" not in options
+    options = choose("cuda", device_id=1, memory_limit_bytes=10**9).providers[0][1]
+    assert options["device_id"] == "1"
+    assert options["gpu_mem_limit"] == "1000000000"
+    with pytest.raises(DeviceUnavailable, match="2 is not among the 2 visible GPUs"):
+        choose("cuda", device_id=2)
+    assert "not among" in choose("auto", device_id=2).notice
+
+
 def test_two_wheels_are_told_apart(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CPU])
     monkeypatch.setattr(metadata, "distribution", lambda name: name)

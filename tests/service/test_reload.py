@@ -229,6 +229,16 @@ def test_unloaded_until_it_is_asked_for_by_name(tmp_path: Path, make: Make):
         registry.unload("nope")
 
 
+def test_one_of_several_workers_does_not_unload(tmp_path: Path):
+    put(tmp_path, 1)
+    registry = Registry(tmp_path, LOADER, alone=False)
+    registry.load()
+    with pytest.raises(errors.NotWithWorkers):
+        registry.unload("m")
+    assert registry.find("m").version == 1
+    assert registry.close(60)
+
+
 def test_a_bare_model_is_served_beside_the_files_of_another_server(tmp_path: Path, make: Make):
     bare(tmp_path, "m", linear())
     (tmp_path / "m" / "config.pbtxt").write_text('name: "m" platform: "onnxruntime_onnx"')
