@@ -7,6 +7,7 @@ max |output - expected| <= atol for a float output, equality for every other dty
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from service.manifest import Manifest
 from service.signature import Signature, Tensors
 
 _LARGEST_UNPACKED_BYTES = 2 * 1024**3
+# What zipfile and numpy raise for archives that are damaged, or that claim more than there is.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +107,5 @@ def _read(path: Path, name: str) -> Tensors:
             raise Rejected(f"{name} unpacks to {unpacked} bytes, more than is sensible")
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise Rejected(f"{name} cannot be read: {type(error).__name__}") from None
