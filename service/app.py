@@ -48,6 +48,7 @@ def create_app(
     access: Access | None = None,
     metrics: Metrics | None = None,
     observers: Sequence[Observer] = (),
+    budget: Budget | None = None,
 ) -> ASGIApp:
     """The whole application. It neither loads nor closes the registry: the server does.
 
@@ -59,6 +60,7 @@ def create_app(
         access: the keys, default none: everybody may predict, nobody may change anything.
         metrics: what counts the requests.
         observers: told of every request after its answer.
+        budget: bytes of all bodies together, shared with other front ends.
     """
     app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
     _add_error_handlers(app)
@@ -72,7 +74,7 @@ def create_app(
     _add_models(app, registry)
     _add_documents(app, registry)
     metrics = metrics or Metrics(version)
-    budget = Budget(settings.max_in_flight_bytes)
+    budget = budget or Budget(settings.max_in_flight_bytes)
     metrics.held_bytes = lambda: budget.held
     open_paths = frozenset({"/metrics"}) if settings.metrics == "open" else frozenset()
     if settings.metrics != "off":

@@ -19,7 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -28,12 +28,17 @@ from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
+from service.exchange import Budget
 from service.health import Lifecycle, obstacles
 from service.listen import CannotStart
 from service.metrics import Metrics
+from service.protocols.endpoint import Context
 from service.registry import Registry
 from service.settings import Settings
 from service.workers import Worker
+
+if TYPE_CHECKING:
+    from service.protocols.v2_grpc import GrpcServer
 
 logger = logging.getLogger("foldserve")
 
@@ -48,7 +53,12 @@ class Server(uvicorn.Server):
     """uvicorn's server, but readiness goes down first and a signal is no error."""
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, delay_s: float, access: Access
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        delay_s: float,
+        access: Access,
+        grpc: GrpcServer | None = None,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
@@ -56,11 +66,25 @@ class Server(uvicorn.Server):
         self._reread = False
         self._delay_s = delay_s
         self._exit_at = float("inf")
+        self._grpc = grpc
+        self.failure: Exception | None = None  # why it could not start
         self.up = threading.Event()  # from here on a signal is handled as below
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._grpc is not None:
+            try:
+                await self._grpc.start()
+            except Exception as error:  # noqa: BLE001  told by `serve`, on the main thread
+                self.failure = error
+                self.should_exit = True
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Both front ends at the same time, each with the same deadline."""
+        grace_s = self.config.timeout_graceful_shutdown or 0
+        stopping = self._grpc.stop(0 if self.force_exit else grace_s) if self._grpc else None
+        await asyncio.gather(super().shutdown(sockets), *([stopping] if stopping else []))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """First signal: drain. Second: leave at once."""
@@ -141,8 +165,11 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         policy.parse(settings.version_policy),
         alone=count == 1,
     )
+    budget = Budget(settings.max_in_flight_bytes)
+    context = Context(registry, settings, lifecycle, access, version)
+    grpc = _grpc(context, metrics, budget, shared=count > 1)
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version, access, metrics),
+        create_app(registry, settings, lifecycle, version, access, metrics, budget=budget),
         loop="uvloop" if _has("uvloop") else "asyncio",
         http=_protocol(settings, metrics) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
@@ -157,7 +184,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
-    server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access)
+    server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access, grpc)
     metrics.connections = lambda: len(server.server_state.connections)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.handle_hang_up)
@@ -176,11 +203,14 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         if failure:
             return
         server.up.wait()
+        if server.failure is not None:
+            return
         threads_line = f"{settings.threads or threads} for each model ({cpus})"
         if count > 1:
             threads_line += f", in each of {count} workers"
         if not late:
-            _say(banner(registry, choice, _url(listener), threads_line, version))
+            grpc_url = f"{settings.host}:{grpc.port}" if grpc else None
+            _say(banner(registry, choice, _url(listener), threads_line, version, grpc_url))
         if worker:
             worker.serving()
         if settings.watch_interval_ms:
@@ -195,15 +225,26 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     clean = registry.close(_CLOSE_S)
     if failure:
         raise failure[0]
+    if server.failure is not None:
+        raise CannotStart(str(server.failure)) from server.failure
     if not clean:
         logger.warning("A model was still running at the deadline; its answer is lost.")
         _leave_at_once(0)
     return 0
 
 
-def banner(registry: Registry, choice: Choice, url: str, threads: str, version: str) -> str:
+def banner(
+    registry: Registry,
+    choice: Choice,
+    url: str,
+    threads: str,
+    version: str,
+    grpc_url: str | None = None,
+) -> str:
     """What is served, in plain words, for the terminal."""
     lines = [f"{TITLE} {version}", f"  url      {url}", f"  docs     {url}/docs"]
+    if grpc_url:
+        lines.append(f"  grpc     {grpc_url}")
     for entry in registry.entries.values():
         served = entry.served
         if served is None:
@@ -226,6 +267,22 @@ def banner(registry: Registry, choice: Choice, url: str, threads: str, version: 
     if not registry.entries:
         lines.append("           Put a model into models/<name>/<version>/ and start again.")
     return "\n".join(lines)
+
+
+def _grpc(context: Context, metrics: Metrics, budget: Budget, *, shared: bool) -> GrpcServer | None:
+    """The gRPC front end, if --grpc-port asks for one."""
+    settings = context.settings
+    if settings.grpc_port is None:
+        return None
+    try:
+        from service.protocols.v2_grpc import GrpcServer
+    except ImportError:
+        raise CannotStart(
+            "--grpc-port needs the extra [grpc]: pip install 'foldserve[grpc]'."
+        ) from None
+    if shared and settings.grpc_port == 0:
+        raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
+    return GrpcServer(context, metrics, budget, settings.host, settings.grpc_port, shared=shared)
 
 
 def _load_counted(

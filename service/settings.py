@@ -43,6 +43,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="TCP port for gRPC, 8001 by custom (default: no gRPC)"
+    )
     models: Path = Field(Path("models"), description="folder of models/<name>/<version>/")
     default_model: str | None = Field(
         None, description="model that POST /predict uses (default: the only one)"

@@ -1,0 +1,250 @@
+"""The Open Inference Protocol over gRPC: the service inference.GRPCInferenceService.
+
+The same methods, limits, keys and tensor path as over REST. It runs on the event loop of the
+HTTP server, on a port of its own (--grpc-port), and needs the extra `grpc`.
+
+    4xx/5xx of the error     gRPC status
+    400, 413, 422            INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INVALID_ARGUMENT
+    401, 403, 404            UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND
+    500, 503, 504            INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED
+
+Source: Open Inference Protocol, inference_grpc.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+
+from service import health
+from service.auth import credentials
+from service.codecs import v2_grpc
+from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
+from service.exchange import Budget, Exchange
+from service.metrics import Metrics
+from service.protocols import grpc_messages, nonfinite, repository, shapes, v2
+from service.protocols.endpoint import LARGE_TEXT_BYTES, Context
+
+logger = logging.getLogger("foldserve.grpc")
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_WITHOUT_KEY = frozenset({"ServerLive", "ServerReady"})
+_ADMIN = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
+# Room for names and shapes beside the tensors that --max-body-bytes is about.
+_ENVELOPE_BYTES = 64 * 1024
+
+Method = Callable[[Any, Exchange, float], Awaitable[Any]]
+
+
+class CannotListen(Exception):
+    """The port cannot be had; the text says why."""
+
+
+class GrpcServer:
+    """The gRPC side of a server process; `start` and `stop` are called on its event loop.
+
+    Args:
+        context: as for the HTTP routes.
+        metrics: counts every call.
+        budget: bytes of requests, shared with HTTP.
+        host: address to listen on.
+        port: TCP port, 0 for a free one.
+        shared: whether other processes listen on it as well.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        metrics: Metrics,
+        budget: Budget,
+        host: str,
+        port: int,
+        *,
+        shared: bool = False,
+    ) -> None:
+        self._shared = shared
+        self._context = context
+        self._metrics = metrics
+        self._budget = budget
+        self._host = f"[{host}]" if ":" in host else host
+        self.port = port
+        self._classes = grpc_messages.classes()
+        self._server: Any = None
+        self._prefix = os.urandom(8).hex()
+        self._count = 0
+
+    async def start(self) -> None:
+        """Listen and serve. Raises CannotListen."""
+        settings = self._context.settings
+        self._server = grpc.aio.server(
+            options=[
+                # Alone, a port in use is an error and not a lottery.
+                ("grpc.so_reuseport", int(self._shared)),
+                ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", settings.max_header_bytes),
+            ],
+            maximum_concurrent_rpcs=settings.max_connections,
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(grpc_messages.SERVICE, self._handlers()),)
+        )
+        try:
+            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+        except RuntimeError:
+            raise CannotListen(
+                f"Cannot listen for gRPC: port {self.port} on {self._host} is in use or not "
+                "allowed. Choose another one with --grpc-port (0 takes a free one)."
+            ) from None
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls; cancel those that are still under way after `grace_s` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _handlers(self) -> dict[str, Any]:
+        methods: dict[str, Method] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
+            "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        return {
+            name: grpc.unary_unary_rpc_method_handler(
+                partial(self._call, name, method),
+                request_deserializer=self._classes[f"{name}Request"].FromString,
+                response_serializer=self._classes[f"{name}Response"].SerializeToString,
+            )
+            for name, method in methods.items()
+        }
+
+    async def _call(self, name: str, method: Method, request: Any, call: Any) -> Any:
+        """One call: key, deadline, the method, its errors as a status, and the count."""
+        self._count += 1
+        exchange = Exchange(f"{self._prefix}{self._count:016x}", self._budget)
+        exchange.route = f"grpc {name}"
+        self._metrics.in_flight += 1
+        try:
+            self._let_in(name, call)
+            exchange.hold(request.ByteSize())
+            exchange.read = time.monotonic()
+            answer = await method(request, exchange, self._deadline(call))
+            exchange.status = 200
+            return answer
+        except ServiceError as error:
+            return await self._refuse(call, exchange, error)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            defect = ServiceError("Something went wrong inside the server.")
+            return await self._refuse(call, exchange, defect)
+        finally:
+            self._metrics.in_flight -= 1
+            exchange.release()
+            exchange.finished = time.monotonic()
+            self._metrics.finish(exchange)
+
+    def _let_in(self, name: str, call: Any) -> None:
+        access = self._context.access
+        if name in _WITHOUT_KEY or not (access.closed or name in _ADMIN):
+            return
+        key = credentials(
+            (k.encode(), v if isinstance(v, bytes) else v.encode())
+            for k, v in call.invocation_metadata() or ()
+        )
+        if access.closed:
+            access.require(key)
+        if name in _ADMIN:
+            access.require_admin(key)
+
+    def _deadline(self, call: Any) -> float:
+        longest = self._context.settings.request_timeout_ms / 1000
+        left = call.time_remaining()
+        return time.monotonic() + (longest if left is None else min(left, longest))
+
+    async def _refuse(self, call: Any, exchange: Exchange, error: ServiceError) -> None:
+        exchange.status, exchange.error = error.status, error.code
+        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        metadata = [("x-request-id", exchange.request_id), ("error-code", error.code)]
+        if error.retry_after_s is not None:
+            metadata.append(("retry-after", str(error.retry_after_s)))
+        await call.abort(status, shapes.text(error), tuple(metadata))
+
+    # --- the methods --------------------------------------------------------------------
+
+    async def _server_live(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        return self._classes["ServerLiveResponse"](live=True)
+
+    async def _server_ready(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        missing = health.obstacles(self._context.registry, self._context.lifecycle)
+        return self._classes["ServerReadyResponse"](ready=not missing)
+
+    async def _server_metadata(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        return self._classes["ServerMetadataResponse"](**v2.server_metadata(self._context))
+
+    async def _model_ready(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        try:
+            v2.ready_model(self._context, request.name, request.version or None)
+        except (NotFound, ModelUnavailable):
+            return self._classes["ModelReadyResponse"](ready=False)
+        return self._classes["ModelReadyResponse"](ready=True)
+
+    async def _model_metadata(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        model = self._context.registry.find(request.name or None, request.version or None)
+        told = v2.model_metadata(self._context, model)
+        return self._classes["ModelMetadataResponse"](**told)
+
+    async def _model_infer(self, request: Any, exchange: Exchange, deadline: float) -> Any:
+        context = self._context
+        model = context.registry.find(request.model_name or None, request.model_version or None)
+        exchange.model, exchange.version = model.name, model.version
+        model.batcher.check_room(1)
+        light = bool(request.raw_input_contents) or request.ByteSize() <= LARGE_TEXT_BYTES
+        decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
+        outputs = await context.infer(model, decoded.tensors, deadline, exchange)
+        chosen = {w.name: outputs[w.name] for w in decoded.outputs} or outputs
+        warnings = nonfinite.check(chosen, context.settings.nan_policy)
+        response = self._classes["ModelInferResponse"]()
+        v2_grpc.encode(response, model, outputs, decoded, warnings)
+        exchange.encoded = time.monotonic()
+        return response
+
+    async def _repository_index(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        rows = repository.index(self._context, request.ready)
+        return self._classes["RepositoryIndexResponse"](models=rows)
+
+    async def _load(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        _refuse_repository_name(request)
+        options = {"parameters": dict(request.parameters)}
+        await repository.load(self._context, request.model_name, options)
+        return self._classes["RepositoryModelLoadResponse"]()
+
+    async def _unload(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        _refuse_repository_name(request)
+        await repository.unload(self._context, request.model_name)
+        return self._classes["RepositoryModelUnloadResponse"]()
+
+
+def _refuse_repository_name(request: Any) -> None:
+    if request.repository_name:
+        raise InvalidBody("The server has one repository.", hint="Leave repository_name empty.")
