@@ -15,54 +15,26 @@ except where the reference differs from float64 as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from converter.proof import examples
-from converter.proof.oracle import Array, Feeds, Oracle, OracleError
+from converter.proof.measure import (
+    Case,
+    Measurement,
+    from_framework,
+    largest_of,
+    measure,
+    pool,
+    wide,
+)
+from converter.proof.oracle import Feeds, Oracle, OracleError
 from converter.proof.runtime import EmulatedRunner, Runner, RunnerError, runner
 from converter.sources.loaded import Input, Reference
-
-_UNIT_ROUNDOFF = {
-    "float16": 2.0**-11,
-    "bfloat16": 2.0**-8,
-    "float32": 2.0**-24,
-    # There is no wider oracle for float64: both sides carry its rounding, summed over a
-    # network. 4 * u * max|y| is then 1e-12 of the largest number.
-    "float64": 2.5e-13,
-}
-# Types whose rounding through a whole network is many times 4 * u * max|y|, so that the reference's
-# own error decides, and on a single input its luck. In half types 4 * u * max|y| is the larger.
-_POOLED = frozenset({"float32"})
-# How far the reference itself may be from float64, relative to the largest number. Beyond, its
-# error would excuse nearly anything: an op that the runtime computes otherwise, or chaos.
-_USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One output on one set of inputs. Errors are maxima of |y - float64|, in y's unit.
-
-    `pooled`: the reference's error on the other random inputs counts, too.
-    """
-
-    output: str
-    inputs: str
-    magnitude: float
-    reference_error: float
-    candidate_error: float
-    allowed: float
-    problem: str = ""
-    pooled: bool = False
-
-    @property
-    def passed(self) -> bool:
-        return not self.problem and self.candidate_error <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -107,19 +79,6 @@ class Proof:
     @property
     def batch_invariant(self) -> bool:
         return self.invariance is not None and self.invariance.holds
-
-
-@dataclass(frozen=True)
-class Case:
-    """One set of inputs and its name in the report ("batch 2", "your data, 64 rows").
-
-    `given`: by the user, not drawn at random.
-    """
-
-    name: str
-    feeds: Feeds
-    framework: Feeds | None = None
-    given: bool = False
 
 
 def verify(
@@ -195,13 +154,13 @@ def _measure_all(
     results = _run_cases(candidate_runner, cases, "the folded model")
     types = {value.name: _type_name(value) for value in reference.graph.outputs}
     measurements = tuple(
-        _measure(name, types.get(name, "float32"), case, expected[name], got[name], found[name])
+        measure(name, types.get(name, "float32"), case, expected[name], got[name], found[name])
         for case, expected, got, found in zip(cases, truths, originals, results, strict=True)
         for name in expected
     )
-    measurements = _pooled(measurements, {case.name for case in cases if not case.given})
+    measurements = pool(measurements, {case.name for case in cases if not case.given})
     from_framework = tuple(
-        _from_framework(
+        from_framework(
             name, types.get(name, "float32"), case, expected[name], got[name], case.framework[name]
         )
         for case, expected, got in zip(cases, truths, originals, strict=True)
@@ -244,90 +203,6 @@ def _run_cases(run: Runner, cases: Sequence[Case], who: str) -> list[Feeds]:
     return found
 
 
-def _measure(
-    output: str, dtype: str, case: Case, truth: Array, reference: Array, candidate: Array
-) -> Measurement:
-    if truth.shape != reference.shape or truth.shape != candidate.shape:
-        shapes = f"{truth.shape}, {reference.shape} and {candidate.shape}"
-        return Measurement(output, case.name, 0.0, 0.0, np.inf, 0.0, f"the shapes differ: {shapes}")
-    if dtype not in _UNIT_ROUNDOFF:
-        return _measure_exact(output, case, truth, reference, candidate)
-    expected, original, folded = (_wide(array) for array in (truth, reference, candidate))
-    limit = _largest(dtype)
-    finite = np.isfinite(expected) & (np.abs(expected) <= limit)
-    problem = ""
-    if expected.size and not finite.any():
-        problem = "no finite number to compare: pass inputs of your own with --data"
-    elif not np.isfinite(folded[finite & np.isfinite(original)]).all():
-        problem = "the folded model gives NaN or infinity where the original does not"
-    usable = finite & np.isfinite(original) & np.isfinite(folded)
-    magnitude = _largest_of(expected[usable])
-    reference_error = _largest_of(original[usable] - expected[usable])
-    if expected.size and not usable.any():
-        problem = problem or "the original gives no finite number: pass inputs with --data"
-    elif magnitude and reference_error > _USABLE[dtype] * magnitude:
-        problem = problem or (
-            f"the original itself is {reference_error / magnitude:.0%} of the largest number away "
-            "from float64, too far to prove anything"
-        )
-    return Measurement(
-        output,
-        case.name,
-        magnitude,
-        reference_error,
-        _largest_of(folded[usable] - expected[usable]),
-        2.0 * reference_error + 4.0 * _UNIT_ROUNDOFF[dtype] * magnitude,
-        problem,
-        pooled=dtype in _POOLED,
-    )
-
-
-def _pooled(
-    measurements: tuple[Measurement, ...], random: Container[str]
-) -> tuple[Measurement, ...]:
-    """The reference's own error is that on all random inputs together, relative to max |y|.
-
-    On one input with few outputs it may be small by luck; a right fold draws another number of
-    the same size. What the user gives, of any size, sets no scale for the others.
-    """
-    rounding: dict[str, float] = {}
-    for m in measurements:
-        if m.pooled and not m.problem and m.magnitude > 0.0 and m.inputs in random:
-            share = m.reference_error / m.magnitude
-            rounding[m.output] = max(rounding.get(m.output, 0.0), share)
-    return tuple(
-        replace(
-            m,
-            allowed=m.allowed
-            + 2.0 * max(0.0, rounding.get(m.output, 0.0) * m.magnitude - m.reference_error),
-        )
-        if m.pooled
-        else m
-        for m in measurements
-    )
-
-
-def _from_framework(
-    output: str, dtype: str, case: Case, truth: Array, reference: Array, framework: Array
-) -> Measurement:
-    found = _measure(output, dtype, case, truth, reference, framework)
-    if dtype not in _UNIT_ROUNDOFF:
-        return found
-    slack = 10.0 * found.reference_error + 64.0 * _UNIT_ROUNDOFF[dtype] * found.magnitude
-    return replace(found, allowed=max(found.allowed, slack))
-
-
-def _measure_exact(
-    output: str, case: Case, truth: Array, reference: Array, candidate: Array
-) -> Measurement:
-    """Integers, booleans, strings: counted where they differ from the oracle's."""
-    wrong = int(np.count_nonzero(candidate != truth))
-    wrong_before = int(np.count_nonzero(reference != truth))
-    return Measurement(
-        output, case.name, float(truth.size), wrong_before, wrong, 2.0 * wrong_before
-    )
-
-
 def _invariance(
     run: Runner,
     inputs: Sequence[Input],
@@ -345,11 +220,11 @@ def _invariance(
             )
         if any(single[name].shape != (1, *batch.shape[1:]) for single in alone):
             return Invariance(np.inf, 0.0, f"output {name!r} has another shape alone")
-        found = _wide(np.concatenate([single[name] for single in alone])), _wide(batch)
+        found = wide(np.concatenate([single[name] for single in alone])), wide(batch)
         both = np.isfinite(found[0]) & np.isfinite(found[1])
         if not np.array_equal(np.isfinite(found[0]), np.isfinite(found[1])):
             return Invariance(np.inf, 0.0, f"output {name!r} is finite only alone or in a batch")
-        difference = _largest_of(found[0][both] - found[1][both])
+        difference = largest_of(found[0][both] - found[1][both])
         # Both runs are this close to the same truth, so they may be so far apart.
         allowed = max(m.allowed for m in measurements if m.output == name)
         if difference > allowed:
@@ -379,17 +254,3 @@ def _type_name(value: ir.Value) -> str:
         return "float32"
     names: dict[str, Literal["float32", "float64"]] = {"FLOAT": "float32", "DOUBLE": "float64"}
     return names.get(value.dtype.name, value.dtype.name.lower())
-
-
-def _largest(dtype: str) -> float:
-    if dtype == "bfloat16":
-        return float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)  # type: ignore[no-untyped-call]
-    return float(np.finfo(dtype).max)
-
-
-def _wide(array: Array) -> Array:
-    return np.asarray(array, dtype=np.float64)
-
-
-def _largest_of(values: Array) -> float:
-    return float(np.max(np.abs(values))) if values.size else 0.0

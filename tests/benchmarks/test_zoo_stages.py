@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks import peers
 from benchmarks.zoo import judging, networks, stages
-from converter.proof.verify import Measurement, Proof
+from converter.proof import Measurement, Proof
 from converter.sources import InputShape
 
 SHAPES = (InputShape((3, 8, 8)),)

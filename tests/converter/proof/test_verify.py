@@ -14,7 +14,7 @@ from onnx import TensorProto
 from converter.folding import fold_graph
 from converter.normalize import normalize
 from converter.proof import Measurement, Proof, verify
-from converter.proof.verify import _pooled
+from converter.proof.measure import pool
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Reference
 from tests.converter.folding.graphs import Graph
@@ -360,6 +360,6 @@ def test_a_lucky_original_on_one_input_condemns_no_right_fold() -> None:
         measured("y", "yours", 1.4e-7, 7.7e-7, pooled=True),
         measured("half", "batch 1", 1.4e-7, 7.7e-7),
     )
-    found = _pooled((*cases, measured("z", "yours", 1.0, 0.0, pooled=True)), {"batch 1", "batch 2"})
+    found = pool((*cases, measured("z", "yours", 1.0, 0.0, pooled=True)), {"batch 1", "batch 2"})
     assert [m.passed for m in found[:5]] == [True, True, False, True, False]
     assert found[0].allowed == pytest.approx(2 * 4.0e-7 + 2.4e-7)
