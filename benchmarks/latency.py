@@ -1,7 +1,7 @@
 """How much faster a folded network runs than the un-folded one, in onnxruntime at its best.
 
-    python -m benchmarks.latency                               # all, and write docs/latency.md
-    python -m benchmarks.latency timm:repvgg_a0 own:mlp        # these, printed only
+    python -m benchmarks.latency                         # what is missing, into docs/latency.md
+    python -m benchmarks.latency --redo timm:repvgg_a0   # this one again
 
 Each network has random weights and statistics and scales of both signs. It is exported and
 folded; then both graphs run in turn, onnxruntime's own optimisations on for both (it fuses
@@ -13,13 +13,14 @@ least, and the median of the pairs' ratios with its quartiles.
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -40,26 +41,29 @@ from converter.tidy import tidy
 
 COMMAND = "python -m benchmarks.latency"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "latency.md"
+RESULTS = Path(__file__).with_name("latency.jsonl")
 BATCHES = (1, 8)
 SIDE = 224
+# Beside other work, two threads wait for each other longer than they compute.
+THREADS = 1
 NETWORKS = (
-    "timm:mobileone_s0",
-    "timm:repvgg_a0",
-    "timm:repvit_m1",
-    "timm:fastvit_t8",
-    "timm:efficientvit_m0",
-    "timm:levit_128s",
-    "timm:inception_next_atto",
-    "timm:densenet121",
-    "timm:resnetv2_50",
-    "timm:dpn68",
-    "timm:efficientnet_b0",
-    "timm:mobilenetv3_small_100",
-    "timm:regnetx_002",
-    "torchvision:resnet18",
-    "torchvision:shufflenet_v2_x1_0",
-    "own:conv-relu-bn-pool",
     "own:mlp",
+    "own:conv-relu-bn-pool",
+    "torchvision:resnet18",
+    "timm:mobilenetv3_small_100",
+    "timm:repvgg_a0",
+    "timm:mobileone_s0",
+    "torchvision:shufflenet_v2_x1_0",
+    "timm:inception_next_atto",
+    "timm:regnetx_002",
+    "timm:efficientnet_b0",
+    "timm:levit_128s",
+    "timm:repvit_m1",
+    "timm:densenet121",
+    "timm:efficientvit_m0",
+    "timm:resnetv2_50",
+    "timm:fastvit_t8",
+    "timm:dpn68",
 )
 # Closer to 1 than this is noise: the same file against itself differs by as much.
 NOISE = 0.03
@@ -98,16 +102,46 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=400, help="pairs at most (default: 400)")
     parser.add_argument("--seconds", type=float, default=10.0, help="for a batch size, about")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--redo", action="store_true", help="also what is in the results")
     args = parser.parse_args(words)
-    found = []
     for name in args.networks or NETWORKS:
-        new = [measure(name, args.rounds, args.seconds)]
-        if new[0].left:
-            new.append(measure(name, args.rounds, args.seconds, through_relu=True))
-        found += [timing for timing in new if timing is new[0] or timing.left < new[0].left]
-        print(*map(line, new), sep="\n", flush=True)
-        if not args.networks:  # as they come: a run that is stopped leaves what it has
-            document.write(args.document, COMMAND, text(found), PREFACE)
+        if args.redo or not any(t.name.split()[0] == name for t in read(args.results)):
+            new = [measure(name, args.rounds, args.seconds)]
+            if new[0].left:
+                other = measure(name, args.rounds, args.seconds, through_relu=True)
+                new += [other] if other.left < new[0].left else []
+            keep(args.results, name, new)
+            print(*map(line, new), sep="\n", flush=True)
+            # As they come: a run that is stopped leaves what it has.
+            document.write(args.document, COMMAND, text(read(args.results)), PREFACE)
+
+
+def read(path: Path) -> list[Timing]:
+    """The networks that were measured, in the order in which they were."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [_timing(json.loads(text)) for text in lines]
+
+
+def _timing(row: dict[str, Any]) -> Timing:
+    pairs = [
+        Comparison(batch, tuple(t * 1e-6 for t in a), tuple(t * 1e-6 for t in b))
+        for batch, a, b in row.pop("microseconds")
+    ]
+    return Timing(**row | {"nodes": tuple(row["nodes"]), "comparisons": tuple(pairs)})
+
+
+def keep(path: Path, name: str, new: Sequence[Timing]) -> None:
+    """Put what was measured of a network into the results, in place of what was there."""
+    lines = []
+    for timing in [t for t in read(path) if t.name.split()[0] != name] + list(new):
+        row = {key: getattr(timing, key) for key in timing.__dataclass_fields__}
+        row["microseconds"] = [
+            [c.batch, *([round(t * 1e6, 1) for t in times] for times in (c.a, c.b))]
+            for c in row.pop("comparisons")
+        ]
+        lines.append(json.dumps(row) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def measure(name: str, rounds: int, seconds: float, *, through_relu: bool = False) -> Timing:
@@ -129,10 +163,10 @@ def measure(name: str, rounds: int, seconds: float, *, through_relu: bool = Fals
             raise SystemExit(f"{name}: onnxruntime cannot optimise it: {error}")
         comparisons = []
         for batch in BATCHES if loaded.dynamic_batch else (None,):
-            (probe,) = compare(a, b, loaded.inputs, [batch], rounds=2)
+            (probe,) = compare(a, b, loaded.inputs, [batch], rounds=2, threads=THREADS)
             pair = min(probe.a) + min(probe.b)
             pairs = max(8, min(rounds, round(seconds / pair)))
-            comparisons += compare(a, b, loaded.inputs, [batch], rounds=pairs)
+            comparisons += compare(a, b, loaded.inputs, [batch], rounds=pairs, threads=THREADS)
         feeds = random_feeds(loaded.inputs, 2 if loaded.dynamic_batch else None, 1)
         return Timing(
             f"{name} --through-relu" if through_relu else name,
@@ -216,7 +250,7 @@ def _explanation(found: Sequence[Timing]) -> str:
     return (
         "How many times as fast the folded graph runs as the un-folded one: above 1 it is "
         f"faster. Images of {SIDE}x{SIDE}, or what the network takes; float32; onnxruntime "
-        f"{ort.__version__} with all its optimisations for both, on {os.cpu_count()} cores of a "
+        f"{ort.__version__} with all its optimisations for both, {THREADS} thread, on a "
         f"shared {platform.machine()} virtual machine on which other work was running. *Best* "
         "compares the fastest run of each. The median is of the ratios of pairs that ran one "
         f"after the other ({min(pairs)} to {max(pairs)} of them), with the middle half in "

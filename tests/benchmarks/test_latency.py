@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from benchmarks import latency
@@ -38,6 +39,20 @@ def test_the_document_tells_both_figures_and_who_is_slower() -> None:
     assert "Slower by both figures, beyond 3%: timm:slow." in text
     assert "| parallel branches | 1 | 5.00 to 5.00 | 5.00 to 5.00 |" in text
     assert "beyond 3%: none." in latency.text([timing("timm:fast", 5.0)])
+
+
+def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "latency.jsonl"
+    first, second = timing("timm:a", 2.0, merges=1), timing("timm:a --through-relu", 3.0)
+    latency.keep(path, "timm:a", [first, second])
+    latency.keep(path, "timm:b", [timing("timm:b", 1.0)])
+    assert [t.name for t in latency.read(path)] == ["timm:a", "timm:a --through-relu", "timm:b"]
+    assert latency.read(path)[0] == first
+    latency.keep(path, "timm:a", [timing("timm:a", 4.0)])
+    assert [(t.name, latency.best(t.comparisons[0])) for t in latency.read(path)] == [
+        ("timm:b", 1.0),
+        ("timm:a", 4.0),
+    ]
 
 
 def test_its_own_networks_compute_something() -> None:
