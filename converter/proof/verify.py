@@ -159,7 +159,7 @@ def _measure_all(
         for name in expected
     )
     measurements = pool(measurements, {case.name for case in cases if not case.given})
-    from_framework = tuple(
+    by_framework = tuple(
         from_framework(
             name, types.get(name, "float32"), case, expected[name], got[name], case.framework[name]
         )
@@ -180,7 +180,7 @@ def _measure_all(
     sample = 1 if dynamic_batch else 0  # a batch of two where there is one
     return Proof(
         measurements,
-        from_framework,
+        by_framework,
         invariance,
         tuple(notes),
         sample=cases[sample].feeds,
