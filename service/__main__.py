@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\nTry: python -m service --help\n")
         return 2
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     try:
         if settings.workers > 1:
             from service.workers import supervise

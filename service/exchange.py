@@ -79,6 +79,17 @@ class Exchange:
             self.budget.held -= self.body_bytes
             self.budget = None
 
+    def stages(self) -> list[tuple[str, float, float]]:
+        """(name, begin, end) of the stages that the request reached."""
+        stages = [
+            ("decode", self.read, self.decoded),
+            ("queue", self.decoded, self.free),
+            ("batch_wait", self.free, self.ran),
+            ("compute", self.ran, self.computed),
+            ("encode", self.answered, self.encoded),
+        ]
+        return [stage for stage in stages if stage[1] and stage[2]]
+
     def run(self, free: float, ran: float, computed: float, rows_in_batch: int) -> None:
         """Told by the batcher, in whatever thread the batch ran."""
         self.free = max(free, self.decoded)

@@ -1,14 +1,24 @@
 """The log: one line an event on stderr; what a client does to itself is no event.
 
-Standard output belongs to the banner alone.
+    text    2026-01-31 12:00:00,000 INFO foldserve.registry: model m version 2 is served ...
+    json    {"time": "2026-01-31T12:00:00.000Z", "level": "info", "logger": ..., "message": ...}
+
+A line is an event: line ends inside a message are escaped, so that nobody writes lines of their
+own by way of a name. Standard output belongs to the banner alone.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# A record's attribute with what belongs to the event besides its message: {name: value}.
+FIELDS = "foldserve_fields"
 
 
 class HangUps(logging.Filter):
@@ -23,9 +33,36 @@ class HangUps(logging.Filter):
         return not (isinstance(error, RuntimeError) and "the handler is closed" in str(error))
 
 
-def configure(level: str) -> None:
+class Text(logging.Formatter):
+    """For people. A traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = record.message.replace("\r", "\\r").replace("\n", "\\n")
+        return super().formatMessage(record)
+
+
+class Json(logging.Formatter):
+    """For machines: one object a line, tracebacks inside it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        event: dict[str, Any] = {
+            "time": when.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(event, default=str).decode()
+
+
+def configure(level: str, form: Literal["text", "json"] = "text") -> None:
     """Set up the root logger; `level` is a name such as "info"."""
-    logging.basicConfig(level=level.upper(), format=FORMAT, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Text(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     uvicorn = logging.getLogger("uvicorn.error")
     uvicorn.setLevel(logging.ERROR)  # its warnings are what strangers send: counted, not logged
     uvicorn.addFilter(HangUps())

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from service import cpu, device, listen, model, policy
+from service import cpu, device, listen, model, policy, tracing
+from service.access_log import AccessLog
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
@@ -35,6 +36,7 @@ from service.metrics import Metrics
 from service.protocols.endpoint import Context
 from service.registry import Registry
 from service.settings import Settings
+from service.tracing import Tracing
 from service.workers import Worker
 
 if TYPE_CHECKING:
@@ -168,8 +170,9 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     budget = Budget(settings.max_in_flight_bytes)
     context = Context(registry, settings, lifecycle, access, version)
     grpc = _grpc(context, metrics, budget, shared=count > 1)
+    observers = _observers(settings, version)
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version, access, metrics, budget=budget),
+        create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
         loop="uvloop" if _has("uvloop") else "asyncio",
         http=_protocol(settings, metrics) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
@@ -223,6 +226,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     threading.Thread(target=begin, name="load", daemon=True).start()
     server.run(sockets=[listener])
     clean = registry.close(_CLOSE_S)
+    for observer in observers:
+        observer.close()
     if failure:
         raise failure[0]
     if server.failure is not None:
@@ -231,6 +236,19 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         logger.warning("A model was still running at the deadline; its answer is lost.")
         _leave_at_once(0)
     return 0
+
+
+def _observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
+    """What is told of every request besides the metrics."""
+    observers: list[AccessLog | Tracing] = []
+    if settings.access_log_every_requests:
+        observers.append(AccessLog(settings.access_log_every_requests))
+    if settings.otlp_endpoint:
+        try:
+            observers.append(tracing.over_http(settings.otlp_endpoint, version))
+        except tracing.TracingUnavailable as error:
+            raise CannotStart(str(error)) from None
+    return observers
 
 
 def banner(

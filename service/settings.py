@@ -131,6 +131,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged to stderr"
     )
+    log_format: Literal["text", "json"] = Field("text", description="how a line of the log looks")
+    access_log_every_requests: int = Field(
+        0, ge=0, description="a line of the log for one in so many requests; 0 for none"
+    )
+    otlp_endpoint: str = Field(
+        "",
+        description="where traces go by OTLP over HTTP, such as http://host:4318/v1/traces "
+        "(default: no traces)",
+    )
 
     @field_validator("cors_origins")
     @classmethod

@@ -290,3 +290,31 @@ def test_the_drain_has_a_deadline_and_those_left_are_told(start, slow_zoo: Path)
     assert codes[503, "shutting_down"] >= 1
     assert set(codes) <= {(200, None), (503, "shutting_down")}
     assert "Traceback" not in served.err
+
+
+def test_a_second_signal_ends_it_at_once(start, tmp_path: Path):
+    """Minutes of work wait, and the drain would finish them; this waits one minute at most."""
+    repository.publish(tmp_path, "slow", repository.slow(3 * SLOW))
+    served = start(tmp_path, "--drain-timeout-ms", "600000", "--request-timeout-ms", "600000",
+                   "--max-batch-size", "1", "--runners", "1")  # fmt: skip
+    content = b'{"inputs": [[1.0]]}'
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with served.client() as client:
+        assert client.get("/health/ready").status_code == 200
+        waiting = [socket.create_connection(address(served)) for _ in range(200)]
+        for connection in waiting:
+            connection.sendall(head.encode() + content)
+        while "foldserve_requests_in_flight 201" not in client.get("/metrics").text:
+            time.sleep(0.01)
+    served.process.send_signal(signal.SIGTERM)
+    while True:  # until the first signal was handled, so that the next one is the second
+        try:
+            with served.client() as client:
+                if client.get("/health/ready").status_code == 503:
+                    break
+        except httpx.HTTPError:
+            break
+    assert served.stop() == 0
+    for connection in waiting:
+        connection.close()
+    assert "Traceback" not in served.err

@@ -51,7 +51,7 @@ def test_every_knob_has_a_flag_and_a_variable(read, name: str):
     value = {
         "models": "m", "host": "::1", "default_model": "m", "device": "auto",
         "nan_policy": "error", "version_policy": "latest:7", "log_level": "error",
-        "cors_origins": "https://a.example", "metrics": "off",
+        "cors_origins": "https://a.example", "metrics": "off", "log_format": "json",
     }.get(name, "7")  # fmt: skip
     flag = "--" + name.replace("_", "-")
     assert str(getattr(read(flag, value), name)) == value
@@ -63,7 +63,7 @@ def test_every_quantity_has_its_unit_in_its_name(name: str):
     annotation = Settings.model_fields[name].annotation
     if annotation is int and name != "port":
         counts = {"max_connections", "workers", "cuda_device_id"}
-        assert name in counts or name.endswith(("_ms", "_us", "_bytes", "_samples"))
+        assert name in counts or name.endswith(("_ms", "_us", "_bytes", "_samples", "_requests"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""A line for requests that were answered; off unless --access-log-every-requests asks for it.
+
+The event loop only appends to a bounded list; a thread of its own formats and writes, a few
+times a second. When requests come faster than lines can be written, lines are dropped and
+their number is said, and no request waits for the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+
+from starlette.types import Scope
+
+from service.exchange import Exchange
+from service.logs import FIELDS
+
+logger = logging.getLogger("foldserve.access")
+
+_CAPACITY_LINES = 10_000
+_PAUSE_S = 0.2
+_FAULT_OF_THE_SERVER = 500
+
+
+class AccessLog:
+    """An observer of the gate.
+
+    Args:
+        every: one line for so many requests; answers of 500 and above always have theirs.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._count = 0
+        self._dropped = 0
+        self._lines: deque[tuple[Exchange, str]] = deque()
+        self._stop = threading.Event()
+        self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._writer.start()
+
+    def __call__(self, exchange: Exchange, scope: Scope) -> None:
+        self._count += 1
+        if self._count % self._every and exchange.status < _FAULT_OF_THE_SERVER:
+            return
+        if len(self._lines) >= _CAPACITY_LINES:
+            self._dropped += 1
+            return
+        self._lines.append((exchange, scope["method"]))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._stop.set()
+        self._writer.join()
+
+    def _write(self) -> None:
+        while not self._stop.wait(_PAUSE_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._lines:
+            exchange, method = self._lines.popleft()
+            fields = _fields(exchange, method)
+            text = " ".join(f"{key}={value}" for key, value in fields.items())
+            logger.info("%s", text, extra={FIELDS: fields})
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            logger.warning("%d requests have no line here: they came too fast", dropped)
+
+
+def _fields(exchange: Exchange, method: str) -> dict[str, str | int | float]:
+    """What is told of a request: nothing that the client could fill with text of its own."""
+    fields: dict[str, str | int | float] = {
+        "request_id": exchange.request_id,
+        "method": method[:16],
+        "route": exchange.route,
+        "status": exchange.status,
+        "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),
+        "body_bytes": exchange.body_bytes,
+    }
+    if exchange.model:
+        fields |= {"model": exchange.model, "version": exchange.version, "rows": exchange.rows}
+    if exchange.error:
+        fields["error"] = exchange.error
+    if exchange.computed:
+        fields["queue_ms"] = round((exchange.ran - exchange.decoded) * 1000, 3)
+        fields["compute_ms"] = round((exchange.computed - exchange.ran) * 1000, 3)
+        fields["batch_rows"] = exchange.rows_in_batch
+    return fields
