@@ -186,6 +186,13 @@ class InvalidTimeout(BadRequest):
     default_hint = "Send X-Timeout-Ms as a whole number of milliseconds from 1, or leave it out."
 
 
+class InvalidImage(BadRequest):
+    """A picture cannot be decoded."""
+
+    code = "invalid_image"
+    default_hint = "Send a complete PNG or JPEG file."
+
+
 class ModelNotChosen(BadRequest):
     """POST /predict with several models and no default."""
 
@@ -287,6 +294,14 @@ class BodyTooLarge(ServiceError):
     status = 413
     code = "body_too_large"
     default_hint = "Send fewer rows at a time, or raise --max-body-bytes."
+
+
+class ImageTooLarge(ServiceError):
+    """The pictures of a request have more pixels than --max-image-pixels."""
+
+    status = 413
+    code = "image_too_large"
+    default_hint = "Make the images smaller, or raise --max-image-pixels."
 
 
 class TooManySamples(ServiceError):

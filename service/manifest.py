@@ -68,7 +68,9 @@ class Classification(Strict):
 class Preprocessing(Strict):
     """What the model expects of an image: x = (pixel * scale - mean) / std, per channel.
 
-    `pixel` is 0..255; `layout` is the order of the axes after the batch axis.
+    `pixel` is 0..255; `layout` is the order of the axes after the batch axis. A picture of
+    another size is resized with `resize`: "squash" changes its proportions, "crop" scales its
+    shorter side to `resize_shorter` (default: as little as covers) and cuts the centre out.
     """
 
     layout: Literal["CHW", "HWC"] = "CHW"
@@ -78,6 +80,18 @@ class Preprocessing(Strict):
     scale: float = 1.0 / 255.0
     mean: list[float] = [0.0]
     std: list[float] = [1.0]
+    resize: Literal["squash", "crop"] = "squash"
+    resize_shorter: Annotated[int, Field(gt=0, le=65536)] | None = None
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> Preprocessing:
+        count = 1 if self.channels == "L" else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in {1, count}:
+                raise ValueError(f"{name} has {len(values)} values for {count} channels")
+        if 0.0 in self.std:
+            raise ValueError("std must not be 0")
+        return self
 
 
 class SelfTest(Strict):

@@ -97,6 +97,7 @@ def _operation(
             "content": {
                 "application/json": {"schema": _request_schema(), "examples": examples},
                 **_binary(),
+                **_images(),
             },
         },
         "responses": {
@@ -112,6 +113,16 @@ def _operation(
 def _binary() -> dict[str, Any]:
     """One tensor in bytes, in and out."""
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media.BINARY}
+
+
+def _images() -> dict[str, Any]:
+    """Pictures, for a model with preprocessing."""
+    file: dict[str, Any] = {"type": "string", "format": "binary"}
+    files = {"type": "object", "properties": {"image": {"type": "array", "items": file}}}
+    return {
+        **{kind: {"schema": file} for kind in media.IMAGES},
+        media.MULTIPART: {"schema": files},
+    }
 
 
 def _title(model: ServedModel) -> str:

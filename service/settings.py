@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1000, ge=1, le=1_000_000, description="open connections, before 503"
     )
+    max_image_pixels: int = Field(
+        40_000_000, ge=1, description="pixels of the images of one request, before resizing"
+    )
     nan_policy: Literal["null", "error"] = Field(
         "null", description="answer non-finite outputs as null with a warning, or as an error"
     )

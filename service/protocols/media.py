@@ -22,7 +22,9 @@ from service.signature import listing
 JSON = "application/json"
 NPY = "application/x-npy"
 OCTETS = "application/octet-stream"
-READABLE = (JSON, NPY, OCTETS)
+IMAGES = ("image/png", "image/jpeg")
+MULTIPART = "multipart/form-data"
+READABLE = (JSON, NPY, OCTETS, *IMAGES, MULTIPART)
 BINARY = (NPY, OCTETS)
 
 _JSON_LIKE = re.compile(r"application/[\w.+-]+\+json")

@@ -9,7 +9,8 @@ from starlette.types import Scope
 
 from service import http
 from service.classify import predictions
-from service.codecs import json_, npy, raw
+from service.codecs import images, json_, multipart, npy, raw
+from service.errors import UnsupportedMediaType
 from service.model import ServedModel
 from service.protocols import media, nonfinite
 from service.protocols.endpoint import (
@@ -19,9 +20,10 @@ from service.protocols.endpoint import (
     Reply,
     refuse_compression,
 )
+from service.settings import Settings
 from service.signature import Tensors
 
-Reader = Callable[[Scope, bytes, ServedModel], Tensors]
+Reader = Callable[[Scope, bytes, ServedModel, Settings], Tensors]
 
 
 class Predict(Inference):
@@ -40,7 +42,7 @@ class Predict(Inference):
         read = _READERS[media.of_body(http.header(scope, b"content-type"))]
         answer = media.of_answer(http.header(scope, b"accept"))
         if answer == media.JSON:
-            return Decoded(read(scope, body, model), self._encode)
+            return Decoded(read(scope, body, model, self.context.settings), self._encode)
         output = media.only_output(model, scope["query_string"])
 
         def encode(model: ServedModel, outputs: Tensors) -> Reply:  # noqa: ARG001
@@ -52,7 +54,7 @@ class Predict(Inference):
             headers = [(b"x-shape", sizes), (b"x-dtype", array.dtype.name.encode())]
             return Reply(raw.bytes_of(array), media.OCTETS.encode(), headers)
 
-        return Decoded(read(scope, body, model), encode, light=True)
+        return Decoded(read(scope, body, model, self.context.settings), encode, light=True)
 
     def _encode(self, model: ServedModel, outputs: Tensors) -> Reply:
         warnings = nonfinite.check(outputs, self.context.settings.nan_policy)
@@ -68,16 +70,16 @@ class Predict(Inference):
         return Reply(json_.encode(payload))
 
 
-def _json(scope: Scope, body: bytes, model: ServedModel) -> Tensors:  # noqa: ARG001
+def _json(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
     return json_.decode(body, model.signature)
 
 
-def _npy(scope: Scope, body: bytes, model: ServedModel) -> Tensors:  # noqa: ARG001
+def _npy(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a .npy body")
     return {spec.name: npy.decode(body, spec)}
 
 
-def _octets(scope: Scope, body: bytes, model: ServedModel) -> Tensors:
+def _octets(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a body of raw bytes")
     media.check_dtype(http.header(scope, b"x-dtype"), spec.dtype)
     shape = media.shape(http.header(scope, b"x-shape"))
@@ -86,6 +88,28 @@ def _octets(scope: Scope, body: bytes, model: ServedModel) -> Tensors:
     return {spec.name: raw.array(body, spec, shape)}
 
 
-_READERS: dict[str, Reader] = {media.JSON: _json, media.NPY: _npy, media.OCTETS: _octets}
+def _image(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:
+    kind = http.header(scope, b"content-type") or b""
+    how = model.manifest.preprocessing
+    spec = raw.only_input(model.signature.inputs, "an image")
+    if how is None:
+        raise UnsupportedMediaType(
+            f"Model {model.name!r} does not say how an image becomes its input.",
+            hint="Send a tensor, or add `preprocessing` to its model.json.",
+        )
+    files = [body]
+    if media.of_body(kind) == media.MULTIPART:
+        most = model.batcher.capacity_samples
+        files = multipart.contents(body, kind.decode("latin-1"), most)
+        model.batcher.check_room(len(files))
+    return {spec.name: images.rows(files, how, spec, settings.max_image_pixels)}
+
+
+_READERS: dict[str, Reader] = {
+    media.JSON: _json,
+    media.NPY: _npy,
+    media.OCTETS: _octets,
+    **dict.fromkeys((*media.IMAGES, media.MULTIPART), _image),
+}
 # Their tensors are looked at where they lie.
-_LIGHT = frozenset({media.NPY, media.OCTETS})
+_LIGHT = frozenset(media.BINARY)

@@ -195,7 +195,8 @@ def test_json_by_any_of_its_names(client: httpx.Client, content_type: str | None
     [
         {"content-type": "text/plain"},
         {"content-type": "application/x-www-form-urlencoded"},
-        {"content-type": "multipart/form-data; boundary=x"},
+        {"content-type": "multipart/mixed; boundary=x"},
+        {"content-type": "image/gif"},
         {"content-type": "application/jsonx"},
         {"content-type": "application/json; charset=utf-16"},
         {"content-type": "application/json", "content-encoding": "gzip"},

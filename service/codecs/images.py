@@ -1,0 +1,151 @@
+"""Pictures to rows of an image model, with the preprocessing that its manifest names.
+
+    decode, turn upright, to L or RGB (transparent parts on white)
+    resize   "squash": to height x width
+             "crop":   shorter side to `resize_shorter` (or what just covers), centre cut out
+    x = (pixel * scale - mean) / std for each channel, pixel 0..255; an integer input gets the
+    pixels as they are; BGR turns the channels round; layout CHW or HWC
+
+A picture announces its size before its pixels: one of more than `max_pixels` is refused before
+any of them is decoded.
+
+Needs the extra `images` (Pillow).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from service.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType, WrongType
+from service.manifest import Preprocessing, TensorSpec
+from service.signature import NUMPY_DTYPES
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+# Anything else may be wrong with a file from outside: Pillow's decoders raise of all sorts.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError)
+
+
+def rows(files: list[bytes], how: Preprocessing, spec: TensorSpec, max_pixels: int) -> np.ndarray:
+    """Pictures as rows: four axes, of the dtype of `spec`.
+
+    Args:
+        files: PNG or JPEG, at least one.
+        how: from the manifest.
+        spec: of the model's input.
+        max_pixels: width times height before the resizing, of all files together.
+
+    Raises:
+        UnsupportedMediaType: Pillow is not installed.
+        InvalidImage: a file cannot be decoded.
+        ImageTooLarge: more than `max_pixels`.
+        WrongType: the input is of a dtype that has no pixels.
+    """
+    dtype = NUMPY_DTYPES[spec.dtype]
+    if dtype.kind not in "fui" or dtype == np.int8:
+        raise WrongType(f"The input {spec.name!r} is {spec.dtype}, not made for pixels.")
+    made = []
+    for file in files:
+        image, count = _open(file, how, max_pixels)
+        max_pixels -= count
+        made.append(_row(image, how, dtype))
+    return np.stack(made)
+
+
+def _row(pixels: np.ndarray, how: Preprocessing, dtype: np.dtype) -> np.ndarray:
+    """uint8 of height x width [x channels] to what the model expects."""
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if how.channels == "BGR":
+        pixels = pixels[:, :, ::-1]
+    if dtype.kind == "f":
+        scale, mean, std = (np.asarray(v, np.float64) for v in (how.scale, how.mean, how.std))
+        # (pixel * scale - mean) / std as one product and one sum
+        pixels = pixels.astype(np.float32) * np.float32(scale / std) - np.float32(mean / std)
+    if how.layout == "CHW":
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels, dtype)
+
+
+def _open(file: bytes, how: Preprocessing, max_pixels: int) -> tuple[np.ndarray, int]:
+    """The picture as height x width [x 3] of uint8, and how many pixels the file had."""
+    pil = _pillow()
+    kind = next((kind for magic, kind in _MAGIC.items() if file.startswith(magic)), None)
+    if kind is None:
+        raise InvalidImage("The file is neither PNG nor JPEG.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that is of no interest here
+            with pil.open(io.BytesIO(file), formats=[kind]) as image:
+                count = image.width * image.height
+                if count > max_pixels:
+                    raise ImageTooLarge(
+                        f"An image has {image.width} x {image.height} pixels, "
+                        f"{max_pixels} more are read in this request."
+                    )
+                return np.asarray(_sized(_plain(_upright(image), how), how)), count
+    except (pil.DecompressionBombError, pil.DecompressionBombWarning):
+        raise ImageTooLarge(f"An image has more than {max_pixels} pixels.") from None
+    except _BROKEN:
+        raise InvalidImage(f"The {kind} file is broken or incomplete.") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _plain(image: Image.Image, how: Preprocessing) -> Image.Image:
+    """To L or RGB; what can be seen through gets a white ground, 16 bits become 8."""
+    pil = _pillow()
+    mode = "L" if how.channels == "L" else "RGB"
+    if image.mode.startswith("I"):
+        image = pil.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        ground = pil.new("RGBA", seen.size, "white")
+        image = pil.alpha_composite(ground, seen)
+    return image.convert(mode)
+
+
+def _sized(image: Image.Image, how: Preprocessing) -> Image.Image:
+    pil = _pillow()
+    target = (how.width, how.height)
+    shorter = how.resize_shorter
+    if image.size == target and (how.resize == "squash" or shorter is None):
+        return image
+    if how.resize == "squash":
+        return image.resize(target, pil.Resampling.BILINEAR)
+    if shorter is None:
+        factor = max(how.width / image.width, how.height / image.height)
+    else:
+        factor = shorter / min(image.size)
+    width = max(how.width, math.floor(image.width * factor + 1e-6))
+    height = max(how.height, math.floor(image.height * factor + 1e-6))
+    if width * height > 64 * max(image.width * image.height, how.width * how.height):
+        raise InvalidImage(f"The image of {image.width} x {image.height} is too narrow to scale.")
+    resized = image.resize((width, height), pil.Resampling.BILINEAR)
+    left, top = round((width - how.width) / 2), round((height - how.height) / 2)
+    return resized.crop((left, top, left + how.width, top + how.height))
+
+
+@lru_cache(maxsize=1)
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnsupportedMediaType(
+            "This server was installed without images.",
+            hint="Install the extra: pip install 'foldserve[images]'. Or send JSON.",
+        ) from None
+    return Image
