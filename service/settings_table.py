@@ -16,6 +16,7 @@ _UNITS = {
     "_bytes": "bytes",
     "_samples": "rows",
     "_requests": "requests",
+    "_pixels": "pixels",
     "_size": "rows",
 }
 

@@ -63,7 +63,8 @@ def test_every_quantity_has_its_unit_in_its_name(name: str):
     annotation = Settings.model_fields[name].annotation
     if annotation is int and name != "port":
         counts = {"max_connections", "workers", "cuda_device_id"}
-        assert name in counts or name.endswith(("_ms", "_us", "_bytes", "_samples", "_requests"))
+        units = ("_ms", "_us", "_bytes", "_samples", "_requests", "_pixels")
+        assert name in counts or name.endswith(units)
 
 
 @pytest.mark.parametrize(
