@@ -114,7 +114,7 @@ def _add_health(app: FastAPI, registry: Registry, lifecycle: Lifecycle) -> None:
 def _add_metrics(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
     @_get(app, "/metrics", "Counts and times, for Prometheus")
     async def page() -> Response:
-        return Response(metrics.render(registry), media_type=CONTENT_TYPE)
+        return Response(metrics.page(registry), media_type=CONTENT_TYPE)
 
 
 def _add_models(app: FastAPI, registry: Registry) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from service.batcher import Ran
 from service.exchange import Exchange
-from service.exposition import Exposition, Histogram, Labels
+from service.exposition import Exposition, Histogram, merge
+from service.pages import SharedPages
 from service.registry import Registry
 
 SECONDS = (
@@ -53,9 +54,11 @@ class Metrics:
 
     Args:
         version: of the program.
+        shared: where the other workers' pages are, if there are several.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, shared: SharedPages | None = None) -> None:
+        self._shared = shared
         self.in_flight = 0
         self.connections: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
@@ -100,9 +103,19 @@ class Metrics:
         if e.encoded:
             encode.observe(e.encoded - e.answered)
 
-    def render(self, registry: Registry, labels: Labels | None = None) -> str:
-        """The page, with `labels` on every sample."""
-        page = Exposition(labels)
+    def page(self, registry: Registry) -> str:
+        """What GET /metrics answers: this process, and the other workers."""
+        own = self.render(registry)
+        return own if self._shared is None else merge([own, *self._shared.others()])
+
+    def share(self, registry: Registry) -> None:
+        """Let the other workers show this one's page; to be called once a second."""
+        if self._shared is not None:
+            self._shared.publish(self.render(registry))
+
+    def render(self, registry: Registry) -> str:
+        """This process alone."""
+        page = Exposition(self._shared.labels if self._shared else None)
         self._render_requests(page)
         self._render_stages(page)
         _render_models(page, registry)

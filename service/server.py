@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,7 @@ from service.exchange import Budget
 from service.health import Lifecycle, obstacles
 from service.listen import CannotStart
 from service.metrics import Metrics
+from service.pages import SharedPages
 from service.protocols.endpoint import Context
 from service.registry import Registry
 from service.settings import Settings
@@ -66,6 +68,7 @@ class Server(uvicorn.Server):
         self._lifecycle = lifecycle
         self._access = access
         self._reread = False
+        self.each_second: Callable[[], None] = lambda: None
         self._delay_s = delay_s
         self._exit_at = float("inf")
         self._grpc = grpc
@@ -104,6 +107,7 @@ class Server(uvicorn.Server):
         if self._reread or counter % _TICKS_PER_REFRESH == 0:
             force, self._reread = self._reread, False
             self._access.refresh(force=force)
+            self.each_second()
             now = time.monotonic()
             for connection in list(self.server_state.connections):
                 if check_time := getattr(connection, "check_time", None):
@@ -147,7 +151,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     late = worker is not None and not worker.first
     listener = listen.bind(settings.host, port, shared=worker is not None, listening=not late)
     lifecycle = Lifecycle()
-    metrics = Metrics(version)
+    metrics = Metrics(version, SharedPages(worker.pages, worker.index) if worker else None)
     registry = Registry(
         settings.models,
         partial(
@@ -188,6 +192,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
     server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access, grpc)
+    server.each_second = partial(metrics.share, registry)
     metrics.connections = lambda: len(server.server_state.connections)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.handle_hang_up)

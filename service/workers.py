@@ -20,12 +20,14 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 from service import listen
@@ -44,12 +46,17 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker is told: how many there are, whether no other serves yet, whom to tell."""
+    """What a worker is told.
+
+    `index`: from 0, the same again after a crash. `pages`: a folder for the metrics of all.
+    """
 
     count: int
+    index: int
     port: int
     first: bool
     serving: Callable[[], None]  # to be called once the models are loaded
+    pages: Path
 
 
 @dataclass(slots=True)
@@ -77,13 +84,21 @@ def supervise(settings: Settings, run: Callable[[Worker], int]) -> int:
     if not hasattr(os, "fork") or not hasattr(socket, "SO_REUSEPORT"):
         raise CannotStart("--workers needs a POSIX system with SO_REUSEPORT. Use --workers 1.")
     port, keeper = listen.reserve(settings.host, settings.port)
-    with keeper:
-        return _Supervisor(settings.workers, port, run).run()
+    try:
+        shared = tempfile.TemporaryDirectory(prefix="foldserve-")
+    except OSError as error:
+        keeper.close()
+        raise CannotStart(
+            f"--workers needs a folder for temporary files: {error.strerror}. Set TMPDIR to one."
+        ) from None
+    with keeper, shared as pages:
+        return _Supervisor(settings.workers, port, run, Path(pages)).run()
 
 
 class _Supervisor:
-    def __init__(self, count: int, port: int, run: Callable[[Worker], int]) -> None:
+    def __init__(self, count: int, port: int, run: Callable[[Worker], int], pages: Path) -> None:
         self._run = run
+        self._pages = pages
         self._port = port
         self._processes = [_Process(index) for index in range(count)]
         self._ever_served = False
@@ -140,12 +155,12 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
         pid = os.fork()
         if pid == 0:
-            self._become(write_ready)
+            self._become(process.index, write_ready)
         process.pid, process.started, process.ready_fd = pid, time.monotonic(), ready
         os.close(write_ready)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
 
-    def _become(self, write_ready: int) -> None:
+    def _become(self, index: int, write_ready: int) -> None:
         """The new process: forget the supervisor, run the worker, exit."""
         code = 1
         try:
@@ -164,7 +179,8 @@ class _Supervisor:
                     os.write(write_ready, b"1")
 
             first = not self._ever_served
-            code = self._run(Worker(len(self._processes), self._port, first, serving))
+            count = len(self._processes)
+            code = self._run(Worker(count, index, self._port, first, serving, self._pages))
         except BaseException:  # noqa: BLE001  nothing may return into the supervisor's code
             traceback.print_exc()
         finally:

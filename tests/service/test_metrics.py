@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
+import tempfile
+import time
 from pathlib import Path
 
 import httpx
@@ -147,6 +150,36 @@ def test_what_was_asked_is_what_is_counted(start, tmp_path: Path):
     assert value(samples, "process_resident_memory_bytes") > 1e6
     assert not any(math.isnan(v) for v in samples.values())
     assert served.stop() == 0
+
+
+def test_any_worker_shows_the_counts_of_all(start, tmp_path: Path):
+    publish(tmp_path, "m", linear())
+    served = start(tmp_path, "--workers", "2")
+    asked = 0
+    answers: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        # Each connection goes to one worker, by chance: enough of them reach both.
+        clients = [stack.enter_context(served.client()) for _ in range(20)]
+        for client in clients:
+            asked += client.post("/predict", json=BODY).status_code == 200
+        client = clients[0]
+        end = time.monotonic() + 60
+        while True:
+            samples = parse(client.get("/metrics").text)
+            counts = {
+                worker: value(samples, "foldserve_requests_total", worker=worker,
+                              route="/predict", model="m", code="200")
+                for worker in ("0", "1")
+            }  # fmt: skip
+            answers = {w for w in ("0", "1") if value(samples, "foldserve_ready", worker=w)}
+            if sum(counts.values()) == asked and len(answers) == 2:
+                break
+            assert time.monotonic() < end, counts
+            time.sleep(0.05)
+    assert asked == 20
+    folders = set(Path(tempfile.gettempdir()).glob("foldserve-*/*.prom"))
+    assert served.stop() == 0
+    assert any(not path.exists() for path in folders)
 
 
 @pytest.mark.parametrize(
