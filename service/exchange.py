@@ -38,26 +38,21 @@ class Budget:
 class Exchange:
     """What is known of a request; filled in by the gate, the route and the batcher."""
 
-    __slots__ = (
-        "answered", "body_bytes", "budget", "computed", "decoded", "encoded", "error", "finished",
-        "free", "model", "ran", "read", "request_id", "route", "rows", "rows_in_batch", "started",
-        "status", "version",
-    )  # fmt: skip
+    # Of the class until they are set: a request is made once for each of millions.
+    body_bytes = 0
+    route = ""  # a template of the server's own, never a path as it was sent
+    model = ""  # only once it was found: a name that exists
+    version = 0
+    rows = 0
+    rows_in_batch = 0
+    error = ""  # the code of the error that was answered
+    status = _CLIENT_GONE  # until an answer begins
+    read = decoded = free = ran = computed = answered = encoded = finished = 0.0
 
     def __init__(self, request_id: str, budget: Budget | None = None) -> None:
         self.request_id = request_id
         self.budget = budget
-        self.body_bytes = 0
-        self.route = ""  # a template of the server's own, never a path as it was sent
-        self.model = ""  # only once it was found: a name that exists
-        self.version = 0
-        self.rows = 0
-        self.rows_in_batch = 0
-        self.error = ""  # the code of the error that was answered
-        self.status = _CLIENT_GONE  # until an answer begins
         self.started = time.monotonic()
-        self.read = self.decoded = self.free = self.ran = 0.0
-        self.computed = self.answered = self.encoded = self.finished = 0.0
 
     def hold(self, size: int) -> None:
         """Count `size` more bytes of the body against the budget.
@@ -92,7 +87,8 @@ class Exchange:
 
     def run(self, free: float, ran: float, computed: float, rows_in_batch: int) -> None:
         """Told by the batcher, in whatever thread the batch ran."""
-        self.free = max(free, self.decoded)
-        self.ran = max(ran, self.free)
+        decoded = self.decoded
+        self.free = free = free if free > decoded else decoded
+        self.ran = ran if ran > free else free
         self.computed = computed
         self.rows_in_batch = rows_in_batch

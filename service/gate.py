@@ -80,16 +80,16 @@ class Gate:
             await self._app(scope, receive, send)
             return
         given = http.header(scope, b"x-request-id")
-        value = given if given and _SANE.fullmatch(given) else self._new_id()
-        exchange = Exchange(value.decode(), self._budget)
+        own = given.decode("latin-1") if given and _SANE.fullmatch(given) else self._new_id()
+        exchange = Exchange(own, self._budget)
         state = scope.setdefault("state", {})
-        state["request_id"] = exchange.request_id
+        state["request_id"] = own
         state["exchange"] = exchange
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", value)]
+                headers = [*message.get("headers", ()), (b"x-request-id", own.encode())]
                 if scope["method"] != "POST":
                     docs = scope["path"] == "/docs"
                     headers += _DOCS_HEADERS if docs else _BROWSER_HEADERS
@@ -119,7 +119,7 @@ class Gate:
             for observe in self._observers:
                 observe(exchange, scope)
 
-    def _new_id(self) -> bytes:
+    def _new_id(self) -> str:
         """32 hexadecimal digits that no other request has; unique, not secret."""
-        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
-        return b"%s%016x" % (self._prefix.encode(), self._count)
+        self._count = count = self._count + 1
+        return f"{self._prefix}{count:016x}"
