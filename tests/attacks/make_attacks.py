@@ -14,6 +14,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from onnx import TensorProto, helper
@@ -44,7 +45,9 @@ def pickled() -> bytes:
 def zip_bomb() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", bytes(20_000_000))
+        archive.writestr(
+            zipfile.ZipInfo("x.npy", (1980, 1, 1, 0, 0, 0)), bytes(20_000_000), zipfile.ZIP_DEFLATED
+        )
     return file.getvalue()
 
 
@@ -167,6 +170,60 @@ BODIES |= {
     "unload-anonymous": (b"{}", JSON, "/v2/repository/models/animals/unload", [401, 403]),
     "load-anonymous": (b"{}", JSON, "/v2/repository/models/..%2f..%2fetc/load", [401, 403, 404]),
 }  # fmt: skip
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, bits: int, color: int, data: bytes, *more: bytes) -> bytes:
+    """A PNG of rows that all are `data` decompressed, with more chunks before them."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
+    end = chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + end
+
+
+def part(disposition: bytes, content: bytes) -> bytes:
+    return b"--b\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + content + b"\r\n"
+
+
+PIXEL = zlib.compress(b"\0\xff\xff\xff", 9)
+BLACK = zlib.compress(bytes(20_000 * 2501), 9)  # 20,000 rows of 20,000 bits
+TEXT_BOMB = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(30_000_000), 9))
+PROFILE_BOMB = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(30_000_000), 9))
+PICTURES = {
+    "png-bomb": (png(20_000, 20_000, 1, 0, BLACK), [413]),
+    "png-claims": (png(2**31 - 1, 2**31 - 1, 8, 2, PIXEL), [413]),
+    "png-no-size": (png(0, 0, 8, 2, PIXEL), [400]),
+    "png-too-few": (png(50, 50, 8, 2, PIXEL), [400]),
+    "png-text-bomb": (png(50, 50, 8, 2, PIXEL, TEXT_BOMB), [400]),
+    "png-profile-bomb": (png(50, 50, 8, 2, PIXEL, PROFILE_BOMB), [400]),
+    "png-cut": (png(1, 1, 8, 2, PIXEL)[:40], [400]),
+    "png-wrong-sum": (png(1, 1, 8, 2, PIXEL).replace(b"IHDR", b"IHDX"), [400]),
+    "gif": (b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\0;", [400]),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="/etc/passwd"/></svg>', [400]),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(id) system\n", [400]),
+    "tiff": (b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 500, [400]),
+    "bmp": (b"BM" + b"\xff" * 100, [400]),
+    "jpeg-head": (b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3\1\x11\0", [400, 413]),
+}
+BODIES |= {
+    f"image-{name}": (content, {"content-type": "image/png"}, "/models/vision/predict", statuses)
+    for name, (content, statuses) in PICTURES.items()
+}
+MULTIPART = {"content-type": "multipart/form-data; boundary=b"}
+BODIES |= {
+    f"multipart-{name}": (content, MULTIPART, "/models/vision/predict", [400, 413])
+    for name, content in {
+        "traversal": part(b'form-data; name="a"; filename="../../etc/passwd"', b"x") + b"--b--",
+        "no-end": part(b'form-data; name="a"', b"x"),
+        "no-boundary": b"nothing of it",
+        "long-header": b"--b\r\n" + b"X: " + b"y" * 50_000,
+        "many-headers": b"--b\r\n" + b"X: y\r\n" * 5000,
+        "many-parts": part(b"form-data", b"") * 2000 + b"--b--",
+        "only-ends": b"--b--" * 5000,
+    }.items()
+}
 
 GOOD = b'{"inputs": [[1,2,3,4]]}'
 

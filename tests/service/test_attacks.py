@@ -12,6 +12,7 @@ import httpx
 import pytest
 import repository
 from conftest import Served
+from onnx import TensorProto
 from test_connections import answer, connect
 
 ATTACKS = Path(__file__).parent.parent / "attacks"
@@ -32,8 +33,12 @@ def memory(served: Served) -> int:
 
 
 @pytest.fixture(scope="module")
-def target(start, zoo: Path) -> Iterator[tuple[Served, int]]:
-    served = start(zoo, "--default-model", "animals", "--header-timeout-ms", "500",
+def target(start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, int]]:
+    root = tmp_path_factory.mktemp("target")
+    repository.publish(root, "animals", repository.linear())
+    vision = repository.elementwise("Neg", TensorProto.FLOAT, ("batch", 3, 6, 5))
+    repository.publish(root, "vision", vision, preprocessing={"height": 6, "width": 5})
+    served = start(root, "--default-model", "animals", "--header-timeout-ms", "500",
                    "--body-timeout-ms", "500", "--max-body-bytes", "200000")  # fmt: skip
     with served.client() as client:
         assert client.post("/predict", json=GOOD).status_code == 200
