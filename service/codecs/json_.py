@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
+from service.codecs import pieces
 from service.errors import (
     DuplicateKey,
     EmptyBatch,
@@ -38,6 +39,7 @@ from service.manifest import TensorSpec
 from service.signature import NUMPY_DTYPES, Signature, Tensors, check_shape, show
 
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
+_LARGE_BYTES = 32 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
 
@@ -49,6 +51,11 @@ def decode(body: bytes, signature: Signature) -> Tensors:
         BadRequest: one of its classes, with the position in the document. Shapes are
             checked here only as far as JSON is concerned; `Signature.check` does the rest.
     """
+    if len(body) > _LARGE_BYTES and len(signature.inputs) == 1:
+        ((name, spec),) = signature.inputs.items()
+        array = pieces.decode(body, b"inputs", spec)
+        if array is not None:
+            return {name: array}
     document = parse(body)
     named = _by_name(document, signature)
     inputs = document["inputs"]
