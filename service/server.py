@@ -49,6 +49,8 @@ logger = logging.getLogger("foldserve")
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 # On every answer: a browser must not guess that JSON is something it could run.
 _HEADERS = [("x-content-type-options", "nosniff")]
+# Open files besides connections: models, the reserve for connections that are refused, the rest.
+_OTHER_FILES = 256
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
 
@@ -138,6 +140,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
         raise CannotStart(str(error)) from None
+    _allow_files(settings.max_connections)
     choice = device.choose(
         settings.device,
         device_id=settings.cuda_device_id,
@@ -173,8 +176,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     )
     budget = Budget(settings.max_in_flight_bytes)
     context = Context(registry, settings, lifecycle, access, version)
-    grpc = _grpc(context, metrics, budget, shared=count > 1)
     observers = _observers(settings, version)
+    grpc = _grpc(context, metrics, budget, observers, shared=count > 1)
     config = uvicorn.Config(
         create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
         loop="uvloop" if _has("uvloop") else "asyncio",
@@ -243,6 +246,25 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     return 0
 
 
+def _allow_files(connections: int) -> None:
+    """Each connection is an open file, and many systems begin with room for 1024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < wanted:
+        logger.warning(
+            "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
+            connections, wanted, granted,
+        )  # fmt: skip
+
+
 def _observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
     """What is told of every request besides the metrics."""
     observers: list[AccessLog | Tracing] = []
@@ -292,7 +314,14 @@ def banner(
     return "\n".join(lines)
 
 
-def _grpc(context: Context, metrics: Metrics, budget: Budget, *, shared: bool) -> GrpcServer | None:
+def _grpc(
+    context: Context,
+    metrics: Metrics,
+    budget: Budget,
+    observers: list[AccessLog | Tracing],
+    *,
+    shared: bool,
+) -> GrpcServer | None:
     """The gRPC front end, if --grpc-port asks for one."""
     settings = context.settings
     if settings.grpc_port is None:
@@ -305,7 +334,8 @@ def _grpc(context: Context, metrics: Metrics, budget: Budget, *, shared: bool) -
         ) from None
     if shared and settings.grpc_port == 0:
         raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
-    return GrpcServer(context, metrics, budget, settings.host, settings.grpc_port, shared=shared)
+    host, port = settings.host, settings.grpc_port
+    return GrpcServer(context, metrics, budget, host, port, shared=shared, observers=observers)
 
 
 def _load_counted(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from service.auth import credentials
 from service.codecs import v2_grpc
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
+from service.gate import Observer
 from service.metrics import Metrics
 from service.protocols import grpc_messages, nonfinite, repository, shapes, v2
 from service.protocols.endpoint import LARGE_TEXT_BYTES, Context
@@ -65,6 +66,7 @@ class GrpcServer:
         host: address to listen on.
         port: TCP port, 0 for a free one.
         shared: whether other processes listen on it as well.
+        observers: told of every call after its answer, as the gate's are.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class GrpcServer:
         port: int,
         *,
         shared: bool = False,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._shared = shared
+        self._observers = observers
         self._context = context
         self._metrics = metrics
         self._budget = budget
@@ -163,15 +167,16 @@ class GrpcServer:
             exchange.release()
             exchange.finished = time.monotonic()
             self._metrics.finish(exchange)
+            if self._observers:
+                scope = {"method": "POST", "headers": _metadata(call)}
+                for observe in self._observers:
+                    observe(exchange, scope)
 
     def _let_in(self, name: str, call: Any) -> None:
         access = self._context.access
         if name in _WITHOUT_KEY or not (access.closed or name in _ADMIN):
             return
-        key = credentials(
-            (k.encode(), v if isinstance(v, bytes) else v.encode())
-            for k, v in call.invocation_metadata() or ()
-        )
+        key = credentials(_metadata(call))
         if access.closed:
             access.require(key)
         if name in _ADMIN:
@@ -248,3 +253,11 @@ class GrpcServer:
 def _refuse_repository_name(request: Any) -> None:
     if request.repository_name:
         raise InvalidBody("The server has one repository.", hint="Leave repository_name empty.")
+
+
+def _metadata(call: Any) -> list[tuple[bytes, bytes]]:
+    """The metadata of a call in the form of HTTP headers."""
+    return [
+        (k.encode(), v if isinstance(v, bytes) else v.encode())
+        for k, v in call.invocation_metadata() or ()
+    ]

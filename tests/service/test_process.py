@@ -183,3 +183,26 @@ def test_the_real_process_maps_no_training_framework(server, client: httpx.Clien
     assert "onnxruntime" in files
     assert "libtorch" not in files
     assert "onnx_cpp2py" not in files
+
+
+def test_connections_get_their_files_or_it_says_so(tmp_path: Path):
+    """In processes of their own: a limit that was lowered cannot be raised again."""
+    code = (
+        "import resource, logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
+        "from service.server import _allow_files\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))\n"
+        "_allow_files(500)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+
+    def run(hard: int) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(hard)],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+
+    assert run(1000) == "756\n"
+    short = run(300)
+    assert short.endswith("300\n")
+    assert "--max-connections 500 needs 756 open files, the system allows 300" in short

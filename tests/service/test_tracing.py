@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from pathlib import Path
 
@@ -151,3 +152,18 @@ def test_a_server_sends_its_spans_before_it_ends(start, tmp_path: Path):
     names = {span.name for span in mine}
     assert names == {"POST /predict", "decode", "queue", "batch_wait", "compute", "encode"}
     assert served.err == ""
+
+
+def test_a_grpc_call_is_observed_as_well(start, tmp_path: Path):
+    tritonclient = pytest.importorskip("tritonclient.grpc")
+    publish(tmp_path, "m", linear())
+    served = start(
+        tmp_path, "--grpc-port", "0", "--log-format", "json", "--access-log-every-requests", "1"
+    )
+    served.wait_for("  ready ")
+    line = next(line for line in served.out.splitlines() if line.startswith("  grpc "))
+    with tritonclient.InferenceServerClient(line.split()[-1].removeprefix("grpc://")) as client:
+        assert client.is_server_live()
+    assert served.stop() == 0
+    (event,) = (json.loads(text) for text in served.err.splitlines())
+    assert (event["route"], event["status"]) == ("grpc ServerLive", 200)
