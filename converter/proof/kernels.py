@@ -18,6 +18,7 @@ import onnx_ir as ir
 import torch
 from torch.nn import functional as F
 
+from converter.proof.pad import pad
 from converter.proof.resize import resize
 
 Array = npt.NDArray[Any]
@@ -296,6 +297,7 @@ KERNELS: dict[str, Kernel] = {
     "Sigmoid": sigmoid,
     "Erf": erf,
     "GroupNormalization": group_normalization,
+    "Pad": pad,
     "Resize": resize,
     "Upsample": resize,
 }
