@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
 from service import health, hot, http, openapi
@@ -112,7 +113,7 @@ def _add_health(app: FastAPI, registry: Registry, lifecycle: Lifecycle) -> None:
 
 
 def _add_metrics(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
-    @_get(app, "/metrics", "Counts and times, for Prometheus")
+    @_get(app, "/metrics", "Counts and times, for Prometheus", PlainTextResponse)
     async def page() -> Response:
         return Response(metrics.page(registry), media_type=CONTENT_TYPE)
 
@@ -175,11 +176,20 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _get(app: FastAPI, path: str, summary: str) -> Callable[[Endpoint], Endpoint]:
+def _get(
+    app: FastAPI, path: str, summary: str, answer: type[Response] = JSONResponse
+) -> Callable[[Endpoint], Endpoint]:
     """A GET route with its HEAD twin, which the documentation need not show."""
 
     def register(endpoint: Endpoint) -> Endpoint:
-        app.add_api_route(path, endpoint, methods=["GET"], summary=summary, responses=_ERRORS)
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=["GET"],
+            summary=summary,
+            responses=_ERRORS,
+            response_class=answer,
+        )
         app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return endpoint
 

@@ -38,6 +38,7 @@ logger = logging.getLogger("foldserve.predict")
 # small because a decoded body takes several times its size in memory.
 LARGE_TEXT_BYTES = 256 * 1024
 _LARGE_OUTPUT_ELEMENTS = 64 * 1024
+_LARGE_COPY_ELEMENTS = 1024 * 1024
 _LARGE_JOBS_AT_ONCE = 2
 
 JSON = b"application/json"
@@ -188,9 +189,8 @@ class Inference(Endpoint):
             decode = partial(self.decode, scope, body, model)
             decoded = await context.job(self.light(scope, body), decode)
             outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-            light = decoded.light or (
-                sum(array.size for array in outputs.values()) <= _LARGE_OUTPUT_ELEMENTS
-            )
+            size = sum(array.size for array in outputs.values())
+            light = size <= (_LARGE_COPY_ELEMENTS if decoded.light else _LARGE_OUTPUT_ELEMENTS)
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             return reply

@@ -40,6 +40,11 @@ def test_it_has_every_route_of_the_protocols(document: dict[str, Any]):
     assert documented == served
 
 
+def test_metrics_are_documented_as_text(document: dict[str, Any]):
+    content = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["text/plain"]
+
+
 X = [[1.0, 2.0, 3.0, 4.0]]
 V2 = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": X}]}
 EXCHANGES = [
