@@ -76,6 +76,7 @@ def create_app(
     _add_documents(app, registry)
     metrics = metrics or Metrics(version)
     budget = budget or Budget(settings.max_in_flight_bytes)
+    metrics.ready = lambda: not health.obstacles(registry, lifecycle)
     metrics.held_bytes = lambda: budget.held
     open_paths = frozenset({"/metrics"}) if settings.metrics == "open" else frozenset()
     if settings.metrics != "off":

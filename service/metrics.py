@@ -60,6 +60,7 @@ class Metrics:
     def __init__(self, version: str, shared: SharedPages | None = None) -> None:
         self._shared = shared
         self.in_flight = 0
+        self.ready: Callable[[], bool] = lambda: False
         self.connections: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
         self._version = version
@@ -118,6 +119,8 @@ class Metrics:
         page = Exposition(self._shared.labels if self._shared else None)
         self._render_requests(page)
         self._render_stages(page)
+        page.family("foldserve_ready", "gauge", "1 when GET /health/ready answers 200.")
+        page.sample(int(self.ready()))
         _render_models(page, registry)
         self._render_process(page)
         return page.text()
@@ -178,8 +181,6 @@ class Metrics:
 
 
 def _render_models(page: Exposition, registry: Registry) -> None:
-    page.family("foldserve_ready", "gauge", "1 when at least one model is served.")
-    page.sample(int(bool(registry.served()) and not registry.loading))
     page.family(
         "foldserve_model_version", "gauge", "Always 1; the state is serving, rejected or older."
     )

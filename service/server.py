@@ -18,14 +18,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import cpu, device, listen, model, policy, tracing
-from service.access_log import AccessLog
+from service import assembly, cpu, device, listen, policy
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
@@ -38,7 +36,6 @@ from service.pages import SharedPages
 from service.protocols.endpoint import Context
 from service.registry import Registry
 from service.settings import Settings
-from service.tracing import Tracing
 from service.workers import Worker
 
 if TYPE_CHECKING:
@@ -49,8 +46,6 @@ logger = logging.getLogger("foldserve")
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 # On every answer: a browser must not guess that JSON is something it could run.
 _HEADERS = [("x-content-type-options", "nosniff")]
-# Open files besides connections: models, the reserve for connections that are refused, the rest.
-_OTHER_FILES = 256
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
 
@@ -140,7 +135,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
         raise CannotStart(str(error)) from None
-    _allow_files(settings.max_connections)
+    assembly.allow_files(settings.max_connections)
     choice = device.choose(
         settings.device,
         device_id=settings.cuda_device_id,
@@ -158,7 +153,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     registry = Registry(
         settings.models,
         partial(
-            _load_counted,
+            assembly.load_counted,
             metrics=metrics,
             choice=choice,
             threads=threads,
@@ -176,12 +171,12 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     )
     budget = Budget(settings.max_in_flight_bytes)
     context = Context(registry, settings, lifecycle, access, version)
-    observers = _observers(settings, version)
-    grpc = _grpc(context, metrics, budget, observers, shared=count > 1)
+    observers = assembly.observers(settings, version)
+    grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)
     config = uvicorn.Config(
         create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=_protocol(settings, metrics) if _has("httptools") else "h11",
+        http=assembly.protocol(settings, metrics) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
@@ -246,38 +241,6 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     return 0
 
 
-def _allow_files(connections: int) -> None:
-    """Each connection is an open file, and many systems begin with room for 1024."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-    if granted < wanted:
-        logger.warning(
-            "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
-            connections, wanted, granted,
-        )  # fmt: skip
-
-
-def _observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
-    """What is told of every request besides the metrics."""
-    observers: list[AccessLog | Tracing] = []
-    if settings.access_log_every_requests:
-        observers.append(AccessLog(settings.access_log_every_requests))
-    if settings.otlp_endpoint:
-        try:
-            observers.append(tracing.over_http(settings.otlp_endpoint, version))
-        except tracing.TracingUnavailable as error:
-            raise CannotStart(str(error)) from None
-    return observers
-
-
 def banner(
     registry: Registry,
     choice: Choice,
@@ -312,54 +275,6 @@ def banner(
     if not registry.entries:
         lines.append("           Put a model into models/<name>/<version>/ and start again.")
     return "\n".join(lines)
-
-
-def _grpc(
-    context: Context,
-    metrics: Metrics,
-    budget: Budget,
-    observers: list[AccessLog | Tracing],
-    *,
-    shared: bool,
-) -> GrpcServer | None:
-    """The gRPC front end, if --grpc-port asks for one."""
-    settings = context.settings
-    if settings.grpc_port is None:
-        return None
-    try:
-        from service.protocols.v2_grpc import GrpcServer
-    except ImportError:
-        raise CannotStart(
-            "--grpc-port needs the extra [grpc]: pip install 'foldserve[grpc]'."
-        ) from None
-    if shared and settings.grpc_port == 0:
-        raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
-    host, port = settings.host, settings.grpc_port
-    return GrpcServer(context, metrics, budget, host, port, shared=shared, observers=observers)
-
-
-def _load_counted(
-    folder: Path, name: str, version: int, *, metrics: Metrics, **how: Any
-) -> model.ServedModel:
-    """`model.load`, and the batches of what it gives are counted."""
-    served = model.load(folder, name, version, **how)
-    served.batcher.observe = metrics.batches(name)
-    return served
-
-
-def _protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
-    from service.connection import ConnectionLimits, connection_class
-
-    return connection_class(
-        ConnectionLimits(
-            max_connections=settings.max_connections,
-            max_header_bytes=settings.max_header_bytes,
-            header_timeout_s=settings.header_timeout_ms / 1000,
-            idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
-            stall_timeout_s=settings.body_timeout_ms / 1000,
-            refused=metrics.refused,
-        )
-    )
 
 
 def _url(listener: socket.socket) -> str:

@@ -190,9 +190,9 @@ def test_connections_get_their_files_or_it_says_so(tmp_path: Path):
     code = (
         "import resource, logging, sys\n"
         "logging.basicConfig(stream=sys.stdout)\n"
-        "from service.server import _allow_files\n"
+        "from service.assembly import allow_files\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))\n"
-        "_allow_files(500)\n"
+        "allow_files(500)\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
     )
 

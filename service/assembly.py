@@ -1,0 +1,106 @@
+"""What the server is put together from, each part as the settings ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service import model, tracing
+from service.access_log import AccessLog
+from service.exchange import Budget
+from service.listen import CannotStart
+from service.metrics import Metrics
+from service.protocols.endpoint import Context
+from service.settings import Settings
+from service.tracing import Tracing
+
+if TYPE_CHECKING:
+    from service.protocols.v2_grpc import GrpcServer
+
+logger = logging.getLogger("foldserve")
+
+# Open files besides connections: models, the reserve for connections that are refused, the rest.
+_OTHER_FILES = 256
+
+
+def allow_files(connections: int) -> None:
+    """Each connection is an open file, and many systems begin with room for 1024."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < wanted:
+        logger.warning(
+            "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
+            connections, wanted, granted,
+        )  # fmt: skip
+
+
+def observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
+    """What is told of every request besides the metrics."""
+    found: list[AccessLog | Tracing] = []
+    if settings.access_log_every_requests:
+        found.append(AccessLog(settings.access_log_every_requests))
+    if settings.otlp_endpoint:
+        try:
+            found.append(tracing.over_http(settings.otlp_endpoint, version))
+        except tracing.TracingUnavailable as error:
+            raise CannotStart(str(error)) from None
+    return found
+
+
+def grpc(
+    context: Context,
+    metrics: Metrics,
+    budget: Budget,
+    observers: list[AccessLog | Tracing],
+    *,
+    shared: bool,
+) -> GrpcServer | None:
+    """The gRPC front end, if --grpc-port asks for one."""
+    settings = context.settings
+    if settings.grpc_port is None:
+        return None
+    try:
+        from service.protocols.v2_grpc import GrpcServer
+    except ImportError:
+        raise CannotStart(
+            "--grpc-port needs the extra [grpc]: pip install 'foldserve[grpc]'."
+        ) from None
+    if shared and settings.grpc_port == 0:
+        raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
+    host, port = settings.host, settings.grpc_port
+    return GrpcServer(context, metrics, budget, host, port, shared=shared, observers=observers)
+
+
+def load_counted(
+    folder: Path, name: str, version: int, *, metrics: Metrics, **how: Any
+) -> model.ServedModel:
+    """`model.load`, and the batches of what it gives are counted."""
+    served = model.load(folder, name, version, **how)
+    served.batcher.observe = metrics.batches(name)
+    return served
+
+
+def protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+    """uvicorn's protocol for a connection, with the limits of the settings."""
+    from service.connection import ConnectionLimits, connection_class
+
+    return connection_class(
+        ConnectionLimits(
+            max_connections=settings.max_connections,
+            max_header_bytes=settings.max_header_bytes,
+            header_timeout_s=settings.header_timeout_ms / 1000,
+            idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
+            stall_timeout_s=settings.body_timeout_ms / 1000,
+            refused=metrics.refused,
+        )
+    )
