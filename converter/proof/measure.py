@@ -5,7 +5,7 @@ The rule is `verify`'s; here it is applied to one output on one set of inputs.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 import ml_dtypes
@@ -33,7 +33,7 @@ _USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
 class Measurement:
     """One output on one set of inputs. Errors are maxima of |y - float64|, in y's unit.
 
-    `pooled`: the reference's error on the other random inputs counts, too.
+    `pooled`: sizes on the other random inputs count, too.
     """
 
     output: str
@@ -44,6 +44,11 @@ class Measurement:
     allowed: float
     problem: str = ""
     pooled: bool = False
+
+    @property
+    def floor(self) -> float:
+        """What is allowed beside twice the reference's error: 4 * u * max|y|."""
+        return self.allowed - 2.0 * self.reference_error
 
     @property
     def passed(self) -> bool:
@@ -102,26 +107,30 @@ def measure(
 
 
 def pool(measurements: tuple[Measurement, ...], random: Container[str]) -> tuple[Measurement, ...]:
-    """The reference's own error is that on all random inputs together, relative to max |y|.
+    """What the rule allows on the random inputs, which are drawn alike, taken together.
 
-    On one input with few outputs it may be small by luck; a right fold draws another number of
-    the same size. What the user gives, of any size, sets no scale for the others.
+    On one input an output may be near zero, or the reference near the truth, by luck: a right fold
+    then draws another error of the usual size. So for the types of `_POOLED` max|y| and the
+    reference's error are the largest on all random inputs. What the user gives, of any size, sets
+    no scale for others; the reference's error on it is at least the share of max|y| that it is on
+    random inputs.
     """
-    rounding: dict[str, float] = {}
-    for m in measurements:
-        if m.pooled and not m.problem and m.magnitude > 0.0 and m.inputs in random:
-            share = m.reference_error / m.magnitude
-            rounding[m.output] = max(rounding.get(m.output, 0.0), share)
+    usable = [m for m in measurements if m.pooled and not m.problem and m.inputs in random]
+    largest = {name: [m for m in usable if m.output == name] for name in {m.output for m in usable}}
     return tuple(
-        replace(
-            m,
-            allowed=m.allowed
-            + 2.0 * max(0.0, rounding.get(m.output, 0.0) * m.magnitude - m.reference_error),
-        )
-        if m.pooled
+        replace(m, allowed=max(m.allowed, _together(m, largest[m.output], m.inputs in random)))
+        if m.pooled and m.output in largest
         else m
         for m in measurements
     )
+
+
+def _together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) -> float:
+    floor = max(o.floor for o in others) if drawn_alike else m.floor
+    if drawn_alike:
+        return 2.0 * max(o.reference_error for o in others) + floor
+    shares = (o.reference_error / o.magnitude for o in others if o.magnitude > 0.0)
+    return 2.0 * max(m.reference_error, max(shares, default=0.0) * m.magnitude) + floor
 
 
 def from_framework(

@@ -345,21 +345,36 @@ def test_the_seed_draws_the_inputs() -> None:
 
 
 def measured(
-    output: str, inputs: str, reference: float, candidate: float, **more: bool
+    output: str, inputs: str, reference: float, candidate: float, size: float = 1.0, **more: bool
 ) -> Measurement:
-    """On outputs of size 1, where 4 * u * max|y| is 2.4e-7."""
-    return Measurement(output, inputs, 1.0, reference, candidate, 2 * reference + 2.4e-7, **more)
+    """Of float32, where 4 * u * max|y| is 2.4e-7 of max|y|."""
+    allowed = 2 * reference + 2.4e-7 * size
+    return Measurement(output, inputs, size, reference, candidate, allowed, **more)
+
+
+def pooled(*cases: Measurement) -> list[bool]:
+    return [m.passed for m in pool(cases, {"batch 1", "batch 2"})]
 
 
 def test_a_lucky_original_on_one_input_condemns_no_right_fold() -> None:
     """EfficientNetB0 of Keras at batch 1: 1.4e-7, where it is 4e-7 at batch 2 and 5."""
-    cases = (
-        measured("y", "batch 1", 1.4e-7, 7.7e-7, pooled=True),
-        measured("y", "batch 2", 4.0e-7, 6.0e-7, pooled=True),
-        measured("z", "batch 1", 1.4e-7, 7.7e-7, pooled=True),
-        measured("y", "yours", 1.4e-7, 7.7e-7, pooled=True),
-        measured("half", "batch 1", 1.4e-7, 7.7e-7),
-    )
-    found = pool((*cases, measured("z", "yours", 1.0, 0.0, pooled=True)), {"batch 1", "batch 2"})
-    assert [m.passed for m in found[:5]] == [True, True, False, True, False]
-    assert found[0].allowed == pytest.approx(2 * 4.0e-7 + 2.4e-7)
+    lucky = measured("y", "batch 1", 1.4e-7, 7.7e-7, pooled=True)
+    usual = measured("y", "batch 2", 4.0e-7, 6.0e-7, pooled=True)
+    assert pooled(lucky, usual) == [True, True]
+    assert pooled(lucky) == [False]
+    assert pooled(lucky, measured("z", "batch 2", 4.0e-7, 0.0, pooled=True)) == [False, True]
+    assert pooled(lucky, measured("y", "yours", 1.0, 0.0, pooled=True)) == [False, True]
+    assert pooled(measured("y", "yours", 1.4e-7, 7.7e-7, pooled=True), usual) == [True, True]
+
+
+def test_an_output_near_zero_on_one_input_condemns_no_right_fold() -> None:
+    """A single number that cancels at batch 1, and has its usual size at batch 2."""
+    small = measured("y", "batch 1", 2.4e-8, 8.4e-8, 0.08, pooled=True)
+    assert pooled(small) == [False]
+    assert pooled(small, measured("y", "batch 2", 2.4e-8, 2.4e-8, 1.0, pooled=True)) == [True, True]
+    assert pooled(small, measured("y", "yours", 0.0, 0.0, 1e6, pooled=True)) == [False, True]
+
+
+def test_half_types_are_not_excused_by_other_inputs() -> None:
+    cases = measured("y", "batch 1", 1.4e-7, 7.7e-7), measured("y", "batch 2", 4.0e-7, 6.0e-7)
+    assert pooled(*cases) == [False, True]
