@@ -24,6 +24,7 @@ from onnxscript import optimizer
 from converter.folding.view import View, numbers
 from converter.rewiring import bypass
 from converter.weight_norms import evaluate_batchnorms
+from converter.zero_biases import drop_zero_biases
 
 # The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
 _LONG_NAME = "ai.onnx"
@@ -64,7 +65,7 @@ def normalize(model: ir.Model) -> ir.Model:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         _drop_identities(model)
         _drop_neutral(model)
-        _drop_misshapen_zero_biases(model)
+        drop_zero_biases(model)
         model = _drop_unused(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
     common.NameFixPass()(model)
@@ -78,18 +79,6 @@ def _drop_unused(model: ir.Model) -> ir.Model:
         model = model.clone()
         if not common.RemoveUnusedNodesPass()(model).modified:
             return model
-
-
-def _drop_misshapen_zero_biases(model: ir.Model) -> None:
-    """torch's exporter gives a 3-d convolution without a bias zeros of shape (C_out, C_in)."""
-    for node in model.graph:
-        if node.op_type != "Conv" or node.domain != "" or len(node.inputs) < 3:
-            continue
-        bias = node.inputs[2]
-        if bias is None or bias.const_value is None or len(bias.const_value.shape) == 1:
-            continue
-        if not bias.const_value.numpy().any():
-            node.resize_inputs(2)
 
 
 def _drop_identities(model: ir.Model) -> None:

@@ -30,6 +30,7 @@ from converter.sources.examples import Call
 from converter.sources.loaded import Reference
 from converter.sources.outputs import leaves, name_outputs
 from converter.sources.quiet import silent
+from converter.zero_biases import drop_zero_biases
 
 # What the exporter writes for people who debug it: stack traces with paths of this machine.
 DEBUG_METADATA = (
@@ -118,24 +119,8 @@ def _dynamo(module: nn.Module, call: Call) -> Exported:
     assert program is not None
     model = program.model
     strip_debug_metadata(model)
-    _drop_zero_biases(model)
+    drop_zero_biases(model)
     return Exported(model, inputs.dynamic_batch(model))
-
-
-def _drop_zero_biases(model: ir.Model) -> None:
-    """A 3-d convolution without a bias comes with zeros of shape (C_out, 2), which none can run:
-    Expand(CastLike(0), Concat(Shape(weight)[:1], 2))."""
-    for node in model.graph:
-        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
-        expand = bias.producer() if bias is not None else None
-        if expand is None or expand.op_type != "Expand":
-            continue
-        value = expand.inputs[0]
-        while value is not None and (maker := value.producer()) and maker.op_type == "CastLike":
-            value = maker.inputs[0]
-        constant = ir.convenience.get_const_tensor(value) if value is not None else None
-        if constant is not None and not constant.numpy().any():
-            node.resize_inputs(2)
 
 
 def script(module: Any, call: Call) -> Exported:

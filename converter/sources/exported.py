@@ -14,6 +14,7 @@ from converter.sources.export import reason, strip_debug_metadata
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.outputs import leaves, name_outputs
 from converter.sources.quiet import silent
+from converter.zero_biases import drop_zero_biases
 
 
 def load(path: Path, options: LoadOptions) -> Loaded:
@@ -50,6 +51,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     assert made is not None
     model = made.model
     strip_debug_metadata(model)
+    drop_zero_biases(model)
     name_outputs(model, _output_names(program))
     notes: list[str] = []
     first = {str(v.shape[0]) for v in model.graph.inputs if v.shape is not None and len(v.shape)}

@@ -14,6 +14,7 @@ from converter.errors import UserError
 from converter.on_disk import OpenFile, fits, tensor_in
 from converter.sources import inputs, sizes, slim
 from converter.sources.loaded import Loaded, LoadOptions
+from converter.zero_biases import drop_zero_biases
 
 # Before IR version 4 every initializer had to be listed as an input; since then, one that is
 # listed is a default value that a caller may override. Source: onnx/docs/IR.md, "Graphs".
@@ -43,6 +44,11 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         InlinePass()(model)
         notes.append(f"{count} model-local functions were inlined")
     _initializers_are_constants(model)
+    if wrong := drop_zero_biases(model):
+        notes.append(
+            f"zero biases of a wrong shape dropped: {wrong}. torch's exporter gives them to 3-d "
+            "convolutions without a bias, and no runtime takes the file as it is"
+        )
     if not inputs.required_inputs(model):
         raise UserError(f"{path} has no input that needs a value", "give a model with an input")
     _name_axes(model)

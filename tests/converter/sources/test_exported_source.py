@@ -74,6 +74,13 @@ def test_other_axes_take_the_size_of_the_example(
         load(path, LoadOptions(input_shapes=(InputShape((3, 16, 16)),)))
 
 
+def test_a_3d_convolution_without_a_bias(tmp_path: Path, assert_same) -> None:
+    """The exporter gives it a bias of a wrong shape."""
+    net = nn.Sequential(nn.Conv3d(2, 4, 3, bias=False), nn.BatchNorm3d(4)).eval()
+    path = save(tmp_path / "model.pt2", net, torch.zeros(2, 2, 4, 5, 5))
+    assert_same(load(path), net, batches=(2,))
+
+
 def test_several_inputs_and_named_outputs(tmp_path: Path, assert_same) -> None:
     n = Dim("n")
     network = randomize_batchnorms(TwoInputs()).eval()

@@ -369,3 +369,32 @@ def test_a_model_without_inputs(tmp_path: Path) -> None:
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
     with pytest.raises(UserError, match="has no input"):
         load(save(tmp_path, helper.make_model(helper.make_graph([node], "g", [], [output]))))
+
+
+def test_a_zero_bias_of_a_wrong_shape_is_dropped(tmp_path: Path) -> None:
+    """As torch's exporter writes it without optimizing; onnxruntime refuses to run that."""
+    nodes = [
+        helper.make_node("Shape", ["w"], ["channels"], start=0, end=1),
+        helper.make_node("Constant", [], ["two"], value_ints=[2]),
+        helper.make_node("Concat", ["channels", "two"], ["sizes"], axis=0),
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("CastLike", ["zero", "x"], ["cast"]),
+        helper.make_node("Expand", ["cast", "sizes"], ["bias"]),
+        helper.make_node("Conv", ["x", "w", "bias"], ["y"]),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 3, 3, 3])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(floats(4, 2, 1, 1, 1), "w")],
+        ),
+        opset_imports=OPSET,
+        ir_version=10,
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    (conv,) = [node for node in loaded.model.graph if node.op_type == "Conv"]
+    assert len(conv.inputs) == 2
+    assert "zero biases of a wrong shape dropped: 1." in loaded.notes[0]

@@ -1,0 +1,48 @@
+"""The zero bias of a wrong shape that torch's exporter gives a 3-d convolution without a bias.
+
+It writes `Expand(CastLike(0, x), Concat(Shape(weight)[:1], [2]))`, of shape (C_out, 2), where
+ONNX asks for (C_out,) (operators, Conv, input B). No runtime takes that, so a graph that holds
+one has no meaning but the one that its author meant: the same convolution without a bias.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def drop_zero_biases(model: ir.Model) -> int:
+    """Take the biases of all zeros that are not of rank 1 from the convolutions of `model`.
+
+    Returns:
+        How many there were.
+    """
+    dropped = 0
+    for node in model.graph.all_nodes():
+        if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or len(node.inputs) < 3:
+            continue
+        bias = node.inputs[2]
+        if bias is not None and _misshapen(bias) and _zero(bias):
+            node.resize_inputs(2)
+            dropped += 1
+    return dropped
+
+
+def _misshapen(bias: ir.Value) -> bool:
+    """A constant that is no vector, or one made by Expand to two axes."""
+    if bias.const_value is not None:
+        return len(bias.const_value.shape) != 1
+    expand = bias.producer()
+    if expand is None or expand.op_type != "Expand" or expand.inputs[1] is None:
+        return False
+    sizes = expand.inputs[1].producer()
+    return sizes is not None and sizes.op_type == "Concat" and len(sizes.inputs) == 2
+
+
+def _zero(bias: ir.Value) -> bool:
+    value: ir.Value | None = bias
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in ("Expand", "CastLike"):
+            break
+        value = node.inputs[0]
+    constant = ir.convenience.get_const_tensor(value) if value is not None else None
+    return constant is not None and not constant.numpy().any()
