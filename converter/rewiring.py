@@ -8,11 +8,19 @@ import onnx_ir as ir
 def bypass(node: ir.Node, source: ir.Value) -> None:
     """Remove `node`: who reads its result reads `source`, which takes over an output's name.
 
-    A result of the graph keeps its declared shape: people and servers read it.
+    A result of the graph keeps its declared shape: people and servers read it. A body of an If or
+    Loop cannot give a value from outside of it: there an Identity takes the place of `node`.
     """
     result, graph = node.outputs[0], node.graph
     assert graph is not None
     leaves = result.is_graph_output()
+    producer = source.producer()
+    if leaves and producer is not None and producer.graph is not graph:
+        node.op_type = "Identity"
+        node.attributes.clear()
+        node.resize_inputs(1)
+        node.replace_input_with(0, source)
+        return
     if source.shape is None or (leaves and result.shape is not None):
         source.shape = result.shape
     if source.type is None:

@@ -93,12 +93,12 @@ def _trace(
             "graph-input",
             f"nothing stands before it: {label(reader)} reads the {what} {value.name!r}.",
         )
-    if node.graph is not reader.graph:
-        return Refusal("subgraph", f"{label(node)} lies outside the subgraph of {label(reader)}.")
     way: Step | Refusal | None = _back(node, view.origin(value), affine, view, takers)
     first: Refusal | None = None
     while isinstance(way, Step):
         found = _follow(way, node, affine, view, takers, left)
+        if isinstance(found, Route) and found.adds and node.graph is not reader.graph:
+            found = _adds_beyond(node).past(*found.steps)
         if isinstance(found, Route):
             return found
         first, way = first or found, way.otherwise
@@ -121,6 +121,16 @@ def _back(
     if rule is None:
         return _no_rule(node)
     return ask(lambda map_: rule(node, map_, view), affine, shape)
+
+
+def _adds_beyond(node: ir.Node) -> Refusal:
+    """An Add on the other side may run more often than the batch-norm that it replaces."""
+    return Refusal(
+        "subgraph",
+        f"{label(node)} lies on the other side of a subgraph's border, and what takes it up there "
+        "has no bias: it would need an Add, which may run more often.",
+        node=node,
+    )
 
 
 def _no_rule(node: ir.Node) -> Refusal:
@@ -192,28 +202,38 @@ def _spread(value: ir.Value, affine: Affine, view: View, left: list[int]) -> Rou
         step = _pass(node, index, value, affine, view)
         if isinstance(step, Refusal):
             return step.at(node).past(*route.steps)
-        onward_maps = tuple(onward for _, onward in step.onward)
-        passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
-        route = _join(route, Route((passed,), (), step.edits, adds=step.adds))
-        if not step.onward:
-            route = _join(route, Route((), (label(node),), ()))
-        last = step.beyond or node
-        for output, onward in step.onward:
-            result = last.outputs[output]
-            idle = not onward.scales and not onward.shifts
-            if idle or not (view.reads(result) or view.is_graph_output(result)):
-                continue
-            rest = _spread(result, onward, view, left)
-            if isinstance(rest, Refusal):
-                return rest.past(*route.steps)
-            route = _join(route, rest)
+        found = _go_on(step, node, affine, view, left)
+        if isinstance(found, Refusal):
+            return found.past(*route.steps)
+        if found.adds and node.graph is not value.graph and node.graph is not _graph(value):
+            return _adds_beyond(node).past(*route.steps)
+        route = _join(route, found)
+    return route
+
+
+def _go_on(
+    step: Step, node: ir.Node, affine: Affine, view: View, left: list[int]
+) -> Route | Refusal:
+    """The edits of one step forward, and all that reads what comes out of it."""
+    onward_maps = tuple(onward for _, onward in step.onward)
+    passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
+    into = () if step.onward else (label(node),)
+    route = Route((passed,), into, step.edits, "forward", step.adds)
+    last = step.beyond or node
+    for output, onward in step.onward:
+        result = last.outputs[output]
+        idle = not onward.scales and not onward.shifts
+        if idle or not (view.reads(result) or view.is_graph_output(result)):
+            continue
+        rest = _spread(result, onward, view, left)
+        if isinstance(rest, Refusal):
+            return rest.past(*route.steps)
+        route = _join(route, rest)
     return route
 
 
 def _pass(node: ir.Node, index: int, value: ir.Value, affine: Affine, view: View) -> Step | Refusal:
     """What the rule of `node` makes of a map on `value`, its input `index`."""
-    if node.graph is not value.graph and node.graph is not _graph(value):
-        return Refusal("subgraph", f"{label(node)} reads it from inside a subgraph.")
     if view.is_blocked(node):
         return _in_a_merge(node)
     rule = None

@@ -235,3 +235,19 @@ def signature(model: ir.Model) -> list[tuple[str | None, Any, Any]]:
         (value.name, value.type, value.shape)
         for value in (*model.graph.inputs, *model.graph.outputs)
     ]
+
+
+def float32(model: ir.Model) -> ir.Model:
+    """A float64 model with its weights, inputs and outputs in float32."""
+    model = model.clone()
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            assert value.const_value is not None
+            array = value.const_value.numpy()
+            if array.dtype == np.float64:
+                value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+        everything = (n.outputs for n in graph)
+        for value in (*graph.inputs, *graph.initializers.values(), *sum(everything, ())):
+            if value.dtype == ir.DataType.DOUBLE:
+                value.dtype = ir.DataType.FLOAT
+    return model

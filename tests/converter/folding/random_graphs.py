@@ -234,10 +234,12 @@ class RandomGraph(MoreOps):
         one, two = self.g.body(), self.g.body()
         parts = self.some_statistics(shape[1])  # type: ignore[arg-type]
         y = x
-        if len(shape) == 4:
+        if len(shape) == 4 and self.flip():
             y = one.op("Conv", x, self.weight(shape[1], shape[1], 1, 1))  # type: ignore[arg-type]
         one.output(one.op("BatchNormalization", y, *parts), shape=list(shape))
-        two.output(two.op(self.random.choice(["Identity", "Relu"]), x), shape=list(shape))
+        # Now and then the first body alone reads x.
+        other = self.random.choice([name for name, size in self.shapes.items() if size == shape])
+        two.output(two.op(self.random.choice(["Identity", "Relu"]), other), shape=list(shape))
         bodies = {"then_branch": one.graph(), "else_branch": two.graph()}
         return self.add(self.g.op("If", self.condition, **bodies), shape)
 

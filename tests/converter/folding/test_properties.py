@@ -14,6 +14,7 @@ from tests.converter.folding.graphs import (
     count,
     distance,
     feeds,
+    float32,
     ort_run,
     signature,
 )
@@ -64,19 +65,3 @@ def test_what_is_folded_runs_in_onnxruntime(model: ir.Model) -> None:
     for one, other in zip(ort_run(single, given_feeds), ort_run(after, given_feeds), strict=True):
         assert np.isfinite(one.astype(float)).all()
         assert distance(one, other) < 1e-3
-
-
-def float32(model: ir.Model) -> ir.Model:
-    """A float64 model with its weights, inputs and outputs in float32."""
-    model = model.clone()
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
-            assert value.const_value is not None
-            array = value.const_value.numpy()
-            if array.dtype == np.float64:
-                value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
-        everything = (n.outputs for n in graph)
-        for value in (*graph.inputs, *graph.initializers.values(), *sum(everything, ())):
-            if value.dtype == ir.DataType.DOUBLE:
-                value.dtype = ir.DataType.FLOAT
-    return model

@@ -177,14 +177,23 @@ def first_of_all(g: Graph) -> str:
     return g.bn(g.input("x", "N", 4, 5), 4)
 
 
-@case("subgraph", "Conv conv1")
-def conv_outside_of_the_branch(g: Graph) -> str:
+@case("subgraph", "no bias")
+def a_product_outside_of_the_branch_without_a_bias(g: Graph) -> str:
+    """The Add would run whichever branch is taken."""
+    y = g.op("MatMul", g.input("x", "N", 3), g.weight(3, 4))
+    a, b = g.body(), g.body()
+    a.output(a.bn(y, 4), shape=["N", 4])
+    b.output(b.op("Identity", g.weight(1, 4)), shape=[1, 4])
+    return g.op("If", g.input("c", dtype="bool"), then_branch=a.graph(), else_branch=b.graph())
+
+
+@case("shared-value", "Tanh")
+def conv_outside_that_the_other_branch_reads(g: Graph) -> str:
     y = conv(g)
     a, b = g.body(), g.body()
     a.output(a.bn(y, 4), shape=["N", 4, 5, 5])
-    b.output(b.op("Identity", g.weight(1, 4, 5, 5)), shape=[1, 4, 5, 5])
-    c = g.input("c", dtype="bool")
-    return g.op("If", c, then_branch=a.graph(), else_branch=b.graph())
+    b.output(b.op("Tanh", y), shape=["N", 4, 5, 5])
+    return g.op("If", g.input("c", dtype="bool"), then_branch=a.graph(), else_branch=b.graph())
 
 
 @case("computed-weights", "Conv")

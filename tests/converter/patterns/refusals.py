@@ -154,6 +154,25 @@ def an_if_captures_the_conv(g: Net) -> str:
 
 
 @pattern()
+def the_conv_stands_outside_of_the_if(g: Net) -> str:
+    """What the body alone reads may be another value for it."""
+    condition, y = g.input("condition", dtype="bool"), g.conv(g.image())
+    one, two, shape = g.body(), g.body(), ["N", 4, 4, 4]
+    one.output(one.bn(y, 4), shape=shape)
+    two.output(two.op("Identity", g.weight(3, 4, 4, 4)), shape=shape)
+    return g.op("If", condition, then_branch=one.graph(), else_branch=two.graph())
+
+
+@pattern()
+def bn_outside_convs_inside_of_an_if(g: Net) -> str:
+    condition, y = g.input("condition", dtype="bool"), g.bn(g.op("Tanh", g.image()), 4)
+    one, two, shape = g.body(), g.body(), ["N", 4, 4, 4]
+    one.output(one.conv(y), shape=shape)
+    two.output(two.relu(two.conv(y)), shape=shape)
+    return g.op("If", condition, then_branch=one.graph(), else_branch=two.graph())
+
+
+@pattern()
 def conv_bn_inside_a_loop(g: Net) -> str:
     x = g.input("x", 2, 4, 5, 5)
     inner = g.body()
