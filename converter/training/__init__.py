@@ -1,8 +1,28 @@
 """Train a small network with batch normalization on MNIST, to have something real to fold."""
 
+from converter.training.architectures import Style, build
 from converter.training.checkpoint import Checkpoint
-from converter.training.loop import Epoch
-from converter.training.progress import Progress
+from converter.training.data import Dataset, Split
+from converter.training.loop import Diverged, FitOptions, fit
+from converter.training.progress import Epoch, History, Observer, Progress, Run, Step
 from converter.training.trainer import TrainOptions, TrainResult, train
 
-__all__ = ["Checkpoint", "Epoch", "Progress", "TrainOptions", "TrainResult", "train"]
+__all__ = [
+    "Checkpoint",
+    "Dataset",
+    "Diverged",
+    "Epoch",
+    "FitOptions",
+    "History",
+    "Observer",
+    "Progress",
+    "Run",
+    "Split",
+    "Step",
+    "Style",
+    "TrainOptions",
+    "TrainResult",
+    "build",
+    "fit",
+    "train",
+]

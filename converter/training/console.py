@@ -9,9 +9,9 @@ from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
-from converter.training.loop import Epoch
-from converter.training.progress import Progress
+from converter.training.progress import Epoch, Progress, Run, Step
 from converter.training.trainer import TrainResult
 
 
@@ -19,7 +19,7 @@ def sentence(epoch: Epoch, epochs: int) -> str:
     """One epoch as a line of a log."""
     return (
         f"epoch {epoch.number}/{epochs}  train loss {epoch.train_loss:.4f}  "
-        f"test loss {epoch.test_loss:.4f}  test accuracy {epoch.test_accuracy:.2%}  "
+        f"loss {epoch.validation_loss:.4f}  accuracy {epoch.validation_accuracy:.2%}  "
         f"{epoch.seconds:.1f} s"
     )
 
@@ -34,11 +34,11 @@ class Lines(Progress):
     def say(self, sentence: str) -> None:
         self._line(sentence)
 
-    def start(self, *, epochs: int, batches: int) -> None:
-        self.epochs = epochs
-        self._line(f"training: {batches} steps an epoch, epochs: {epochs}")
+    def start(self, run: Run) -> None:
+        self.epochs = run.epochs
+        self._line(f"training: {run.batches} steps an epoch, epochs: {run.epochs}")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def epoch(self, epoch: Epoch, module: nn.Module) -> None:  # noqa: ARG002
         self._line(sentence(epoch, self.epochs))
 
     def _line(self, text: str) -> None:
@@ -61,13 +61,15 @@ class Bars(Lines):
         )
         self.task: bars.TaskID | None = None
 
-    def start(self, *, epochs: int, batches: int) -> None:
-        super().start(epochs=epochs, batches=batches)
-        self.task = self.display.add_task("training", total=epochs * batches)
+    def start(self, run: Run) -> None:
+        super().start(run)
+        total, completed = run.epochs * run.batches, run.done * run.batches
+        self.task = self.display.add_task("training", total=total, completed=completed)
 
-    def batch(self, epoch: int, batch: int, loss: float) -> None:  # noqa: ARG002
+    def step(self, step: Step, module: nn.Module) -> None:  # noqa: ARG002
         assert self.task is not None
-        self.display.update(self.task, advance=1, description=f"epoch {epoch}, loss {loss:.4f}")
+        described = f"epoch {step.epoch}, loss {step.loss:.4f}"
+        self.display.update(self.task, advance=1, description=described)
 
 
 def listener(console: Console) -> tuple[Progress, AbstractContextManager[Any]]:
@@ -90,8 +92,8 @@ def table(result: TrainResult) -> Table:
         ("data", result.dataset),
         ("epochs", f"{last.number}"),
         ("train loss", f"{last.train_loss:.4f} (augmented images)"),
-        ("test loss", f"{last.test_loss:.4f}"),
-        ("test accuracy", f"{last.test_accuracy:.2%}"),
+        ("test loss", f"{result.test_loss:.4f}"),
+        ("test accuracy", f"{result.test_accuracy:.2%}"),
         ("time", f"{result.seconds:.0f} s on {result.device}, {result.threads} CPU threads"),
     ):
         grid.add_row(name, escape(value))

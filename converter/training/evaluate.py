@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from converter.training.mnist import pixels
+from converter.training.data import pixels
 
 BATCH = 1000
 
@@ -30,7 +30,7 @@ def logits(module: nn.Module, images: Tensor, batch: int = BATCH) -> Tensor:
     """The outputs of `module`, computed `batch` images at a time on the module's device.
 
     Args:
-        images: uint8 (N, 1, 28, 28).
+        images: (N, C, H, W), see `data.Split`.
 
     Returns:
         float32 (N, classes), on the CPU.
@@ -47,7 +47,7 @@ def predictions(module: nn.Module, images: Tensor, batch: int = BATCH) -> Tensor
 
 
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor, batch: int = BATCH) -> float:
-    """The share of `images`, uint8 (N, 1, 28, 28), whose class is that of `labels`, int64 (N,)."""
+    """The share of `images` (N, C, H, W) whose class is that of `labels`, int64 (N,)."""
     return float((predictions(module, images, batch) == labels).double().mean())
 
 

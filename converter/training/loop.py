@@ -1,136 +1,159 @@
 """The training loop, read top to bottom.
 
-AdamW on the cross-entropy, a learning rate that rises for a fifth of the steps and then falls
-along a cosine to zero, and images that are shifted, turned and scaled a little. The weights of
-the last step are the result: the test set is measured after every epoch and decides nothing.
+By default AdamW on the cross-entropy, a learning rate that rises for a fifth of the steps and
+then falls along a cosine to zero, and images that are shifted, turned and scaled a little. The
+weights of the last step are the result, unless `patience` stops it: then those of the epoch with
+the lowest validation loss.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from converter.errors import UserError
+from converter.training.augment import augment
+from converter.training.data import Dataset, pixels
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.mnist import Dataset, pixels
-from converter.training.progress import Progress
-
-WARM_UP = 0.2  # of all steps
-WEIGHT_DECAY = 0.01
-SHIFT = 2.0  # pixels, up to, in each direction
-TURN = 10.0  # degrees, up to, to either side
-ZOOM = 0.1  # up to this much larger or smaller
+from converter.training.progress import Epoch, Everybody, History, Observer, Run, Step
+from converter.training.schedules import OPTIMIZERS, SCHEDULES
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training set gave; losses are mean cross-entropies in nats.
+class FitOptions:
+    """How to train.
 
     Attributes:
-        number: 1 for the first.
-        train_loss: mean over the epoch's batches, augmented images, while the weights moved.
-        test_loss, test_accuracy: after the epoch, in evaluation mode.
-        seconds: of the pass and its evaluation together.
+        epochs, batch_size: passes over the training images, images a step.
+        lr: the peak of the learning rate.
+        seed: of the order of the images and of their augmentation.
+        device: where; a `torch.device` or its name.
+        optimizer, schedule: a key of `schedules.OPTIMIZERS` and of `schedules.SCHEDULES`.
+        augment: whether the images are moved a little.
+        patience: stop when the validation loss has not fallen for so many epochs, and go back
+            to the weights of the best one; None never stops. Needs a validation split.
+        mixed_precision: float16 where it is safe, with a scaled loss; on CUDA only.
     """
 
-    number: int
-    train_loss: float
-    test_loss: float
-    test_accuracy: float
-    seconds: float
+    epochs: int = 12
+    batch_size: int = 128
+    lr: float = 0.01
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    augment: bool = True
+    patience: int | None = None
+    mixed_precision: bool = False
+
+    def check(self) -> None:
+        """Raises UserError for a value that no training can have."""
+        if self.epochs < 1:
+            raise UserError(f"--epochs is {self.epochs}", "give at least 1")
+        if self.batch_size < 2:
+            raise UserError(
+                f"--batch-size is {self.batch_size}",
+                "give at least 2: one sample has no variance for a batch-norm to learn",
+            )
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr is {self.lr}", "give a positive number, 0.01 is the default")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed is {self.seed}", "give an integer from 0 to 2^63 - 1")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"--patience is {self.patience}", "give at least 1 epoch")
+        for name, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in known:
+                raise UserError(f"unknown {name} {value!r}", "known: " + ", ".join(known))
+        if self.mixed_precision and torch.device(self.device).type != "cuda":
+            raise UserError(
+                f"mixed precision is for CUDA, the device is {self.device}",
+                "leave out --mixed-precision: float16 gains nothing on this device",
+            )
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear from 0 to `peak`, then half a cosine back to 0; taken at the middle of the step."""
-    t = (step + 0.5) / steps
-    if t < WARM_UP:
-        return peak * t / WARM_UP
-    return peak * 0.5 * (1 + math.cos(math.pi * (t - WARM_UP) / (1 - WARM_UP)))
+class Diverged(UserError):
+    """The loss is not finite any more. `history` holds what was until then."""
 
-
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn, zoom and shift each image by its own random amounts, bilinearly, zeros outside.
-
-    Args:
-        x: float32 (B, 1, H, W).
-        generator: on the CPU, whatever the device of `x`, so that all devices see the same.
-    """
-    B, _, H, W = x.shape
-    u = torch.rand(B, 4, generator=generator) * 2 - 1  # (B, 4) in [-1, 1)
-    angle = u[:, 0] * math.radians(TURN)
-    zoom = 1 + u[:, 1] * ZOOM
-    cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    dx, dy = u[:, 2] * (2 * SHIFT / W), u[:, 3] * (2 * SHIFT / H)  # the grid spans [-1, 1]
-    theta = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(B, 2, 3)
-    grid = functional.affine_grid(theta.to(x.device), [B, 1, H, W], align_corners=False)
-    return functional.grid_sample(x, grid, align_corners=False)  # (B, 1, H, W)
+    def __init__(self, step: Step, history: History) -> None:
+        batch = f"epoch {step.epoch}, step {step.step}"
+        super().__init__(
+            f"the training loss became {step.loss} in {batch}",
+            f"give a smaller --lr than {step.lr:g}; nothing was written",
+        )
+        self.history = history
 
 
 def fit(
     module: nn.Module,
     data: Dataset,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> list[Epoch]:
-    """Train `module` in place, on `device`, and return a line for every epoch.
+    options: FitOptions,
+    observers: Sequence[Observer] = (),
+) -> History:
+    """Train `module` in place and return what happened; prints and writes nothing.
 
     The last, incomplete batch of an epoch is left out, so that every batch weighs the same in
-    the running statistics of the batch-norms.
+    the running statistics of the batch-norms. The images lie on the device as they were read,
+    a byte a pixel; a batch is one gather, and nothing is done for each sample.
+
+    Dropout draws from torch's global generator: for repeatable results see
+    `determinism.deterministic`.
 
     Raises:
-        UserError: when the training set is smaller than a batch, or the loss is not finite.
+        UserError: for options that cannot be, or a training set smaller than a batch.
+        Diverged: when the loss is not finite.
     """
-    batches = len(data.train) // batch_size
+    options.check()
+    batches = len(data.train) // options.batch_size
     if not batches:
         raise UserError(
-            f"{len(data.train)} training images do not fill a batch of {batch_size}",
+            f"{len(data.train)} training images do not fill a batch of {options.batch_size}",
             "give a smaller --batch-size",
         )
-    steps = epochs * batches
+    device = torch.device(options.device)
+    rate, steps = SCHEDULES[options.schedule], options.epochs * batches
     # The generator is on the CPU on every device, and apart from the one of the initial weights.
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     images, labels = data.train.images.to(device), data.train.labels.to(device)
     module.to(device).train()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
+    optimizer = OPTIMIZERS[options.optimizer](module.parameters(), options.lr)
+    history, observer = History([], []), Everybody(observers)
 
-    history: list[Epoch] = []
-    progress.start(epochs=epochs, batches=batches)
-    for number in range(1, epochs + 1):
+    observer.start(Run(module, options.epochs, batches))
+    for number in range(1, options.epochs + 1):
         started, total = time.perf_counter(), 0.0
-        order = torch.randperm(len(labels), generator=generator)  # (N,)
-        for batch in range(batches):
-            step = (number - 1) * batches + batch
+        order = torch.randperm(len(labels), generator=generator).to(device)  # (N,)
+        for chosen in torch.split(order, options.batch_size)[:batches]:  # (B,)
+            lr = rate(len(history.steps), steps, options.lr)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, lr)
+                group["lr"] = lr
 
-            chosen = order[batch * batch_size : (batch + 1) * batch_size].to(device)  # (B,)
-            x = augment(pixels(images[chosen]), generator)  # (B, 1, 28, 28)
-            loss = functional.cross_entropy(module(x), labels[chosen])  # logits (B, 10)
+            x = pixels(images[chosen])  # (B, C, H, W)
+            if options.augment:
+                x = augment(x, generator)
+            loss = functional.cross_entropy(module(x), labels[chosen])  # logits (B, classes)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
-            value = loss.item()
-            if not math.isfinite(value):
-                raise UserError(
-                    f"the training loss became {value} in epoch {number}, batch {batch + 1}",
-                    f"give a smaller --lr than {lr:g}; nothing was written",
-                )
-            total += value
-            progress.batch(number, batch + 1, value)
+            step = Step(number, len(history.steps) + 1, loss.item(), lr)
+            history.steps.append(step)
+            if not math.isfinite(step.loss):
+                raise Diverged(step, history)
+            total += step.loss
+            observer.step(step, module)
 
-        test_loss, test_accuracy = loss_and_accuracy(module, data.test.images, data.test.labels)
-        seconds = time.perf_counter() - started
-        history.append(Epoch(number, total / batches, test_loss, test_accuracy, seconds))
-        progress.epoch(history[-1])
+        watched = data.watched
+        measured = loss_and_accuracy(module, watched.images, watched.labels)
+        epoch = Epoch(number, total / batches, *measured, time.perf_counter() - started)
+        history.epochs.append(epoch)
+        observer.epoch(epoch, module)
     return history

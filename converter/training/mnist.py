@@ -5,17 +5,18 @@ Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from converter.errors import UserError
 from converter.training import idx
+from converter.training.data import SCALE, Dataset, Split, pixels
 from service.manifest import Preprocessing
+
+__all__ = ["Dataset", "Split", "expected_files", "find", "load", "pixels"]
 
 NAME = "MNIST"
 ATTRIBUTION = "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0"
@@ -23,7 +24,7 @@ LABELS = [str(digit) for digit in range(10)]
 SIDE = 28
 
 PREPROCESSING = Preprocessing(
-    layout="CHW", channels="L", height=SIDE, width=SIDE, scale=1 / 255, mean=[0.0], std=[1.0]
+    layout="CHW", channels="L", height=SIDE, width=SIDE, scale=SCALE, mean=[0.0], std=[1.0]
 )
 
 # The sha256 of the uncompressed files. Mirrors compress the same bytes differently.
@@ -33,43 +34,6 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and what they show.
-
-    Attributes:
-        images: uint8 (N, 1, 28, 28), 0 is background.
-        labels: int64 (N,), 0 to 9.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Both splits. `original` says whether the files are byte for byte those of MNIST."""
-
-    train: Split
-    test: Split
-    original: bool
-
-    @property
-    def description(self) -> str:
-        """What may be claimed about the data: MNIST only when the checksums say so."""
-        if self.original:
-            return NAME
-        return f"{len(self.train)} training and {len(self.test)} test images in MNIST's format"
-
-
-def pixels(images: Tensor) -> Tensor:
-    """uint8 images of any shape -> float32 in [0, 1], as `PREPROCESSING` says."""
-    return images.float() * PREPROCESSING.scale
 
 
 def load(folder: Path) -> Dataset:
@@ -84,7 +48,17 @@ def load(folder: Path) -> Dataset:
     checksums: dict[str, str] = {}
     train = _split(folder, "train", checksums)
     test = _split(folder, "t10k", checksums)
-    return Dataset(train, test, original=checksums == SHA256)
+    original = checksums == SHA256
+    count = f"{len(train)} training and {len(test)} test images in MNIST's format"
+    return Dataset(
+        train,
+        test,
+        labels=LABELS,
+        description=NAME if original else count,
+        subject="Handwritten digits" if original else "Images of 28 by 28 pixels",
+        attribution=ATTRIBUTION if original else "",
+        preprocessing=PREPROCESSING,
+    )
 
 
 def expected_files() -> str:

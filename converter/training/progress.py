@@ -1,24 +1,113 @@
-"""What the training loop tells while it runs. The default says nothing."""
+"""What a training tells while it runs, and to whom. The defaults listen to nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from converter.training.loop import Epoch
+from torch import nn
 
 
-class Progress:
+@dataclass(frozen=True)
+class Run:
+    """What is about to be trained.
+
+    Attributes:
+        module: in training mode, on its device; hooks may be put on it.
+        epochs: the last one's number.
+        batches: steps of each epoch.
+        done: epochs that an earlier process has trained.
+    """
+
+    module: nn.Module
+    epochs: int
+    batches: int
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the optimizer.
+
+    Attributes:
+        epoch, step: both count from 1; the steps go on over the epochs.
+        loss: the batch's mean cross-entropy in nats, before the step.
+        lr: the learning rate of the step.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training set gave; losses are mean cross-entropies in nats.
+
+    Attributes:
+        number: 1 for the first.
+        train_loss: mean over the epoch's batches, augmented images, while the weights moved.
+        validation_loss, validation_accuracy: after the epoch, in evaluation mode, on the images
+            that were held out; on the test images, which then decide nothing, when none were.
+        seconds: of the pass and its evaluation together.
+    """
+
+    number: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """Everything that the observers heard.
+
+    Attributes:
+        steps, epochs: in order; of a resumed training those of the earlier process as well.
+        stopped_early: whether the validation loss ended it, see `FitOptions.patience`.
+    """
+
+    steps: list[Step]
+    epochs: list[Epoch]
+    stopped_early: bool = False
+
+
+class Observer:
     """Override what you want to hear."""
 
+    def start(self, run: Run) -> None:
+        """Before the first step."""
+
+    def step(self, step: Step, module: nn.Module) -> None:
+        """After a step. The module has taken it; its gradients are still those of the step."""
+
+    def epoch(self, epoch: Epoch, module: nn.Module) -> None:
+        """After an epoch and its evaluation; the module is in training mode."""
+
+
+class Progress(Observer):
+    """An observer that also hears what happens outside the loop."""
+
     def say(self, sentence: str) -> None:
-        """Something happened outside the loop: a download, a mirror that failed."""
+        """Something happened: a download, a mirror that failed, a training that is resumed."""
 
-    def start(self, *, epochs: int, batches: int) -> None:
-        """Before the first step: how many epochs, and how many batches each has."""
 
-    def batch(self, epoch: int, batch: int, loss: float) -> None:
-        """After a step: both numbers count from 1, `loss` is that batch's."""
+class Everybody(Observer):
+    """Passes everything on to each of several observers, in order."""
 
-    def epoch(self, epoch: Epoch) -> None:
-        """After an epoch and its evaluation."""
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self.observers = tuple(observers)
+
+    def start(self, run: Run) -> None:
+        for observer in self.observers:
+            observer.start(run)
+
+    def step(self, step: Step, module: nn.Module) -> None:
+        for observer in self.observers:
+            observer.step(step, module)
+
+    def epoch(self, epoch: Epoch, module: nn.Module) -> None:
+        for observer in self.observers:
+            observer.epoch(epoch, module)

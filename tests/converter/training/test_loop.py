@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.training import Epoch, Progress, mnist
+from converter.training import Diverged, Epoch, FitOptions, Observer, Run, Step, fit, mnist
 from converter.training.architectures import build
+from converter.training.augment import augment
 from converter.training.evaluate import accuracy, logits, loss_and_accuracy, predictions
-from converter.training.loop import augment, fit, learning_rate
-
-CPU = torch.device("cpu")
+from converter.training.schedules import warm_up_cosine
 
 
 def small() -> nn.Module:
@@ -29,22 +29,14 @@ def run(
     epochs: int = 1,
     batch_size: int = 50,
     lr: float = 0.01,
-    progress: Progress | None = None,
+    observers: Sequence[Observer] = (),
 ) -> list[Epoch]:
-    return fit(
-        module,
-        data,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        seed=0,
-        device=CPU,
-        progress=progress or Progress(),
-    )
+    options = FitOptions(epochs=epochs, batch_size=batch_size, lr=lr)
+    return fit(module, data, options, observers).epochs
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_zero() -> None:
-    rates = [learning_rate(step, 100, 0.5) for step in range(100)]
+    rates = [warm_up_cosine(step, 100, 0.5) for step in range(100)]
     assert 0 < rates[0] < 0.02
     assert max(rates) == pytest.approx(0.5, rel=1e-3)
     assert rates.index(max(rates)) in {19, 20}
@@ -54,7 +46,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero() -> None:
 
 
 def test_a_single_step_has_a_rate() -> None:
-    assert 0 < learning_rate(0, 1, 1.0) < 1
+    assert 0 < warm_up_cosine(0, 1, 1.0) < 1
 
 
 def test_augmented_images_stay_in_range_and_near_the_original(data: mnist.Dataset) -> None:
@@ -91,8 +83,8 @@ def test_three_epochs_on_the_subset_learn(name: str, data: mnist.Dataset) -> Non
     history = run(module, data, epochs=3)
     losses = [epoch.train_loss for epoch in history]
     assert losses == sorted(losses, reverse=True)
-    assert history[-1].test_loss < untrained / 2
-    assert history[-1].test_accuracy > 0.7
+    assert history[-1].validation_loss < untrained / 2
+    assert history[-1].validation_accuracy > 0.7
     assert [epoch.number for epoch in history] == [1, 2, 3]
     assert all(epoch.seconds > 0 for epoch in history)
 
@@ -100,19 +92,22 @@ def test_three_epochs_on_the_subset_learn(name: str, data: mnist.Dataset) -> Non
 def test_the_listener_hears_every_batch_and_epoch(data: mnist.Dataset) -> None:
     heard: list[object] = []
 
-    class Listener(Progress):
-        def start(self, *, epochs: int, batches: int) -> None:
-            heard.append((epochs, batches))
+    class Listener(Observer):
+        def start(self, run: Run) -> None:
+            heard.append((run.epochs, run.batches))
 
-        def batch(self, epoch: int, batch: int, loss: float) -> None:
-            assert math.isfinite(loss)
-            heard.append((epoch, batch))
+        def step(self, step: Step, module: nn.Module) -> None:
+            assert math.isfinite(step.loss)
+            assert 0 < step.lr <= 0.01
+            assert all(p.grad is not None for p in module.parameters())
+            heard.append((step.epoch, step.step))
 
-        def epoch(self, epoch: Epoch) -> None:
+        def epoch(self, epoch: Epoch, module: nn.Module) -> None:
+            assert module.training
             heard.append(epoch.number)
 
-    run(small(), data, epochs=2, batch_size=400, progress=Listener())
-    assert heard == [(2, 2), (1, 1), (1, 2), 1, (2, 1), (2, 2), 2]
+    run(small(), data, epochs=2, batch_size=400, observers=[Listener(), Listener()])
+    assert heard[::2] == heard[1::2] == [(2, 2), (1, 1), (1, 2), 1, (2, 3), (2, 4), 2]
 
 
 def test_incomplete_batches_leave_no_trace_in_the_statistics(data: mnist.Dataset) -> None:
@@ -135,9 +130,10 @@ def test_a_loss_that_is_not_finite_ends_the_training(data: mnist.Dataset) -> Non
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1) @ self.weight * 1e38
 
-    with pytest.raises(UserError, match="training loss became nan in epoch 1, batch 1") as raised:
+    with pytest.raises(Diverged, match="training loss became nan in epoch 1, step 1") as raised:
         run(Broken(), data)
     assert "smaller --lr" in raised.value.hint
+    assert len(raised.value.history.steps) == 1
 
 
 def test_evaluation_does_not_depend_on_the_batch_and_leaves_the_mode_alone(

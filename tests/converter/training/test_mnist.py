@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from converter.errors import UserError
-from converter.training import mnist
+from converter.training import idx, mnist
 
 
 @pytest.fixture
@@ -39,10 +39,19 @@ def test_the_subset_is_a_hundred_and_fifty_of_each_digit(data: mnist.Dataset) ->
     assert data.test.labels.bincount().tolist() == [50] * 10
 
 
-def test_only_the_original_bytes_may_be_called_mnist(data: mnist.Dataset) -> None:
-    assert not data.original
+def test_only_the_original_bytes_may_be_called_mnist(
+    subset: Path, data: mnist.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert data.description == "1000 training and 500 test images in MNIST's format"
-    assert mnist.Dataset(data.train, data.test, original=True).description == "MNIST"
+    assert data.attribution == ""
+    found = {
+        stem: idx.read(mnist.find(subset, stem), 3 if "idx3" in stem else 1).sha256
+        for stem in mnist.SHA256
+    }
+    monkeypatch.setattr(mnist, "SHA256", found)
+    renamed = mnist.load(subset)
+    assert renamed.description == "MNIST"
+    assert "LeCun" in renamed.attribution
 
 
 def test_pixels_are_scaled_as_the_manifest_says(data: mnist.Dataset) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 from converter.errors import UserError
-from converter.training import Epoch, TrainOptions, TrainResult
+from converter.training import Epoch, Run, Step, TrainOptions, TrainResult
 from converter.training.command import add_arguments, arch_args, options_of, run
 from converter.training.console import Bars, Lines, listener, table
 
@@ -96,7 +97,7 @@ def test_lines_go_to_stderr_the_table_to_stdout_and_the_rest_to_json(
     lines = shown.err.splitlines()
     assert lines[0] == "training: 10 steps an epoch, epochs: 2"
     assert lines[1].startswith("epoch 1/2  train loss ")
-    assert f"test accuracy {content['test_accuracy']:.2%}" in lines[2]
+    assert f"accuracy {content['test_accuracy']:.2%}" in lines[2]
     assert len(lines) == 3
     assert "\x1b" not in shown.err + shown.out
     assert f"{output} (" in shown.out
@@ -146,7 +147,9 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_nothing(subset: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-EPOCH = Epoch(number=1, train_loss=0.5, test_loss=0.25, test_accuracy=0.9931, seconds=2.0)
+EPOCH = Epoch(
+    number=1, train_loss=0.5, validation_loss=0.25, validation_accuracy=0.9931, seconds=2.0
+)
 
 
 def test_a_terminal_gets_a_bar_and_a_log_gets_lines() -> None:
@@ -156,15 +159,16 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines() -> None:
     assert isinstance(bar, Bars)
     with shown:
         bar.say("downloading [a] file")
-        bar.start(epochs=1, batches=2)
-        bar.batch(1, 1, 0.5)
-        bar.batch(1, 2, 0.25)
-        bar.epoch(EPOCH)
+        module = nn.Identity()
+        bar.start(Run(module, epochs=1, batches=2))
+        bar.step(Step(epoch=1, step=1, loss=0.5, lr=0.01), module)
+        bar.step(Step(epoch=1, step=2, loss=0.25, lr=0.01), module)
+        bar.epoch(EPOCH, module)
     text = screen.getvalue()
     assert "downloading [a] file" in text
     assert "epoch 1, loss 0.2500" in text
     assert "2/2" in text
-    assert "test accuracy 99.31%" in text
+    assert "accuracy 99.31%" in text
 
 
 def test_the_table_says_what_lies_where() -> None:
@@ -173,6 +177,8 @@ def test_the_table_says_what_lies_where() -> None:
         bytes=594_417,
         parameters=144_954,
         history=[EPOCH],
+        test_accuracy=0.9931,
+        test_loss=0.25,
         device="cpu",
         threads=2,
         seconds=61.2,

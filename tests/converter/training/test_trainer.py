@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from converter.errors import UserError
-from converter.training import Epoch, Progress, TrainOptions, checkpoint, mnist, train
+from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, mnist, train
+from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy
-from converter.training.trainer import DEFAULT_OUTPUT, pick_device
+from converter.training.trainer import DEFAULT_OUTPUT
 
 Quick = Callable[..., TrainOptions]
 
@@ -80,8 +82,8 @@ def test_the_number_of_threads_is_recorded(quick: Quick) -> None:
 class Interrupting(Progress):
     """Ctrl-C in the middle of an epoch."""
 
-    def batch(self, epoch: int, batch: int, loss: float) -> None:  # noqa: ARG002
-        if batch == 3:
+    def step(self, step: Step, module: nn.Module) -> None:  # noqa: ARG002
+        if step.step == 3:
             raise KeyboardInterrupt
 
 
@@ -105,7 +107,7 @@ def test_a_rate_that_blows_up_writes_nothing(quick: Quick) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"arch": "resnet"}, "unknown architecture"),
+        ({"arch": "lenet"}, "unknown architecture"),
         ({"arch_args": {"depth": 3}}, "takes no argument 'depth'"),
         ({"epochs": 0}, "--epochs is 0"),
         ({"batch_size": 1}, "--batch-size is 1"),
@@ -147,7 +149,7 @@ def test_cuda_gives_the_same_bytes_twice(quick: Quick, tmp_path: Path) -> None:
 def test_the_result_is_plain_json_values(quick: Quick) -> None:
     result = train(quick())
     content = result.to_json()
-    assert content["test_accuracy"] == result.history[-1].test_accuracy
+    assert content["test_accuracy"] == result.history[-1].validation_accuracy
     assert set(content["history"][0]) == set(Epoch.__dataclass_fields__)
     assert content["output"].endswith("checkpoint.pt")
 

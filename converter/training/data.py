@@ -1,0 +1,96 @@
+"""Images in memory: what every data set is once it is read, whole, as two tensors a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from converter.errors import UserError
+from converter.training.architectures.task import Task
+from service.manifest import Preprocessing
+
+SCALE = 1 / 255  # of a byte
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and what they show.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or float32 as the network is to see them.
+        labels: int64 (N,), 0 to classes - 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits, and what to call them.
+
+    Attributes:
+        train: what is learned from.
+        test: what nothing is decided by.
+        labels: the name of each class.
+        description: what the data may be called, "MNIST" only when the checksums say so.
+        subject: what the images show, the beginning of a sentence.
+        attribution: whom to name.
+        preprocessing: how a picture becomes an input of the network; None when nobody knows.
+        validation: held out of `train`, see `hold_out`.
+    """
+
+    train: Split
+    test: Split
+    labels: list[str]
+    description: str
+    subject: str = "Images"
+    attribution: str = ""
+    preprocessing: Preprocessing | None = None
+    validation: Split | None = None
+
+    @property
+    def task(self) -> Task:
+        """What a network for these images must take and give."""
+        _, C, H, W = self.train.images.shape
+        return Task(C, H, W, len(self.labels))
+
+    @property
+    def watched(self) -> Split:
+        """What is measured after every epoch: the held-out images, or those of the test."""
+        return self.validation or self.test
+
+
+def pixels(images: Tensor) -> Tensor:
+    """uint8 images of any shape -> float32 in [0, 1]; float32 images are as they should be."""
+    return images.float() * SCALE if images.dtype == torch.uint8 else images
+
+
+def hold_out(data: Dataset, share: float, seed: int) -> Dataset:
+    """Move `share` of the training images, drawn at random by `seed`, to a validation split.
+
+    Raises:
+        UserError: when the share is not in [0, 1), or one of the two would be empty.
+    """
+    if share == 0:
+        return data
+    if not 0 < share < 1:
+        raise UserError(f"--validation is {share}", "give a share from 0, below 1, such as 0.1")
+    count = round(len(data.train) * share)
+    if not 0 < count < len(data.train):
+        raise UserError(
+            f"{share:g} of {len(data.train)} training images are {count}",
+            "give another --validation",
+        )
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    return replace(
+        data,
+        train=Split(data.train.images[kept], data.train.labels[kept]),
+        validation=Split(data.train.images[held], data.train.labels[held]),
+    )
