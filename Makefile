@@ -34,8 +34,8 @@ lint: $(VENV)/.test
 typecheck: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test
-	$(BIN)/python -m pytest
+unit: $(VENV)/.test $(VENV)/.tools
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 train: $(VENV)/.converter ## train the model that ships, on MNIST
 	$(BIN)/python -m converter train --output models/mnist/checkpoint.pt
@@ -69,6 +69,11 @@ $(VENV)/.converter: $(VENV)/.python $(SOURCES)
 $(VENV)/.test: $(VENV)/.converter
 	@echo "Installing what the tests need ..."
 	@$(PIP) install -c constraints.txt -e '.[test]'
+	@touch $@
+
+# promtool and kustomize check what is in deploy/; tests that need one are skipped without it.
+$(VENV)/.tools: $(VENV)/.python tests/deploy/tools.sh
+	@sh tests/deploy/tools.sh $(BIN)
 	@touch $@
 
 # Both wheels install the module `onnxruntime`, so one must go before the other comes.

