@@ -36,6 +36,35 @@ def conv_block(
     return _block(style, number, "conv", conv, norm_layer(style, channels_out, rank=2))
 
 
+def conv_norm(
+    style: Style,
+    number: int,
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    *,
+    padding: int = 0,
+    stride: int = 1,
+) -> Parts:
+    """(N, Cin, H, W) -> (N, Cout, H', W') without an activation, for a branch that is summed.
+
+    A style with the norm after the activation has none here.
+    """
+    norm = norm_layer(style, channels_out, rank=2) if style.bn_position == "before" else None
+    conv = nn.Conv2d(
+        channels_in, channels_out, kernel, stride=stride, padding=padding, bias=norm is None
+    )
+    return {f"conv{number}": conv} | ({} if norm is None else {f"bn{number}": norm})
+
+
+def norm_and_activation(style: Style, number: int, channels: int) -> Parts:
+    """Both in the style's order, (N, C, H, W) -> the same shape."""
+    norm = norm_layer(style, channels, rank=2)
+    parts: Parts = {} if norm is None else {f"bn{number}": norm}
+    activation: Parts = {f"{style.activation}{number}": activation_layer(style)}
+    return parts | activation if style.bn_position == "before" else activation | parts
+
+
 def dense_block(style: Style, number: int, features_in: int, features_out: int) -> Parts:
     """(N, Fin) -> (N, Fout); the layers are called fc1, bn1, relu1, dropout1."""
 

@@ -23,8 +23,12 @@ from torch import nn
 from converter.errors import UserError
 from converter.training.architectures.cnn import cnn
 from converter.training.architectures.cnn3 import cnn3
+from converter.training.architectures.inception import inception
 from converter.training.architectures.mlp import mlp, mlp_small
 from converter.training.architectures.mnist_cnn import mnist_cnn
+from converter.training.architectures.repvgg import repvgg
+from converter.training.architectures.resnet import resnet, resnet_preact
+from converter.training.architectures.rnn import rnn_gru, rnn_lstm
 from converter.training.architectures.style import Style, parse_style
 from converter.training.architectures.task import Task, parse_task
 
@@ -64,6 +68,15 @@ class Architecture:
         """The sizes of one sample when nothing else is said, without the batch axis."""
         return Task().input_shape
 
+
+_RESIDUAL: Mapping[str, Size] = {
+    "width": Size(16, 256, "channels of the first stage, each stage has twice as many"),
+    "blocks": Size(1, 16, "residual blocks a stage"),
+}
+_RECURRENT: Mapping[str, Size] = {
+    "hidden": Size(64, 1024, "features of the state"),
+    "dense": Size(64, 4096, "features of the hidden linear layer"),
+}
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
@@ -106,6 +119,37 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             },
             description="three convolutions and one hidden linear layer",
             smallest=18,
+        ),
+        "resnet": Architecture(
+            make=resnet,
+            arguments=_RESIDUAL,
+            description="three stages of residual blocks",
+        ),
+        "resnet-preact": Architecture(
+            make=resnet_preact,
+            arguments=_RESIDUAL,
+            description="residual blocks with the norms and activations first",
+        ),
+        "inception": Architecture(
+            make=inception,
+            arguments={"width": Size(16, 256, "channels of the first branches")},
+            description="two groups of four branches, concatenated",
+            smallest=4,
+        ),
+        "repvgg": Architecture(
+            make=repvgg,
+            arguments={"width": Size(16, 256, "channels of the first block")},
+            description="five blocks of 3x3, 1x1 and identity branches, summed",
+        ),
+        "rnn": Architecture(
+            make=rnn_lstm,
+            arguments=_RECURRENT,
+            description="the rows as a sequence through an LSTM, its projection normalised",
+        ),
+        "rnn-gru": Architecture(
+            make=rnn_gru,
+            arguments=_RECURRENT,
+            description="the rows as a sequence through a GRU, its projection normalised",
         ),
     }
 )

@@ -24,9 +24,10 @@ def test_linear_ops_in_front_of_a_batch_norm_carry_no_bias(name: str) -> None:
     modules = list(build(name).modules())
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     pairs = itertools.pairwise(modules)
-    in_front = [before for before, after in pairs if isinstance(after, norms)]
+    linear = (nn.Conv2d, nn.Linear)
+    in_front = [a for a, after in pairs if isinstance(a, linear) and isinstance(after, norms)]
     assert in_front
-    assert all(isinstance(op, (nn.Conv2d, nn.Linear)) and op.bias is None for op in in_front)
+    assert all(op.bias is None for op in in_front)
 
 
 def test_mnist_cnn_has_five_2d_norms_and_a_1d_norm_after_the_flattened_features() -> None:
