@@ -3,7 +3,8 @@
 from converter.training.architectures import Style, build
 from converter.training.checkpoint import Checkpoint
 from converter.training.data import Dataset, Split
-from converter.training.loop import Diverged, FitOptions, fit
+from converter.training.fit_options import FitOptions
+from converter.training.loop import Diverged, fit
 from converter.training.progress import Epoch, History, Observer, Progress, Run, Step
 from converter.training.trainer import TrainOptions, TrainResult, train
 

@@ -14,7 +14,8 @@ from converter.training import architectures, checkpoint, download, files, mnist
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.loop import FitOptions, fit
+from converter.training.fit_options import FitOptions
+from converter.training.loop import fit
 from converter.training.progress import Epoch, Progress
 
 DEFAULT_OUTPUT = Path("models/mnist/checkpoint.pt")
