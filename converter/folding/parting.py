@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from converter.folding import routes
 from converter.folding.affine import Affine
+from converter.folding.backward import backward
+from converter.folding.forward import forward
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site
@@ -29,8 +30,8 @@ def parted(site: Site, view: View) -> Route | Refusal:
     if not (site.affine.shifts and site.affine.scales) or site.uniform:
         return last
     for first, second in _halves(site.affine):
-        back = routes.backward(site.source, first, site.nodes[0], view)
-        on = routes.forward(site.result, second, view)
+        back = backward(site.source, first, site.nodes[0], view)
+        on = forward(site.result, second, view)
         if isinstance(back, Route) and isinstance(on, Route):
             return Route(
                 back.steps + on.steps,

@@ -19,9 +19,10 @@ from functools import partial
 
 import onnx_ir as ir
 
-from converter.folding import routes
 from converter.folding.affine import Affine
+from converter.folding.backward import backward
 from converter.folding.branches import Merge, find_merges
+from converter.folding.forward import forward
 from converter.folding.naming import label
 from converter.folding.parting import parted
 from converter.folding.passed import Passed
@@ -275,7 +276,7 @@ class _Planner:
 def _backward(site: Site, view: View, takers: Container[ir.Node] = ()) -> Route | Refusal:
     if site.source is None or isinstance(site.affine, Refusal):
         return Refusal("unsupported-form", "it has no input.")
-    return routes.backward(site.source, site.affine, site.nodes[0], view, takers)
+    return backward(site.source, site.affine, site.nodes[0], view, takers)
 
 
 def _forward(site: Site, view: View) -> Route | Refusal:
@@ -287,7 +288,7 @@ def _forward(site: Site, view: View) -> Route | Refusal:
             "a lone factor may be part of an activation that runtimes replace by one op "
             "(Gelu, attention), so it is not moved on.",
         )
-    return routes.forward(site.result, site.affine, view)
+    return forward(site.result, site.affine, view)
 
 
 def _starts(value: ir.Value | None) -> bool:

@@ -17,6 +17,7 @@ from converter.folding.moves import (
     arithmetic,
     channels,
     clipping,
+    joins,
     layout,
     picking,
     products,
@@ -46,7 +47,9 @@ FORWARD: dict[str, ForwardRule] = {
 }
 # Ops with several outputs, of which one carries the map: the index is that of the output.
 PARTS: dict[str, ForwardRule] = dict(channels.PARTS)
+# Ops that let a map pass if it is on all of their inputs.
+JOINS = joins.JOINS
 # They read some channels of a value, and need not see that others change.
 SELECTORS = frozenset({*channels.PARTS, *picking.FORWARD})
 
-__all__ = ["BACKWARD", "FORWARD", "PARTS", "SELECTORS"]
+__all__ = ["BACKWARD", "FORWARD", "JOINS", "PARTS", "SELECTORS"]

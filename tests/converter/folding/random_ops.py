@@ -63,6 +63,26 @@ class MoreOps:
             last = self.add(y, (*shape[:axis], end - start, *shape[axis + 1 :]))
         return last
 
+    def wrapped(self, x: str, shape: Shape) -> str | None:
+        """Slices of a value joined to itself, as a circular padding."""
+        found = self.some_axis(shape, 2)
+        if found is None:
+            return None
+        axis, size = found
+        ends = [self.g.const([n]) for n in (-1, 2**31, axis)]
+        last, first = self.g.op("Slice", x, *ends), self.g.op(
+            "Slice", x, *(self.g.const([n]) for n in (0, 1, axis)))  # fmt: skip
+        y = self.g.op("Concat", last, x, first, axis=axis)
+        return self.add(y, (*shape[:axis], size + 2, *shape[axis + 1 :]))
+
+    def two_ways(self, x: str, shape: Shape) -> str | None:
+        """A value and what is made of it, summed."""
+        if len(shape) != 4:
+            return None
+        kind = self.random.choice(["MaxPool", "AveragePool"])
+        y = self.g.op(kind, x, kernel_shape=[3, 3], pads=[1] * 4)
+        return self.add(self.g.op(self.random.choice(["Add", "Sub", "Mean"]), x, y), shape)
+
     def gather(self, x: str, shape: Shape) -> str | None:
         found = self.some_axis(shape)
         if found is None:
@@ -235,5 +255,5 @@ class MoreOps:
 MORE_OPS = (
     "split", "halves", "gather", "times", "gate", "summed", "factor", "unary", "pad", "repeat",
     "reduce", "total", "rearrange", "shuffle", "normalised", "product_on_the_left",
-    "attention",
+    "attention", "wrapped", "two_ways",
 )  # fmt: skip

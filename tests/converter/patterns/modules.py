@@ -160,6 +160,27 @@ def reflect_padded_conv() -> nn.Module:
     )  # fmt: skip
 
 
+@module((3, 8, 8))
+def circularly_padded_conv() -> nn.Module:
+    """Each axis by two slices of the value and the value itself, joined."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.Tanh(), nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(4), nn.Tanh(),
+    )  # fmt: skip
+
+
+@module((3, 8, 8))
+def conv_circular_pad_batch_norm() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.CircularPad2d((1, 2, 2, 1)), nn.BatchNorm2d(4), nn.SiLU()
+    )
+
+
+@module((3, 8, 8), exporter="dynamo")
+def conv_circular_pad_batch_norm_as_one_op() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.CircularPad2d(1), nn.BatchNorm2d(4), nn.SiLU())
+
+
 @module((3, 6))
 def weight_norm_conv() -> nn.Module:
     """The weight is g*v/|v|, computed from constants."""

@@ -1,0 +1,128 @@
+"""The way forward of an affine: to all that read a value.
+
+The rules (`moves/` and `forward_sinks.py`) know the ops. Where an op alone lets a map on one of
+its inputs not pass, because the others would have to carry it, too (`moves/joins.py`), it waits
+until all of them do: the map may have spread to them on other ways.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from converter.folding import forward_sinks, moves
+from converter.folding.affine import Affine
+from converter.folding.naming import label
+from converter.folding.passed import Passed
+from converter.folding.refusal import Refusal
+from converter.folding.routes import MOST_STEPS, Route, adds_beyond, in_a_merge
+from converter.folding.step import Step
+from converter.folding.uniform import ask
+from converter.folding.view import View
+
+
+def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
+    """Place `affine`, which acts on `value`, on every op that reads it."""
+    search = _Search(view)
+    route = search.spread(value, affine)
+    # What waits in vain stood in the way first.
+    route = next((why for why in search.waits.values()), route)
+    if isinstance(route, Route) and route.adds > 1:
+        dearer = Refusal(
+            "dearer", f"{len(route.into)} ops without a bias read it; each would need an Add."
+        )
+        return dearer.past(*route.steps)
+    return route
+
+
+class _Search:
+    """One search for a way."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._left = MOST_STEPS
+        # The maps that have come to an op with several inputs, and why they are not enough yet.
+        self._come: dict[ir.Node, dict[int, Affine]] = {}
+        self.waits: dict[ir.Node, Refusal] = {}
+
+    def spread(self, value: ir.Value, affine: Affine) -> Route | Refusal:
+        view = self._view
+        if view.is_graph_output(value):
+            return Refusal("graph-output", f"its result {value.name!r} is an output of the model.")
+        reads = view.reads(value)
+        if not reads:
+            return Refusal("not-linear", "nothing reads its result.")
+        route = Route((), (), (), "forward")
+        for node, index in reads:
+            self._left -= 1
+            if self._left < 0:
+                return Refusal("dearer", f"its result spreads over more than {MOST_STEPS} paths.")
+            step: Step | Refusal | None = self._pass(node, index, value, affine)
+            if isinstance(step, Refusal):
+                step = self._joined(node, index, affine, step.at(node).past(*route.steps))
+            if step is None:
+                continue
+            found = step if isinstance(step, Refusal) else self._go_on(step, node, affine)
+            if isinstance(found, Refusal):
+                return found if step is found else found.past(*route.steps)
+            if found.adds and node.graph is not value.graph and node.graph is not _graph(value):
+                return adds_beyond(node).past(*route.steps)
+            route = route.joined(found)
+        return route
+
+    def _joined(
+        self, node: ir.Node, index: int, affine: Affine, why: Refusal
+    ) -> Step | Refusal | None:
+        """The step past an op whose inputs all carry a map; None while others are to come."""
+        rule = moves.JOINS.get(node.op_type) if node.domain == "" else None
+        if rule is None or self._view.is_blocked(node):
+            return why
+        come = self._come.setdefault(node, {})
+        if index in come or any(one.axis != affine.axis for one in come.values()):
+            return why
+        come[index] = affine
+        if len(come) < len(node.inputs):
+            self.waits.setdefault(node, why)
+            return None
+        step = rule(node, come, self._view)
+        if isinstance(step, Step):
+            self.waits.pop(node, None)
+            return step
+        return why
+
+    def _go_on(self, step: Step, node: ir.Node, affine: Affine) -> Route | Refusal:
+        """The edits of one step, and all that reads what comes out of it."""
+        view = self._view
+        onward_maps = tuple(onward for _, onward in step.onward)
+        passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
+        into = () if step.onward else (label(node),)
+        route = Route((passed,), into, step.edits, "forward", step.adds)
+        last = step.beyond or node
+        for output, onward in step.onward:
+            result = last.outputs[output]
+            idle = not onward.scales and not onward.shifts
+            if idle or not (view.reads(result) or view.is_graph_output(result)):
+                continue
+            rest = self.spread(result, onward)
+            if isinstance(rest, Refusal):
+                return rest.past(*route.steps)
+            route = route.joined(rest)
+        return route
+
+    def _pass(self, node: ir.Node, index: int, value: ir.Value, affine: Affine) -> Step | Refusal:
+        """What the rule of `node` makes of a map on `value`, its input `index`."""
+        view = self._view
+        if view.is_blocked(node):
+            return in_a_merge(node)
+        rule = None
+        if node.domain == "":
+            rule = forward_sinks.BEFORE.get(node.op_type) or moves.FORWARD.get(node.op_type)
+        if rule is None:
+            through = f"a scale and shift cannot be taken through {node.op_type}"
+            reason = forward_sinks.WHY_NOT.get(node.op_type, through)
+            return Refusal("not-linear", f"{label(node)} reads it; {reason}.")
+        return ask(lambda map_: rule(node, index, map_, view), affine, view.shape(value))
+
+
+def _graph(value: ir.Value) -> ir.Graph | ir.Function | None:
+    producer = value.producer()
+    return value.graph if producer is None else producer.graph
