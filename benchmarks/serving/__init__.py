@@ -1,0 +1,1 @@
+"""The service beside other servers: throughput, latency, and where the time goes."""
