@@ -9,7 +9,8 @@
 Each architecture has random weights and batch-norm statistics, scales of both signs, and small
 inputs. It is exported, folded and proven in processes of its own with a time and a memory
 limit. A row is written as soon as it is there; a rerun skips the rows of the same engine (a
-hash of converter/). The order is such that a run that is stopped is representative.
+hash of the source that decides a fold) and begins with what has no row of any. The order is such
+that a run that is stopped is representative.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def main(words: Sequence[str] | None = None) -> int:
         wanted = [
             a for a in wanted if not results.done(rows.get(a.name), version, retry=args.retry)
         ]
+    # What no converter has folded yet comes before what a former one has.
+    wanted.sort(key=lambda a: a.name in rows)
     settings = runner.Settings(
         results=rows_file,
         cache=args.cache,

@@ -146,13 +146,15 @@ def _build(name: str):  # type: ignore[no-untyped-def]
 
 # Seldom exported, or the same network once more with nodes for a later quantisation.
 _LATE = ("detection", "quantization")
+LARGE = 40_000_000
 
 
 def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:
     """So that stopping at any point leaves a representative part.
 
     1. `FIRST`; 2. the smallest of each family of timm; 3. torchvision by size, `_LATE` last;
-    4. the second smallest of each family, the third, and so on.
+    4. the second smallest of each family, the third, and so on; 5. those of more than `LARGE`
+    parameters, smallest first: one takes as long as several others.
     """
     families: dict[str, list[Architecture]] = defaultdict(list)
     for architecture in sorted(architectures, key=lambda a: (a.parameters, a.name)):
@@ -162,6 +164,8 @@ def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:
         rank, architecture = item
         if architecture.name in FIRST:
             return 0, FIRST.index(architecture.name), 0
+        if architecture.parameters > LARGE:
+            return 4, architecture.parameters, 0
         if architecture.name.startswith("torchvision"):
             return 2, any(word in architecture.family for word in _LATE), architecture.parameters
         return (3 if rank else 1), rank, architecture.parameters

@@ -1,23 +1,34 @@
-"""Run a command with a time and a memory limit, its children included."""
+"""Run a function in a process of its own with a time and a memory limit, its children included.
+
+The processes are forked from one that has imported the libraries: torch and timm take longer to
+start than a small network takes to be folded.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
-_POLL = 0.5  # seconds
+_POLL = 0.3  # seconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_FORKSERVER = get_context("forkserver")
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: `limit` is "time", "memory" or "stop" if it was ended for that."""
+    """How a function ended: `limit` is "time", "memory" or "stop" if it was ended for that."""
 
     code: int
     output: str
@@ -27,53 +38,84 @@ class Ended:
     limit: str = ""
 
 
+def preload(module: str) -> None:
+    """What the process that the others are forked from imports; before the first `run`.
+
+    It must start no threads: a forked process has none of them, but the locks they held.
+    """
+    _FORKSERVER.set_forkserver_preload([module])
+
+
 def run(
-    command: Sequence[str],
+    function: Callable[..., object],
+    arguments: Sequence[object] = (),
     *,
     seconds: float,
     memory: int,
-    environment: Mapping[str, str] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Ended:
-    """Run `command` in a process group of its own, and end the group when it takes too much.
+    """Call `function` in a process group of its own, and end the group when it takes too much.
 
     Args:
+        function: one that can be imported by name.
         seconds: wall-clock time that it may take.
-        memory: resident bytes that the whole group may hold; looked at a few times a second,
+        memory: resident bytes that the whole group may hold; looked at several times a second,
             because a limit on addresses would stop torch, which reserves more than it uses.
-        environment: added to this process's.
         stopped: asked along the way; when it says so, the group is ended.
     """
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
+    with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = _FORKSERVER.Process(
+            target=_child, args=(str(out), str(err), function, *arguments), daemon=False
         )
+        with _STARTING:  # looks at the other threads' processes, too
+            process.start()
+        group = process.pid
+        assert group is not None
         peak, limit = 0, ""
         try:
-            while process.poll() is None and not limit:
-                peak = max(peak, resident(process.pid))
+            while not _ended(process) and not limit:
+                peak = max(peak, resident(group))
                 if peak > memory:
                     limit = "memory"
                 elif stopped():
                     limit = "stop"
                 elif time.perf_counter() - start > seconds:
                     limit = "time"
-                else:
-                    time.sleep(_POLL)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        out.seek(0)
-        err.seek(0)
-        output, tail = out.read().decode(errors="replace"), err.read().decode(errors="replace")
-    return Ended(code, output, tail[-1000:], time.perf_counter() - start, peak, limit)
+            while not _ended(process, 0.0):
+                _kill(group)
+                time.sleep(0.01)
+        code = process.exitcode
+        output, tail = (p.read_text(errors="replace") if p.is_file() else "" for p in (out, err))
+    return Ended(code or 0, output, tail[-1000:], time.perf_counter() - start, peak, limit)
+
+
+def _ended(process: Any, timeout: float = _POLL) -> bool:
+    """Whether it has, after `timeout` seconds at most."""
+    wait([process.sentinel], timeout)
+    with _STARTING:
+        return process.exitcode is not None
+
+
+def _kill(group: int) -> None:
+    """End a group, or its first process where that has not made the group yet."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            return kill(group, signal.SIGKILL)
+
+
+def _child(out: str, err: str, function: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    for path, number in ((out, 1), (err, 2)):
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(target, number)
+        os.close(target)
+    # Those of the process that this one was forked from may hold what it had not written.
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    function(*arguments)
+    sys.stdout.flush()
 
 
 def resident(group: int) -> int:

@@ -1,14 +1,16 @@
 """Take architectures one after the other through the stages, each stage in its own process.
 
+The processes are forked from one that has imported what they need (`limits.py`).
+
 What the first two stages give is kept in a folder for each architecture, and used again.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -39,7 +41,8 @@ class Settings:
         seconds, memory: limits of one stage of one architecture.
         jobs: architectures at a time.
         budget: seconds after which no further architecture is started.
-        stages: the module that a stage is run from; a test has its own.
+        stages: the module whose `main` runs a stage; a test has its own.
+        preload: what the process imports that the stages are forked from.
         peers: the tools to ask; what they said before is used again, also where they are not asked.
         prepare: export and ask the peers only; no rows.
     """
@@ -54,6 +57,7 @@ class Settings:
     peers: tuple[str, ...] = RIVAL_NAMES
     prepare: bool = False
     stages: str = "benchmarks.zoo.stages"
+    preload: str = "benchmarks.zoo.warm"
 
 
 class StoppedError(Exception):
@@ -66,6 +70,7 @@ def run(work: Iterable[Architecture], settings: Settings, listener: Listener) ->
     An interrupt ends what is running; the rows that are there stay.
     """
     begin, version, rows = time.monotonic(), engine.version(), []
+    _environment(settings)
     waiting, stop = list(work), threading.Event()
     listener.start(len(waiting))
     with ThreadPoolExecutor(settings.jobs) as pool:
@@ -86,6 +91,14 @@ def run(work: Iterable[Architecture], settings: Settings, listener: Listener) ->
         finally:
             stop.set()
     return rows
+
+
+def _environment(settings: Settings) -> None:
+    """For the process that the stages are forked from, which is started by the first of them."""
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // settings.jobs))
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    limits.preload(settings.preload)
 
 
 def measure(
@@ -142,17 +155,12 @@ def _stage(
     stage: str, name: str, folder: Path, settings: Settings, stop: threading.Event, *more: str
 ) -> dict[str, Any]:
     """What a stage printed, or why it did not."""
-    threads = str(max(1, (os.cpu_count() or 1) // settings.jobs))
     ended = limits.run(
-        [sys.executable, "-m", settings.stages, stage, name, str(folder), *more],
+        _call,
+        [settings.stages, [stage, name, str(folder), *more]],
         seconds=settings.seconds,
         memory=settings.memory,
         stopped=stop.is_set,
-        environment={
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "OMP_NUM_THREADS": threads,
-            "PYTHONWARNINGS": "ignore",
-        },
     )
     if ended.limit == "stop":
         raise StoppedError(name)
@@ -167,6 +175,10 @@ def _stage(
         last = ended.tail.strip().splitlines()[-1:] or [""]
         return _error("Crash", f"{stage} ended with {ended.code}: {last[0][:200]}")
     return found
+
+
+def _call(stages: str, words: list[str]) -> None:
+    importlib.import_module(stages).main(words)
 
 
 def _error(kind: str, sentence: str) -> dict[str, Any]:

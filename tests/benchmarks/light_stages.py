@@ -25,8 +25,8 @@ FOLDED = {
 }  # fmt: skip
 
 
-def main() -> None:
-    stage, name, folder, *more = sys.argv[1:]
+def main(words: list[str]) -> None:
+    stage, name, folder, *more = words
     log = Path(folder).parent / "started"
     with log.open("a") as file:
         file.write(f"{stage} {name} {' '.join(more)}\n")
@@ -52,6 +52,3 @@ def main() -> None:
         result = dict(FOLDED)
     sys.stdout.write("noise of a library\n")
     sys.stdout.write(json.dumps(result | {"peak_mb": 100}))
-
-
-main()

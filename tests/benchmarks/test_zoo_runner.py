@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -24,6 +25,7 @@ def settings(tmp_path: Path) -> runner.Settings:
         memory=10**9,
         peers=(),
         stages="tests.benchmarks.light_stages",
+        preload="tests.benchmarks.light_stages",
     )
 
 
@@ -115,13 +117,45 @@ def test_what_is_done_is_known_by_the_engine() -> None:
     assert not results.done(failed, "a", retry=True)
 
 
-def test_the_engine_changes_with_its_source(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("1")
-    first = engine.version(tmp_path)
-    (tmp_path / "notes.txt").write_text("no code")
-    assert engine.version(tmp_path) == first
-    (tmp_path / "a.py").write_text("2")
-    assert engine.version(tmp_path) != first
+def source(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / "engine" / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "engine"
+
+
+def test_the_engine_changes_with_what_it_imports_alone(tmp_path: Path) -> None:
+    place = source(
+        tmp_path,
+        main="from engine import cost\ndef f():\n    import engine.rules.moves.one",
+        cost="import numpy",
+        rules__moves__one="1",
+        training="from engine import cost",
+    )
+    (place / "rules" / "__init__.py").write_text("from engine.tables import TABLE")
+    source(tmp_path, tables="TABLE = 1")
+    versions = [engine.version(place, ["main.py"])]
+    for name in ("cost", "rules__moves__one", "tables"):
+        source(tmp_path, **{name: "# another"})
+        versions.append(engine.version(place, ["main.py"]))
+    assert len(set(versions)) == 4
+    source(tmp_path, training="# another", unused="1")
+    (place / "notes.txt").write_text("no code")
+    assert engine.version(place, ["main.py"]) == versions[-1]
+
+
+def test_the_engine_is_what_folds_and_proves() -> None:
+    inside = {path.relative_to(engine.SOURCE).as_posix() for path in engine.deciding()}
+    everything = {path.relative_to(engine.SOURCE).as_posix() for path in engine.SOURCE.rglob("*.py")}
+    for folder in ("folding", "proof"):
+        assert {name for name in everything if name.startswith(f"{folder}/")} <= inside
+    assert {
+        "pipeline.py", "normalize.py", "tidy.py", "cost.py", "onnx_file.py", "transposes.py",
+        "paddings.py", "sources/export.py", "sources/examples.py", "sources/onnx_.py",
+    } <= inside  # fmt: skip
+    outside = ("training/", "statistics/", "comparison/", "commands/", "page/", "render", "cli.py")
+    assert not [name for name in inside if name.startswith(outside)]
 
 
 def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
@@ -136,18 +170,19 @@ def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     assert path.read_text() == '{"name": "a", "n": 4}\n{"name": "c", "n": 3}\n'
 
 
-def test_children_of_a_command_end_with_it(tmp_path: Path) -> None:
+def test_children_of_a_process_end_with_it(tmp_path: Path) -> None:
     mark = tmp_path / "alive"
     child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    ended = limits.run([sys.executable, "-c", parent], seconds=1.0, memory=10**9)
+    command = [sys.executable, "-c", child]
+    ended = limits.run(subprocess.run, [command], seconds=1.0, memory=10**9)
     assert ended.limit == "time"
     time.sleep(3)
     assert not mark.exists()
 
 
-def test_a_command_is_ended_when_asked(tmp_path: Path) -> None:
-    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
-    ended = limits.run(sleep, seconds=30.0, memory=10**9, stopped=lambda: True)
+def test_a_function_is_ended_when_asked() -> None:
+    ended = limits.run(
+        time.sleep, [60], seconds=30.0, memory=10**9, stopped=lambda: True
+    )
     assert ended.limit == "stop"
     assert ended.seconds < 20
