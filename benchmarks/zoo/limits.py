@@ -107,7 +107,7 @@ def _kill(group: int) -> None:
 
 
 def _child(out: str, err: str, function: Callable[..., object], *arguments: object) -> None:
-    os.setsid()
+    os.setpgid(0, 0)  # no session of its own: it keeps its scheduling group, and its niceness
     for path, number in ((out, 1), (err, 2)):
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(target, number)
