@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.peers import PEERS
 from benchmarks.zoo import catalogue, engine, progress, results, runner, table
-from benchmarks.zoo.stages import RIVAL_NAMES
+from benchmarks.zoo.stages import EXPORTERS, RIVAL_NAMES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -68,6 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
         jobs=args.jobs,
         budget=args.time_budget * 60,
         peers=tuple(name for name in RIVAL_NAMES if args.peers and name not in args.skip_peer),
+        exporter=args.exporter,
         prepare=args.prepare,
     )
     console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
@@ -106,6 +107,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
     add("--peers", action=argparse.BooleanOptionalAction, default=True, help="ask other tools, too")
     add("--skip-peer", action="append", default=[], choices=RIVAL_NAMES, help="may be repeated")
+    add("--exporter", choices=EXPORTERS, default=EXPORTERS[0], help="to try first")
     add("--redo", action="store_true", help="also what is done with this engine")
     add("--retry", action="store_true", help="also what failed with this engine")
     add("--prepare", action="store_true", help="export and ask the peers, do not fold")

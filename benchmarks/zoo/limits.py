@@ -101,9 +101,11 @@ def _ended(process: Any, timeout: float = _POLL) -> bool:
 
 def _kill(group: int) -> None:
     """End a group, or its first process where that has not made the group yet."""
-    for kill in (os.killpg, os.kill):
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
         with contextlib.suppress(ProcessLookupError):
-            return kill(group, signal.SIGKILL)
+            os.kill(group, signal.SIGKILL)
 
 
 def _child(out: str, err: str, function: Callable[..., object], *arguments: object) -> None:
@@ -113,7 +115,7 @@ def _child(out: str, err: str, function: Callable[..., object], *arguments: obje
         os.dup2(target, number)
         os.close(target)
     # Those of the process that this one was forked from may hold what it had not written.
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     function(*arguments)
     sys.stdout.flush()
 

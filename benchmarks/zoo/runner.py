@@ -23,7 +23,7 @@ from benchmarks.zoo import engine, limits, results
 from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
-from benchmarks.zoo.stages import EXPORT, MODEL, RIVAL_NAMES, RIVALS
+from benchmarks.zoo.stages import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS
 
 ROOT = Path(__file__).parents[2]
 # Raise it when a network is built, fed or exported otherwise: kept exports are made again.
@@ -44,6 +44,7 @@ class Settings:
         stages: the module whose `main` runs a stage; a test has its own.
         preload: what the process imports that the stages are forked from.
         peers: the tools to ask; what they said before is used again, also where they are not asked.
+        exporter: which one the converter is to try first.
         prepare: export and ask the peers only; no rows.
     """
 
@@ -55,6 +56,7 @@ class Settings:
     jobs: int = 1
     budget: float = float("inf")
     peers: tuple[str, ...] = RIVAL_NAMES
+    exporter: str = EXPORTERS[0]
     prepare: bool = False
     stages: str = "benchmarks.zoo.stages"
     preload: str = "benchmarks.zoo.warm"
@@ -119,15 +121,17 @@ def measure(
     }
     try:
         made = _kept(folder / EXPORT)
-        if made is None or not ("error" in made or (folder / MODEL).is_file()):
+        if made is None or not _serves(made, folder, settings):
             shutil.rmtree(folder, ignore_errors=True)
-            made = _stage("export", architecture.name, folder, settings, stop)
+            made = _stage("export", architecture.name, folder, settings, stop, settings.exporter)
             made["recipe"] = RECIPE
             folder.mkdir(parents=True, exist_ok=True)
             (folder / EXPORT).write_text(json.dumps(made))
         if "error" in made:
             return row | {"status": "not exported", "error": made["error"]}
-        row |= {key: value for key, value in made.items() if key not in {"recipe", "errors"}}
+        row |= {
+            key: value for key, value in made.items() if key not in {"recipe", "errors", "asked"}
+        }
         row["export_peak_mb"] = row.pop("peak_mb")
         row["peers"] = _peers(architecture.name, folder, settings, stop)
         if settings.prepare:
@@ -137,6 +141,14 @@ def measure(
     finally:
         if (folder / MODEL).is_file() and kept_bytes(settings.cache) > settings.cache_bytes:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serves(made: dict[str, Any], folder: Path, settings: Settings) -> bool:
+    """Whether a kept export is what is wanted; one by the better exporter always is."""
+    asked = made.get("asked", EXPORTERS[0])
+    if asked not in (EXPORTERS[0], settings.exporter):
+        return False
+    return "error" in made or (folder / MODEL).is_file()
 
 
 def _peers(name: str, folder: Path, settings: Settings, stop: threading.Event) -> dict[str, Any]:

@@ -15,15 +15,14 @@ import torch
 from torch import nn
 
 import benchmarks.zoo.judging
-import benchmarks.zoo.stages
 import converter.pipeline
 import converter.proof.runtime
 import converter.sources.onnx_
-from benchmarks.zoo import networks
+from benchmarks.zoo import exporters, networks
 from converter.sources import InputShape, LoadOptions
 from converter.sources.module import from_module
 
-LOADED = (benchmarks.zoo.judging, benchmarks.zoo.stages, converter)
+LOADED = (exporters, benchmarks.zoo.judging, converter)
 
 
 def warm() -> None:

@@ -147,7 +147,9 @@ def test_the_engine_changes_with_what_it_imports_alone(tmp_path: Path) -> None:
 
 def test_the_engine_is_what_folds_and_proves() -> None:
     inside = {path.relative_to(engine.SOURCE).as_posix() for path in engine.deciding()}
-    everything = {path.relative_to(engine.SOURCE).as_posix() for path in engine.SOURCE.rglob("*.py")}
+    everything = {
+        path.relative_to(engine.SOURCE).as_posix() for path in engine.SOURCE.rglob("*.py")
+    }
     for folder in ("folding", "proof"):
         assert {name for name in everything if name.startswith(f"{folder}/")} <= inside
     assert {
@@ -181,8 +183,6 @@ def test_children_of_a_process_end_with_it(tmp_path: Path) -> None:
 
 
 def test_a_function_is_ended_when_asked() -> None:
-    ended = limits.run(
-        time.sleep, [60], seconds=30.0, memory=10**9, stopped=lambda: True
-    )
+    ended = limits.run(time.sleep, [60], seconds=30.0, memory=10**9, stopped=lambda: True)
     assert ended.limit == "stop"
     assert ended.seconds < 20
