@@ -112,7 +112,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add("--retry", action="store_true", help="also what failed with this engine")
     add("--prepare", action="store_true", help="export and ask the peers, do not fold")
     add("--table", action="store_true", help="write the document from the results")
-    add("--seconds", type=float, default=300.0, help="for a stage (default: 300)")
+    add("--seconds", type=float, default=300.0, help="of processors for a stage (default: 300)")
     add("--gigabytes", type=float, default=6.0, help="memory for a stage (default: 6)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     add("--cache", type=Path, default=ROOT / ".cache" / "zoo", metavar="FOLDER")

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.zoo import declare_torchvision_operators
-
 # Networks that people ask about, or whose batch-norms other tools leave: run before the rest.
 FIRST = (
     "timm:mobileone_s0",
@@ -113,6 +111,8 @@ _LIBRARIES = ("timm", "torchvision")
 
 
 def _timm() -> Iterator[tuple[str, str]]:
+    from tests.zoo import declare_torchvision_operators
+
     declare_torchvision_operators()
     import timm
     from timm.models import _registry
@@ -146,7 +146,7 @@ def _build(name: str):  # type: ignore[no-untyped-def]
 
 # Seldom exported, or the same network once more with nodes for a later quantisation.
 _LATE = ("detection", "quantization")
-LARGE = 40_000_000
+LARGE = 12_000_000
 
 
 def in_order(architectures: Iterable[Architecture]) -> list[Architecture]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,6 +23,9 @@ from typing import Any
 
 _POLL = 0.3  # seconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+# On a busy machine a process waits for others, which says nothing about it; not for ever.
+PATIENCE = 10
 _FORKSERVER = get_context("forkserver")
 _STARTING = threading.Lock()
 
@@ -58,7 +62,7 @@ def run(
 
     Args:
         function: one that can be imported by name.
-        seconds: wall-clock time that it may take.
+        seconds: of processors that it may take; of a clock, `PATIENCE` times as many.
         memory: resident bytes that the whole group may hold; looked at several times a second,
             because a limit on addresses would stop torch, which reserves more than it uses.
         stopped: asked along the way; when it says so, the group is ended.
@@ -76,12 +80,13 @@ def run(
         peak, limit = 0, ""
         try:
             while not _ended(process) and not limit:
-                peak = max(peak, resident(group))
+                held, used = resources(group)
+                peak = max(peak, held)
                 if peak > memory:
                     limit = "memory"
                 elif stopped():
                     limit = "stop"
-                elif time.perf_counter() - start > seconds:
+                elif used > seconds or time.perf_counter() - start > PATIENCE * seconds:
                     limit = "time"
         finally:
             while not _ended(process, 0.0):
@@ -120,9 +125,14 @@ def _child(out: str, err: str, function: Callable[..., object], *arguments: obje
     sys.stdout.flush()
 
 
-def resident(group: int) -> int:
-    """Resident bytes of all processes of a process group."""
-    total = 0
+def main_of(module: str, words: Sequence[str]) -> None:
+    """Call the `main` of a module, as a function that a process can begin with."""
+    import_module(module).main(words)
+
+
+def resources(group: int) -> tuple[int, float]:
+    """Resident bytes and processor seconds of all processes of a process group."""
+    held, ticks = 0, 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -132,5 +142,6 @@ def resident(group: int) -> int:
         except OSError:  # it has ended meanwhile
             continue
         if int(fields[2]) == group:
-            total += int(fields[21]) * _PAGE
-    return total
+            held += int(fields[21]) * _PAGE
+            ticks += sum(map(int, fields[11:15]))  # its own, and those of its ended children
+    return held, ticks / _TICKS

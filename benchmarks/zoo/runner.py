@@ -7,7 +7,6 @@ What the first two stages give is kept in a folder for each architecture, and us
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ class Settings:
         results: the file that rows are appended to.
         cache: where exports are kept.
         cache_bytes: new ones are dropped after use while more than this is kept.
-        seconds, memory: limits of one stage of one architecture.
+        seconds, memory: limits of one stage of one architecture (`limits.run`).
         jobs: architectures at a time.
         budget: seconds after which no further architecture is started.
         stages: the module whose `main` runs a stage; a test has its own.
@@ -168,7 +167,7 @@ def _stage(
 ) -> dict[str, Any]:
     """What a stage printed, or why it did not."""
     ended = limits.run(
-        _call,
+        limits.main_of,
         [settings.stages, [stage, name, str(folder), *more]],
         seconds=settings.seconds,
         memory=settings.memory,
@@ -187,10 +186,6 @@ def _stage(
         last = ended.tail.strip().splitlines()[-1:] or [""]
         return _error("Crash", f"{stage} ended with {ended.code}: {last[0][:200]}")
     return found
-
-
-def _call(stages: str, words: list[str]) -> None:
-    importlib.import_module(stages).main(words)
 
 
 def _error(kind: str, sentence: str) -> dict[str, Any]:

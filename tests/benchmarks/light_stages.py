@@ -1,6 +1,6 @@
 """Stages for the tests of the runner: they start in no time and measure nothing.
 
-An architecture's name says what happens to it: `test:ok`, `test:slow`, `test:large`,
+An architecture's name says what happens to it: `test:ok`, `test:slow`, `test:busy`, `test:large`,
 `test:crash`, `test:unexportable`.
 """
 
@@ -37,12 +37,14 @@ def main(words: list[str]) -> None:
         else:
             Path(folder).mkdir(parents=True, exist_ok=True)
             (Path(folder) / "model.onnx").write_bytes(b"0" * 1000)
-            result = dict(EXPORTED)
+            result = EXPORTED | {"asked": more[0]}
     elif stage == "peers":
         result = {"peers": {peer: {"left": 2} for peer in more}}
     elif stage == "fold":
         if name == "test:slow":
             time.sleep(60)
+        while name == "test:busy":
+            pass
         if name == "test:crash":
             sys.exit("out of luck")
         if name == "test:large":

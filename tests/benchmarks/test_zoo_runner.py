@@ -60,8 +60,16 @@ def test_failures_are_rows(settings: runner.Settings) -> None:
     assert "out of luck" in rows[1]["error"]["sentence"]
 
 
-def test_a_stage_that_takes_too_long_is_ended(settings: runner.Settings) -> None:
+def test_a_stage_that_takes_too_long_is_ended(
+    settings: runner.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 1)
     (row,) = run(replace(settings, seconds=2.0), "slow")
+    assert (row["status"], row["error"]["class"]) == ("not folded", "Timeout")
+
+
+def test_a_stage_that_computes_for_too_long_is_ended(settings: runner.Settings) -> None:
+    (row,) = run(replace(settings, seconds=1.0), "busy")
     assert (row["status"], row["error"]["class"]) == ("not folded", "Timeout")
 
 
@@ -73,7 +81,23 @@ def test_a_stage_that_takes_too_much_memory_is_ended(settings: runner.Settings) 
 def test_an_export_is_used_again(settings: runner.Settings) -> None:
     run(settings, "ok")
     run(settings, "ok")
-    assert started(settings) == ["export test:ok", "fold test:ok", "fold test:ok"]
+    assert started(settings) == [
+        "export test:ok torch.export",
+        "fold test:ok",
+        "fold test:ok",
+    ]
+
+
+def test_an_export_by_the_quick_exporter_is_made_again_for_the_other(
+    settings: runner.Settings,
+) -> None:
+    quick = replace(settings, exporter="TorchScript")
+    for asked in (quick, quick, settings, quick):
+        run(asked, "ok")
+    assert [line for line in started(settings) if "export" in line] == [
+        "export test:ok TorchScript",
+        "export test:ok torch.export",
+    ]
 
 
 def test_an_export_is_dropped_when_too_much_is_kept(settings: runner.Settings) -> None:
@@ -94,7 +118,7 @@ def test_several_at_a_time(settings: runner.Settings) -> None:
 def test_preparing_writes_no_rows(settings: runner.Settings) -> None:
     run(replace(settings, prepare=True), "ok")
     assert not settings.results.exists()
-    assert started(settings) == ["export test:ok"]
+    assert started(settings) == ["export test:ok torch.export"]
 
 
 def test_a_peer_is_asked_once(settings: runner.Settings) -> None:
@@ -172,7 +196,8 @@ def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     assert path.read_text() == '{"name": "a", "n": 4}\n{"name": "c", "n": 3}\n'
 
 
-def test_children_of_a_process_end_with_it(tmp_path: Path) -> None:
+def test_children_of_a_process_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 1)
     mark = tmp_path / "alive"
     child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
     command = [sys.executable, "-c", child]

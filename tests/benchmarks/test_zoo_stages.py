@@ -33,14 +33,19 @@ def stubborn() -> nn.Module:
     )
 
 
-def exported(module: nn.Module, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def exported(
+    module: nn.Module,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exporter: str = stages.EXPORTERS[0],
+) -> dict[str, Any]:
     torch.manual_seed(0)
     module.eval().requires_grad_(False)
     networks.randomize(module)
     settled = networks.settle(module, SHAPES)
     made = networks.Network(module, SHAPES, settled)
     monkeypatch.setattr(networks, "network", lambda _: made)
-    row = stages.export("test:tiny", folder)
+    row = stages.export("test:tiny", folder, exporter)
     (folder / stages.EXPORT).write_text(json.dumps(row))
     return row
 
@@ -56,6 +61,25 @@ def test_a_net_that_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(stages, "RIVAL_NAMES", ("onnxruntime",))
     (peer,) = stages.peers("test:tiny", tmp_path)["peers"].values()
     assert (peer["left"], peer["right"]) == (0, True)
+
+
+def test_the_quick_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = exported(foldable(), tmp_path, monkeypatch, "TorchScript")
+    assert (row["batchnorms"], row["exporter"], row["dynamic_batch"]) == (1, "TorchScript", True)
+    found = stages.fold("test:tiny", tmp_path)  # with what torch computes, too
+    assert (found["left"], found["verdict"]) == (0, "proven")
+    assert (tmp_path / stages.REFERENCE).is_file()
+
+
+def test_the_other_exporter_is_tried_where_the_quick_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("converter.sources.export.script", fails)
+    row = exported(foldable(), tmp_path, monkeypatch, "TorchScript")
+    assert row["exporter"] == "dynamo"
 
 
 def test_a_net_that_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
