@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from converter.errors import UserError
 from converter.sources import state_dict
@@ -30,6 +30,32 @@ def load(path: Path, content: dict[str, Any], options: LoadOptions) -> Loaded:
     """Build the network that the checkpoint names, and fill it.
 
     Raises:
+        UserError: see `rebuild`; and when what it tells about itself is no such thing.
+    """
+    module, uncounted = rebuild(path, content)
+    try:
+        told = _told(content)
+    except (ValidationError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: the checkpoint describes itself wrongly: {error}") from error
+    loaded = from_module(
+        module,
+        path=path,
+        kind=f"a checkpoint of {content['architecture']}",
+        options=options,
+        known=Known(tuple(content["input_shape"]), "the checkpoint"),
+        uncounted=uncounted,
+    )
+    outputs = loaded.model.graph.outputs
+    if told["classification"] and len(outputs) == 1:
+        name = str(outputs[0].name)
+        told["classification"] = told["classification"].model_copy(update={"output": name})
+    return replace(loaded, **told)
+
+
+def rebuild(path: Path, content: dict[str, Any]) -> tuple[nn.Module, frozenset[str]]:
+    """The network with its weights, and the batch-norms whose file counts no batches.
+
+    Raises:
         UserError: when the version is another, a key is missing or of another type, or the
             weights do not fit the architecture.
     """
@@ -47,28 +73,11 @@ def load(path: Path, content: dict[str, Any], options: LoadOptions) -> Loaded:
     sizes = content["input_shape"]
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise UserError(f"{path}: the checkpoint's input_shape {sizes!r} is no shape")
-    try:
-        told = _told(content)
-    except (ValidationError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: the checkpoint describes itself wrongly: {error}") from error
     # Imported here: the training package is of no use to the other sources.
     from converter.training import architectures
 
     module = architectures.build(content["architecture"], **content["arguments"])
-    uncounted = state_dict.fill(module, tensors, str(path), content["architecture"])
-    loaded = from_module(
-        module,
-        path=path,
-        kind=f"a checkpoint of {content['architecture']}",
-        options=options,
-        known=Known(tuple(sizes), "the checkpoint"),
-        uncounted=uncounted,
-    )
-    outputs = loaded.model.graph.outputs
-    if told["classification"] and len(outputs) == 1:
-        name = str(outputs[0].name)
-        told["classification"] = told["classification"].model_copy(update={"output": name})
-    return replace(loaded, **told)
+    return module, state_dict.fill(module, tensors, str(path), content["architecture"])
 
 
 def _told(content: dict[str, Any]) -> dict[str, Any]:

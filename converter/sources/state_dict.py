@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from converter.errors import UserError
 from converter.sources import arch
+from converter.sources.examples import Known
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.module import from_module
 
@@ -36,12 +38,38 @@ WRAPPERS = (
 COUNTER = "num_batches_tracked"
 
 
+@dataclass(frozen=True)
+class Rebuilt:
+    """`--arch` with the file's weights, what its library tells of its input, and what was done."""
+
+    module: nn.Module
+    known: Known | None
+    uncounted: frozenset[str]
+    notes: list[str]
+
+
 def load(path: Path, content: Any, options: LoadOptions, kind: str) -> Loaded:
     """Build the architecture that the user named and give it the file's weights.
 
     Raises:
         UserError: when there are no weights, no `--arch`, or they do not fit.
     """
+    with arch.importable_here():
+        rebuilt = rebuild(path, content, options)
+        loaded = from_module(
+            rebuilt.module,
+            path=path,
+            kind=f"{kind} with weights of {options.arch}",
+            options=options,
+            known=rebuilt.known,
+            uncounted=rebuilt.uncounted,
+        )
+    loaded.notes[:0] = rebuilt.notes
+    return loaded
+
+
+def rebuild(path: Path, content: Any, options: LoadOptions) -> Rebuilt:
+    """The network itself. Call it in `arch.importable_here()`; raises as `load` does."""
     tensors, notes = find(content, path)
     if not options.arch:
         raise UserError(
@@ -49,20 +77,10 @@ def load(path: Path, content: Any, options: LoadOptions, kind: str) -> Loaded:
             "say which network: --arch timm:resnet50, --arch torchvision:resnet18 or "
             "--arch package.module:factory, with --arch-arg name=value for its arguments",
         )
-    with arch.importable_here():
-        built = arch.build(options.arch, options.arch_args)
-        tensors, more = _unwrap_common_prefix(tensors, built.module)
-        uncounted = fill(built.module, tensors, str(path), options.arch)
-        loaded = from_module(
-            built.module,
-            path=path,
-            kind=f"{kind} with weights of {options.arch}",
-            options=options,
-            known=built.known,
-            uncounted=uncounted,
-        )
-    loaded.notes[:0] = notes + more
-    return loaded
+    built = arch.build(options.arch, options.arch_args)
+    tensors, more = _unwrap_common_prefix(tensors, built.module)
+    uncounted = fill(built.module, tensors, str(path), options.arch)
+    return Rebuilt(built.module, built.known, uncounted, notes + more)
 
 
 def find(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -35,6 +35,18 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     Raises:
         UserError: when it is damaged, needs `--trust-pickle` or `--arch`, or does not fit.
     """
+    if options.trust_pickle:
+        with importable_here():
+            return _read(path, content_of(path, options), options)
+    return _read(path, content_of(path, options), options)
+
+
+def content_of(path: Path, options: LoadOptions) -> Any:
+    """What torch.save was given. A trusted pickle may need `importable_here()`.
+
+    Raises:
+        UserError: when it is damaged, or holds more than tensors and is not trusted.
+    """
     try:
         seen = pickles.scan_file(path)
     except ValueError as error:
@@ -42,8 +54,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
             f"{path} is a damaged torch.save file: {error}", "copy or download it again"
         ) from error
     if options.trust_pickle:
-        with importable_here():
-            return _read(path, _unpickle(path, seen), options)
+        return _unpickle(path, seen)
     whole = seen.root and seen.root in seen.foreign
     if whole:
         raise UserError(f"{path} is a whole pickled object of class {seen.root}", _INSTEAD)
@@ -52,7 +63,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         raise UserError(
             f"{path} holds more than tensors: unpickling it would import {names}", _INSTEAD
         )
-    return _read(path, tensors_of(path), options)
+    return tensors_of(path)
 
 
 def tensors_of(path: Path) -> Any:
@@ -87,9 +98,9 @@ def _unpickle(path: Path, seen: pickles.Scan) -> Any:
 
 def _read(path: Path, content: Any, options: LoadOptions) -> Loaded:
     """Tell the three apart by what is in them."""
-    if isinstance(content, dict) and str(content.get("format")).startswith(checkpoint.FAMILY):
+    if is_checkpoint(content):
         return checkpoint.load(path, content, options)
-    module, where = _module_in(content)
+    module, where = module_in(content)
     if module is not None and not options.arch:
         kind = f"a pickled {type(module).__name__}"
         loaded = from_module(module, path=path, kind=kind, options=options, pickled=True)
@@ -99,7 +110,13 @@ def _read(path: Path, content: Any, options: LoadOptions) -> Loaded:
     return state_dict.load(path, content, options, "a torch.save file")
 
 
-def _module_in(content: Any) -> tuple[nn.Module | None, str]:
+def is_checkpoint(content: Any) -> bool:
+    """Whether it says that it is a checkpoint of ours, of whatever version."""
+    return isinstance(content, dict) and str(content.get("format")).startswith(checkpoint.FAMILY)
+
+
+def module_in(content: Any) -> tuple[nn.Module | None, str]:
+    """The module that was saved, and the key of `MODULE_KEYS` under which it lay."""
     if isinstance(content, nn.Module):
         return content, ""
     if isinstance(content, dict):

@@ -1,0 +1,145 @@
+"""A file as the torch module that it holds, to change its weights and to write it again.
+
+`load` turns files into graphs; this stops before that, for what needs the module itself.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from converter.errors import UserError
+from converter.sources import checkpoint, safetensors_, state_dict, torch_
+from converter.sources.arch import importable_here
+from converter.sources.detect import detect
+from converter.sources.examples import Known
+from converter.sources.loaded import LoadOptions
+
+# Keys of our own checkpoints that may be changed: what they say about the weights.
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network, and how to write it as a file of the kind that it came from.
+
+    Attributes:
+        module: with its weights, as the file has them: in training mode or not.
+        kind: what the file turned out to be, in words.
+        to_bytes: the content of such a file with the module's weights of now. A checkpoint of
+            ours takes the given keys over; other kinds have no place for them.
+        known: the input's shape without the batch axis, where the file or library tells it.
+        content: the dictionary of a checkpoint of ours; empty for other kinds.
+        notes: what was assumed, one sentence each.
+    """
+
+    module: nn.Module
+    kind: str
+    to_bytes: Callable[[Changes], bytes]
+    known: Known | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+# Formats without a module, and what to do instead.
+_NO_MODULE = {
+    "exported": "its batch-norms are operators of a fixed graph. Give the weights that it was "
+    "exported from, and export it again afterwards",
+    "torchscript": "its layers are compiled and cannot be watched. Give the weights that it was "
+    "made from, and trace or script it again afterwards",
+    "keras_": "it is no torch module; train a Keras model further in Keras",
+    "onnx_": "a graph has no modules. Give the weights that it was exported from",
+}
+
+
+def load_module(path: Path, options: LoadOptions) -> Trained:
+    """Read a checkpoint of ours, a state_dict or .safetensors of `--arch`, or a trusted pickle.
+
+    Raises:
+        UserError: the file is of another kind, damaged, or not readable with these options.
+    """
+    kind = detect(path)
+    if kind.loader in _NO_MODULE:
+        raise UserError(
+            f"{path} is {kind.what}: {_NO_MODULE[kind.loader]}",
+            "readable here: checkpoints of `train`, a state_dict or .safetensors with --arch, "
+            "and whole modules with --trust-pickle",
+        )
+    if kind.loader == "safetensors_":
+        tensors = safetensors_.tensors_of(path)
+        return _with_arch(path, tensors, options, "a safetensors file", _safetensors)
+    with _imports(options):
+        content = torch_.content_of(path, options)
+        if torch_.is_checkpoint(content):
+            return _checkpoint(path, content)
+        module, where = torch_.module_in(content)
+        if module is not None and not options.arch:
+            notes = (f"the module under {where!r} was taken",) if where else ()
+            return Trained(
+                module, f"a pickled {type(module).__name__}", lambda _: _torch(module), notes=notes
+            )
+    return _with_arch(path, content, options, "a torch.save file", _torch)
+
+
+def _checkpoint(path: Path, content: dict[str, Any]) -> Trained:
+    module, _ = checkpoint.rebuild(path, content)
+
+    def to_bytes(changes: Changes) -> bytes:
+        return _torch({**content, "state_dict": weights_of(module), **changes})
+
+    return Trained(
+        module,
+        f"a checkpoint of {content['architecture']}",
+        to_bytes,
+        Known(tuple(content["input_shape"]), "the checkpoint"),
+        content,
+    )
+
+
+def _with_arch(
+    path: Path,
+    content: Any,
+    options: LoadOptions,
+    kind: str,
+    write: Callable[[dict[str, Tensor]], bytes],
+) -> Trained:
+    with importable_here():
+        rebuilt = state_dict.rebuild(path, content, options)
+    return Trained(
+        rebuilt.module,
+        f"{kind} with weights of {options.arch}",
+        lambda _: write(weights_of(rebuilt.module)),
+        rebuilt.known,
+        notes=tuple(rebuilt.notes),
+    )
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's state on the CPU, contiguous, in the module's order."""
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _torch(content: Any) -> bytes:
+    buffer = io.BytesIO()  # given a path instead, torch writes that path's stem into the archive
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _safetensors(tensors: dict[str, Tensor]) -> bytes:
+    return save(tensors, metadata={"format": "pt"})
+
+
+def _imports(options: LoadOptions) -> AbstractContextManager[None]:
+    return importable_here() if options.trust_pickle else nullcontext()
