@@ -62,9 +62,10 @@ def layerwise(
         reach are not in it and stay as they are.
 
     Raises:
-        UserError: a value is not finite, or there are no data.
+        UserError: a value is not finite, or a norm is not reached by every batch.
     """
-    calls = order_of(module, norms, next(batches(), torch.empty(0)))
+    first = next(batches(), None)
+    calls = {} if first is None else order_of(module, norms, first)
     found: dict[str, Moments] = {}
     for number, (name, times) in enumerate(calls.items(), start=1):
         progress(f"statistics of {name} ({number} of {len(calls)})")

@@ -61,10 +61,11 @@ def moments_of(norm: nn.Module) -> Callable[[Tensor], Moments]:
 
 
 def stored(norm: _NormBase) -> tuple[Tensor, Tensor]:
-    """The running mean and variance, float64 (C,), on the CPU."""
+    """A copy of the running mean and variance, float64 (C,), on the CPU."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    return norm.running_mean.detach().double().cpu(), norm.running_var.detach().double().cpu()
+    mean, variance = norm.running_mean.detach(), norm.running_var.detach()
+    return mean.cpu().double().clone(), variance.cpu().double().clone()
 
 
 @torch.no_grad()
