@@ -51,11 +51,15 @@ def load_from(args: argparse.Namespace) -> Loaded:
     Raises:
         UserError: the file or an argument is at fault.
     """
-    options = LoadOptions(
+    return load(args.file, options_of(args))
+
+
+def options_of(args: argparse.Namespace) -> LoadOptions:
+    """What the arguments say about the file. Raises UserError for one that cannot be read."""
+    return LoadOptions(
         arch=args.arch,
         arch_args=dict(parse_arch_arg(text) for text in args.arch_arg),
         input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
         trust_pickle=args.trust_pickle,
         custom_objects=tuple(args.custom_objects),
     )
-    return load(args.file, options)
