@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -21,6 +21,7 @@ from converter.errors import UserError
 from converter.training import architectures
 
 FORMAT = "foldserve.checkpoint/1"
+OPTIONAL = frozenset({"training"})
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Checkpoint:
         statistics: how the batch-norms' running statistics came about, see `statistics_of`.
         torch: the version of torch that trained it.
         dataset, attribution: what it learned from, and whom to name.
+        training: what else was asked for; missing in the file when nothing was.
     """
 
     architecture: str
@@ -58,6 +60,7 @@ class Checkpoint:
     torch: str
     dataset: str
     attribution: str
+    training: dict[str, Any] = field(default_factory=dict)
 
     def module(self) -> nn.Module:
         """The network with its weights, in evaluation mode, on the CPU.
@@ -99,6 +102,8 @@ def read(path: Path) -> Checkpoint:
     values = {}
     for key, hint in get_type_hints(Checkpoint).items():
         kind = get_origin(hint) or hint
+        if key in OPTIONAL and key not in content:
+            continue
         if type(content.get(key)) is not kind:
             found = type(content[key]).__name__ if key in content else "missing"
             raise UserError(f"{key!r} of {path} is {found}, not {kind.__name__}")
@@ -113,9 +118,12 @@ def statistics_of(module: nn.Module) -> dict[str, Any]:
     """How the running statistics of the module's batch-norms were estimated.
 
     Returns:
-        `kind`, `momentum` (the weight of the newest batch) and `batches` (how many were seen).
+        `kind`, `momentum` (the weight of the newest batch) and `batches` (how many were seen);
+        only `kind` for a network without batch-norms.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    if not norms:
+        return {"kind": "none"}
     return {
         "kind": "exponential moving average",
         "momentum": norms[0].momentum,
@@ -132,5 +140,8 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content. Equal checkpoints give equal bytes."""
     buffer = io.BytesIO()  # given a path instead, torch writes that path's stem into the archive
-    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
+    content = {
+        key: value for key, value in vars(checkpoint).items() if value or key not in OPTIONAL
+    }
+    torch.save({"format": FORMAT, **content}, buffer)
     return buffer.getvalue()

@@ -90,7 +90,7 @@ def table(result: TrainResult) -> Table:
         ("checkpoint", f"{result.output} ({result.bytes / 1000:,.0f} kB)"),
         ("parameters", f"{result.parameters:,}"),
         ("data", result.dataset),
-        ("epochs", f"{last.number}"),
+        ("epochs", f"{last.number}" + (", stopped early" if result.stopped_early else "")),
         ("train loss", f"{last.train_loss:.4f} (augmented images)"),
         ("test loss", f"{result.test_loss:.4f}"),
         ("test accuracy", f"{result.test_accuracy:.2%}"),

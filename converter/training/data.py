@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -71,6 +72,31 @@ def pixels(images: Tensor) -> Tensor:
     return images.float() * SCALE if images.dtype == torch.uint8 else images
 
 
+LARGEST_DATA = 4 << 30  # bytes of images in memory
+
+
+def preprocessing_of(images: Tensor) -> Preprocessing | None:
+    """How a picture becomes an input like `images` (N, C, H, W): known for bytes, gray or RGB."""
+    _, C, H, W = images.shape
+    if images.dtype != torch.uint8 or C not in {1, 3}:
+        return None
+    channels: Literal["L", "RGB"] = "L" if C == 1 else "RGB"
+    return Preprocessing(
+        layout="CHW", channels=channels, height=H, width=W, scale=SCALE, mean=[0.0], std=[1.0]
+    )
+
+
+def split_off(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Both parts in the order that they had: what is left, and `share` of it drawn by `seed`."""
+    count = round(len(whole) * share)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+    taken, left = order[:count].sort().values, order[count:].sort().values
+    return (
+        Split(whole.images[left], whole.labels[left]),
+        Split(whole.images[taken], whole.labels[taken]),
+    )
+
+
 def hold_out(data: Dataset, share: float, seed: int) -> Dataset:
     """Move `share` of the training images, drawn at random by `seed`, to a validation split.
 
@@ -87,10 +113,5 @@ def hold_out(data: Dataset, share: float, seed: int) -> Dataset:
             f"{share:g} of {len(data.train)} training images are {count}",
             "give another --validation",
         )
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    held, kept = order[:count].sort().values, order[count:].sort().values
-    return replace(
-        data,
-        train=Split(data.train.images[kept], data.train.labels[kept]),
-        validation=Split(data.train.images[held], data.train.labels[held]),
-    )
+    train, validation = split_off(data.train, share, seed)
+    return replace(data, train=train, validation=validation)

@@ -108,8 +108,8 @@ def fit(
         epoch = Epoch(number, total / batches, *measured, time.perf_counter() - started)
         history.epochs.append(epoch)
         state.keep_best()
-        observer.epoch(epoch, module)
         if save is not None:
             save(state.snapshot())
+        observer.epoch(epoch, module)
     state.return_to_best()
     return history

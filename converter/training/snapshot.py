@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Snapshot:
     def done(self) -> int:
         """How many epochs were trained."""
         return len(self.history.epochs)
+
+    def asked(self, options: Mapping[str, Any]) -> Snapshot:
+        """The same with these `options`."""
+        return replace(self, options=dict(options))
 
 
 def write(path: Path, snapshot: Snapshot) -> None:

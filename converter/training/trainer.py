@@ -1,16 +1,19 @@
-"""Train a network on MNIST and write its checkpoint: everything `train` the command does."""
+"""Train a network and write its checkpoint: everything `train` the command does."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from converter.errors import UserError
-from converter.training import architectures, checkpoint, download, files, mnist
+from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
+from converter.training.architectures import Style
+from converter.training.data import Dataset, hold_out
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
 from converter.training.evaluate import loss_and_accuracy
@@ -27,36 +30,66 @@ class TrainOptions:
 
     Attributes:
         arch, arch_args: see `architectures.ARCHITECTURES`.
-        data_dir: where the four MNIST files are; None downloads them once, to the cache.
+        style: how the network normalises, activates and is initialised.
+        dataset: "mnist", "fashion-mnist", or the path of an `.npz` file or a folder of pictures.
+        data_dir: where the files of a named data set are; None downloads them once, to the cache.
+        image_size: (height, width) that the pictures of a folder are squeezed to.
+        validation: the share of the training images that is held out and watched.
         output: the checkpoint to write; an existing one is replaced when the training is done.
         epochs, batch_size, lr: passes, images a step, and the peak of the learning rate.
-        seed: of the initial weights, the order of the images and their augmentation.
+        optimizer, schedule, augment, patience, mixed_precision: see `FitOptions`.
+        seed: of the initial weights, the held-out images, the order and the augmentation.
         device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
         threads: of torch on the CPU. The order in which a step sums depends on it, and so do
             the trained weights; a fixed number makes them the same on more cores.
+        resume: go on where a killed training with the same options stopped; see `unfinished`.
+        csv: where to write a line for each step, beside the checkpoint.
     """
 
     arch: str = "mnist_cnn"
     arch_args: dict[str, Any] = field(default_factory=dict)
+    style: Style = field(default_factory=Style)
+    dataset: str = "mnist"
     data_dir: Path | None = None
+    image_size: tuple[int, int] | None = None
+    validation: float = 0.0
     output: Path = DEFAULT_OUTPUT
     epochs: int = 12
     batch_size: int = 128
     lr: float = 0.01
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    augment: bool = True
+    patience: int | None = None
+    mixed_precision: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int = 2
+    resume: bool = False
+    csv: Path | None = None
 
     def check(self) -> None:
         """Raises UserError for a value that no training can have."""
-        architectures.complete(self.arch, self.arch_args)
-        self.fit(torch.device("cpu")).check()
+        architectures.complete(self.arch, self.network())
+        self.fit(pick_device(self.device)).check()
+        if self.patience is not None and not self.validation:
+            raise UserError(
+                "--patience without held-out images: the test images would decide when to stop",
+                "hold some out: --validation 0.1",
+            )
+        if not 0 <= self.validation < 1:
+            raise UserError(f"--validation is {self.validation}", "give a share from 0, below 1")
         if not 1 <= self.threads <= 1024:
             raise UserError(f"--threads is {self.threads}", "give an integer from 1 to 1024")
 
     def fit(self, device: torch.device) -> FitOptions:
         """What the loop needs of it."""
-        return FitOptions(self.epochs, self.batch_size, self.lr, self.seed, device)
+        names = {f.name for f in fields(FitOptions)} - {"device"}
+        return FitOptions(device=device, **{name: getattr(self, name) for name in names})
+
+    def network(self) -> dict[str, Any]:
+        """What the network needs of it, but for what the data says."""
+        return {**self.arch_args, "style": self.style}
 
 
 @dataclass(frozen=True)
@@ -66,7 +99,8 @@ class TrainResult:
     Attributes:
         output, bytes: the checkpoint and its size.
         parameters: how many numbers were learned.
-        history: a line for every epoch; the last is the checkpoint's.
+        history: a line for every epoch; the last is the checkpoint's, unless it stopped early.
+        stopped_early: whether the checkpoint is that of an earlier epoch, the best one.
         test_accuracy: in [0, 1], of the weights that were written.
         test_loss: mean cross-entropy in nats, of the weights that were written.
         device: where it was trained.
@@ -79,6 +113,7 @@ class TrainResult:
     bytes: int
     parameters: int
     history: list[Epoch]
+    stopped_early: bool
     test_accuracy: float
     test_loss: float
     device: str
@@ -94,12 +129,20 @@ class TrainResult:
         }
 
 
+def unfinished(output: Path) -> Path:
+    """Where the state of a training lies until its checkpoint is written."""
+    return output.with_name(f"{output.name}.unfinished")
+
+
 def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
     """Get the data, train, and write the checkpoint. Nothing is written unless all went well.
 
-    On one machine with one version of torch the same options give the same bytes. Another kind
-    of processor (a GPU above all) or another version sums in another order: the network is then
-    another one, about as good.
+    But for the file `unfinished`: after each epoch it holds what the next one depends on, so that
+    a killed training can be resumed, and it is removed at the end.
+
+    On one machine with one version of torch the same options give the same bytes, resumed or
+    not. Another kind of processor (a GPU above all) or another version sums in another order: the
+    network is then another one, about as good.
 
     Raises:
         UserError: for options, data or an output that cannot be, and for a loss that is not
@@ -109,15 +152,32 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     started = time.perf_counter()
     progress = progress or Progress()
     options.check()
-    files.require_writable(options.output)
+    for path in (options.output, options.csv):
+        if path is not None:
+            files.require_writable(path)
     device = pick_device(options.device)
-    arguments = architectures.complete(options.arch, options.arch_args)
-    folder = options.data_dir or download.fetch(progress=progress)
-    data = mnist.load(folder)
+    whole = datasets.load(
+        options.dataset, options.data_dir, image_size=options.image_size, progress=progress
+    )
+    data = hold_out(whole, options.validation, options.seed)
+    arguments = architectures.complete(
+        options.arch,
+        options.network() | {"input_shape": data.task.input_shape, "classes": data.task.classes},
+    )
+    asked = _asked(options, arguments, device, data)
+    kept = unfinished(options.output)
+    resume = _resume(options, kept, asked, progress)
 
     with deterministic(options.seed, device, options.threads):
         module = architectures.build(options.arch, **arguments)
-        history = fit(module, data, options.fit(device), [progress])
+        history = fit(
+            module,
+            data,
+            options.fit(device),
+            [progress],
+            resume=resume,
+            save=lambda state: snapshot.write(kept, state.asked(asked)),
+        )
         test_loss, test_accuracy = loss_and_accuracy(module, data.test.images, data.test.labels)
 
     metrics = {
@@ -130,7 +190,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
             architecture=options.arch,
             arguments=arguments,
             state_dict=checkpoint.weights_of(module),
-            input_shape=list(architectures.lookup(options.arch).input_shape),
+            input_shape=list(data.task.input_shape),
             labels=data.labels,
             preprocessing={} if data.preprocessing is None else data.preprocessing.model_dump(),
             metrics=metrics,
@@ -144,14 +204,20 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
             torch=str(torch.__version__),
             dataset=data.description,
             attribution=data.attribution,
+            training=_unusual(options),
         )
     )
+    if options.csv is not None:
+        files.write(options.csv, steps_csv.to_bytes(history))
     files.write(options.output, content)
+    with contextlib.suppress(OSError):
+        kept.unlink(missing_ok=True)
     return TrainResult(
         output=options.output,
         bytes=len(content),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         history=history.epochs,
+        stopped_early=history.stopped_early,
         test_accuracy=test_accuracy,
         test_loss=test_loss,
         device=str(device),
@@ -159,3 +225,48 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         seconds=time.perf_counter() - started,
         dataset=data.description,
     )
+
+
+# Of the loop's options, those that older checkpoints do not have, which are written when unusual.
+_NEWER = ("validation", "optimizer", "schedule", "augment", "patience", "mixed_precision")
+
+
+def _unusual(options: TrainOptions) -> dict[str, Any]:
+    """What differs from the defaults and has no place of its own in the checkpoint."""
+    default = TrainOptions()
+    return {
+        name: getattr(options, name)
+        for name in _NEWER
+        if getattr(options, name) != getattr(default, name)
+    }
+
+
+def _asked(
+    options: TrainOptions, arguments: dict[str, Any], device: torch.device, data: Dataset
+) -> dict[str, Any]:
+    """Everything that decides about the weights, as plain values."""
+    loop = {f.name: getattr(options, f.name) for f in fields(FitOptions) if f.name != "device"}
+    return loop | {
+        "arch": options.arch,
+        "arguments": arguments,
+        "data": datasets.digest(data),
+        "device": device.type,
+        "threads": options.threads,
+        "torch": str(torch.__version__),
+    }
+
+
+def _resume(
+    options: TrainOptions, kept: Path, asked: dict[str, Any], progress: Progress
+) -> snapshot.Snapshot | None:
+    if not options.resume:
+        if kept.is_file():
+            progress.say(f"{kept} is replaced; --resume would have gone on with that training")
+        return None
+    if not kept.is_file():
+        progress.say(f"there is no {kept}, so the training starts at its beginning")
+        return None
+    found = snapshot.read(kept)
+    snapshot.require_same(found, asked)
+    progress.say(f"resuming after epoch {found.done}")
+    return found

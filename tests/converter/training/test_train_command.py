@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from converter.errors import UserError
-from converter.training import Epoch, Run, Step, TrainOptions, TrainResult
+from converter.training import Epoch, Run, Step, Style, TrainOptions, TrainResult
 from converter.training.command import add_arguments, arch_args, options_of, run
 from converter.training.console import Bars, Lines, listener, table
 
@@ -46,7 +46,11 @@ def test_no_arguments_mean_the_defaults() -> None:
 
 def test_every_option_arrives() -> None:
     words = "--arch mlp --arch-arg first=9 --data-dir d --output o.pt --epochs 3 --batch-size 4"
-    words += " --lr 0.5 --seed 6 --device cpu --threads 2"
+    words += " --lr 0.5 --seed 6 --device cpu --threads 2 --norm renorm --bn-position after"
+    words += " --activation gelu --momentum 0.2 --eps 1e-3 --no-scale --no-center --dropout 0.1"
+    words += " --init-scale 2 --input-norm --dataset fashion-mnist --image-size 8x9"
+    words += " --validation 0.25 --optimizer sgd --schedule constant --no-augment --patience 3"
+    words += " --resume --csv c.csv"
     assert options_of(parse(*words.split())) == TrainOptions(
         arch="mlp",
         arch_args={"first": 9},
@@ -58,7 +62,38 @@ def test_every_option_arrives() -> None:
         seed=6,
         device="cpu",
         threads=2,
+        style=Style(
+            norm="renorm",
+            bn_position="after",
+            activation="gelu",
+            momentum=0.2,
+            eps=1e-3,
+            scale=False,
+            center=False,
+            dropout=0.1,
+            init_scale=2.0,
+            input_norm=True,
+        ),
+        dataset="fashion-mnist",
+        image_size=(8, 9),
+        validation=0.25,
+        optimizer="sgd",
+        schedule="constant",
+        augment=False,
+        patience=3,
+        resume=True,
+        csv=Path("c.csv"),
     )
+
+
+def test_no_affine_is_neither_scale_nor_center() -> None:
+    assert options_of(parse("--no-affine")).style == Style(scale=False, center=False)
+
+
+@pytest.mark.parametrize("size", ["", "0", "x", "8x", "8x0", "12345", "8x8x8", "-8"])
+def test_an_image_size_that_is_none_is_refused(size: str) -> None:
+    with pytest.raises(UserError, match="--image-size is"):
+        options_of(parse("--image-size", size))
 
 
 @pytest.mark.parametrize("pair", ["width", "width=", "width=x", "width=-1", "width=1.5", "w=²"])
@@ -131,7 +166,7 @@ sys.exit(run(parser.parse_args()))
 """
 
 
-def test_ctrl_c_ends_it_with_a_sentence_and_leaves_nothing(subset: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_with_a_sentence_and_can_be_resumed(subset: Path, tmp_path: Path) -> None:
     words = [*small(subset, tmp_path / "checkpoint.pt"), "--epochs", "100000"]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True
@@ -142,9 +177,11 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_nothing(subset: Path, tmp_pat
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; nothing was written"
+    kept = tmp_path / "checkpoint.pt.unfinished"
+    last = f"interrupted; with --resume the same command goes on from {kept}"
+    assert said.splitlines()[-1] == last
     assert "Traceback" not in said
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 EPOCH = Epoch(
@@ -177,6 +214,7 @@ def test_the_table_says_what_lies_where() -> None:
         bytes=594_417,
         parameters=144_954,
         history=[EPOCH],
+        stopped_early=False,
         test_accuracy=0.9931,
         test_loss=0.25,
         device="cpu",

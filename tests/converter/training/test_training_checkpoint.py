@@ -148,7 +148,7 @@ def test_a_missing_file_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"architecture": "resnet"}, "unknown architecture 'resnet'"),
+        ({"architecture": "lenet"}, "unknown architecture 'lenet'"),
         ({"arguments": {"first": 10**9}}, "argument 'first' .* is 1000000000"),
         ({"arguments": {3: 4}}, "takes no argument 3"),
         ({"arguments": {}}, "the weights are not those of 'mlp'"),
