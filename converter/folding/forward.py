@@ -7,10 +7,13 @@ until all of them do: the map may have spread to them on other ways.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import onnx_ir as ir
 
 from converter.folding import forward_sinks, moves
 from converter.folding.affine import Affine
+from converter.folding.backward import backward
 from converter.folding.naming import label
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
@@ -20,9 +23,15 @@ from converter.folding.uniform import ask
 from converter.folding.view import View
 
 
-def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
-    """Place `affine`, which acts on `value`, on every op that reads it."""
-    search = _Search(view)
+def forward(
+    value: ir.Value, affine: Affine, view: View, takers: Container[ir.Node] = ()
+) -> Route | Refusal:
+    """Place `affine`, which acts on `value`, on every op that reads it.
+
+    `takers`: the batch-norms that may take up what must be placed backward on other values
+    (`moves/leveling.py`).
+    """
+    search = _Search(view, takers)
     route = search.spread(value, affine)
     # What waits in vain stood in the way first.
     route = next((why for why in search.waits.values()), route)
@@ -37,8 +46,8 @@ def forward(value: ir.Value, affine: Affine, view: View) -> Route | Refusal:
 class _Search:
     """One search for a way."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    def __init__(self, view: View, takers: Container[ir.Node]) -> None:
+        self._view, self._takers = view, takers
         self._left = MOST_STEPS
         # The maps that have come to an op with several inputs, and why they are not enough yet.
         self._come: dict[ir.Node, dict[int, Affine]] = {}
@@ -57,6 +66,11 @@ class _Search:
             if self._left < 0:
                 return Refusal("dearer", f"its result spreads over more than {MOST_STEPS} paths.")
             step: Step | Refusal | None = self._pass(node, index, value, affine)
+            others = self._level(step, node) if isinstance(step, Step) else step
+            if isinstance(others, Route):
+                route = route.joined(others)
+            else:
+                step = others
             if isinstance(step, Refusal):
                 step = self._joined(node, index, affine, step.at(node).past(*route.steps))
             if step is None:
@@ -66,6 +80,18 @@ class _Search:
                 return found if step is found else found.past(*route.steps)
             if found.adds and node.graph is not value.graph and node.graph is not _graph(value):
                 return adds_beyond(node).past(*route.steps)
+            route = route.joined(found)
+        return route
+
+    def _level(self, step: Step, node: ir.Node) -> Route | Refusal:
+        """What is to be placed on other inputs of the op, backward."""
+        route = Route((), (), (), "forward")
+        for index, inverse in step.back:
+            value = node.inputs[index]
+            assert value is not None
+            found = backward(value, inverse, node, self._view, self._takers)
+            if isinstance(found, Refusal):
+                return found
             route = route.joined(found)
         return route
 

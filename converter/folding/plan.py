@@ -6,6 +6,7 @@
 3. Into a batch-norm in front of it that is still there, which then stands for both.
 4. Forward, in reverse order, into all that read it.
 5. Parted: the scale one way and the shift the other (`parting.py`).
+6. Forward past sums whose other terms can be divided by the scale (`moves/leveling.py`).
 
 The plan is data: the edits in the order in which they apply, and for each batch-norm a
 sentence.
@@ -160,7 +161,11 @@ def make_plan(
     planner.go(_forward, tuple(reversed(sites)))
     planner.go(parted, sites)
     norms = [site for site in sites if site.kind == "batch-norm"]
-    (planner.bend if through_relu else planner.advise)(norms)
+    if through_relu:
+        planner.bend(norms)
+    planner.level(norms)
+    if not through_relu:
+        planner.advise(norms)
     decisions = tuple(Decision(site, planner.outcomes[site.node]) for site in sites)
     return Plan(decisions, merges, tuple(planner.routes))
 
@@ -193,13 +198,13 @@ class _Planner:
         """The batch-norms that are still in the graph and may be folded."""
         return self._open
 
-    def staying(self, sites: Sequence[Site]) -> Container[ir.Node]:
+    def staying(self, sites: Sequence[Site]) -> frozenset[ir.Node]:
         """The batch-norms that are not folded, also those that have no fixed map themselves."""
-        return {
+        return frozenset(
             site.node
             for site in sites
             if not isinstance(self.outcomes.get(site.node), Route) and site.name not in self._left
-        }
+        )
 
     def go(self, way: Callable[[Site, View], Route | Refusal], sites: Sequence[Site]) -> None:
         """Try one way for each that is waiting."""
@@ -221,6 +226,15 @@ class _Planner:
                     outcome = replace(first, behind=outcome)
                 if way is not parted:
                     self.outcomes[node] = outcome
+
+    def level(self, sites: Sequence[Site]) -> None:
+        """Try again for those that are waiting, forward, past sums whose other terms can be
+        divided by their scale."""
+        told = dict(self.outcomes)
+        self.view.levels = True
+        self.go(partial(_forward, takers=self.staying(sites)), tuple(reversed(sites)))
+        self.view.levels = False
+        self.outcomes |= {node: told[node] for node in self._open if node in told}
 
     def bend(self, sites: Sequence[Site]) -> None:
         """Try again for those that are waiting, with thresholds that may move."""
@@ -279,7 +293,7 @@ def _backward(site: Site, view: View, takers: Container[ir.Node] = ()) -> Route 
     return backward(site.source, site.affine, site.nodes[0], view, takers)
 
 
-def _forward(site: Site, view: View) -> Route | Refusal:
+def _forward(site: Site, view: View, takers: frozenset[ir.Node] = frozenset()) -> Route | Refusal:
     if isinstance(site.affine, Refusal):
         return site.affine
     if site.uniform and not _starts(site.source):
@@ -288,7 +302,7 @@ def _forward(site: Site, view: View) -> Route | Refusal:
             "a lone factor may be part of an activation that runtimes replace by one op "
             "(Gelu, attention), so it is not moved on.",
         )
-    return forward(site.result, site.affine, view)
+    return forward(site.result, site.affine, view, takers - {site.node})
 
 
 def _starts(value: ir.Value | None) -> bool:

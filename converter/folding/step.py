@@ -38,6 +38,7 @@ class Step:
             people hear of what really stands in the way first.
         adds: how many nodes this step adds to the graph.
         otherwise: another way to the same effect, to try when this one is not free.
+        back: (index, affine) to be placed backward on other inputs, when going forward.
         beyond: the op whose inputs or outputs `onward` counts, if several were passed at once.
     """
 
@@ -47,6 +48,7 @@ class Step:
     reservation: Refusal | None = None
     adds: int = 0
     otherwise: Step | None = None
+    back: tuple[tuple[int, Affine], ...] = ()
     beyond: ir.Node | None = None
 
 

@@ -26,6 +26,8 @@ class View:
     def __init__(self, *, through_relu: bool = False) -> None:
         # Whether a Relu or Clip may become a maximum with one number a channel.
         self.through_relu = through_relu
+        # Whether the other terms of a sum may be divided by the scale of one of them.
+        self.levels = False
         self._folded: dict[ir.Node, ir.Value | None] = {}
         self._blocked: set[ir.Node] = set()
 

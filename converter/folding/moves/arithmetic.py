@@ -1,7 +1,8 @@
 """Sums of values: a*(x + y) + b = (a*x + b) + a*y.
 
 Backward the scale goes to every operand and the shift to one, whichever can take it; a constant
-operand takes it at once. Forward a shift passes, a scale does only into a constant operand.
+operand takes it at once. Forward a shift passes, a scale does only into a constant operand, or
+where the others can be divided by it (`leveling.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand, on_result
+from converter.folding.moves.leveling import inverse_on_others, inverse_scale
 from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, one_of
@@ -129,17 +131,17 @@ def _sum_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step 
         return _broadcast(node)
     if node.op_type in {"Add", "Sub"} and constant_operand(node, view) == 1 - index:
         return _into_constant(node, index, placed, affine, view)
-    if placed.scales:
-        return Refusal(
-            "not-linear",
-            f"{label(node)} adds another value, which the scale would have to reach, too.",
-        )
     factor = 1 / len(node.inputs) if node.op_type == "Mean" else 1.0
     if node.op_type == "Sub" and index == 1:
         factor = -1.0
-    return Step(
-        f"passes {node.op_type}, the shift",
-        onward=((0, Affine(placed.scale, factor * placed.shift, placed.axis)),),
+    onward = Affine(placed.scale, factor * placed.shift, placed.axis)
+    if not placed.scales:
+        return Step(f"passes {node.op_type}, the shift", onward=((0, onward),))
+    if view.levels:
+        return inverse_on_others(node, index, inverse_scale(placed, node), onward, view)
+    return Refusal(
+        "not-linear",
+        f"{label(node)} adds another value, which the scale would have to reach, too.",
     )
 
 

@@ -84,3 +84,22 @@ def bn_upsample_bilinear_conv(g: Net) -> str:
 def bn_without_shift_gate_conv(g: Net) -> str:
     y = g.op("Mul", unshifted(g), g.op("Sigmoid", g.image(name="gate")))
     return g.conv(y, pads=[1] * 4)
+
+
+@pattern(left=1, reason=("not-linear", "graph-input"))
+def two_bns_added_conv(g: Net) -> str:
+    """a2*((a1/a2)*u + v) + b: one of them takes the ratio of the scales, the other goes."""
+    a, b = (g.bn(g.op("Tanh", g.image(name=name)), 4) for name in "ab")
+    return g.conv(g.op("Add", a, b))
+
+
+@pattern()
+def bn_and_conv_added_conv(g: Net) -> str:
+    """The convolution beside it is divided by the scale."""
+    return g.conv(g.op("Add", norm(g), g.conv(g.image(name="other"), kernel=1)))
+
+
+@pattern()
+def bn_and_its_residual_block_conv(g: Net) -> str:
+    x = norm(g)
+    return g.conv(g.op("Add", x, g.conv(g.relu(g.conv(x, kernel=1)), kernel=1)))
