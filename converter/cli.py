@@ -26,6 +26,10 @@ COMMANDS = {
         "replace moving averages by the statistics of a data set",
     ),
     "train": ("converter.training.command", "train the model that ships, on MNIST"),
+    "compare": (
+        "converter.comparison.command",
+        "train with and without batch-norm, and report what was measured",
+    ),
 }
 
 
