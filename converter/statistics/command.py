@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     with working(f"loading {args.file}") as progress:
         trained = load_module(args.file, loading.options_of(args))
         progress(f"reading {args.data}")
-        source = data.read(args.data)
         sizes = _sizes(args, trained)
+        source = data.read(args.data, sizes)
         population = data.some(data.shaped(source.train, sizes, args.data), args.limit, args.seed)
         measured = source.measured
         if measured is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from converter.errors import UserError
-from converter.training import mnist
+from converter.training import image_folder, mnist
 from converter.training.data import Dataset, pixels
 
 # Names that arrays go by in an .npz: of the inputs, and of their labels.
@@ -57,23 +57,28 @@ class Data:
         return self.test or (self.train if self.train.labels is not None else None)
 
 
-def read(path: Path) -> Data:
+def read(path: Path, sizes: tuple[int, ...] | None = None) -> Data:
     """Read a folder of MNIST's or an image folder, an .npz (x, y), or an .npy of inputs.
+
+    Args:
+        sizes: (C, H, W) of the network, that the pictures of a folder are squeezed to.
 
     Raises:
         UserError: there is no such thing, it is damaged, or it holds no samples.
     """
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, sizes)
     with _opened(path) as file:
         if isinstance(file, np.ndarray):
             return Data(Samples(_tensor(file, path)), None, f"{len(file):,} inputs of {path.name}")
         return _npz(file, path)
 
 
-def _folder(path: Path) -> Data:
-    found = mnist.load(path)
-    return of_dataset(found)
+def _folder(path: Path, sizes: tuple[int, ...] | None) -> Data:
+    if any((path / name).is_file() for stem in mnist.SHA256 for name in (stem, f"{stem}.gz")):
+        return of_dataset(mnist.load(path))
+    size = (sizes[1], sizes[2]) if sizes and len(sizes) == 3 else None
+    return of_dataset(image_folder.load(path, size))
 
 
 def of_dataset(found: Dataset) -> Data:

@@ -1,0 +1,1 @@
+"""Transfer learning with batch-norms that stay what they were."""
