@@ -21,6 +21,10 @@ COMMANDS = {
     "inspect": ("converter.commands.inspect", "show what fold would do"),
     "verify": ("converter.commands.verify", "prove that two ONNX files compute the same"),
     "bench": ("converter.commands.bench", "measure how two ONNX files compare in speed"),
+    "finetune": (
+        "converter.finetuning.command",
+        "learn a new task from a trained network, batch-norms frozen",
+    ),
     "recalibrate": (
         "converter.statistics.command",
         "replace moving averages by the statistics of a data set",

@@ -74,9 +74,12 @@ def rebuild(path: Path, content: dict[str, Any]) -> tuple[nn.Module, frozenset[s
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise UserError(f"{path}: the checkpoint's input_shape {sizes!r} is no shape")
     # Imported here: the training package is of no use to the other sources.
-    from converter.training import architectures
+    from converter.training import networks
 
-    module = architectures.build(content["architecture"], **content["arguments"])
+    heads = content.get("heads", [])
+    if not isinstance(heads, list):
+        raise UserError(f"{path}: the checkpoint's 'heads' is no list")
+    module = networks.build(content["architecture"], content["arguments"], heads)
     return module, state_dict.fill(module, tensors, str(path), content["architecture"])
 
 

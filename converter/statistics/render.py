@@ -50,12 +50,16 @@ def show(
         console.print(Text(f"  warning: {warning}.", style="yellow"))
 
 
-def table(rows: list[Drift]) -> Table:
-    """A line for each norm; those whose mean was far off stand out."""
+def table(rows: list[Drift], *, values: bool = True) -> Table:
+    """A line for each norm; those whose mean was far off stand out.
+
+    `values`: whether to show how many values of each channel were seen.
+    """
     grid = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     grid.add_column("norm", overflow="fold")
     grid.add_column("kind")
-    for heading in ("channels", "values", "max shift", "mean shift", "variance from", "to"):
+    counts = ("channels", "values") if values else ("channels",)
+    for heading in (*counts, "max shift", "mean shift", "variance from", "to"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         far = row.max_shift > LARGE_SHIFT or row.never_updated
@@ -63,7 +67,7 @@ def table(rows: list[Drift]) -> Table:
             row.name or "(the module itself)",
             row.kind,
             f"{row.channels:,}",
-            f"{row.values:,}",
+            *([f"{row.values:,}"] if values else []),
             f"{row.max_shift:.3f}",
             f"{row.mean_shift:.3f}",
             f"{row.low_ratio:.3g}",

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from converter.errors import UserError
-from converter.training import architectures
+from converter.training import networks
 
 FORMAT = "foldserve.checkpoint/1"
-OPTIONAL = frozenset({"training"})
+OPTIONAL = frozenset({"training", "heads"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Checkpoint:
     """The keys of the file, but for `format`.
 
     Attributes:
-        architecture, arguments: what `architectures.build` takes.
+        architecture, arguments: what `networks.build` takes.
         state_dict: float32 tensors on the CPU, and int64 counters of the batch-norms.
         input_shape: sizes of one sample, without the batch axis.
         labels: the name of each class, in the order of the logits.
@@ -41,6 +41,7 @@ class Checkpoint:
         torch: the version of torch that trained it.
         dataset, attribution: what it learned from, and whom to name.
         training: what else was asked for; missing in the file when nothing was.
+        heads: what was put in place of its last layer, see `networks.Head`; missing likewise.
     """
 
     architecture: str
@@ -61,6 +62,7 @@ class Checkpoint:
     dataset: str
     attribution: str
     training: dict[str, Any] = field(default_factory=dict)
+    heads: list[dict[str, Any]] = field(default_factory=list)
 
     def module(self) -> nn.Module:
         """The network with its weights, in evaluation mode, on the CPU.
@@ -69,8 +71,7 @@ class Checkpoint:
             UserError: when the architecture is unknown, takes no such arguments, or the weights
                 are not its weights.
         """
-        arguments = architectures.complete(self.architecture, self.arguments)
-        module = architectures.build(self.architecture, **arguments)
+        module = networks.build(self.architecture, self.arguments, self.heads)
         try:
             module.load_state_dict(self.state_dict)
         except RuntimeError as error:

@@ -1,0 +1,158 @@
+"""Transfer learning: a trained network, a new head, and batch-norms that stand still or do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from converter.errors import UserError
+from converter.finetuning.frozen import freeze
+from converter.statistics.drift import Drift, Held, drift
+from converter.statistics.moments import Moments
+from converter.statistics.norms import find, stored
+from converter.training import checkpoint, networks
+from converter.training.data import Dataset, pixels
+from converter.training.determinism import deterministic
+from converter.training.evaluate import loss_and_accuracy
+from converter.training.fit_options import FitOptions
+from converter.training.loop import fit
+from converter.training.progress import History, Observer
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is learned from: an architecture as a checkpoint names it, and its weights.
+
+    Attributes:
+        architecture, arguments, heads: what `networks.build` takes.
+        state_dict: its weights; None for random ones.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    heads: Sequence[Mapping[str, Any]] = ()
+    state_dict: Mapping[str, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How to learn the new task.
+
+    Attributes:
+        freeze_bn: see `frozen.freeze`; the batch-norm of the new head always learns.
+        hidden: features of the new head's hidden layer, 0 for none.
+        head_at: the dense layer that it replaces; None for the one that gives the logits.
+        only_head: whether the weights before the head stand still as well.
+        fit: how to train.
+        threads: of torch on the CPU.
+    """
+
+    freeze_bn: str = "stats"
+    hidden: int = 64
+    head_at: str | None = None
+    only_head: bool = False
+    fit: FitOptions = field(default_factory=FitOptions)
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What came of it.
+
+    Attributes:
+        module: in evaluation mode, on the CPU.
+        head: where the new head is, and what it is.
+        frozen: names of the batch-norms that were frozen.
+        moved: for each batch-norm before the head, how far its statistics went, in standard
+            deviations that it ended with.
+        before: accuracy on the test images with the new head still random.
+        history: every step and epoch.
+        test_loss, test_accuracy: at the end.
+    """
+
+    module: nn.Module
+    head: networks.Head
+    frozen: list[str]
+    moved: list[Drift]
+    before: float
+    history: History
+    test_loss: float
+    test_accuracy: float
+
+
+def finetune(
+    base: Base, data: Dataset, how: Transfer, observers: Sequence[Observer] = ()
+) -> Transferred:
+    """Put a new head on `base` and train it on `data`. Writes nothing.
+
+    Raises:
+        UserError: the network has no dense layer at its end, does not take such images, or the
+            options cannot be.
+    """
+    how.fit.check()
+    device = torch.device(how.fit.device)
+    with deterministic(how.fit.seed, device, how.threads):
+        module = networks.build(base.architecture, base.arguments, base.heads)
+        if base.state_dict is not None:
+            load(module, base.state_dict)
+        at = how.head_at or networks.classifier(module, pixels(data.train.images[:2]))
+        head = networks.parse_head({"at": at, "hidden": how.hidden, "classes": len(data.labels)})
+        held = {name: Held.by(norm) for name, norm in find(module).tracked.items()}
+        if how.only_head:
+            module.requires_grad_(False)
+        frozen = freeze(module, how.freeze_bn)
+        networks.attach(module, head)
+        _, before = loss_and_accuracy(module, data.test.images, data.test.labels)
+        history = fit(module, data, how.fit, observers)
+        test_loss, accuracy = loss_and_accuracy(module, data.test.images, data.test.labels)
+    module.cpu().eval()
+    tracked = find(module).tracked
+    moved = []
+    for name, start in held.items():
+        if name in tracked:
+            mean, variance = stored(tracked[name])
+            moved.append(drift(name, start, Moments(1, mean, variance)))
+    return Transferred(module, head, frozen, moved, before, history, test_loss, accuracy)
+
+
+def load(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Raises UserError where the weights are not those of the module."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"the weights do not fit the network: {error}") from error
+
+
+def to_checkpoint(
+    base: Base, data: Dataset, how: Transfer, result: Transferred
+) -> checkpoint.Checkpoint:
+    """A checkpoint that `fold`, `recalibrate` and `finetune` read."""
+    return checkpoint.Checkpoint(
+        architecture=base.architecture,
+        arguments=dict(base.arguments),
+        state_dict=checkpoint.weights_of(result.module),
+        input_shape=list(data.task.input_shape),
+        labels=data.labels,
+        preprocessing={} if data.preprocessing is None else data.preprocessing.model_dump(),
+        metrics={
+            "test_accuracy": result.test_accuracy,
+            "test_loss": result.test_loss,
+            "train_loss": result.history.epochs[-1].train_loss,
+        },
+        description=f"{data.subject}, learned from {base.architecture}.",
+        seed=how.fit.seed,
+        epochs=how.fit.epochs,
+        batch_size=how.fit.batch_size,
+        lr=how.fit.lr,
+        threads=how.threads,
+        statistics=checkpoint.statistics_of(result.module) | {"frozen": len(result.frozen)},
+        torch=str(torch.__version__),
+        dataset=data.description,
+        attribution=data.attribution,
+        training={"freeze_bn": how.freeze_bn, "only_head": how.only_head},
+        heads=[*map(dict, base.heads), result.head.to_plain()],
+    )

@@ -1,0 +1,60 @@
+"""A network that knows the digits 0 to 4, a little, to learn others from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from converter.finetuning.subset import only_classes
+from converter.training import architectures, checkpoint, mnist
+from converter.training.data import Dataset
+from converter.training.fit_options import FitOptions
+from converter.training.loop import fit
+
+ROOT = Path(__file__).parents[3]
+SUBSET = ROOT / "tests" / "data" / "mnist"
+ARGUMENTS = {"width": 2, "hidden": 16, "classes": 5}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def subset() -> Path:
+    return SUBSET
+
+
+@pytest.fixture(scope="session")
+def new_task() -> Dataset:
+    return only_classes(mnist.load(SUBSET), ["5", "6", "7", "8", "9"])
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of `cnn`, three batch-norms, trained for an epoch on 0 to 4."""
+    data = only_classes(mnist.load(SUBSET), ["0", "1", "2", "3", "4"])
+    torch.manual_seed(0)
+    module = architectures.build("cnn", **ARGUMENTS)
+    fit(module, data, FitOptions(epochs=1, batch_size=50, augment=False))
+    content = checkpoint.Checkpoint(
+        architecture="cnn",
+        arguments=ARGUMENTS,
+        state_dict=checkpoint.weights_of(module),
+        input_shape=[1, 28, 28],
+        labels=data.labels,
+        preprocessing=mnist.PREPROCESSING.model_dump(),
+        metrics={}, description="Digits.", seed=0, epochs=1, batch_size=50, lr=0.01, threads=1,
+        statistics=checkpoint.statistics_of(module), torch=str(torch.__version__),
+        dataset=data.description, attribution="",
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("base") / "base.pt"
+    path.write_bytes(checkpoint.to_bytes(content))
+    return path
