@@ -74,16 +74,16 @@ def complete(
     listener.plan(len(wanted), len(found))
     if missing:
         data = job.load()
-        _require_same_data(data, list(found.values()), job)
-        made = _here(missing, data, job) if jobs == 1 else _in_processes(missing, job, jobs)
+        digest = datasets.digest(data)
+        _require_same_data(data, digest, list(found.values()), job)
+        made = _here(missing, data, digest, job) if jobs == 1 else _in_processes(missing, job, jobs)
         for record in made:
             found[record.settings] = record
             listener.finished(record, len(found))
     return [found[settings] for settings in runs]
 
 
-def _require_same_data(data: Dataset, found: Sequence[Record], job: Job) -> None:
-    digest = datasets.digest(data)
+def _require_same_data(data: Dataset, digest: str, found: Sequence[Record], job: Job) -> None:
     if any(record.digest != digest for record in found):
         raise UserError(
             f"runs in {job.folder} were made with other data than {data.description}",
@@ -91,13 +91,13 @@ def _require_same_data(data: Dataset, found: Sequence[Record], job: Job) -> None
         )
 
 
-def _here(missing: Sequence[Settings], data: Dataset, job: Job) -> Iterator[Record]:
+def _here(missing: Sequence[Settings], data: Dataset, digest: str, job: Job) -> Iterator[Record]:
     for settings in missing:
-        yield _make(settings, data, job)
+        yield _make(settings, data, digest, job)
 
 
-def _make(settings: Settings, data: Dataset, job: Job) -> Record:
-    record = run(settings, data, job.machine)
+def _make(settings: Settings, data: Dataset, digest: str, job: Job) -> Record:
+    record = run(settings, data, job.machine, digest)
     Folder(job.folder).write(record)
     return record
 
@@ -124,7 +124,7 @@ def _in_processes(missing: Sequence[Settings], job: Job, jobs: int) -> Iterator[
 
 
 # What the initializer of a process has read, for its runs.
-_DATA: dict[str, tuple[Dataset, Job]] = {}
+_DATA: dict[str, tuple[Dataset, str, Job]] = {}
 
 
 def _begin(job: Job) -> None:
@@ -137,9 +137,10 @@ def _begin(job: Job) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _DATA["now"] = job.load(), job
+    data = job.load()
+    _DATA["now"] = data, datasets.digest(data), job
 
 
 def _one(settings: Settings) -> Record:
-    data, job = _DATA["now"]
-    return _make(settings, data, job)
+    data, digest, job = _DATA["now"]
+    return _make(settings, data, digest, job)

@@ -42,10 +42,15 @@ class Machine:
     threads: int = 1
 
 
-def run(settings: Settings, data: Dataset, machine: Machine | None = None) -> Record:
+def run(
+    settings: Settings, data: Dataset, machine: Machine | None = None, digest: str = ""
+) -> Record:
     """Train once. On one machine the same settings give the same record, but for the times.
 
     A training whose loss stops being finite ends there, and its record says so.
+
+    Args:
+        digest: of the data; found out when empty, which takes a moment for many images.
 
     Raises:
         UserError: for settings that cannot be, or more images than there are.
@@ -53,7 +58,7 @@ def run(settings: Settings, data: Dataset, machine: Machine | None = None) -> Re
     settings.check()
     machine = machine or Machine()
     device = torch.device(machine.device)
-    digest = datasets.digest(data)
+    digest = digest or datasets.digest(data)
     data = _part_of(data, settings.images)
     options = FitOptions(
         epochs=settings.epochs,

@@ -19,7 +19,6 @@ from converter.comparison.runner import Job, Listener, complete
 from converter.comparison.running import Machine
 from converter.comparison.settings import Settings
 from converter.errors import UserError
-from converter.training import datasets
 from converter.training.data import Dataset
 from tests.converter.comparison.made import record
 
@@ -43,9 +42,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The runs that are really made, each a record without any training."""
     found: list[Settings] = []
 
-    def run(settings: Settings, data: Dataset, machine: Machine) -> Record:
+    def run(settings: Settings, data: Dataset, machine: Machine, digest: str) -> Record:
         found.append(settings)
-        return replace(record(settings), digest=datasets.digest(data))
+        return replace(record(settings), digest=digest)
 
     monkeypatch.setattr(runner, "run", run)
     return found
@@ -81,7 +80,7 @@ def test_the_same_run_twice_is_one(tmp_path: Path, subset: Path, made: list[Sett
 def test_an_interrupt_keeps_what_is_finished(
     tmp_path: Path, subset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(settings: Settings, data: Dataset, machine: Machine) -> Record:
+    def run(settings: Settings, data: Dataset, machine: Machine, digest: str) -> Record:
         if settings == RUNS[2]:
             raise KeyboardInterrupt
         return record(settings)
