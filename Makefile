@@ -72,8 +72,8 @@ $(VENV)/.test: $(VENV)/.converter
 	@touch $@
 
 # promtool and kustomize check what is in deploy/; tests that need one are skipped without it.
-$(VENV)/.tools: $(VENV)/.python tests/deploy/tools.sh
-	@sh tests/deploy/tools.sh $(BIN)
+$(VENV)/.tools: $(VENV)/.python tests/tools.sh
+	@sh tests/tools.sh $(BIN)
 	@touch $@
 
 # Both wheels install the module `onnxruntime`, so one must go before the other comes.

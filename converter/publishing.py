@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from converter.atomic import A_DAY, stale, sync_directory
 from converter.errors import UserError
+from converter.folding import Decision, Refusal
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
 from service.manifest import (
@@ -206,7 +207,10 @@ def _manifest(
                 "kept": {
                     decision.site.name: str(decision.outcome) for decision in result.plan.kept
                 },
+                "each": [_fate(decision) for decision in result.plan.batchnorms],
             },
+            "before": asdict(result.before),
+            "after": asdict(result.after),
             "proof": {
                 "max_error_original": max(m.reference_error for m in proof.measurements),
                 "max_error_folded": max(m.candidate_error for m in proof.measurements),
@@ -214,6 +218,17 @@ def _manifest(
             },
         },
     )
+
+
+def _fate(decision: Decision) -> dict[str, Any]:
+    """Where a batch-norm went, or why it stays, in a sentence."""
+    outcome = decision.outcome
+    where = (
+        str(outcome)
+        if isinstance(outcome, Refusal)
+        else f"{outcome.direction} into {' and '.join(outcome.into)}"
+    )
+    return {"name": decision.site.name, "folded": decision.folded, "where": where}
 
 
 def _spec(value: ir.Value) -> TensorSpec:

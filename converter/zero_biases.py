@@ -1,8 +1,9 @@
-"""The zero bias of a wrong shape that torch's exporter gives a 3-d convolution without a bias.
+"""The zero bias that torch's exporter gives a convolution without a bias.
 
-It writes `Expand(CastLike(0, x), Concat(Shape(weight)[:1], [2]))`, of shape (C_out, 2), where
-ONNX asks for (C_out,) (operators, Conv, input B). No runtime takes that, so a graph that holds
-one has no meaning but the one that its author meant: the same convolution without a bias.
+It writes `Expand(CastLike(0, x), Shape(weight)[:1])`, which says nothing and hides the layer's
+name from a bias that a fold adds later. For a 3-d convolution it writes a shape of two axes,
+`Concat(Shape(weight)[:1], [2])`, where ONNX asks for (C_out,) (operators, Conv, input B): no
+runtime takes that, so it can only mean the same convolution without a bias.
 """
 
 from __future__ import annotations
@@ -11,24 +12,30 @@ import onnx_ir as ir
 
 
 def drop_zero_biases(model: ir.Model) -> int:
-    """Take the biases of all zeros that are not of rank 1 from the convolutions of `model`.
+    """Take the biases of all zeros that are expanded, or no vector, from the convolutions.
 
     Returns:
-        How many there were.
+        How many had a shape that no runtime takes.
     """
-    dropped = 0
+    misshapen = 0
     for node in model.graph.all_nodes():
         if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or len(node.inputs) < 3:
             continue
         bias = node.inputs[2]
-        if bias is not None and _misshapen(bias) and _zero(bias):
-            node.resize_inputs(2)
-            dropped += 1
-    return dropped
+        if bias is None or not (_expanded(bias) or _misshapen(bias)) or not _zero(bias):
+            continue
+        misshapen += _misshapen(bias)
+        node.resize_inputs(2)
+    return misshapen
+
+
+def _expanded(bias: ir.Value) -> bool:
+    node = bias.producer()
+    return node is not None and node.op_type == "Expand"
 
 
 def _misshapen(bias: ir.Value) -> bool:
-    """A constant that is no vector, or one made by Expand to two axes."""
+    """A constant that is no vector, or one expanded to two axes."""
     if bias.const_value is not None:
         return len(bias.const_value.shape) != 1
     expand = bias.producer()

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
-from service import health, hot, http, openapi
+from service import health, hot, http, openapi, playground
 from service.auth import Access
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.exchange import Budget
@@ -78,7 +78,7 @@ def create_app(
     budget = budget or Budget(settings.max_in_flight_bytes)
     metrics.ready = lambda: not health.obstacles(registry, lifecycle)
     metrics.held_bytes = lambda: budget.held
-    open_paths = frozenset({"/metrics"}) if settings.metrics == "open" else frozenset()
+    open_paths = playground.PATHS | ({"/metrics"} if settings.metrics == "open" else set())
     if settings.metrics != "off":
         _add_metrics(app, registry, metrics)
     routes = hot.HotRoutes(app, predict, protocols)
@@ -150,7 +150,9 @@ def _show(entry: Entry) -> dict[str, Any]:
 
 def _add_documents(app: FastAPI, registry: Registry) -> None:
     @_get(app, "/", "Where things are")
-    async def index() -> Response:
+    async def index(request: Request) -> Response:
+        if playground.wanted(request):
+            return playground.answer(request, playground.PAGE)
         return _reply(
             {
                 "name": TITLE,
@@ -160,8 +162,15 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
                 "models": "/models",
                 "predict": list(hot.PATHS),
                 "health": ["/health/live", "/health/ready"],
-            }
+            },
+            headers={"vary": "accept"},
         )
+
+    @_get(app, "/playground/{file}", "A file of the page", shown=False)
+    async def playground_file(file: str, request: Request) -> Response:
+        if file not in playground.FILES:
+            raise NotFound(f"The page has no file {file[:64]!r}.")
+        return playground.answer(request, file)
 
     # The document names the models, so it is made again whenever they change.
     cached: tuple[int, dict[str, Any]] = (-1, {})
@@ -178,7 +187,12 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
 
 
 def _get(
-    app: FastAPI, path: str, summary: str, answer: type[Response] = JSONResponse
+    app: FastAPI,
+    path: str,
+    summary: str,
+    answer: type[Response] = JSONResponse,
+    *,
+    shown: bool = True,
 ) -> Callable[[Endpoint], Endpoint]:
     """A GET route with its HEAD twin, which the documentation need not show."""
 
@@ -190,6 +204,7 @@ def _get(
             summary=summary,
             responses=_ERRORS,
             response_class=answer,
+            include_in_schema=shown,
         )
         app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
         return endpoint

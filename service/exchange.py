@@ -85,6 +85,11 @@ class Exchange:
         ]
         return [stage for stage in stages if stage[1] and stage[2]]
 
+    def timing(self) -> bytes:
+        """The stages in milliseconds, as the header Server-Timing has them (W3C Server Timing)."""
+        spans = ((name, 1000 * (end - begin)) for name, begin, end in self.stages())
+        return ", ".join(f"{name};dur={ms:.3f}" for name, ms in spans).encode()
+
     def run(self, free: float, ran: float, computed: float, rows_in_batch: int) -> None:
         """Told by the batcher, in whatever thread the batch ran."""
         decoded = self.decoded

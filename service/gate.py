@@ -28,16 +28,17 @@ Observer = Callable[[Exchange, Scope], object]
 
 # Printable, short, and nothing that could break out of a log line.
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_POLICY = b"content-security-policy"
 # What a browser must not do with an answer; JSON of the hot routes needs only nosniff, which the
 # server sets on everything.
 _BROWSER_HEADERS = [
     (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
 # The page of the documentation loads its scripts and styles from elsewhere.
 _DOCS_HEADERS = [
-    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (_POLICY, b"frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
 
@@ -91,8 +92,10 @@ class Gate:
                 exchange.status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", own.encode())]
                 if scope["method"] != "POST":
-                    docs = scope["path"] == "/docs"
-                    headers += _DOCS_HEADERS if docs else _BROWSER_HEADERS
+                    if scope["path"] == "/docs":
+                        headers += _DOCS_HEADERS
+                    elif all(key != _POLICY for key, _ in headers):  # the page brings its own
+                        headers += _BROWSER_HEADERS
                 message["headers"] = headers
             await send(message)
 

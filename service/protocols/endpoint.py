@@ -143,7 +143,10 @@ class Endpoint:
             defect = ServiceError("Something went wrong inside the server.")
             await self._refuse(scope, send, receive, defect)
         else:
-            await http.respond(send, reply.status, reply.body, reply.headers, reply.content_type)
+            headers = reply.headers
+            if http.header(scope, b"x-server-timing") is not None:
+                headers = [*headers, (b"server-timing", http.exchange(scope).timing())]
+            await http.respond(send, reply.status, reply.body, headers, reply.content_type)
 
     async def _refuse(
         self, scope: Scope, send: Send, receive: Receive, error: ServiceError

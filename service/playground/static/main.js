@@ -1,0 +1,134 @@
+// The page: which model, which kind of input, and the way from an input to its answer.
+
+import { Problem, json, predict } from "./api.js";
+import { showAnswer, showNothing, showProblem } from "./answer.js";
+import { setUpCharts } from "./charts.js";
+import { offerCopies, setUpCopies } from "./copy.js";
+import { byId, element, show } from "./dom.js";
+import { drawable, drawing } from "./draw.js";
+import { example, numbers } from "./numbers.js";
+import { picture, takesPictures } from "./picture.js";
+import { showReport } from "./report.js";
+
+const LOOK_EVERY_MS = 5000;
+
+// Kinds of input: a name, whether the model takes it, and what makes its panel.
+const KINDS = [
+  ["Draw", drawable, drawing],
+  ["Picture", takesPictures, picture],
+  ["Numbers", () => true, numbers],
+];
+
+let model = null;
+
+// One request at a time; of the inputs that come meanwhile only the last is sent.
+let running = false, waiting = null;
+
+async function submit(body) {
+  waiting = { body, model };
+  if (running) return;
+  running = true;
+  while (waiting) {
+    const { body: now, model: asked } = waiting;
+    waiting = null;
+    if (asked !== model) continue; // another model was chosen
+    if (now === null) showNothing();
+    else await answer(asked, now);
+  }
+  running = false;
+}
+
+async function answer(asked, body) {
+  offerCopies(asked, body);
+  try {
+    const result = await predict(asked.name, body);
+    if (asked === model) showAnswer(asked, result);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.code === "unsupported_media_type" && body.instead) {
+      const made = body.instead();
+      await answer(asked, { type: "application/json", data: JSON.stringify(made), json: made });
+    } else if (asked === model) showProblem(error.message, error.hint);
+  }
+}
+
+function choose(kind, make) {
+  for (const tab of byId("kinds").children) {
+    const chosen = tab.textContent === kind;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+  }
+  byId("panel").setAttribute("aria-labelledby", `kind-${kind}`);
+  showNothing();
+  byId("panel").replaceChildren(make(model, submit, showProblem));
+}
+
+function setUpTabs() {
+  byId("kinds").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const tabs = [...byId("kinds").children];
+    if (!step) return;
+    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+}
+
+const described = (specs) => specs.map((spec) => `${spec.name}: ${spec.dtype} (${spec.shape.join(", ")})`).join("; ");
+
+async function open(name) {
+  model = { name, ...(await json(`models/${encodeURIComponent(name)}`)) };
+  byId("about").textContent = model.description || "";
+  const facts = {
+    version: model.version, runs: { CPUExecutionProvider: "on the CPU", CUDAExecutionProvider: "on a GPU (CUDA)" }[model.provider] ?? model.provider,
+    "self-test": model.self_test_errors ? "passed" : "none", input: described(model.inputs), output: described(model.outputs),
+  };
+  byId("facts").replaceChildren(...Object.entries(facts).map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, typeof value === "number" ? show(value) : value))));
+  const rejected = model.rejected ?? [];
+  byId("rejected").hidden = rejected.length === 0;
+  byId("rejected").replaceChildren(...rejected.map((r) => element("li", {}, `Version ${r.version} is not served: ${r.reason}`)));
+  const kinds = KINDS.filter(([, takes]) => takes(model));
+  byId("kinds").replaceChildren(...kinds.map(([kind, , make]) =>
+    element("button", { type: "button", role: "tab", id: `kind-${kind}`, "aria-controls": "panel", onclick: () => choose(kind, make) }, kind)));
+  choose(kinds[0][0], kinds[0][2]);
+  const shown = example(model);
+  offerCopies(model, { type: "application/json", data: JSON.stringify(shown), json: shown });
+  showReport(model);
+  return true;
+}
+
+let known = "";
+
+async function look() {
+  const health = byId("health");
+  try {
+    const state = await json("health/ready", [503]);
+    health.textContent = state.status === "ready" ? "ready" : `not ready: ${state.message ?? state.status ?? ""}`;
+    const { models, loading } = await json("models");
+    const serving = models.filter((m) => m.state === "serving");
+    const now = JSON.stringify(serving.map((m) => [m.name, m.version]));
+    if (now === known) return;
+    const select = byId("choice");
+    const before = select.value;
+    select.replaceChildren(...serving.map((m) => element("option", { value: m.name }, `${m.name}, version ${m.version}`)));
+    if (!serving.length) {
+      const why = models.flatMap((m) => m.rejected.map((r) => `${m.name} ${r.version}: ${r.reason}`));
+      showProblem(loading ? "The models are being loaded." : "No model is served.", why.join(" ") || "Publish one: python -m converter fold model.pt --publish models/mine");
+    } else {
+      select.value = serving.some((m) => m.name === before) ? before : serving[0].name;
+      await open(select.value);
+    }
+    known = now;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    health.textContent = error.message;
+    known = "";
+  }
+}
+
+setUpTabs();
+setUpCopies();
+setUpCharts();
+byId("choice").addEventListener("change", () => open(byId("choice").value).catch((error) => showProblem(error.message, error.hint)));
+await look();
+setInterval(() => { if (!document.hidden) look(); }, LOOK_EVERY_MS);

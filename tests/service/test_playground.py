@@ -1,0 +1,419 @@
+"""The page in a real browser: Chromium, driven by Playwright, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Served
+from PIL import Image
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+
+from service import playground
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+SEVEN = ((0.25, 0.2), (0.5, 0.2), (0.75, 0.2), (0.65, 0.45), (0.55, 0.65), (0.48, 0.85))
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    if found is None:
+        assert not os.environ.get("ALL_TOOLS_REQUIRED"), "no Chromium"
+        pytest.skip("no Chromium (Debian: apt install chromium)")
+    with playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]) as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def digits(start: Callable[..., Served]) -> Served:
+    return start(MODELS)
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an address; at the end nothing may have gone wrong that the test did not expect."""
+    pages: list[tuple[Page, list[str], str]] = []
+
+    def visit(url: str, **options: Any) -> Page:
+        page = browser.new_page(**options)
+        page.set_default_timeout(20_000)
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("console", lambda m: said.append(f"{m.type}: {m.text}"))
+        page.on(
+            "request", lambda r: None if r.url.startswith((url, "blob:")) else said.append(r.url)
+        )
+        pages.append((page, said, url))
+        page.goto(url)
+        return page
+
+    yield visit
+    for page, said, _ in pages:
+        # The browser itself logs each answer of 4xx and each refused connection.
+        own = [text for text in said if "Failed to load resource" not in text]
+        page.close()
+        assert own == []
+
+
+def draw(page: Page, points: tuple[tuple[float, float], ...] = SEVEN) -> None:
+    box = page.locator("canvas.pad").bounding_box()
+    assert box is not None
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+
+
+def test_a_seven_is_drawn_and_seen(visit: Callable[..., Page], digits: Served) -> None:
+    page = visit(f"{digits.url}/")
+    expect(page.locator("#health")).to_have_text("ready")
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, \d"))
+    expect(page.locator(".bars li.best")).to_contain_text("7")
+    assert page.locator(".bars li").count() == 10
+    for stage in ("decode", "queue", "compute", "encode"):
+        expect(
+            page.locator("#times").get_by_role("rowheader", name=stage, exact=True)
+        ).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#verdict")).to_have_text("Nothing was asked yet.")
+
+
+def test_the_keyboard_draws(visit: Callable[..., Page], digits: Served) -> None:
+    page = visit(f"{digits.url}/")
+    page.locator("canvas.pad").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowUp")
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowDown")
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^1, "))
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> Path:
+    example = json.loads((MODELS / "mnist" / "example.json").read_text())["inputs"]
+    pixels = np.asarray(example)[0, 0]
+    path = tmp_path / "digit.png"
+    Image.fromarray((pixels * 255).round().astype(np.uint8), "L").save(path)
+    return path
+
+
+def test_a_picture_is_chosen_or_dropped(
+    visit: Callable[..., Page], digits: Served, png: Path
+) -> None:
+    page = visit(f"{digits.url}/")
+    page.get_by_role("tab", name="Picture").click()
+    page.locator("#file").set_input_files(png)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    expect(page.locator("#code")).to_contain_text("--data-binary @'digit.png'")
+    page.get_by_role("tab", name="Draw").click()
+    page.get_by_role("tab", name="Picture").click()
+    expect(page.locator("#verdict")).to_have_text("Nothing was asked yet.")
+    page.evaluate(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "digit.png", { type: "image/png" }));
+            const drop = new DragEvent("drop", { dataTransfer: data, cancelable: true });
+            document.querySelector(".drop").dispatchEvent(drop);
+        }""",
+        list(png.read_bytes()),
+    )
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+
+
+def test_the_browser_prepares_what_the_service_cannot_read(
+    visit: Callable[..., Page], digits: Served, png: Path
+) -> None:
+    """A picture of another type goes as numbers; so does a PNG where Pillow is not installed."""
+    webp = png.with_suffix(".webp")
+    Image.open(png).save(webp, lossless=True)
+    page = visit(f"{digits.url}/")
+    page.get_by_role("tab", name="Picture").click()
+    page.locator("#file").set_input_files(webp)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    expect(page.locator("#code")).to_contain_text("curl --json @input.json")
+
+
+def test_no_picture_at_all(visit: Callable[..., Page], digits: Served, tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no picture")
+    page = visit(f"{digits.url}/")
+    page.get_by_role("tab", name="Picture").click()
+    page.locator("#file").set_input_files(path)
+    expect(page.get_by_role("alert")).to_contain_text("no picture that the browser can read")
+
+
+def test_numbers_and_their_errors(visit: Callable[..., Page], server: Served) -> None:
+    page = visit(f"{server.url}/")
+    page.get_by_label("Serve with").select_option("animals")
+    expect(page.get_by_role("tab")).to_have_text(["Numbers"])
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
+    editor = page.get_by_label("Inputs as JSON")
+    editor.fill('{"inputs": [[1, 2')
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("alert")).to_contain_text("This is no JSON")
+    editor.fill('{"inputs": [[1, 2]]}')
+    editor.press("Control+Enter")
+    refused = httpx.post(f"{server.url}/models/animals/predict", json={"inputs": [[1, 2]]}).json()
+    expect(page.get_by_role("alert")).to_contain_text(refused["message"])
+    expect(page.get_by_role("alert")).to_contain_text(refused["hint"])
+    page.get_by_role("button", name="Random numbers").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
+
+
+@pytest.mark.parametrize("name", ["pair", "embedding", "int64", "not", "half", "free", "scalar"])
+def test_the_example_fits_every_signature(
+    visit: Callable[..., Page], server: Served, name: str
+) -> None:
+    page = visit(f"{server.url}/")
+    page.get_by_label("Serve with").select_option(name)
+    expect(page.locator("#facts")).to_contain_text("input")
+    page.get_by_role("tab", name="Numbers").click()
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile("answered"))
+
+
+def test_markup_of_a_model_stays_text(
+    visit: Callable[..., Page], start: Callable[..., Served], tmp_path: Path
+) -> None:
+    folder = tmp_path / "evil" / "1"
+    shutil.copytree(MODELS / "mnist" / "1", folder)
+    manifest = json.loads((folder / "model.json").read_text())
+    attack = "<img src=x onerror=\"document.title='owned'\">"
+    manifest["name"], manifest["description"] = "evil", attack
+    manifest["classification"]["labels"] = [f"{attack}{i}" for i in range(10)]
+    manifest["provenance"]["source"] = attack
+    (folder / "model.json").write_text(json.dumps(manifest))
+    served = start(tmp_path)
+    page = visit(f"{served.url}/")
+    expect(page.locator("#about")).to_have_text(attack)
+    draw(page)
+    expect(page.locator("#verdict")).to_contain_text(attack)
+    assert page.title() == "Foldserve"
+    assert page.locator("main img").count() == 0
+    assert served.stop() == 0
+
+
+def test_scripts_from_elsewhere_do_not_run(browser: Browser, digits: Served) -> None:
+    page = browser.new_page()
+    page.goto(f"{digits.url}/")
+    page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "document.title = 'owned'";
+            document.body.append(script);
+        }"""
+    )
+    assert page.title() == "Foldserve"
+    assert (
+        page.evaluate("fetch('http://127.0.0.2/').then(() => 'sent', () => 'blocked')") == "blocked"
+    )
+    page.close()
+
+
+def test_a_key_is_asked_for_once(
+    visit: Callable[..., Page], start: Callable[..., Served], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-good-key-of-some-length\n")
+    keys.chmod(0o600)
+    served = start(MODELS, "--api-keys-file", str(keys))
+    page = visit(f"{served.url}/")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.get_by_label("API key").fill("a-wrong-key")
+    page.get_by_role("button", name="Use it").click()
+    expect(dialog).to_be_visible()
+    page.get_by_label("API key").fill("a-good-key-of-some-length")
+    page.get_by_role("button", name="Use it").click()
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    expect(page.locator("#code")).to_contain_text("X-API-Key: $FOLDSERVE_KEY")
+    assert "a-good-key" not in page.content()
+    page.reload()
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    expect(dialog).to_be_hidden()
+    assert served.stop() == 0
+
+
+def test_the_report_names_each_batch_norm(visit: Callable[..., Page], digits: Served) -> None:
+    page = visit(f"{digits.url}/")
+    page.locator("#fold summary").click()
+    report = page.locator("#report")
+    expect(report).to_contain_text("6 of 6 batch-norms")
+    for number in range(1, 7):
+        row = report.get_by_role("row", name=f"bn{number} folded backward into")
+        expect(row).to_be_visible()
+    expect(report.get_by_role("row", name=re.compile("batch-norms 6 0"))).to_be_visible()
+
+
+def test_charts_move(visit: Callable[..., Page], digits: Served) -> None:
+    page = visit(f"{digits.url}/")
+    page.locator("#live summary").click()
+    draw(page)
+    captions = page.locator("#charts figcaption")
+    expect(captions).to_have_count(3)
+    expect(captions.first).to_have_text(re.compile(r"requests a second: [0-9]"), timeout=15_000)
+
+
+def test_what_is_copied_runs(visit: Callable[..., Page], digits: Served, tmp_path: Path) -> None:
+    page = visit(f"{digits.url}/")
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save this input").click()
+    download.value.save_as(tmp_path / "input.json")
+    clients = page.get_by_label("Copy as")
+    code = page.locator("#code")
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    if shutil.which("curl"):
+        assert json.loads(run("sh", "-c", code.inner_text()))["predictions"][0]["label"] == "7"
+    clients.select_option("Python")
+    assert "'label': '7'" in run(sys.executable, "-c", code.inner_text())
+    clients.select_option("tritonclient")
+    numbers = re.findall(r"-?\d+\.\d+", run(sys.executable, "-c", code.inner_text()))
+    assert max(range(10), key=lambda i: float(numbers[i])) == 7
+
+
+def test_behind_a_path_prefix(visit: Callable[..., Page], digits: Served) -> None:
+    with behind("/some/prefix", digits.url) as url:
+        page = visit(f"{url}/some/prefix/")
+        draw(page)
+        expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+
+
+def test_the_server_goes_away(visit: Callable[..., Page], start: Callable[..., Served]) -> None:
+    served = start(MODELS)
+    page = visit(f"{served.url}/")
+    expect(page.locator("#health")).to_have_text("ready")
+    assert served.stop() == 0
+    draw(page)
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+
+
+def test_both_colour_schemes_can_be_read(visit: Callable[..., Page], digits: Served) -> None:
+    """WCAG 2.2, 1.4.3: text against its ground, at least 4.5 : 1."""
+    for scheme in ("light", "dark"):
+        page = visit(f"{digits.url}/", color_scheme=scheme)
+        draw(page)
+        expect(page.locator(".bars li.best")).to_be_visible()
+        assert page.evaluate(CONTRAST) == []
+
+
+# Elements with text of their own whose colour is too near to the ground that they stand on.
+CONTRAST = """() => {
+    const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+        .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = (e) => {
+        for (; e; e = e.parentElement) {
+            const c = channels(getComputedStyle(e).backgroundColor);
+            if (c.length < 4 || c[3] > 0) return c;
+        }
+        return [255, 255, 255];
+    };
+    return [...document.querySelectorAll("body *")].filter((e) =>
+        e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+        .filter((e) => {
+            const [a, b] = [light(channels(getComputedStyle(e).color)), light(ground(e))];
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+        }).map((e) => e.outerHTML.slice(0, 80));
+}"""
+
+
+class behind:  # noqa: N801  used as a context manager
+    """A reverse proxy that takes a prefix away, as nginx and ingresses do."""
+
+    def __init__(self, prefix: str, target: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def _forward(self) -> None:
+                if not self.path.startswith(f"{prefix}/"):
+                    self.send_error(404)
+                    return
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                answer = httpx.request(
+                    self.command,
+                    target + self.path.removeprefix(prefix),
+                    content=body,
+                    headers={k: v for k, v in self.headers.items() if k.lower() != "host"},
+                )
+                self.send_response(answer.status_code)
+                for key, value in answer.headers.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            do_GET = do_POST = _forward  # noqa: N815
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def test_others_than_browsers_get_json(client: httpx.Client) -> None:
+    assert client.get("/").json()["name"] == "Foldserve"
+    page = client.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == playground.POLICY
+    again = client.get("/", headers={"accept": "text/html", "if-none-match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("name", sorted(playground.FILES))
+def test_each_file_is_served(client: httpx.Client, name: str) -> None:
+    answer = client.get(f"/playground/{name}")
+    assert answer.content == playground.FILES[name].content
+    assert answer.headers["content-security-policy"] == playground.POLICY
+
+
+@pytest.mark.parametrize("name", ["x.js", "..%2f__init__.py", "%2e%2e/__init__.py", "main.js%00"])
+def test_nothing_else_is(client: httpx.Client, name: str) -> None:
+    assert client.get(f"/playground/{name}").status_code == 404
+
+
+def test_the_page_asks_for_nothing_from_elsewhere() -> None:
+    for name, file in playground.FILES.items():
+        text = file.content.decode().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"(src|href|import|url|from)\W{1,3}(https?:)?//", text), name
