@@ -162,7 +162,7 @@ def test_a_server_with_keys(start, tmp_path: Path):
     with served.client() as client:
         for path in ("/health/live", "/health/ready"):
             assert client.get(path).status_code == 200
-        for path in ("/", "/docs", "/openapi.json", "/models", "/nope", "/health/live/x"):
+        for path in ("/docs", "/openapi.json", "/models", "/nope", "/health/live/x"):
             response = client.get(path)
             refused(response, 401, "unauthorized")
             assert response.headers["www-authenticate"] == "Bearer"
