@@ -12,16 +12,18 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
-from conftest import Served
 from PIL import Image
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from service import playground
+
+if TYPE_CHECKING:
+    from conftest import Served
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
