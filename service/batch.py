@@ -14,8 +14,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 
@@ -32,6 +32,16 @@ Lane = tuple[object, ...]
 Told = Callable[[float, float, float, int], object]
 
 
+class Answer(Protocol):
+    """Where an outcome goes: a future, or whatever else takes a result once."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the outcome, or it is there already."""
+
+    def set_result(self, outcome: Outcome, /) -> object:
+        """Take it."""
+
+
 class NotByRows(Exception):
     """The outputs of a joined run do not have one row for each row of the inputs."""
 
@@ -39,7 +49,7 @@ class NotByRows(Exception):
 class Item:
     """A request on its way: what to run, until when, and whom to tell.
 
-    `answer` is a future of `loop`, or a thread's own future where `loop` is None.
+    `answer` is told on the thread of `loop`, or on the owner's where `loop` is None.
     `lane`: only requests of one lane can be joined. `told`: see `Told`.
     """
 
@@ -53,7 +63,7 @@ class Item:
         inputs: Tensors,
         rows: int,
         deadline: float,
-        answer: asyncio.Future[Outcome] | Future[Outcome],
+        answer: Answer,
         loop: asyncio.AbstractEventLoop | None = None,
         request: str = "",
         lane: Lane = (),
@@ -77,7 +87,7 @@ def lane_of(inputs: Tensors) -> Lane:
     return tuple([(name, a.shape[1:], a.dtype.char) for name, a in sorted(inputs.items())])
 
 
-def settle(answer: asyncio.Future[Outcome] | Future[Outcome], outcome: Outcome) -> None:
+def settle(answer: Answer, outcome: Outcome) -> None:
     """Tell the one who waits, if somebody still does."""
     if not answer.done():
         answer.set_result(outcome)

@@ -14,7 +14,7 @@ or late while it waits gives its room back at once; one that is already running 
 end, and its result is thrown away. An item that fails, fails alone: the owner lives on.
 
 A model whose run is shorter than the way to a thread and back may run on the event loop
-itself: all requests that the loop reads in one turn are one batch, run at the end of the turn.
+itself (service/turn.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from service.batch import (
+    Answer,
     Item,
     NotByRows,
     Outcome,
@@ -50,44 +50,13 @@ from service.errors import (
     TooManySamples,
 )
 from service.lanes import Lanes
+from service.limits import Limits, Ran
 from service.signature import Tensors
+from service.turn import Turn
 
 logger = logging.getLogger("foldserve.batcher")
 
 _LONGEST_RETRY_S = 60
-# A run on the event loop that takes this long, time after time, does not belong there.
-_INLINE_TOO_LONG_S = 0.02
-_INLINE_CHANCES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How a model's requests are run; `choose.running` measures what suits a model.
-
-    `runners`: threads that run the session at a time.
-    `max_batch_rows`: rows that are joined at most; a single request may have more.
-    `max_wait_s`: how long the first item of a batch waits for company, 0 for not at all.
-    `inline_rows`: requests up to that many rows run on the event loop, as do their batches.
-    `one_shape`: the model has no open size beyond the batch axis, so there is one lane.
-    """
-
-    runners: int = 1
-    max_batch_rows: int = 1
-    max_wait_s: float = 0.0
-    inline_rows: int = 0
-    one_shape: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What `Batcher.observe` is told after each batch; times in seconds.
-
-    `waited_s`: the time on the queue of each request of the batch.
-    """
-
-    rows: int
-    waited_s: Sequence[float]
-    compute_s: float
 
 
 class Batcher:
@@ -128,11 +97,7 @@ class Batcher:
         self._closing = False
         self._dead = False
         self._idle = 0
-        # What waits for the end of the loop's turn: touched by the loop alone, so without lock.
-        self._turn: list[Item] = []
-        self._turn_rows = 0
-        self._turn_loop: asyncio.AbstractEventLoop | None = None
-        self._slow_turns = 0
+        self._turn = Turn(self._run_turn, self._turn_limit, self._leave_the_loop)
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._own, name=f"owner-{name}-{i}", daemon=True)
@@ -149,7 +114,7 @@ class Batcher:
     @property
     def waiting_samples(self) -> int:
         """Rows on the queue at this moment, the ones running not counted."""
-        return self._lanes.rows + self._turn_rows
+        return self._lanes.rows + self._turn.rows
 
     @property
     def oldest_wait_s(self) -> float:
@@ -210,12 +175,41 @@ class Batcher:
         lane = () if self._one_shape else lane_of(inputs)
         item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
         if 0 < rows <= self.inline_rows:
-            outcome = await self._at_the_end_of_the_turn(item, loop)
+            self.check_room(rows)
+            self._turn.add(item, loop)
+            try:
+                outcome = await answer
+            finally:
+                item.gone = True
         else:
-            outcome = await self._in_a_thread(item, loop)
+            outcome = await self._in_a_thread(item, answer, loop)
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
+
+    def enter(
+        self,
+        inputs: Tensors,
+        rows: int,
+        deadline: float,
+        answer: Answer,
+        loop: asyncio.AbstractEventLoop,
+        request: str,
+        told: Told,
+    ) -> None:
+        """`submit` on the event loop without a task: `answer` is told at the end of the turn.
+
+        Args:
+            inputs, rows, deadline, request, told: as in `submit`; rows from 1 to `inline_rows`.
+            answer: takes the outcome; dropped without one if it says that it is done by then.
+            loop: the one that runs.
+
+        Raises:
+            ServiceError: what `check_room` raises.
+        """
+        self.check_room(rows)
+        lane = () if self._one_shape else lane_of(inputs)
+        self._turn.add(Item(inputs, rows, deadline, answer, loop, request, lane, told), loop)
 
     def call(self, inputs: Tensors) -> Tensors:
         """`submit` from outside the event loop: blocks, needs no room, is never joined.
@@ -246,9 +240,9 @@ class Batcher:
 
     # --- in a thread --------------------------------------------------------------------
 
-    async def _in_a_thread(self, item: Item, loop: asyncio.AbstractEventLoop) -> Outcome:
-        answer = item.answer
-        assert isinstance(answer, asyncio.Future)
+    async def _in_a_thread(
+        self, item: Item, answer: asyncio.Future[Outcome], loop: asyncio.AbstractEventLoop
+    ) -> Outcome:
         self._put(item)
         error = DeadlineExceeded("The answer was not ready in time.")
         wait_s = max(0.0, item.deadline - time.monotonic())
@@ -325,60 +319,18 @@ class Batcher:
 
     # --- on the event loop --------------------------------------------------------------
 
-    async def _at_the_end_of_the_turn(self, item: Item, loop: asyncio.AbstractEventLoop) -> Outcome:
-        self.check_room(item.rows)
-        if self._turn_loop is not loop:
-            self._turn, self._turn_rows, self._turn_loop = [], 0, loop
-            loop.call_soon(self._end_turn)
-        self._turn.append(item)
-        self._turn_rows += item.rows
-        answer = item.answer
-        assert isinstance(answer, asyncio.Future)
-        try:
-            return await answer
-        finally:
-            item.gone = True
+    def _run_turn(self, batch: list[Item]) -> list[tuple[Item, Outcome]]:
+        return self._outcomes(batch, self._run, 0.0)
 
-    def _end_turn(self) -> None:
-        """Run what the turn brought; what is beyond one batch leaves other handlers a turn."""
-        now = time.monotonic()
-        batch: list[Item] = []
-        rows = 0
-        limit = min(self.inline_rows, self.max_batch_rows)
-        for taken, item in enumerate(self._turn):
-            if item.answer.done():  # cancelled
-                self._turn_rows -= item.rows
-                continue
-            if now >= item.deadline:
-                settle(item.answer, late())
-                self._turn_rows -= item.rows
-                continue
-            if batch and rows + item.rows > limit:
-                left = self._turn[taken:]
-                break
-            batch.append(item)
-            rows += item.rows
-        else:
-            left = []
-        self._turn = left
-        self._turn_rows -= rows
-        if batch:
-            for item, outcome in self._outcomes(batch, self._run, 0.0):
-                settle(item.answer, outcome)
-            self._watch_the_time(time.monotonic() - now)
-        if self._turn and self._turn_loop is not None:
-            self._turn_loop.call_soon(self._end_turn)
-        else:
-            self._turn_loop = None
+    def _turn_limit(self) -> int:
+        return min(self.inline_rows, self.max_batch_rows)
 
-    def _watch_the_time(self, took_s: float) -> None:
-        self._slow_turns = self._slow_turns + 1 if took_s > _INLINE_TOO_LONG_S else 0
-        if self._slow_turns == _INLINE_CHANCES:
-            self.inline_rows = 0
-            logger.warning(
-                "model %s took %.0f ms on the event loop: it runs in a thread from now on",
-                self._name, took_s * 1000,
-            )  # fmt: skip
+    def _leave_the_loop(self, took_s: float) -> None:
+        self.inline_rows = 0
+        logger.warning(
+            "model %s took %.0f ms on the event loop: it runs in a thread from now on",
+            self._name, took_s * 1000,
+        )  # fmt: skip
 
     # --- both ---------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from service.batch import Run
-from service.batcher import Limits
+from service.limits import Limits
 from service.signature import Signature, Tensors
 
 _SIZES = (1, 2, 4, 8, 16, 32)

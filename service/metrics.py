@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from service.batcher import Ran
 from service.exchange import Exchange
 from service.exposition import Exposition, Histogram, merge
+from service.limits import Ran
 from service.pages import SharedPages
 from service.registry import Registry
 

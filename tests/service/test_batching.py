@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from service import batcher as batcher_module
-from service import errors
+from service import errors, turn
 from service.batch import Item, Outcome, lane_of
-from service.batcher import Batcher, Limits, Ran
+from service.batcher import Batcher
 from service.lanes import Lanes
+from service.limits import Limits, Ran
 from service.signature import Tensors
 
 POISON = -1.0
@@ -462,7 +462,7 @@ def test_a_turn_of_a_loop_that_has_gone_does_not_hurt_the_next(quick: Model, mak
 def test_a_model_that_turns_out_slow_leaves_the_loop(
     quick: Model, make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(batcher_module, "_INLINE_TOO_LONG_S", -1.0)
+    monkeypatch.setattr(turn, "TOO_LONG_S", -1.0)
     batcher = make(max_batch_rows=8, inline_rows=8)
 
     async def main():

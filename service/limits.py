@@ -1,0 +1,36 @@
+"""How a model's requests are run, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`choose.running` measures what suits a model.
+
+    `runners`: threads that run the session at a time.
+    `max_batch_rows`: rows that are joined at most; a single request may have more.
+    `max_wait_s`: how long the first item of a batch waits for company, 0 for not at all.
+    `inline_rows`: requests up to that many rows run on the event loop, as do their batches.
+    `one_shape`: the model has no open size beyond the batch axis, so there is one lane.
+    """
+
+    runners: int = 1
+    max_batch_rows: int = 1
+    max_wait_s: float = 0.0
+    inline_rows: int = 0
+    one_shape: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What `Batcher.observe` is told after each batch; times in seconds.
+
+    `waited_s`: the time on the queue of each request of the batch.
+    """
+
+    rows: int
+    waited_s: Sequence[float]
+    compute_s: float

@@ -1,0 +1,89 @@
+"""A model on the event loop: what the loop reads in one turn is one batch, run at its end.
+
+For a model whose run is shorter than the way to a thread and back. Touched by the loop alone,
+so without a lock. More than one batch is run one a turn, so that other handlers get theirs; how
+much may wait for that is bounded by the model's queue, like everything that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from service.batch import Item, Outcome, late, settle
+
+# A run on the event loop that takes this long, time after time, does not belong there.
+TOO_LONG_S = 0.02
+_CHANCES = 3
+
+
+class Turn:
+    """Items that wait for the end of the loop's turn, `rows` of them in all.
+
+    Args:
+        run: a batch to the outcome of each of its items.
+        limit: rows of a batch at present; a single item may have more.
+        too_slow: told the seconds of a run when several in a row took too long.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Item]], list[tuple[Item, Outcome]]],
+        limit: Callable[[], int],
+        too_slow: Callable[[float], object],
+    ) -> None:
+        self.rows = 0
+        self._run = run
+        self._limit = limit
+        self._too_slow = too_slow
+        self._items: list[Item] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slow = 0
+
+    def add(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
+        """Take an item; its answer is told on `loop`, which is the one that runs."""
+        if self._loop is not loop:
+            # What waited on a loop that has gone is lost with it.
+            self._items, self.rows, self._loop = [], 0, loop
+            loop.call_soon(self._end)
+        self._items.append(item)
+        self.rows += item.rows
+
+    def _end(self) -> None:
+        now = time.monotonic()
+        batch = self._next_batch(now)
+        if batch:
+            for item, outcome in self._run(batch):
+                settle(item.answer, outcome)
+            took_s = time.monotonic() - now
+            self._slow = self._slow + 1 if took_s > TOO_LONG_S else 0
+            if self._slow == _CHANCES:
+                self._too_slow(took_s)
+        if self._items and self._loop is not None:
+            self._loop.call_soon(self._end)
+        else:
+            self._loop = None
+
+    def _next_batch(self, now: float) -> list[Item]:
+        """Take the items that run next; those that nobody waits for, or are late, are dropped."""
+        batch: list[Item] = []
+        rows = 0
+        limit = self._limit()
+        for position, item in enumerate(self._items):
+            if item.answer.done():  # cancelled
+                self.rows -= item.rows
+                continue
+            if now >= item.deadline:
+                settle(item.answer, late())
+                self.rows -= item.rows
+                continue
+            if batch and rows + item.rows > limit:
+                self._items = self._items[position:]
+                break
+            batch.append(item)
+            rows += item.rows
+        else:
+            self._items = []
+        self.rows -= rows
+        return batch
