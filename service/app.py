@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import health, hot, http, openapi, playground
 from service.auth import Access
@@ -26,6 +26,7 @@ from service.metrics import Metrics
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
+from service.quick import Quick
 from service.registry import Entry, Registry
 from service.settings import Settings
 
@@ -50,7 +51,7 @@ def create_app(
     metrics: Metrics | None = None,
     observers: Sequence[Observer] = (),
     budget: Budget | None = None,
-) -> ASGIApp:
+) -> Application:
     """The whole application. It neither loads nor closes the registry: the server does.
 
     Args:
@@ -82,7 +83,20 @@ def create_app(
     if settings.metrics != "off":
         _add_metrics(app, registry, metrics)
     routes = hot.HotRoutes(app, predict, protocols)
-    return cors(Gate(routes, access, metrics, budget, open_paths, observers), settings)
+    gate = Gate(routes, access, metrics, budget, open_paths, observers)
+    quick = Quick(gate, routes, context, cors=bool(settings.cors_origins))
+    return Application(cors(gate, settings), quick)
+
+
+class Application:
+    """ASGI; and `quick`, for connections that can do without a task for a request."""
+
+    def __init__(self, app: ASGIApp, quick: Quick | None) -> None:
+        self._app = app
+        self.quick = quick
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._app(scope, receive, send)
 
 
 def cors(app: ASGIApp, settings: Settings) -> ASGIApp:

@@ -33,12 +33,15 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
+from service.quick import Call, Found, Quick
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 100
 # Connections beyond the limit that may still say what they want, before they are closed unheard.
 _RESERVE = 64
 _RETRY_S = 1
+# How long the rest of a small body is awaited before its request gets a task.
+_PATIENCE_S = 0.05
 # How long and how much is still read, and dropped, after a refusal.
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
@@ -71,9 +74,14 @@ class Connection(HttpToolsProtocol):
     _ended: float | None = None  # when it was refused: what still comes is dropped
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
+    # A request that may be answered without a task: its route and what has come of its body.
+    _found: Found | None = None
+    _parts: list[bytes]
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._quick: Quick | None = getattr(self.app, "quick", None)
         self._since = time.monotonic()
         others = len(self.connections) - 1
         self._excess = others >= self.limits.max_connections
@@ -93,6 +101,8 @@ class Connection(HttpToolsProtocol):
         limit = self.limits.max_header_bytes
         self._large_read = len(data) > limit
         super().data_received(data)
+        if self._found is not None and self._patience is None:
+            self._patience = self.loop.call_later(_PATIENCE_S, self._take_the_usual_way)
         if self._since is not None:  # the head has not ended yet
             self._head_bytes += len(data)
             if self._head_bytes > limit and self._ended is None:
@@ -112,7 +122,71 @@ class Connection(HttpToolsProtocol):
             self._refusal = MalformedHttp("Too many requests wait on this connection.")
             raise self._refusal
         self._head_bytes = 0
+        quick, cycle = self._quick, self.cycle
+        if (
+            quick is not None
+            and (cycle is None or cycle.response_complete)
+            and not self._excess
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.flow.write_paused
+        ):
+            self._found = quick.candidate(self.url, self.scope)  # type: ignore[arg-type]
+            if self._found is not None:
+                self._parts = []
+                return
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._found is None:
+            super().on_body(body)
+        else:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        found = self._found
+        if found is None:
+            super().on_message_complete()
+            return
+        assert self._quick is not None
+        parts = self._parts
+        call = self._quick.take(self, found, parts[0] if len(parts) == 1 else b"".join(parts))
+        if call is None:
+            self._take_the_usual_way()
+            super().on_message_complete()
+            return
+        self._forget_the_quick_way()
+        call.keep_alive = self.parser.should_keep_alive()
+        self.cycle = call  # type: ignore[assignment]
+        if call.error is not None:
+            call.refuse(call.error)
+
+    def _take_the_usual_way(self) -> None:
+        """A task for the request: its body does not come, or is more than the quick way takes."""
+        parts = self._parts
+        self._forget_the_quick_way()
+        super().on_headers_complete()
+        for part in parts:
+            super().on_body(part)
+
+    def _forget_the_quick_way(self) -> None:
+        self._found = None
+        self._parts = []
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_the_quick_way()
+        super().connection_lost(exc)
+        cycle: object = self.cycle
+        if isinstance(cycle, Call):
+            cycle.hang_up()
+
+    def shutdown(self) -> None:
+        if self._found is not None:
+            self._take_the_usual_way()  # it is under way, so it is finished
+        super().shutdown()
 
     def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
         if self._excess and cycle.scope["path"] not in OPEN_PATHS:

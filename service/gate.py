@@ -80,17 +80,13 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = http.header(scope, b"x-request-id")
-        own = given.decode("latin-1") if given and _SANE.fullmatch(given) else self._new_id()
-        exchange = Exchange(own, self._budget)
-        state = scope.setdefault("state", {})
-        state["request_id"] = own
-        state["exchange"] = exchange
+        exchange = self.enter(scope)
+        own = exchange.request_id.encode()
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", own.encode())]
+                headers = [*message.get("headers", ()), (b"x-request-id", own)]
                 if scope["method"] != "POST":
                     if scope["path"] == "/docs":
                         headers += _DOCS_HEADERS
@@ -99,28 +95,49 @@ class Gate:
                 message["headers"] = headers
             await send(message)
 
-        metrics = self._metrics
-        metrics.in_flight += 1
         try:
-            if self._access.closed and scope["path"] not in self._open_paths:
-                try:
-                    self._access.require(credentials(scope["headers"]))
-                except ServiceError as error:
-                    exchange.error = error.code
-                    body = shapes.error_body(scope["path"], error)
-                    await http.respond_error(send_on, receive, error, body)
-                    return
+            try:
+                self.check_key(scope)
+            except ServiceError as error:
+                exchange.error = error.code
+                body = shapes.error_body(scope["path"], error)
+                await http.respond_error(send_on, receive, error, body)
+                return
             await self._app(scope, receive, send_on)
         finally:
-            metrics.in_flight -= 1
-            exchange.release()
-            exchange.finished = time.monotonic()
-            if not exchange.route:
-                # What the framework matched; anything else is one name, however many there are.
-                exchange.route = getattr(scope.get("route"), "path", "other")
-            metrics.finish(exchange)
-            for observe in self._observers:
-                observe(exchange, scope)
+            self.leave(scope, exchange)
+
+    def enter(self, scope: Scope) -> Exchange:
+        """Open the books of a request; whoever does must also `leave`, or `forget`."""
+        given = http.header(scope, b"x-request-id")
+        own = given.decode("latin-1") if given and _SANE.fullmatch(given) else self._new_id()
+        exchange = Exchange(own, self._budget)
+        state = scope.setdefault("state", {})
+        state["request_id"] = own
+        state["exchange"] = exchange
+        self._metrics.in_flight += 1
+        return exchange
+
+    def check_key(self, scope: Scope) -> None:
+        """Raises Unauthorized for a request without a key where it needs one."""
+        if self._access.closed and scope["path"] not in self._open_paths:
+            self._access.require(credentials(scope["headers"]))
+
+    def leave(self, scope: Scope, exchange: Exchange) -> None:
+        """Close the books after the answer, and tell the observers."""
+        self.forget(exchange)
+        exchange.finished = time.monotonic()
+        if not exchange.route:
+            # What the framework matched; anything else is one name, however many there are.
+            exchange.route = getattr(scope.get("route"), "path", "other")
+        self._metrics.finish(exchange)
+        for observe in self._observers:
+            observe(exchange, scope)
+
+    def forget(self, exchange: Exchange) -> None:
+        """Close the books of a request that enters again by another way."""
+        self._metrics.in_flight -= 1
+        exchange.release()
 
     def _new_id(self) -> str:
         """32 hexadecimal digits that no other request has; unique, not secret."""

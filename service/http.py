@@ -42,10 +42,11 @@ class ClientGone(Exception):
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that (lower-case) name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
+    try:
+        found: dict[bytes, bytes] = scope["first_headers"]
+    except KeyError:
+        found = scope["first_headers"] = dict(reversed(scope["headers"]))
+    return found.get(name)
 
 
 def exchange(scope: Scope) -> Exchange:

@@ -44,13 +44,19 @@ class Signature:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     batched: bool
+    # (name, dtype, sizes of a row) of each input, if only the number of rows is open: what a
+    # request is compared with first.
+    rows: tuple[tuple[str, np.dtype, tuple[int, ...]], ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest) -> Signature:
+        rows = [_row(spec) for spec in manifest.inputs]
+        plain = [row for row in rows if row is not None]
         return cls(
             inputs={spec.name: spec for spec in manifest.inputs},
             outputs={spec.name: spec for spec in manifest.outputs},
             batched=manifest.dynamic_batch,
+            rows=tuple(plain) if manifest.dynamic_batch and len(plain) == len(rows) else (),
         )
 
     def check_names(self, given: Mapping[str, object]) -> None:
@@ -69,6 +75,8 @@ class Signature:
             MissingInput, UnknownInput, WrongType, WrongRank, WrongShape, EmptyBatch,
             BatchMismatch: with the expected and the received shape.
         """
+        if self.rows and len(tensors) == len(self.rows) and (count := self._count(tensors)):
+            return count
         self.check_names(tensors)
         sizes: dict[str, tuple[int, str]] = {}  # symbol -> its size and the input that set it
         rows = 1
@@ -92,21 +100,46 @@ class Signature:
                 rows = array.shape[0]
         return rows
 
+    def _count(self, tensors: Tensors) -> int:
+        """The number of rows if everything is as it should be, else 0."""
+        count = -1
+        for name, dtype, row_shape in self.rows:
+            array = tensors.get(name)
+            if array is None or array.dtype != dtype:
+                return 0
+            shape = array.shape
+            if not shape or shape[1:] != row_shape or count not in (-1, shape[0]):
+                return 0
+            count = shape[0]
+        return count
+
     def names(self) -> str:
         return listing(self.inputs)
 
 
+def _row(spec: TensorSpec) -> tuple[str, np.dtype, tuple[int, ...]] | None:
+    """Name, dtype and sizes of a row, if they are all fixed and there is something in it."""
+    sizes = tuple(dim for dim in spec.shape[1:] if isinstance(dim, int) and dim > 0)
+    if not spec.shape or len(sizes) + 1 < len(spec.shape) or spec.dtype not in NUMPY_DTYPES:
+        return None
+    return spec.name, NUMPY_DTYPES[spec.dtype], sizes
+
+
 def check_shape(spec: TensorSpec, received: Sequence[int]) -> None:
     """Raises WrongRank, EmptyBatch or WrongShape unless `received` is an instance of the spec."""
-    what = f"Input {spec.name!r}: expected shape {show(spec.shape)}, received {show(received)}"
+
+    def what() -> str:
+        expected, got = show(spec.shape), show(received)
+        return f"Input {spec.name!r}: expected shape {expected}, received {got}"
+
     if len(received) != len(spec.shape):
-        raise WrongRank(f"{what}.")
+        raise WrongRank(f"{what()}.")
     for axis, (dim, size) in enumerate(zip(spec.shape, received, strict=True)):
         if isinstance(dim, str):
             if size == 0:
-                raise EmptyBatch(f"{what}: axis {axis} ({dim}) is empty.")
+                raise EmptyBatch(f"{what()}: axis {axis} ({dim}) is empty.")
         elif dim != size:
-            raise WrongShape(f"{what}: axis {axis} must be {dim}.")
+            raise WrongShape(f"{what()}: axis {axis} must be {dim}.")
 
 
 def show(shape: Sequence[Dim]) -> str:

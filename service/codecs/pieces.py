@@ -24,6 +24,7 @@ import re
 import numpy as np
 import orjson
 
+from service.codecs import packed
 from service.manifest import TensorSpec
 from service.signature import NUMPY_DTYPES
 
@@ -65,10 +66,13 @@ def decode(body: bytes, key: bytes, spec: TensorSpec) -> np.ndarray | None:
     with np.errstate(over="ignore"):
         for position, piece in enumerate(pieces):
             try:
-                parsed = np.asarray(orjson.loads(opening + piece + closing), dtype)
+                lists = orjson.loads(opening + piece + closing)
+                parsed = packed.array([lists], dtype, shape)
+                if parsed is None:
+                    parsed = np.asarray(lists, dtype)
+                    if parsed.shape != array.shape[1:]:
+                        return None
             except ValueError:  # not JSON, or not rectangular
-                return None
-            if parsed.shape != array.shape[1:]:
                 return None
             array[position] = parsed
     return array.reshape((rows, *row_shape)) if np.isfinite(array).all() else None

@@ -177,26 +177,42 @@ class Inference(Endpoint):
         """Whether `decode` takes so little that the event loop may do it."""
         return len(body) <= LARGE_TEXT_BYTES
 
+    def begin(self, scope: Scope, model: ServedModel, exchange: Exchange) -> float:
+        """Refuse what has no chance before the work of reading and decoding.
+
+        Returns:
+            How long the client waits at most, in seconds from the end of the body.
+        """
+        exchange.model, exchange.version = model.name, model.version
+        patience_s = http.timeout_s(scope, self.context.settings.request_timeout_ms)
+        model.batcher.check_room(1)
+        return patience_s
+
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
         context = self.context
         self.check_headers(scope)
         params = scope.get("path_params", {})
         model = context.registry.find(params.get("name"), params.get("version"))
         exchange = http.exchange(scope)
-        exchange.model, exchange.version = model.name, model.version
-        patience_s = http.timeout_s(scope, context.settings.request_timeout_ms)
-        model.batcher.check_room(1)  # refuse before the work of reading and decoding
+        patience_s = self.begin(scope, model, exchange)
         body = await self.read_body(scope, receive)
         deadline = time.monotonic() + patience_s
         with hang_up:
             decode = partial(self.decode, scope, body, model)
             decoded = await context.job(self.light(scope, body), decode)
             outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-            size = sum(array.size for array in outputs.values())
-            light = size <= (_LARGE_COPY_ELEMENTS if decoded.light else _LARGE_OUTPUT_ELEMENTS)
+            light = light_answer(decoded, outputs)
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             return reply
+
+
+def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
+    """Whether encoding takes so little that the event loop may do it."""
+    size = 0
+    for array in outputs.values():
+        size += array.size
+    return size <= (_LARGE_COPY_ELEMENTS if decoded.light else _LARGE_OUTPUT_ELEMENTS)
 
 
 def refuse_compression(scope: Scope) -> None:

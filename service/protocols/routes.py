@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -43,6 +43,14 @@ class Routes:
         self._context = routes[0].endpoint.context
         self._fallback = fallback
 
+    def find(self, path: str) -> tuple[Endpoint, dict[str, Any], str] | None:
+        """The endpoint of a POST to `path`, the parameters of the path and its template."""
+        for pattern, served, endpoint, template in self._routes:
+            match = pattern.fullmatch(path) if served == "POST" else None
+            if match is not None:
+                return endpoint, match.groupdict(), template
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         allowed = []
@@ -61,7 +69,6 @@ class Routes:
             error = MethodNotAllowed(f"{path[:_SHOWN_PATH]!r} does not allow {method[:16]}.")
         else:
             error = NotFound(f"There is no route {path[:_SHOWN_PATH]!r}.")
-        http.exchange(scope).error = error.code
         http.exchange(scope).error = error.code
         refusal = self._fallback(self._context).error_body(error)
         headers = [(b"allow", ", ".join(sorted(set(allowed))).encode())] if allowed else []
