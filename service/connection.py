@@ -66,6 +66,7 @@ class Connection(HttpToolsProtocol):
 
     # When the head began to be awaited, None from the end of the head to the end of the answer.
     _since: float | None = None
+    _idle = False  # after an answer: the next head is awaited
     _began = False  # whether any byte of the head has come
     _head_bytes = 0
     _large_read = False  # the last read alone could hold a head beyond the limit
@@ -94,16 +95,20 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > _LINGER_BYTES:
                 self.transport.abort()
             return
-        if self._since is None and (self.cycle is None or self.cycle.response_complete):
+        free = self.cycle is None or self.cycle.response_complete
+        if self._since is None and free and self._found is None:
             self._since = time.monotonic()
             self._head_bytes = 0
+        if self._idle:
+            self._idle = False
+            self._since = time.monotonic()
         self._began = True
         limit = self.limits.max_header_bytes
         self._large_read = len(data) > limit
         super().data_received(data)
         if self._found is not None and self._patience is None:
             self._patience = self.loop.call_later(_PATIENCE_S, self._take_the_usual_way)
-        if self._since is not None:  # the head has not ended yet
+        if self._since is not None and not self._idle:  # the head has not ended yet
             self._head_bytes += len(data)
             if self._head_bytes > limit and self._ended is None:
                 self._refuse(_too_large(limit))
@@ -177,7 +182,8 @@ class Connection(HttpToolsProtocol):
             self._patience = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_the_quick_way()
+        if self._found is not None:
+            self._take_the_usual_way()  # which finds nobody there, and counts it
         super().connection_lost(exc)
         cycle: object = self.cycle
         if isinstance(cycle, Call):
@@ -187,6 +193,18 @@ class Connection(HttpToolsProtocol):
         if self._found is not None:
             self._take_the_usual_way()  # it is under way, so it is finished
         super().shutdown()
+
+    def on_response_complete(self) -> None:
+        """uvicorn's, but for its timer: `check_time` ends a connection that stays idle."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._since = time.monotonic()
+            self._idle, self._began, self._head_bytes = True, False, 0
 
     def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
         if self._excess and cycle.scope["path"] not in OPEN_PATHS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -26,11 +25,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What `Batcher.observe` is told after each batch; times in seconds.
-
-    `waited_s`: the time on the queue of each request of the batch.
-    """
+    """What `Batcher.observe` is told after each batch."""
 
     rows: int
-    waited_s: Sequence[float]
     compute_s: float

@@ -7,7 +7,8 @@ proves that these arrays suit the model, so that one wrong shape never reaches a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class Signature:
     # (name, dtype, sizes of a row) of each input, if only the number of rows is open: what a
     # request is compared with first.
     rows: tuple[tuple[str, np.dtype, tuple[int, ...]], ...] = ()
+    # What a codec has worked out for this signature and may need again; it bounds the number.
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Signature:

@@ -99,4 +99,6 @@ def only_input(inputs: dict[str, TensorSpec], what: str) -> TensorSpec:
 
 def bytes_of(tensor: np.ndarray) -> bytes:
     """The elements, little-endian and in C order."""
+    if sys.byteorder == "little" and tensor.dtype.isnative:
+        return tensor.tobytes()
     return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from service.codecs import json_, raw, v2_classes
+from service.codecs import json_, raw, v2_classes, v2_heads
+from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
 from service.manifest import TensorSpec
 from service.model import ServedModel
@@ -38,14 +39,6 @@ DATATYPES = {
 }
 
 
-class Wanted(NamedTuple):
-    """An output that the request asks for; `classes` above 0 asks for the best ones instead."""
-
-    name: str
-    binary: bool
-    classes: int = 0
-
-
 class InferRequest(NamedTuple):
     """`outputs` empty stands for all of them, binary if `binary` says so."""
 
@@ -53,6 +46,7 @@ class InferRequest(NamedTuple):
     id: str | None
     outputs: list[Wanted]
     binary: bool
+    head: v2_heads.Head | None = None
 
 
 def decode(body: bytes, header_bytes: int | None, signature: Signature) -> InferRequest:
@@ -78,6 +72,9 @@ def decode(body: bytes, header_bytes: int | None, signature: Signature) -> Infer
             f"{len(body)} bytes."
         )
     text = body if header_bytes is None else body[:header_bytes]
+    head = None if header_bytes is None else v2_heads.known(text, len(body), signature)
+    if head is not None:
+        return InferRequest(head.tensors(body), None, head.outputs, head.binary, head)
     document = json_.parse(text)
     if not isinstance(document, dict):
         raise InvalidBody(
@@ -93,13 +90,20 @@ def decode(body: bytes, header_bytes: int | None, signature: Signature) -> Infer
     tensors = _tensors(inputs, signature, plain, body, len(text))
     parameters = _parameters(document, "The request")
     binary = parameters.get("binary_data_output") is True
-    return InferRequest(tensors, _id(document), _wanted(document, signature, binary), binary)
+    request = InferRequest(tensors, _id(document), _wanted(document, signature, binary), binary)
+    if request.id is None and not any("data" in entry for entry in inputs):
+        head = v2_heads.keep(text, tensors, request.outputs, binary, signature)
+    return request._replace(head=head)
 
 
 def encode(
     model: ServedModel, outputs: Tensors, request: InferRequest, warnings: list[str]
 ) -> tuple[bytes, int | None]:
     """The answer, and the length of its JSON if binary tensors follow it."""
+    head = None if warnings else request.head
+    known = None if head is None else head.answer(outputs)
+    if known is not None:
+        return known
     tail: list[bytes] = []
     entries = []
     for name, binary, classes in request.outputs or [Wanted(o, request.binary) for o in outputs]:
@@ -122,6 +126,8 @@ def encode(
         payload["parameters"] = {"warning": " ".join(warnings)}
     payload["outputs"] = entries
     text = json_.encode(payload)
+    if head is not None:
+        head.keep_answer(outputs, text)
     return (b"".join([text, *tail]), len(text)) if tail else (text, None)
 
 

@@ -13,6 +13,7 @@ anything else                 JSON
 
 from __future__ import annotations
 
+import functools
 import re
 
 from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType, WrongType
@@ -32,6 +33,7 @@ _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE)
 _SHAPE = re.compile(rb"\s*\d{1,18}(\s*,\s*\d{1,18}){0,31}\s*,?\s*|\s*")
 
 
+@functools.lru_cache(maxsize=64)
 def of_body(content_type: bytes | None) -> str:
     """Which of READABLE a Content-Type means.
 

@@ -20,10 +20,9 @@ def check(outputs: Tensors, nan_policy: str) -> list[str]:
     """
     sentences = []
     for name, array in outputs.items():
-        if array.dtype.kind == "f":
-            count = array.size - int(np.isfinite(array).sum())
-            if count:
-                sentences.append(f"Output {name!r} has {count} numbers that are not finite.")
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            count = array.size - int(finite.sum())
+            sentences.append(f"Output {name!r} has {count} numbers that are not finite.")
     if sentences and nan_policy == "error":
         raise NonFiniteOutput(" ".join(sentences))
     return sentences

@@ -1,0 +1,121 @@
+"""Heads that come again: a client that sends binary tensors sends the same JSON each time.
+
+The JSON before the binary data tells names, shapes and sizes, not values. Once it has been read
+and found in order, the same bytes mean the same for the same model, so the next request needs
+one look-up, and its answer, if the outputs have the same shapes, the same JSON as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from service.codecs import raw
+from service.manifest import TensorSpec
+from service.signature import Signature, Tensors
+
+_MOST_HEADS = 64
+_MOST_ANSWERS = 16
+_LONGEST_BYTES = 4096
+
+
+class Wanted(NamedTuple):
+    """An output that the request asks for; `classes` above 0 asks for the best ones instead."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+
+
+class Head:
+    """What a head says. Never changed, but for the answers that are kept.
+
+    Args:
+        inputs: in the order of their bytes, each with its shape; all of them binary.
+        size: of the whole body.
+        offset: of the binary data.
+        outputs: as asked for, empty for all.
+        binary: whether all of them are to be binary.
+        plain: whether the answer is binary tensors alone.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[TensorSpec, tuple[int, ...], int]],
+        size: int,
+        offset: int,
+        outputs: list[Wanted],
+        binary: bool,
+        plain: bool,
+    ) -> None:
+        self.outputs = outputs
+        self.binary = binary
+        self.size = size
+        self._inputs = inputs
+        self._offset = offset
+        self._plain = plain
+        self._names = [wanted.name for wanted in outputs]
+        self._answers: dict[tuple[tuple[int, ...], ...], bytes] = {}
+
+    def tensors(self, body: bytes) -> Tensors:
+        """The inputs in a body of `size` bytes that begins with this head."""
+        tensors: Tensors = {}
+        offset = self._offset
+        for spec, shape, size in self._inputs:
+            tensors[spec.name] = raw.array(body, spec, shape, offset, size)
+            offset += size
+        return tensors
+
+    def answer(self, outputs: Tensors) -> tuple[bytes, int] | None:
+        """The answer and the length of its JSON, if outputs of such shapes were answered before."""
+        if not self._plain:
+            return None
+        arrays = self._in_order(outputs)
+        text = self._answers.get(_shapes(arrays))
+        if text is None:
+            return None
+        return b"".join([text, *[raw.bytes_of(array) for array in arrays]]), len(text)
+
+    def keep_answer(self, outputs: Tensors, text: bytes) -> None:
+        """Remember the JSON for outputs of these shapes."""
+        if self._plain and len(self._answers) < _MOST_ANSWERS:
+            self._answers[_shapes(self._in_order(outputs))] = text
+
+    def _in_order(self, outputs: Tensors) -> list[np.ndarray]:
+        """As the answer has them: as asked for, or all as the model gives them."""
+        return [outputs[name] for name in self._names or outputs]
+
+
+def known(text: bytes, size: int, signature: Signature) -> Head | None:
+    """What `keep` kept for this head, if the body has the size that it says."""
+    head = signature.kept.get(text)
+    return head if isinstance(head, Head) and head.size == size else None
+
+
+def keep(
+    text: bytes, tensors: Tensors, outputs: list[Wanted], binary: bool, signature: Signature
+) -> Head | None:
+    """Remember a head.
+
+    Args:
+        text: the head.
+        tensors: what it and its binary data were read as, in the order of their bytes.
+        outputs, binary: see `Head`.
+        signature: of the model.
+    """
+    if len(text) > _LONGEST_BYTES or not tensors:
+        return None
+    inputs = [(signature.inputs[name], a.shape, a.nbytes) for name, a in tensors.items()]
+    plain = all(w.binary and not w.classes for w in outputs) if outputs else binary
+    size = len(text) + sum(nbytes for _, _, nbytes in inputs)
+    head = Head(inputs, size, len(text), outputs, binary, plain)
+    if len(signature.kept) >= _MOST_HEADS:
+        signature.kept.clear()
+    signature.kept[text] = head
+    return head
+
+
+def _shapes(arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], ...]:
+    return tuple([array.shape for array in arrays])
