@@ -41,6 +41,7 @@ from service.signature import NUMPY_DTYPES, Signature, Tensors, check_shape, sho
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
 _ENVELOPE = b'{"inputs":}'
 _LARGE_BYTES = 32 * 1024
+_LARGE_ELEMENTS = 64 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
 
@@ -84,11 +85,33 @@ def encode(payload: dict[str, Any]) -> bytes:
 
 
 def tensor(array: np.ndarray) -> Any:
-    """The array in the form that `encode` takes: C order, and a scalar as a plain number."""
+    """The array in the form that `encode` takes: C order, and a scalar as a plain number.
+
+    A large one is written here and now, in pieces, so that other threads get their turn.
+    """
     if array.ndim == 0:
         value = array.item()
         return value if not isinstance(value, float) or np.isfinite(value) else None
+    if array.size > _LARGE_ELEMENTS:
+        return orjson.Fragment(_written(array))
     return np.ascontiguousarray(array)
+
+
+def _written(array: np.ndarray) -> bytes:
+    """JSON of an array with at least one axis."""
+    if array.size <= _LARGE_ELEMENTS:
+        return _encode_array(array)
+    row = array.size // len(array)
+    if row > _LARGE_ELEMENTS:
+        return b"[" + b",".join([_written(each) for each in array]) + b"]"
+    step = max(1, _LARGE_ELEMENTS // row)
+    chunks = [_encode_array(array[i : i + step])[1:-1] for i in range(0, len(array), step)]
+    return b"[" + b",".join(chunks) + b"]"
+
+
+def _encode_array(array: np.ndarray) -> bytes:
+    """JSON of an array in one go."""
+    return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def parse(body: bytes) -> Any:

@@ -37,8 +37,8 @@ logger = logging.getLogger("foldserve.predict")
 # Beyond these, (de)serialising text takes milliseconds, which belong in a thread. The pool is
 # small because a decoded body takes several times its size in memory.
 LARGE_TEXT_BYTES = 256 * 1024
-_LARGE_OUTPUT_ELEMENTS = 64 * 1024
-_LARGE_COPY_ELEMENTS = 1024 * 1024
+LARGE_OUTPUT_ELEMENTS = 64 * 1024
+LARGE_COPY_ELEMENTS = 1024 * 1024
 _LARGE_JOBS_AT_ONCE = 2
 
 JSON = b"application/json"
@@ -212,7 +212,7 @@ def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
     size = 0
     for array in outputs.values():
         size += array.size
-    return size <= (_LARGE_COPY_ELEMENTS if decoded.light else _LARGE_OUTPUT_ELEMENTS)
+    return size <= (LARGE_COPY_ELEMENTS if decoded.light else LARGE_OUTPUT_ELEMENTS)
 
 
 def refuse_compression(scope: Scope) -> None:

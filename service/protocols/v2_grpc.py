@@ -25,12 +25,20 @@ import grpc
 from service import health
 from service.auth import credentials
 from service.codecs import v2_grpc
+from service.codecs.v2 import InferRequest
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
 from service.gate import Observer
 from service.metrics import Metrics
+from service.model import ServedModel
 from service.protocols import grpc_messages, nonfinite, repository, shapes, v2
-from service.protocols.endpoint import LARGE_TEXT_BYTES, Context
+from service.protocols.endpoint import (
+    LARGE_COPY_ELEMENTS,
+    LARGE_OUTPUT_ELEMENTS,
+    LARGE_TEXT_BYTES,
+    Context,
+)
+from service.signature import Tensors
 
 logger = logging.getLogger("foldserve.grpc")
 
@@ -227,11 +235,17 @@ class GrpcServer:
         light = bool(request.raw_input_contents) or request.ByteSize() <= LARGE_TEXT_BYTES
         decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
         outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-        chosen = {w.name: outputs[w.name] for w in decoded.outputs} or outputs
-        warnings = nonfinite.check(chosen, context.settings.nan_policy)
-        response = self._classes["ModelInferResponse"]()
-        v2_grpc.encode(response, model, outputs, decoded, warnings)
+        size = sum(array.size for array in outputs.values())
+        light = size <= (LARGE_COPY_ELEMENTS if decoded.binary else LARGE_OUTPUT_ELEMENTS)
+        response = await context.job(light, partial(self._encode, model, outputs, decoded))
         exchange.encoded = time.monotonic()
+        return response
+
+    def _encode(self, model: ServedModel, outputs: Tensors, request: InferRequest) -> Any:
+        chosen = {w.name: outputs[w.name] for w in request.outputs} or outputs
+        warnings = nonfinite.check(chosen, self._context.settings.nan_policy)
+        response = self._classes["ModelInferResponse"]()
+        v2_grpc.encode(response, model, outputs, request, warnings)
         return response
 
     async def _repository_index(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002

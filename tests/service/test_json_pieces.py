@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.codecs import json_, pieces
+from service.codecs import json_, pieces, tfs, v2
 from service.errors import ServiceError
 from service.manifest import TensorSpec
 from service.signature import Signature
@@ -156,3 +156,106 @@ def test_the_codec_uses_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pieces, "decode", spy)
     np.testing.assert_array_equal(json_.decode(body, signature)["x"], x)
     assert len(calls) == 1
+
+
+# --- the flat list of the Open Inference Protocol ---------------------------------------
+
+
+def document(data: bytes, more: bytes = b"") -> bytes:
+    shape = data.count(b",") + 1
+    return b'{"inputs": [{"name": "x", "shape": [%d, 1], "datatype": "FP32", "data" : [%b]%b}]}' % (
+        shape,
+        data,
+        more,
+    )
+
+
+@pytest.mark.parametrize("separator", [b",", b", ", b" ,\n"])
+@pytest.mark.parametrize("count", [1, 2, 50, 333])
+def test_a_flat_list_in_pieces(monkeypatch: pytest.MonkeyPatch, separator: bytes, count: int):
+    monkeypatch.setattr(pieces, "_PIECE_BYTES", 64)
+    values = np.random.default_rng(count).standard_normal(count).astype(np.float32)
+    text = document(separator.join(str(v).encode() for v in values.tolist()))
+    found = pieces.flat(text, spec(1))
+    assert found is not None
+    left, array = found
+    np.testing.assert_array_equal(array, values)
+    assert array.dtype == np.float32
+    assert orjson.loads(left)["inputs"][0]["data"] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        document(b""), document(b" "), document(b"1,,2"), document(b"1,2,"), document(b",1"),
+        document(b"[1],[2]"), document(b"1,true"), document(b"1,null"), document(b'1,"2"'),
+        document(b"1 2"), document(b"1,01"), document(b"1,1e39"), document(b"1,1e400"),
+        document(b"1,2", b', "parameters": {"a": "data"}'),
+        document(b"1,2").replace(b'"data"', b'"Data"'), document(b"1,2")[:-4], b"",
+    ],
+)  # fmt: skip
+def test_what_is_no_flat_list_is_left_to_the_whole_parser(
+    monkeypatch: pytest.MonkeyPatch, text: bytes
+):
+    for size in (1, 10_000):
+        monkeypatch.setattr(pieces, "_PIECE_BYTES", size)
+        assert pieces.flat(text, spec(1)) is None
+
+
+def signature() -> Signature:
+    one = TensorSpec(name="x", dtype="float32", shape=["batch", 1])
+    return Signature({"x": one}, {"y": one}, True)
+
+
+LONG = b",".join([b"0.5", b"-2e3", b"7"] * 40)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        document(LONG),
+        document(LONG).replace(b"[120, 1]", b"[119, 1]"),
+        document(LONG, b', "data": [1]'),
+        document(LONG, b', "name": "x"'),
+        document(LONG).replace(b'"data"', b'"\\u0064ata": 0, "parameters": {"data"', 1)[:-3]
+        + b"}}]}",
+        document(LONG).replace(b'{"inputs"', b'{"data": [1], "inputs"'),
+        document(LONG).replace(b"-2e3", b"1e39", 1),
+        document(LONG)[:-1],
+    ],
+)
+def test_a_large_document_is_read_as_a_small_one(monkeypatch: pytest.MonkeyPatch, text: bytes):
+    def read() -> object:
+        try:
+            return v2.decode(text, None, signature()).tensors["x"].tolist()
+        except ServiceError as error:
+            return error.body()
+
+    whole_at_once = read()
+    monkeypatch.setattr(v2, "_LARGE_BYTES", 8)
+    monkeypatch.setattr(pieces, "_PIECE_BYTES", 64)
+    assert read() == whole_at_once
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 1, 9), (1, 40), (6, 0), (5, 2, 2, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+def test_a_large_array_is_written_as_a_small_one(monkeypatch, shape: tuple[int, ...], dtype: str):
+    array = (np.random.default_rng(0).standard_normal(shape) * 3).astype(dtype)
+    if dtype == "float32" and array.size:
+        array.flat[0] = np.nan
+    at_once = json_.encode({"y": json_.tensor(array)})
+    monkeypatch.setattr(json_, "_LARGE_ELEMENTS", 4)
+    assert json_.encode({"y": json_.tensor(array)}) == at_once
+    assert json_.encode({"y": json_.tensor(array[::-1])}) == json_.encode(
+        {"y": np.ascontiguousarray(array[::-1])}
+    )
+
+
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_large_rows_and_columns(monkeypatch: pytest.MonkeyPatch, key: str):
+    body = orjson.dumps({key: [[float(i)] for i in range(20)]})
+    at_once = tfs.decode(body, signature())
+    monkeypatch.setattr(tfs, "_LARGE_BYTES", 8)
+    in_pieces = tfs.decode(body, signature())
+    assert in_pieces[1] == at_once[1] == (key == "instances")
+    np.testing.assert_array_equal(in_pieces[0]["x"], at_once[0]["x"])
