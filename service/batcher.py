@@ -356,4 +356,4 @@ class Batcher:
         smoothed = self._seconds_per_row or per_row
         self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row
         if self.observe is not None:
-            self.observe(Ran(rows, took_s))
+            self.observe(Ran(rows, len(batch), took_s))

@@ -28,4 +28,5 @@ class Ran:
     """What `Batcher.observe` is told after each batch."""
 
     rows: int
+    requests: int
     compute_s: float

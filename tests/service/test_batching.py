@@ -385,7 +385,7 @@ def test_each_batch_is_observed(model: Model, make):
         await asyncio.gather(first, *asked)
 
     asyncio.run(main())
-    assert [ran.rows for ran in seen] == [1, 3]
+    assert [(ran.rows, ran.requests) for ran in seen] == [(1, 1), (3, 2)]
     assert batcher.oldest_wait_s == 0
 
 
