@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     rows_file, list_file = args.results / "rows.jsonl", args.results / "catalogue.json"
     listed = catalogue.read(list_file)
     if args.table and listed is not None:
-        table.write(args.document, results.read(rows_file), listed)
+        table.write(args.document, results.read(rows_file), listed, engine.version())
         console.print(f"wrote {args.document}")
         return 0
     if listed is None:

@@ -1,6 +1,6 @@
 """From rows to `docs/zoo.md`: how much is folded, beside what other tools leave, and what is not.
 
-Everything in it is counted from the rows; a row of another engine than the newest is told.
+Everything in it is counted from the rows; rows of another converter than the present are told.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from benchmarks.zoo.results import Row
 from benchmarks.zoo.stages import LENIENCY, RIVAL_NAMES
 
 COMMAND = "python -m benchmarks.zoo --table"
+EXPORTED_BY = {"dynamo": "torch.export", "TorchScript": "TorchScript"}
 PREFACE = Path(__file__).with_name("preface.md")
 
 
-def write(path: Path, rows: Mapping[str, Row], listed: Catalogue) -> None:
+def write(path: Path, rows: Mapping[str, Row], listed: Catalogue, engine: str) -> None:
     """Overwrite the part of `path` that this command makes."""
-    document.write(path, COMMAND, text(rows, listed), PREFACE.read_text(encoding="utf-8"))
+    document.write(path, COMMAND, text(rows, listed, engine), PREFACE.read_text(encoding="utf-8"))
 
 
-def text(rows: Mapping[str, Row], listed: Catalogue) -> str:
+def text(rows: Mapping[str, Row], listed: Catalogue, engine: str) -> str:
+    """`engine`: the present one."""
     known = {architecture.name for architecture in listed.architectures}
     chosen = [rows[name] for name in sorted(rows) if name in known]
     folded = [row for row in chosen if row["status"] == "ok"]
     parts = [
         _coverage(chosen, folded, listed),
-        _versions(chosen, listed),
+        _versions(chosen, listed, engine),
+        _exporters(folded),
         _summary(folded),
         findings.correctness(folded),
         _fewer(folded),
@@ -72,9 +75,12 @@ def _coverage(chosen: list[Row], folded: list[Row], listed: Catalogue) -> str:
     return "\n".join(words)
 
 
-def _versions(chosen: list[Row], listed: Catalogue) -> str:
+def _versions(chosen: list[Row], listed: Catalogue, engine: str) -> str:
     engines = Counter(row["engine"] for row in chosen)
-    which = ", ".join(f"{name} ({count} rows)" for name, count in engines.most_common())
+    former = [f"{n} by {name}" for name, n in engines.most_common() if name != engine]
+    which = f"{engines[engine]} rows by the present one, {engine}"
+    if former:
+        which += f"; by former ones: {', '.join(former)} (the last column below says which row)"
     libraries = ", ".join(f"{name} {version}" for name, version in listed.versions.items())
     peers: dict[str, set[str]] = defaultdict(set)
     for row in chosen:
@@ -82,7 +88,20 @@ def _versions(chosen: list[Row], listed: Catalogue) -> str:
             if found.get("version"):
                 peers[name].add(found["version"])
     tools = ", ".join(f"{name} {' and '.join(sorted(v))}" for name, v in sorted(peers.items()))
-    return f"Engine (hash of `converter/`): {which}. {libraries}. Peers: {tools or 'not asked'}."
+    return (
+        f"Converter (a hash of the source that decides a fold and its proof): {which}. "
+        f"{libraries}. Peers: {tools or 'not asked'}."
+    )
+
+
+def _exporters(folded: list[Row]) -> str:
+    used = Counter(row["exporter"] for row in folded)
+    if not used["TorchScript"]:
+        return ""
+    return (
+        f"Exported by torch.export, as `converter fold` does: {used['dynamo']}. By TorchScript, to "
+        f"which it falls back, as that needs a tenth of the time: {used['TorchScript']}."
+    )
 
 
 def _summary(folded: list[Row]) -> str:
@@ -174,7 +193,7 @@ def _by_architecture(folded: list[Row]) -> str:
     heads = [
         "architecture", "input", "batch-norms", "left", "with --through-relu", *peers,
         "merged sums", "reasons", "proof", "error, original", "folded", "algebra",
-        "export s", "fold s", "proof s", "MB",
+        "export s", "fold s", "proof s", "exporter", "converter",
     ]  # fmt: skip
     rows: list[list[object]] = [
         [
@@ -193,16 +212,17 @@ def _by_architecture(folded: list[Row]) -> str:
             f"{row['export_seconds']:.0f}",
             f"{row['fold_seconds']:.1f}",
             f"{row['proof_seconds']:.0f}",
-            row["peak_mb"],
+            EXPORTED_BY[row["exporter"]],
+            row["engine"][:6],
         ]
         for row in folded
     ]
-    sides = "  rrr" + "r" * len(peers) + "r  " + "r" * 8
+    sides = "  rrr" + "r" * len(peers) + "r  " + "r" * 6
     note = (
         "Errors are the largest differences from float64, relative to the largest output, of the "
         "original and of the folded graph in onnxruntime. A peer's count has a ! where its result "
-        "is wrong, and is - where it failed. Seconds are of a busy machine; MB is the largest "
-        "resident memory of folding and proving."
+        "is wrong, is - where it failed, and is empty where it was not asked. Seconds are of a "
+        "busy machine."
     )
     return f"## By architecture\n\n{note}\n\n{document.table(heads, rows, sides)}"
 

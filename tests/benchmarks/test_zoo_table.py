@@ -33,7 +33,7 @@ def row(name: str, **more: Any) -> dict[str, Any]:
         "sites": [10, 10], "scale_shifts": [2, 1], "reasons": {}, "merges": 0,
         "verdict": "proven", "why": "", "exact": 1e-14, "sensitivity": 0.5, "max_abs": 2.0,
         "error_original": 2e-6, "error_folded": 4e-6, "export_seconds": 3.0, "fold_seconds": 0.5,
-        "proof_seconds": 2.0, "peak_mb": 500, "input": [[3, 64, 64]],
+        "proof_seconds": 2.0, "exporter": "dynamo", "input": [[3, 64, 64]],
         "peers": {
             "onnxruntime": {"left": 3, "right": True, "error_ratio": 0.5},
             "onnxslim": {"error": "IndexError"},
@@ -42,7 +42,16 @@ def row(name: str, **more: Any) -> dict[str, Any]:
 
 
 def made(*rows: dict[str, Any]) -> str:
-    return table.text({row["name"]: row for row in rows}, LISTED)
+    return table.text({row["name"]: row for row in rows}, LISTED, "abc")
+
+
+def test_rows_of_a_former_converter_are_told() -> None:
+    text = made(row("timm:a"), row("timm:b", engine="def0123456", exporter="TorchScript"))
+    assert "1 rows by the present one, abc; by former ones: 1 by def0123456" in text
+    assert "| torch.export | abc |" in text
+    assert "| TorchScript | def012 |" in text
+    assert "does: 1. By TorchScript" in text
+    assert "former" not in made(row("timm:a"))
 
 
 def test_it_says_how_many_of_how_many() -> None:
