@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converter.advice import advise
 from converter.pipeline import FoldResult, Size
 from converter.proof import Proof
-from converter.render_plan import show_hazards, show_plan
+from converter.render_plan import show_advice, show_hazards, show_plan
 from converter.sources.loaded import Loaded
 
 
@@ -135,6 +136,7 @@ def show_sizes(console: Console, before: Size, after: Size) -> None:
 def show_fold(console: Console, result: FoldResult) -> None:
     show_plan(console, result.plan)
     show_hazards(console, result.hazards)
+    show_advice(console, advise(result.original))
     show_proof(console, result.proof)
     show_sizes(console, result.before, result.after)
     console.print(f"Folding took {result.seconds:.2f} s, without loading and proof.")

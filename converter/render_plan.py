@@ -101,13 +101,21 @@ def show_hazards(console: Console, hazards: Sequence[Hazard]) -> None:
         show_warnings(console, kind)
 
 
-def show_warnings(console: Console, kind: Warnings) -> None:
+def show_advice(console: Console, found: Sequence[Hazard]) -> None:
+    """What the next training could do without."""
+    for kind in weight_warnings(found):
+        show_warnings(console, kind, label="advice", style="")
+
+
+def show_warnings(
+    console: Console, kind: Warnings, *, label: str = "warning", style: str = "yellow"
+) -> None:
     """Equal sentences once; of different ones of the same kind a few, and the other names."""
     for text, names in kind.sentences[:WRITTEN_OUT]:
         who = names[0] if len(names) == 1 else f"{len(names)} batch-norms ({_some(names)})"
-        console.print(Text(f"warning: {who}: {text}", style="yellow"))
+        console.print(Text(f"{label}: {who}: {text}", style=style))
     rest = [name for _, names in kind.sentences[WRITTEN_OUT:] for name in names]
     if rest:
         console.print(
-            Text(f"warning: {kind.code} also in {len(rest)} more: {_some(rest)}", style="yellow")
+            Text(f"{label}: {kind.code} also in {len(rest)} more: {_some(rest)}", style=style)
         )

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from converter.advice import advise
 from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof
@@ -121,6 +122,7 @@ def describe_preview(preview: Preview) -> dict[str, Any]:
         "plan": describe_plan(preview.plan),
         "warnings": describe_warnings(preview.plan),
         "hazards": [asdict(hazard) for hazard in preview.hazards],
+        "advice": [asdict(hazard) for hazard in advise(preview.original)],
         "before": asdict(preview.before),
         "after": asdict(preview.after),
     }
@@ -146,6 +148,7 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
         "plan": describe_plan(result.plan),
         "warnings": describe_warnings(result.plan),
         "hazards": [asdict(hazard) for hazard in result.hazards],
+        "advice": [asdict(hazard) for hazard in advise(result.original)],
         "proof": describe_proof(result.proof),
         "before": asdict(result.before),
         "after": asdict(result.after),

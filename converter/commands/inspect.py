@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from converter.advice import advise
 from converter.commands import loading, output
 from converter.explain import Explainer, select
 from converter.pipeline import preview
 from converter.provenance import describe_provenance
 from converter.render import show_sizes, show_source, terminal, working
 from converter.render_explain import show_explanation
-from converter.render_plan import show_hazards, show_plan
+from converter.render_plan import show_advice, show_hazards, show_plan
 from converter.report import describe_preview
 
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         show_plan(console, found.plan)
         show_hazards(console, found.hazards)
+        show_advice(console, advise(found.original))
         show_sizes(console, found.before, found.after)
     output.write_json(args.json, report)
     output.write_html(args.html, report, found.original, found.plan)

@@ -170,7 +170,7 @@ def _never_updated(mean: Float64, var: Float64, untracked: bool) -> Hazard | Non
     return Hazard(
         "never-updated",
         f"its statistics were never updated (mean 0, variance 1{counter}): was the model "
-        "trained, and is this the trained file?",
+        "trained, and is this the trained file? `recalibrate` can compute them from data.",
         mean.size,
         mean.size,
     )

@@ -38,7 +38,10 @@ def from_module(
     """
     notes = []
     if pickled and any(m.training for m in module.modules() if isinstance(m, _NormBase)):
-        notes.append("the model was saved in training mode and was set to eval()")
+        notes.append(
+            "the model was saved in training mode and was set to eval(): in training its "
+            "batch-norms normalise each batch by itself and change their statistics"
+        )
     module = module.eval().cpu().requires_grad_(False)
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if dtypes & set(HALVES):

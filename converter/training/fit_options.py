@@ -44,7 +44,8 @@ class FitOptions:
         if self.batch_size < 2:
             raise UserError(
                 f"--batch-size is {self.batch_size}",
-                "give at least 2: one sample has no variance for a batch-norm to learn",
+                "give at least 2: one sample has no variance for a batch-norm to learn. Behind a "
+                "dense layer its variance is 0, and every output of the norm its beta",
             )
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr is {self.lr}", "give a positive number, 0.01 is the default")

@@ -245,6 +245,7 @@ class Inspected(Form):
     plan: PlanForm
     warnings: list[Kind]
     hazards: list[HazardForm]
+    advice: list[HazardForm]
     before: SizeForm
     after: SizeForm
     provenance: Provenance

@@ -102,7 +102,8 @@ def _parameters(node: ir.Node, view: View) -> Refusal | None:
             return Refusal(
                 "batch-statistics",
                 "it has no running statistics and normalises with those of each batch.",
-                "Train with track_running_stats=True, or replace it by a norm without batches.",
+                "With track_running_stats=False an answer depends on what else is in its batch, "
+                "also when it is served: train with True, or replace it by a norm without batches.",
             )
         if refusal:
             return refusal
