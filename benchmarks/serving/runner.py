@@ -194,10 +194,14 @@ class _Turn:
             "binary": route.binary, "connections": case.connections, "round": number,
             "load": os.getloadavg()[0],
         }  # fmt: skip
+        before_s = server.cpu_s()
         try:
             driven = server.drive(self.runner.driver, route, case.connections, case.seconds)
             row |= {**driven.row(), "per_second": driven.per_second}
+            if driven.requests:
+                row["cpu_us"] = 1e6 * (server.cpu_s() - before_s) / driven.requests
             said = f"{driven.per_second:8.1f}/s  {driven.p50_ms:.2f} / {driven.p99_ms:.2f} ms"
+            said += f"  {row.get('cpu_us', 0):.0f} us CPU"
             said += f"  ERRORS {driven.errors}" if driven.errors else ""
         except Failed as reason:
             row["failed"] = said = str(reason)

@@ -29,6 +29,7 @@ class Cell:
     """A server and format with so many clients: medians over the rounds, None where it failed.
 
     `ratio`: to raw onnxruntime's best in the same minute. `errors`: of all rounds, by kind.
+    `cpu_us`: CPU time of the server's processes for one request.
     """
 
     per_second: float
@@ -39,6 +40,7 @@ class Cell:
     low: float
     high: float
     errors: dict[str, int]
+    cpu_us: float = 0.0
     failed: str = ""
 
     def text(self) -> str:
@@ -55,7 +57,7 @@ def cell(rows: Sequence[Row]) -> Cell | None:
         return None
     good = [row for row in rows if "failed" not in row]
     if not good:
-        return Cell(0, 0, 0, 0, 0, 0, 0, {}, rows[-1]["failed"])
+        return Cell(0, 0, 0, 0, 0, 0, 0, {}, failed=rows[-1]["failed"])
     errors: dict[str, int] = {}
     for row in good:
         for kind, count in row["errors"].items():
@@ -71,6 +73,7 @@ def cell(rows: Sequence[Row]) -> Cell | None:
         low=min(speeds),
         high=max(speeds),
         errors=errors,
+        cpu_us=median(row.get("cpu_us", 0.0) for row in good),
     )
 
 
@@ -138,11 +141,13 @@ def _model(found: Results, model: str) -> str:
                 for cell, count in zip(cells, counts, strict=True)
                 if count > 1
             ]
-            speed = cells[-1].per_second if cells and cells[-1] else 0.0
-            rows.append((route.binary, -speed, [name, FORMATS[route.key], *shown, *shares]))
+            last = cells[-1] if cells else None
+            speed, cpu = (last.per_second, f"{last.cpu_us:,.0f}") if last else (0.0, "")
+            row = [name, FORMATS[route.key], *shown, *shares, cpu]
+            rows.append((route.binary, -speed, row))
     rows.sort(key=lambda entry: entry[:2])
     heads = ["server", "format", *(f"{n} client{'s' * (n > 1)}" for n in counts)]
-    heads += [f"of raw, {n}" for n in counts if n > 1]
+    heads += [*(f"of raw, {n}" for n in counts if n > 1), f"CPU µs, {max(counts, default=0)}"]
     return document.table(heads, [row for _, _, row in rows], "  " + "r" * (len(heads) - 2))
 
 

@@ -20,6 +20,7 @@ def figure(peer: str, route: str, per_second: float, **more: Any) -> dict[str, A
         "binary": route in ("raw", "v2-binary"), "requests": 100, "seconds": 1.0, "p50_ms": 10.0,
         "p99_ms": 20.0, "errors": {}, "per_second": per_second, "raw_per_second": 100.0,
         "raw_single_ms": 9.5, "raw_layout": "two callers", "load": 1.0,
+        "cpu_us": 1500.0,
     }  # fmt: skip
     return row | more
 
@@ -63,8 +64,8 @@ def test_the_tables_tell_speed_share_and_configuration() -> None:
             figure("foldserve", "v2-binary", 95.0), figure("mosec", "raw", 86.0),
         )
     )  # fmt: skip
-    assert "| **Foldserve** | V2 binary | 95.0 (10.0 / 20.0) | 0.95 |" in text
-    assert "| mosec | raw bytes | 86.0 (10.0 / 20.0) | 0.86 |" in text
+    assert "| **Foldserve** | V2 binary | 95.0 (10.0 / 20.0) | 0.95 | 1,500 |" in text
+    assert "| mosec | raw bytes | 86.0 (10.0 / 20.0) | 0.86 | 1,500 |" in text
     assert text.index("| **Foldserve** |") < text.index("| mosec | raw bytes |")
     assert "100 samples/s at best (two callers), 9.50 ms for one sample" in text
     assert "| mosec | 1 | batches | 1.5 | 70 |  |" in text
@@ -105,8 +106,8 @@ def test_what_failed_has_a_row_with_the_reason() -> None:
         )
     )
     reason = "failed: it ended with code 1: no library"
-    assert f"| Triton (pytriton) | V2 JSON | {reason} |  |" in text
-    assert f"| Triton (pytriton) | V2 binary | {reason} |  |" in text
+    assert f"| Triton (pytriton) | V2 JSON | {reason} |  |  |" in text
+    assert f"| Triton (pytriton) | V2 binary | {reason} |  |  |" in text
     assert "| mosec | raw bytes | failed: WRONG: its answer differs |" in text
     broken = {key: v for key, v in figure("mosec", "raw", 1).items() if key != "per_second"}
     broken["failed"] = "the client failed"
