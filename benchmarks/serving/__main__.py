@@ -7,7 +7,7 @@
 
 Each server gets the same ONNX file and the same request from the same client (wrk), and its
 answer is compared with raw onnxruntime's before anything is timed. Keep the machine quiet
-meanwhile.
+meanwhile. At the end comes `benchmarks.serving.profile`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.serving import client, plan, results, table
+from benchmarks.serving import client, plan, profile, results, table
 from benchmarks.serving.catalogue import PEERS
 from benchmarks.serving.plan import CASES, Case, Plan
 from benchmarks.serving.runner import Runner
@@ -35,6 +35,10 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     planned = _plan(args)
     print(planned.text(), flush=True)
+    print(
+        f"{profile.seconds() / 60:6.1f} min  benchmarks.serving.profile, after a whole run",
+        flush=True,
+    )
     if args.plan:
         return
     try:
@@ -56,6 +60,8 @@ def main(words: Sequence[str] | None = None) -> None:
     finally:
         table.write(results.read(path), document)
         print(f"{path}\n{document}", flush=True)
+    if not partial and path == RESULTS:
+        profile.main(["--cache", str(args.cache)])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ RAW_S = 1.0
 SINGLE_S = 0.4
 SWEEP_S = 0.7
 _START_S = 3.5  # a server, on average
+_SETTLE_S = 0.35
 _LAYOUTS = 6
 
 
@@ -33,9 +34,9 @@ class Case:
 
 # A slow server that answers 32 clients in batches needs some seconds to be told from a fast one.
 CASES = (
-    Case("resnet18", 1, 2), Case("resnet18", 8, 3), Case("resnet18", 32, 6),
-    Case("digits", 1, 2), Case("digits", 32, 2),
-    Case("mlp", 1, 2), Case("mlp", 32, 2),
+    Case("resnet18", 1, 2), Case("resnet18", 8, 3), Case("resnet18", 32, 5),
+    Case("digits", 1, 1), Case("digits", 32, 2),
+    Case("mlp", 1, 1), Case("mlp", 32, 2),
 )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ class Plan:
             routes = sum(len(peer.routes) for peer in peers)
             found[f"{model}: start {len(peers)} servers"] = _START_S * len(peers)
             found[f"{model}: {routes} routes x {asked} s x {self.rounds} rounds"] = (
-                1.03 * routes * asked * self.rounds
+                (asked + _SETTLE_S * len(self.of(model))) * routes * self.rounds
             )
             found[f"{model}: raw onnxruntime between them"] = self.rounds * (
                 SWEEP_S * _LAYOUTS + (RAW_S + SINGLE_S) * (len(peers) + 1)

@@ -44,6 +44,9 @@ CASES = (
 _WAITING = ("queue", "batch_wait", "back")
 
 
+_AROUND_S = 3.0  # start, warm-up, end
+
+
 @dataclass(frozen=True)
 class Profile:
     """One case, means in microseconds.
@@ -96,6 +99,11 @@ def profile(
     found = json.loads(sums.read_text(encoding="utf-8"))
     name = f"{model.name}, {route_key}, {connections}"
     return summed(name, found, driven.p50_ms * 1e3, cpu, driven.per_second)
+
+
+def seconds() -> float:
+    """How long all of it takes, about."""
+    return sum(case[3] + _AROUND_S for case in CASES)
 
 
 def summed(

@@ -205,6 +205,7 @@ class _Turn:
             said += f"  ERRORS {driven.errors}" if driven.errors else ""
         except Failed as reason:
             row["failed"] = said = str(reason)
+        server.settle()
         self.runner.say(f"{number} {case!s:13} {server.peer.key:12} {route.key:10} {said}")
         return row
 

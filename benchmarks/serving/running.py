@@ -24,6 +24,10 @@ from benchmarks.serving.peer import TOKEN, Model, Peer, Route
 ROOT = Path(__file__).parents[2]
 _START_S = 90.0
 _END_S = 8.0
+# Idle is what takes less than this share of a core for a moment.
+_IDLE_SHARE = 0.4
+_LOOK_S = 0.1
+_SETTLE_S = 5.0
 # float32, summed in another order.
 _TOLERANCE = 1e-4
 
@@ -135,6 +139,16 @@ class Server:
     def pause(self) -> None:
         """Stop all its processes until `resume`."""
         self._signal(signal.SIGSTOP)
+
+    def settle(self) -> None:
+        """Wait until it has done what is left of requests whose client has gone."""
+        end = time.monotonic() + _SETTLE_S
+        busy_s = self.cpu_s()
+        while time.monotonic() < end:
+            time.sleep(_LOOK_S)
+            before_s, busy_s = busy_s, self.cpu_s()
+            if busy_s - before_s < _IDLE_SHARE * _LOOK_S:
+                return
 
     def rest(self) -> None:
         """Its turn is over: pause it, if it would disturb the others."""

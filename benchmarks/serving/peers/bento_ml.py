@@ -21,7 +21,7 @@ if serving():
     import bentoml
     import numpy as np
 
-    @bentoml.service(workers=1, traffic={"timeout": 60})
+    @bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
     class Service:
         def __init__(self) -> None:
             self.model = Model.served()

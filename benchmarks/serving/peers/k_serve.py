@@ -16,6 +16,8 @@ PEER = Peer(
 )  # fmt: skip
 
 if serving():
+    import logging
+
     import kserve
     import numpy as np
 
@@ -39,4 +41,9 @@ if serving():
             return kserve.InferResponse(payload.id or "", self.name, [output])
 
     if __name__ == "__main__":
-        kserve.ModelServer(http_port=port(), enable_grpc=False, workers=1).start([Onnx()])
+        server = kserve.ModelServer(
+            http_port=port(), enable_grpc=False, workers=1, enable_latency_logging=False
+        )
+        for name in ("uvicorn.access", "kserve.trace"):  # a line or two for each request
+            logging.getLogger(name).disabled = True
+        server.start([Onnx()])

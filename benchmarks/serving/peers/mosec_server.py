@@ -13,7 +13,7 @@ _COMMAND = (
 )  # fmt: skip
 
 PEER = Peer(
-    "mosec", "mosec", ("mosec==0.9.8", "onnxruntime==1.31.1", "orjson==3.13.0"), _COMMAND,
+    "mosec", "mosec", ("mosec==0.9.8", "onnxruntime==1.31.1"), _COMMAND,
     (
         Route("json", False, wire.inputs("/json"), wire.key("outputs")),
         Route("raw", True, wire.raw("/raw"), wire.floats),
@@ -25,7 +25,7 @@ PEER = Peer(
 
 WORKERS = replace(
     PEER, key="mosec-2", title="mosec, two workers", said="two workers of one thread each",
-    environment={"MOSEC_WORKERS": "2"},
+    environment={"MOSEC_WORKERS": "2"}, models=("digits", "mlp"),
 )  # fmt: skip
 
 if serving():

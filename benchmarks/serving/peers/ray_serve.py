@@ -23,7 +23,7 @@ if serving():
     from ray import serve
     from starlette.requests import Request
 
-    @serve.deployment(max_ongoing_requests=128)
+    @serve.deployment(max_ongoing_requests=128, logging_config={"enable_access_log": False})
     class Onnx:
         def __init__(self) -> None:
             self.model = Model.served()
