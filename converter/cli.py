@@ -29,7 +29,7 @@ COMMANDS = {
         "converter.statistics.command",
         "replace moving averages by the statistics of a data set",
     ),
-    "train": ("converter.training.command", "train the model that ships, on MNIST"),
+    "train": ("converter.training.command", "train a network, by default the one that ships"),
     "compare": (
         "converter.comparison.command",
         "train with and without batch-norm, and report what was measured",

@@ -215,7 +215,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     return TrainResult(
         output=options.output,
         bytes=len(content),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         history=history.epochs,
         stopped_early=history.stopped_early,
         test_accuracy=test_accuracy,

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
+from converter.training.architectures import libraries
 from converter.training.architectures.cnn import cnn
 from converter.training.architectures.cnn3 import cnn3
 from converter.training.architectures.inception import inception
@@ -179,10 +180,19 @@ def complete(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def lookup(name: str) -> Architecture:
     """The row of the table with this name. Raises UserError when there is none."""
+    if libraries.is_library(name):
+        return Architecture(
+            make=libraries.maker(name),
+            arguments={},
+            description=name.replace(":", "'s "),
+            smallest=libraries.SMALLEST,
+        )
     if name not in ARCHITECTURES:
         raise UserError(
             f"unknown architecture {name!r}{_did_you_mean(name, ARCHITECTURES)}",
-            "known: " + "; ".join(f"{n}: {a.description}" for n, a in ARCHITECTURES.items()),
+            "known: "
+            + "; ".join(f"{n}: {a.description}" for n, a in ARCHITECTURES.items())
+            + "; timm:NAME and torchvision:NAME, where they are installed",
         )
     return ARCHITECTURES[name]
 
@@ -214,8 +224,7 @@ def build(
     arguments = dict(sizes, style=style, input_shape=input_shape, classes=classes)
     chosen, task, checked = _parse(name, arguments)
     make = lookup(name).make
-    with torch.device("meta"):  # counts without allocating, and draws nothing at random
-        count = sum(p.numel() for p in make(chosen, task, **checked).parameters())
+    count = _count(lambda: make(chosen, task, **checked))
     if count > LARGEST:
         raise UserError(
             f"{name!r} would have {count:,} parameters, more than {LARGEST:,}",
@@ -225,6 +234,15 @@ def build(
     if chosen.init_scale != 1:
         _scale_weights(module, chosen.init_scale)
     return module
+
+
+def _count(make: Callable[[], nn.Module]) -> int:
+    """How many parameters a network would have; nothing is allocated or drawn at random."""
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in make().parameters())
+    except (RuntimeError, NotImplementedError):  # a library's that reads numbers as it is made
+        return 0
 
 
 def _parse(name: str, arguments: Mapping[str, Any]) -> tuple[Style, Task, dict[str, int]]:
