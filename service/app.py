@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import health, hot, http, openapi, playground
 from service.auth import Access
+from service.early import Early
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.exchange import Budget
 from service.exposition import CONTENT_TYPE
@@ -51,6 +52,7 @@ def create_app(
     metrics: Metrics | None = None,
     observers: Sequence[Observer] = (),
     budget: Budget | None = None,
+    early: Early | None = None,
 ) -> Application:
     """The whole application. It neither loads nor closes the registry: the server does.
 
@@ -63,11 +65,12 @@ def create_app(
         metrics: what counts the requests.
         observers: told of every request after its answer.
         budget: bytes of all bodies together, shared with other front ends.
+        early: told of the paths that are refused because a queue is full.
     """
     app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
     _add_error_handlers(app)
     access = access or Access()
-    context = Context(registry, settings, lifecycle, access, version)
+    context = Context(registry, settings, lifecycle, access, version, early)
     predict = Predict(context)
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import model, tracing
 from service.access_log import AccessLog
+from service.early import Early
 from service.exchange import Budget
 from service.listen import CannotStart
 from service.metrics import Metrics
@@ -90,7 +91,9 @@ def load_counted(
     return served
 
 
-def protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+def protocol(
+    settings: Settings, metrics: Metrics, early: Early | None = None
+) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
     from service.connection import ConnectionLimits, connection_class
 
@@ -102,5 +105,6 @@ def protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
             idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
             stall_timeout_s=settings.body_timeout_ms / 1000,
             refused=metrics.refused,
+            early=early.refusal if early else None,
         )
     )

@@ -57,6 +57,9 @@ from service.turn import Turn
 logger = logging.getLogger("foldserve.batcher")
 
 _LONGEST_RETRY_S = 60
+# The share of a request's time that the queue before it may take, as far as is known: what is
+# let in is to be answered, and the last runs may have been faster than the next.
+_HOPE = 0.5
 
 
 class Batcher:
@@ -94,6 +97,7 @@ class Batcher:
         self._name = name
         self._lanes = Lanes()
         self._seconds_per_row = 0.0
+        self.rows_per_request = 1.0  # of late
         self._closing = False
         self._dead = False
         self._idle = 0
@@ -123,8 +127,12 @@ class Batcher:
             head = self._lanes.oldest()
             return 0.0 if head is None else time.monotonic() - head.since
 
-    def check_room(self, rows: int) -> None:
+    def check_room(self, rows: int, patience_s: float = math.inf) -> None:
         """Raises what `submit` would raise now; ask before spending time on a decode.
+
+        Args:
+            rows: of the request.
+            patience_s: until its deadline; a queue that would take longer is as good as full.
 
         Raises:
             TooManySamples, QueueFull, ShuttingDown, ModelUnavailable.
@@ -138,13 +146,36 @@ class Batcher:
                 f"The request has {rows} rows, the queue holds {self.capacity_samples}."
             )
         waiting = self.waiting_samples
+        if not waiting:
+            return
+        wait_s = waiting * self._seconds_per_row
         if waiting + rows > self.capacity_samples:
-            wait_s = math.ceil(waiting * self._seconds_per_row)
-            raise QueueFull(
-                f"{waiting} of {self.capacity_samples} samples are waiting "
-                f"for model {self._name!r}; there is no room for {rows} more.",
-                retry_after_s=min(max(wait_s, 1), _LONGEST_RETRY_S),
-            )
+            why = f"there is no room for {rows} more"
+        elif 0 < _HOPE * patience_s < wait_s + rows * self._seconds_per_row * len(self._threads):
+            why = f"they take {wait_s:.1f} s, longer than this request can wait"
+        else:
+            return
+        raise self._full(why)
+
+    def _full(self, why: str) -> QueueFull:
+        waiting = self.waiting_samples
+        wait_s = math.ceil(waiting * self._seconds_per_row)
+        return QueueFull(
+            f"{waiting} of {self.capacity_samples} samples are waiting "
+            f"for model {self._name!r}; {why}.",
+            retry_after_s=min(max(wait_s, 1), _LONGEST_RETRY_S),
+        )
+
+    def check_arrivals(self, requests: int, patience_s: float) -> None:
+        """`check_room` for the last of so many requests that are being read, of the usual size.
+
+        Raises:
+            QueueFull, ShuttingDown, ModelUnavailable.
+        """
+        self.check_room(1, patience_s)
+        rows = requests * self.rows_per_request
+        if requests > 1 and self.waiting_samples + rows > self.capacity_samples:
+            raise self._full("others arrive at the same time")
 
     async def submit(
         self,
@@ -175,7 +206,7 @@ class Batcher:
         lane = () if self._one_shape else lane_of(inputs)
         item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
         if 0 < rows <= self.inline_rows:
-            self.check_room(rows)
+            self.check_room(rows, deadline - item.since)
             self._turn.add(item, loop)
             try:
                 outcome = await answer
@@ -207,7 +238,7 @@ class Batcher:
         Raises:
             ServiceError: what `check_room` raises.
         """
-        self.check_room(rows)
+        self.check_room(rows, deadline - time.monotonic())
         lane = () if self._one_shape else lane_of(inputs)
         self._turn.add(Item(inputs, rows, deadline, answer, loop, request, lane, told), loop)
 
@@ -255,7 +286,7 @@ class Batcher:
 
     def _put(self, item: Item) -> None:
         with self._changed:
-            self.check_room(item.rows)
+            self.check_room(item.rows, item.deadline - item.since)
             self._lanes.put(item)
             self._changed.notify()
 
@@ -355,5 +386,6 @@ class Batcher:
         per_row = took_s / max(rows, 1) / len(self._threads)
         smoothed = self._seconds_per_row or per_row
         self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row
+        self.rows_per_request = 0.8 * self.rows_per_request + 0.2 * rows / len(batch)
         if self.observe is not None:
             self.observe(Ran(rows, len(batch), took_s))

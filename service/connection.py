@@ -22,7 +22,11 @@ from dataclasses import dataclass
 
 import orjson
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service import http
 from service.auth import OPEN_PATHS
@@ -33,6 +37,8 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
+from service.gate import request_id
+from service.protocols import shapes
 from service.quick import Call, Found, Quick
 
 _MAX_HEADERS = 100
@@ -49,7 +55,10 @@ _LINGER_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """See the settings of the same names. `refused` is told the code of each refusal."""
+    """See the settings of the same names. `refused` is told the code of each refusal.
+
+    `early`: why a request would be refused by its route, as far as its headers tell.
+    """
 
     max_connections: int
     max_header_bytes: int
@@ -57,6 +66,7 @@ class ConnectionLimits:
     idle_timeout_s: float
     stall_timeout_s: float
     refused: Callable[[str], object] = lambda _: None
+    early: Callable[[Scope, float], ServiceError | None] | None = None
 
 
 class Connection(HttpToolsProtocol):
@@ -69,10 +79,13 @@ class Connection(HttpToolsProtocol):
     _idle = False  # after an answer: the next head is awaited
     _began = False  # whether any byte of the head has come
     _head_bytes = 0
+    _in_body = False  # between the end of a head and the end of its body
+    _rest_since: float | None = None  # when a sweep first saw the rest of an answered request
     _large_read = False  # the last read alone could hold a head beyond the limit
     _refusal: ServiceError | None = None
     _excess = False
     _ended: float | None = None  # when it was refused: what still comes is dropped
+    _last = False  # an answer that was under way then is still to come
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
     # A request that may be answered without a task: its route and what has come of its body.
@@ -96,7 +109,8 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
             return
         free = self.cycle is None or self.cycle.response_complete
-        if self._since is None and free and self._found is None:
+        # What comes behind an early answer is the rest of that request's body, and no head.
+        if self._since is None and free and not self._in_body:
             self._since = time.monotonic()
             self._head_bytes = 0
         if self._idle:
@@ -115,6 +129,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._since = None
+        self._idle = False
         limit = self.limits.max_header_bytes
         if (
             len(self.headers) > _MAX_HEADERS
@@ -127,6 +142,7 @@ class Connection(HttpToolsProtocol):
             self._refusal = MalformedHttp("Too many requests wait on this connection.")
             raise self._refusal
         self._head_bytes = 0
+        self._in_body = True
         quick, cycle = self._quick, self.cycle
         if (
             quick is not None
@@ -149,9 +165,13 @@ class Connection(HttpToolsProtocol):
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
+        self._rest_since = None
         found = self._found
         if found is None:
             super().on_message_complete()
+            if self.cycle.response_complete:  # the rest of a body whose request was refused
+                self._await_a_head()
             return
         assert self._quick is not None
         parts = self._parts
@@ -192,25 +212,67 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         if self._found is not None:
             self._take_the_usual_way()  # it is under way, so it is finished
-        super().shutdown()
+        if self._ended is not None and not self._last:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         """uvicorn's, but for its timer: `check_time` ends a connection that stays idle."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        # Nobody knows whether a body that was not waited for comes: no next head is sure.
+        unsure = self._in_body and self.expect_100_continue and self._ended is None
+        if unsure or self._last:
+            self._last = False
+            self._end()
+            return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        else:
-            self._since = time.monotonic()
-            self._idle, self._began, self._head_bytes = True, False, 0
+        elif not self._in_body:
+            self._await_a_head()
+
+    def _await_a_head(self) -> None:
+        self._since = time.monotonic()
+        self._idle, self._began, self._head_bytes = True, False, 0
 
     def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
         if self._excess and cycle.scope["path"] not in OPEN_PATHS:
             self.limits.refused(TooManyConnections.code)
             app = _answer_too_many
+        elif self.limits.early is not None:
+            error = self.limits.early(cycle.scope, self.loop.time())
+            if error is not None:
+                self._answer_early(cycle, error)
+                return
         super()._start_asgi_task(cycle, app)
+
+    def _answer_early(self, cycle: RequestResponseCycle, error: ServiceError) -> None:
+        """Refuse without a task; the connection goes on, and drops the rest of the request."""
+        scope: Scope = cycle.scope  # type: ignore[assignment]
+        body = shapes.error_body(scope["path"], error)
+        more = [(b"x-request-id", request_id(scope).encode())]
+        if not cycle.keep_alive:
+            more.append((b"connection", b"close"))
+        self._write(error, body, more)
+        cycle.response_started = cycle.response_complete = True
+        if cycle.keep_alive:
+            self.on_response_complete()
+        else:
+            self._end()
+
+    def _write(self, error: ServiceError, body: bytes, more: Iterable[tuple[bytes, bytes]]) -> None:
+        head = [
+            *self.server_state.default_headers,
+            *error.headers(),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *more,
+        ]
+        lines = b"".join(b"%b: %b\r\n" % header for header in head)
+        self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says it better
         self._refuse(self._refusal or MalformedHttp("The bytes received are not HTTP/1.1."))
@@ -225,21 +287,13 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = free = True
             cycle.message_event.set()
         if free:
-            body = orjson.dumps(error.body())
-            head = [
-                *self.server_state.default_headers,
-                *error.headers(),
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"connection", b"close"),
-            ]
-            lines = b"".join(b"%b: %b\r\n" % header for header in head)
-            self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + body)
+            self._write(error, orjson.dumps(error.body()), [(b"connection", b"close")])
             self._end()
-        else:  # an answer is under way: it gets lost, like those that wait behind it
+        else:  # an answer is under way: it is the last one, those that wait behind it get lost
             self._ended = time.monotonic()
+            self._last = True
             self.pipeline.clear()
-            self.transport.close()
+            cycle.keep_alive = False
 
     def _end(self) -> None:
         """No more requests. Closing on bytes that were not read yet would reset the connection,
@@ -247,6 +301,7 @@ class Connection(HttpToolsProtocol):
         self._ended = time.monotonic()
         self._head_bytes = 0
         self._since = None
+        self.flow.resume_reading()  # or the end of the client would not be seen
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -258,7 +313,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             pass
         elif self._ended is not None:
-            if now - self._ended > _LINGER_S:
+            if self._last:
+                self._ended = now
+            elif now - self._ended > _LINGER_S:
                 self.transport.abort()
         elif self._since is not None:
             waited = now - self._since
@@ -266,6 +323,10 @@ class Connection(HttpToolsProtocol):
                 self._refuse(HeaderTimeout("The headers did not arrive in time."))
             elif waited > limits.idle_timeout_s:
                 self.transport.close()
+        elif self._in_body and self._found is None and self.cycle.response_complete:
+            self._rest_since = self._rest_since or now
+            if now - self._rest_since > limits.stall_timeout_s:
+                self.transport.abort()
         unread = self.transport.get_write_buffer_size()
         if unread == 0 or unread < self._unread or self._unread == 0:
             self._unread_since = now

@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,6 +42,19 @@ _DOCS_HEADERS = [
     (_POLICY, b"frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+
+# 16 hexadecimal digits of this process, 16 that count its requests: unique, not secret.
+_PREFIX = os.urandom(8).hex()
+_NUMBERS = count(int.from_bytes(os.urandom(6), "big"))
+
+
+def request_id(scope: Scope) -> str:
+    """The client's own id if it is sane, else one that no other request has."""
+    given = http.header(scope, b"x-request-id")
+    if given and _SANE.fullmatch(given):
+        return given.decode("latin-1")
+    return f"{_PREFIX}{next(_NUMBERS):016x}"
 
 
 class Gate:
@@ -73,8 +87,6 @@ class Gate:
         self._budget = budget
         self._open_paths = OPEN_PATHS | open_paths
         self._observers = observers
-        self._prefix = os.urandom(8).hex()
-        self._count = int.from_bytes(os.urandom(6), "big")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,8 +121,7 @@ class Gate:
 
     def enter(self, scope: Scope) -> Exchange:
         """Open the books of a request; whoever does must also `leave`, or `forget`."""
-        given = http.header(scope, b"x-request-id")
-        own = given.decode("latin-1") if given and _SANE.fullmatch(given) else self._new_id()
+        own = request_id(scope)
         exchange = Exchange(own, self._budget)
         state = scope.setdefault("state", {})
         state["request_id"] = own
@@ -138,8 +149,3 @@ class Gate:
         """Close the books of a request that enters again by another way."""
         self._metrics.in_flight -= 1
         exchange.release()
-
-    def _new_id(self) -> str:
-        """32 hexadecimal digits that no other request has; unique, not secret."""
-        self._count = count = self._count + 1
-        return f"{self._prefix}{count:016x}"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from service.errors import ServiceError
 from service.exchange import Exchange
 from service.exposition import Exposition, Histogram, merge
 from service.limits import Ran
@@ -74,6 +75,12 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Count a refusal by its error code."""
         self._refused[code] = self._refused.get(code, 0) + 1
+
+    def refused_early(self, route: str, model: str, error: ServiceError) -> None:
+        """Count a request that its connection refused, as if its route had done so."""
+        key = (route, model, error.status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self.refused(error.code)
 
     def batches(self, model: str) -> Callable[[Ran], object]:
         """The observer for the batcher of a model, any version of it."""

@@ -28,6 +28,7 @@ from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
 from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
+from service.early import Early
 from service.exchange import Budget
 from service.health import Lifecycle, obstacles
 from service.listen import CannotStart
@@ -170,13 +171,16 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         alone=count == 1,
     )
     budget = Budget(settings.max_in_flight_bytes)
+    early = Early(registry, settings, access, metrics)
     context = Context(registry, settings, lifecycle, access, version)
     observers = assembly.observers(settings, version)
     grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
+        create_app(
+            registry, settings, lifecycle, version, access, metrics, observers, budget, early
+        ),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=assembly.protocol(settings, metrics) if _has("httptools") else "h11",
+        http=assembly.protocol(settings, metrics, early) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
@@ -226,9 +230,11 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         load()
         if failure:
             raise failure[0]
-    threading.Thread(target=begin, name="load", daemon=True).start()
-    server.run(sockets=[listener])
+    loader = threading.Thread(target=begin, name="load", daemon=True)
+    loader.start()
+    server.run(sockets=listen.several(listener))
     clean = registry.close(_CLOSE_S)
+    loader.join(_CLOSE_S)
     for observer in observers:
         observer.close()
     if failure:
@@ -237,6 +243,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         raise CannotStart(str(server.failure)) from server.failure
     if not clean:
         logger.warning("A model was still running at the deadline; its answer is lost.")
+        _leave_at_once(0)
+    if loader.is_alive():  # a model is still being loaded
         _leave_at_once(0)
     return 0
 

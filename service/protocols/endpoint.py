@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from service import http
 from service.auth import Access
-from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType
+from service.early import Early
+from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType
 from service.exchange import Exchange
 from service.health import Lifecycle
 from service.model import ServedModel
@@ -74,6 +75,7 @@ class Context:
     lifecycle: Lifecycle
     access: Access
     version: str = "0"
+    early: Early | None = None
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
     )
@@ -152,6 +154,8 @@ class Endpoint:
         self, scope: Scope, send: Send, receive: Receive, error: ServiceError
     ) -> None:
         http.exchange(scope).error = error.code
+        if self.context.early is not None and isinstance(error, QueueFull):
+            self.context.early.full(scope, asyncio.get_running_loop().time())
         await http.respond_error(send, receive, error, self.error_body(error))
 
     async def read_body(self, scope: Scope, receive: Receive) -> bytes:
@@ -185,7 +189,7 @@ class Inference(Endpoint):
         """
         exchange.model, exchange.version = model.name, model.version
         patience_s = http.timeout_s(scope, self.context.settings.request_timeout_ms)
-        model.batcher.check_room(1)
+        model.batcher.check_room(1, patience_s)
         return patience_s
 
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
@@ -194,6 +198,8 @@ class Inference(Endpoint):
         params = scope.get("path_params", {})
         model = context.registry.find(params.get("name"), params.get("version"))
         exchange = http.exchange(scope)
+        if context.early is not None:
+            context.early.found(scope)
         patience_s = self.begin(scope, model, exchange)
         body = await self.read_body(scope, receive)
         deadline = time.monotonic() + patience_s

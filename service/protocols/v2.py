@@ -204,7 +204,9 @@ class Index(_Repository):
 
     async def act(self, options: dict[str, Any], params: dict[str, str]) -> Reply:  # noqa: ARG002
         ready_only = options.get("ready", False)
-        return Reply(orjson.dumps(repository.index(self.context, ready_only is True)))
+        if not isinstance(ready_only, bool):
+            raise InvalidBody("'ready' is not true or false.", hint='Send {"ready": true} or {}.')
+        return Reply(orjson.dumps(repository.index(self.context, ready_only)))
 
 
 class Load(_Repository):

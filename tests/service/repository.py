@@ -130,6 +130,32 @@ def slow(iterations: int, size: int = 128):
     )
 
 
+def patient():
+    """y = x of shape (batch, 1), after max(x) turns of a Loop: as long as the request asks for."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+            helper.make_node("Identity", ["v_in"], ["v_out"]),
+        ],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go_in", TensorProto.BOOL, []),
+            value("v_in", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [value("go_out", TensorProto.BOOL, []), value("v_out", TensorProto.FLOAT, ["batch", 1])],
+    )
+    return graph(
+        [
+            helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+            helper.make_node("Cast", ["top"], ["n"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["n", "", "x"], ["y"], body=body),
+        ],
+        [value("x", TensorProto.FLOAT, ["batch", 1])],
+        [value("y", TensorProto.FLOAT, ["batch", 1])],
+    )
+
+
 class Reference:
     """onnxruntime itself, on one thread and without a server."""
 

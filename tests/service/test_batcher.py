@@ -283,3 +283,37 @@ def test_call_passes_errors_on(gate: Gate, batcher: Batcher):
     with pytest.raises(errors.InferenceFailed):
         batcher.call(x(-1))
     assert float(batcher.call(x(7, 50))["y"][0]) == 8  # start-up needs no room
+
+
+# --- a queue that takes longer than a request can wait ------------------------------------
+
+
+def test_a_queue_beyond_the_deadline_is_as_good_as_full(gate: Gate, batcher: Batcher):
+    """Known: a row takes a second. One waits, so an answer would take some two seconds."""
+
+    async def main():
+        running = asyncio.create_task(batcher.submit(x(0), 1, soon()))
+        await entered(gate)
+        waiting = asyncio.create_task(batcher.submit(x(1), 1, soon()))
+        await until(lambda: batcher.waiting_samples == 1)
+        batcher._seconds_per_row = 1.0
+        batcher.check_room(1, patience_s=5.0)
+        with pytest.raises(errors.QueueFull, match="longer than this request can wait") as refused:
+            batcher.check_room(1, patience_s=2.0)
+        assert refused.value.retry_after_s == 1
+        with pytest.raises(errors.QueueFull):
+            await batcher.submit(x(2), 1, soon(2.0))
+        gate.go.release(2)
+        await asyncio.gather(running, waiting)
+        batcher.check_room(1, patience_s=0.001)  # nothing waits: who knows how long it takes
+
+    asyncio.run(main())
+
+
+def test_requests_that_arrive_together_are_counted_by_their_usual_size(batcher: Batcher):
+    batcher.rows_per_request = 1.5
+    batcher.check_arrivals(2, FOREVER)
+    with pytest.raises(errors.QueueFull, match="arrive at the same time"):
+        batcher.check_arrivals(3, FOREVER)
+    batcher.rows_per_request = 9.0  # larger than the queue: a lone one may be smaller than that
+    batcher.check_arrivals(1, FOREVER)

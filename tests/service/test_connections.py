@@ -172,3 +172,47 @@ def test_too_many_connections_are_told_so_and_health_still_answers(start, models
             client = served.client()
     assert served.stop() == 0
     assert served.err == ""
+
+
+# --- where one request ends and the next begins -------------------------------------------
+
+
+def test_a_length_that_is_too_short_is_an_error_of_that_request(server):
+    """The bytes behind its end are no HTTP: the request is answered, and then it is over."""
+    with connect(server) as connection:
+        connection.sendall(POST.replace(b"Content-Length: 26", b"Content-Length: 10"))
+        refused(connection, 400, "malformed_json")
+        while connection.recv(65536):  # at most an error about those bytes
+            pass
+
+
+def test_a_body_that_is_not_awaited_ends_the_connection(server):
+    """After an answer in the place of `100 Continue`, a body or a head could come next."""
+    head = POST.replace(b"/predict", b"/nowhere").partition(b"\r\n\r\n")[0]
+    with connect(server) as connection:
+        connection.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        refused(connection, 404, "not_found")
+        assert closed(connection)
+
+
+def test_the_rest_of_a_body_is_not_awaited_for_ever(start, models: Path):
+    served = start(models, "--body-timeout-ms", "50")
+    with connect(served) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{")
+        refused(connection, 404, "not_found")
+        assert closed(connection)
+    assert served.stop() == 0
+
+
+def test_a_large_body_that_was_refused_early_is_no_head(server):
+    """More of it than --max-header-bytes comes after the answer."""
+    body = b" " * 1_000_000
+    with connect(server) as connection:
+        for _ in range(3):
+            connection.sendall(
+                b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+            )
+            refused(connection, 404, "not_found")
+            connection.sendall(body)
+        connection.sendall(LIVE)
+        assert answer(connection)[0] == 200

@@ -124,7 +124,7 @@ def test_no_row_is_ever_wrong(tmp_path: Path, way: str, monkeypatch: pytest.Monk
         inputs, rows = request()
         try:
             answer = await submit(inputs, rows, float(random.random() * 0.004))
-        except errors.DeadlineExceeded:
+        except (errors.DeadlineExceeded, errors.QueueFull):
             return "hurried"
         np.testing.assert_array_equal(answer["z"], inputs["b"] * 2)
         return "hurried"

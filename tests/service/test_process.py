@@ -206,3 +206,24 @@ def test_connections_get_their_files_or_it_says_so(tmp_path: Path):
     short = run(300)
     assert short.endswith("300\n")
     assert "--max-connections 500 needs 756 open files, the system allows 300" in short
+
+
+def test_a_signal_while_a_model_is_loading_ends_it_with_code_0(start, tmp_path: Path):
+    """Its warm-up takes minutes, in the runtime's own code, which must not be pulled away."""
+    publish(tmp_path, "endless", repository.slow(50_000_000))
+    served = start(tmp_path, "--port", str(port := free_port()))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+        while True:
+            try:
+                response = client.get("/health/ready")
+                break
+            except httpx.ConnectError:
+                assert served.process.poll() is None
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert served.stop() == 0
+    assert served.err == ""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

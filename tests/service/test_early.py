@@ -1,0 +1,204 @@
+"""Refusals at the headers: the same answer as from the route, for next to nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import repository
+from test_connections import LIVE, answer, closed, connect
+from test_metrics import until
+
+from service.auth import Access
+from service.early import _MANY, Early
+from service.errors import QueueFull
+from service.exchange import Exchange
+from service.metrics import Metrics
+from service.settings import parse
+
+
+class Queue:
+    """A batcher that has so much room."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.patience_s: list[float] = []
+
+    def check_arrivals(self, requests: int, patience_s: float) -> None:
+        self.patience_s.append(patience_s)
+        if requests > self.room:
+            raise QueueFull("full", retry_after_s=1)
+
+
+def scope(path: str = "/models/m/predict", *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    exchange = Exchange("id")
+    exchange.route = "/models/{name}/predict"
+    return {
+        "method": "POST", "path": path, "headers": list(headers),
+        "path_params": {"name": "m", "version": None}, "state": {"exchange": exchange},
+    }  # fmt: skip
+
+
+def early(queue: Queue, access: Access | None = None) -> tuple[Early, Metrics]:
+    model = SimpleNamespace(name="m", batcher=queue)
+    registry: Any = SimpleNamespace(find=lambda *_: model)
+    metrics = Metrics("0")
+    made = Early(registry, parse([], {}), access or Access(), metrics)
+    made.found(scope())
+    return made, metrics
+
+
+def test_a_path_is_looked_at_only_after_it_was_refused():
+    queue = Queue(room=0)
+    guard, metrics = early(queue)
+    assert guard.refusal(scope(), 1.0) is None
+    assert queue.patience_s == []
+    guard.full(scope(), 1.0)
+    assert isinstance(guard.refusal(scope(), 2.0), QueueFull)
+    assert guard.refusal(scope("/models/other/predict"), 2.0) is None
+    assert guard.refusal(scope(), 99.0) is None  # long after
+    assert "foldserve_requests_total{" in metrics.render(SimpleNamespace(  # type: ignore[arg-type]
+        entries={}, every_version=list))  # fmt: skip
+    assert metrics._requests == {("/models/{name}/predict", "m", 503): 1}
+    assert metrics._refused == {"queue_full": 1}
+
+
+def test_a_crowd_in_one_turn_is_let_in_as_far_as_there_is_room():
+    guard, _ = early(Queue(room=_MANY + 3))
+    found = [guard.refusal(scope(), 1.0) for _ in range(3 * _MANY)]
+    assert [error is None for error in found] == [True] * (_MANY + 3) + [False] * (2 * _MANY - 3)
+    assert guard.refusal(scope(), 2.0) is None  # the next turn begins anew
+
+
+def test_the_deadline_of_the_client_counts_and_pages_and_strangers_are_left_to_the_routes(
+    tmp_path: Path,
+):
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-that-is-long-enough\n")
+    queue = Queue(room=0)
+    guard, _ = early(queue, Access.of(keys, None))
+    guard.full(scope(), 1.0)
+    key = (b"x-api-key", b"a-key-that-is-long-enough")
+    timeout = (b"x-timeout-ms", b"250")
+    assert guard.refusal(scope("/models/m/predict", key, timeout), 1.0) is not None
+    assert queue.patience_s == [0.25]
+    assert guard.refusal(scope(), 1.0) is None
+    assert guard.refusal(scope("/models/m/predict", (b"x-api-key", b"wrong")), 1.0) is None
+    origin = (b"origin", b"https://app.example.org")
+    assert guard.refusal(scope("/models/m/predict", key, origin), 1.0) is None
+    get = {**scope("/models/m/predict", key), "method": "GET"}
+    assert guard.refusal(get, 1.0) is None
+
+
+# --- a real server ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def busy(start, tmp_path_factory: pytest.TempPathFactory):
+    """A server with room for one, where one runs and one waits, both for a long time."""
+    root = tmp_path_factory.mktemp("busy")
+    repository.publish(root, "slow", repository.patient())
+    served = start(root, "--queue-capacity-samples", "1", "--runners", "1",
+                   "--drain-timeout-ms", "0", "--request-timeout-ms", "600000")  # fmt: skip
+    held = []
+    with served.client() as client:
+        for waiting in (0, 1):
+            held.append(connect(served))
+            held[-1].sendall(post("/predict", body=b'{"inputs": [[1e12]]}'))
+            until(client, "foldserve_requests_in_flight", 2 + waiting)  # with the one that asks
+            until(client, "foldserve_queue_rows", waiting, model="slow", version="1")
+    yield served
+    for connection in held:
+        connection.close()
+    served.process.kill()
+    served.end()
+
+
+def post(path: str, *lines: str, body: bytes = b'{"inputs": [[1.0]]}') -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def refused(connection: socket.socket) -> tuple[dict[str, str], bytes]:
+    status, headers, body = answer(connection)
+    assert status == 503, body
+    assert int(headers["retry-after"]) >= 1
+    assert headers["content-type"] == "application/json"
+    assert headers["x-content-type-options"] == "nosniff"
+    return headers, body
+
+
+def test_the_route_and_the_connection_refuse_in_the_same_words(busy):
+    with connect(busy) as connection:
+        answers = []
+        for number in range(3):
+            connection.sendall(post("/predict", f"X-Request-ID: mine-{number}"))
+            headers, body = refused(connection)
+            assert headers["x-request-id"] == f"mine-{number}"
+            answers.append((sorted(headers), body))
+        assert answers[0] == answers[1] == answers[2]
+        assert json.loads(answers[0][1])["code"] == "queue_full"
+        for _ in range(2):
+            connection.sendall(post("/v2/models/slow/infer"))
+            headers, body = refused(connection)
+            assert list(json.loads(body)) == ["error"]
+            assert len(headers["x-request-id"]) == 32
+        connection.sendall(LIVE)
+        assert answer(connection)[0] == 200
+
+
+def test_early_refusals_are_counted_as_the_others(busy):
+    labels = {"route": "/models/{name}/predict", "model": "slow", "code": "503"}
+    with connect(busy) as connection, busy.client() as client:
+        for _ in range(5):
+            connection.sendall(post("/models/slow/predict"))
+            refused(connection)
+        until(client, "foldserve_requests_total", 5, **labels)
+
+
+def test_a_large_body_behind_a_refusal_is_dropped_and_the_connection_goes_on(busy):
+    """More than --max-header-bytes: what comes behind the answer is no head."""
+    large = b" " * 3_000_000
+    with connect(busy) as connection:
+        for _ in range(3):
+            message = post("/predict", body=large)
+            connection.sendall(message[:200])
+            refused(connection)
+            connection.sendall(message[200:])
+        connection.sendall(LIVE)
+        assert answer(connection)[0] == 200
+
+
+def test_an_expected_body_that_is_not_wanted_ends_the_connection(busy):
+    """The client may or may not send it now: what comes next could be either."""
+    with connect(busy) as connection:
+        head = post("/predict", "Expect: 100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        connection.sendall(head)
+        refused(connection)
+        assert closed(connection)
+
+
+def test_a_client_that_closes_each_time(busy):
+    with connect(busy) as connection:
+        connection.sendall(post("/predict", "Connection: close"))
+        headers, _ = refused(connection)
+        assert headers["connection"] == "close"
+        assert closed(connection)
+
+
+def test_pipelined_requests_are_refused_one_by_one(busy):
+    with connect(busy) as connection:
+        connection.sendall(post("/predict") * 20 + LIVE)
+        with connection.makefile("rb") as file:
+            for _ in range(20):
+                assert file.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+                length = 0
+                while (line := file.readline().lower()) != b"\r\n":
+                    if line.startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                file.read(length)
+            assert file.readline() == b"HTTP/1.1 200 OK\r\n"
