@@ -39,6 +39,11 @@ class Choice:
     providers: list[tuple[str, dict[str, Any]]]
     notice: str = ""
 
+    @property
+    def device_id(self) -> int:
+        """Which GPU, where there is one."""
+        return int(self.providers[0][1].get("device_id", 0))
+
     def confirm(self, used: str) -> None:
         """Compare the provider that a session really uses with the wish.
 

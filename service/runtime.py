@@ -7,13 +7,17 @@ their next task take the CPU from the event loop, and from every other model of 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from service.device import Choice
-from service.errors import InputRefused
+from service.binding import BoundRun
+from service.device import CUDA, Choice
+from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
 from service.signature import NUMPY_DTYPES, Tensors
 
@@ -27,6 +31,11 @@ _DTYPES = {
     **{name: name for name in NUMPY_DTYPES if name not in {"float32", "float64"}},
 }
 _TYPE = re.compile(r"tensor\((\w+)\)")
+_ORT_FAILURES = (ort_errors.RuntimeException, ort_errors.Fail)
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED",
+    re.IGNORECASE,
+)
 _FAILED_NODE = re.compile(r"while running (\w+) node")
 
 
@@ -66,21 +75,34 @@ class Runtime:
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._output_names = [spec.name for spec in self.outputs]
+        self._call: Callable[[Tensors], Sequence[np.ndarray]] = (
+            BoundRun(self._session, self._output_names, device_id=choice.device_id)
+            if self.provider == CUDA
+            else partial(self._session.run, self._output_names)
+        )
 
     def run(self, inputs: Tensors) -> Tensors:
         """{input name: array} to {output name: array}; releases the GIL while it computes.
 
         Raises:
             InputRefused: a node found the values (not the shapes) invalid.
+            InferenceFailed: the device has no memory left.
             Exception: onnxruntime's own, for anything else.
         """
         try:
-            values = self._session.run(self._output_names, inputs)
+            values = self._call(inputs)
         except ort_errors.InvalidArgument as error:
             # The message quotes values and source paths: only the kind of node leaves.
             node = _FAILED_NODE.search(str(error))
             who = f"its {node[1]} node" if node else "it"
             raise InputRefused(f"The model was not run: {who} refused the input.") from error
+        except _ORT_FAILURES as error:
+            if _NO_MEMORY.search(str(error)):
+                raise InferenceFailed(
+                    "The device has no memory left for a run of this size.",
+                    hint="Send fewer rows at a time, or raise --cuda-memory-limit-bytes.",
+                ) from error
+            raise
         return dict(zip(self._output_names, values, strict=True))
 
 
