@@ -8,6 +8,7 @@ float64 oracle of the un-folded model gave for them).
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,10 @@ DType = Literal[
 
 # A fixed size, or the name of a size that may differ from request to request ("batch").
 Dim = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
+
+
+AxisSize = Annotated[int, Field(ge=1, le=2**20)]
+MOST_WARM_UP_SHAPES = 64
 
 
 class Strict(BaseModel):
@@ -113,6 +118,8 @@ class Serving(Strict):
     `max_wait_us`: how long the first of a batch waits for company.
     `runners`: runs at a time; `threads`: of each of them.
     `queue_capacity_samples`: rows that may wait before 503.
+    `warm_up_sizes`: sizes of open axes, by their names, that are run once before the version is
+    served, in all combinations: {"time": [64, 128]}.
     `version_policy`: which versions are served; that of the highest version counts.
     """
 
@@ -121,7 +128,14 @@ class Serving(Strict):
     runners: Annotated[int, Field(ge=1, le=1024)] | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     queue_capacity_samples: Annotated[int, Field(ge=1)] | None = None
+    warm_up_sizes: dict[str, Annotated[list[AxisSize], Field(min_length=1)]] = {}
     version_policy: Annotated[str, Field(pattern=VERSION_POLICY)] | None = None
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Serving:
+        if math.prod(map(len, self.warm_up_sizes.values())) > MOST_WARM_UP_SHAPES:
+            raise ValueError(f"warm_up_sizes makes more than {MOST_WARM_UP_SHAPES} combinations")
+        return self
 
 
 class Manifest(Strict):
@@ -162,6 +176,10 @@ class Manifest(Strict):
     @model_validator(mode="after")
     def _references_exist(self) -> Manifest:
         outputs = {spec.name for spec in self.outputs}
+        axes = {dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)}
+        for name in self.serving.warm_up_sizes:
+            if name not in axes:
+                raise ValueError(f"serving.warm_up_sizes names {name!r}, no open axis of an input")
         if self.classification and self.classification.output not in outputs:
             raise ValueError(f"classification.output {self.classification.output!r} is no output")
         if (self.serving.max_batch_size or 1) > 1 and not self.batch_invariant:

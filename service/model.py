@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 import weakref
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from service import bundle, choose, external, selftest
+from service import bundle, choose, external, selftest, warm_up
 from service.batch import Run, attempt
 from service.batcher import Batcher
 from service.bundle import Rejected
@@ -23,12 +20,8 @@ from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.runtime import CannotLoad, Runtime, without_paths
 from service.signature import NUMPY_DTYPES, Signature, Tensors, show
 
-# Sizes to try, in turn, for the open axes of a model that comes without a self-test.
-_GUESSED_SIZES = (1, 32, 224)
 _EXAMPLE_ELEMENTS = 2048
 _MOST_ELEMENTS = 2**31
-_WARM_UP_RUNS = 3
-_LONG_RUN_MS = 100.0
 # Up to here it pays to hold the weights twice, once for requests that are alone.
 _LARGEST_TWICE_BYTES = 256 * 1024**2
 
@@ -126,8 +119,8 @@ def load(
     test = selftest.load(folder, manifest, signature)
 
     run = partial(attempt, runtime.run)
-    example = _first_row(test, signature) if test else _made_up(signature, run)
-    warm_up_ms, outputs = _warm_up(run, signature, example)
+    example = warm_up.first_row(test, signature) if test else warm_up.made_up(signature, run)
+    warm_up_ms, outputs = warm_up.fastest_ms(run, signature, example)
     _check_outputs(manifest, outputs)
     errors = _self_test(run, test) if test else None
 
@@ -147,6 +140,8 @@ def load(
             else None
         ),
     )
+    for each in [run, partial(attempt, run_alone)] if run_alone else [run]:
+        warm_up.sizes(each, manifest, signature, example)
     # A graph with a fixed batch must find room for at least one.
     fixed = 1 if signature.batched else max(_sizes(manifest.inputs), default=1)
     capacity_samples = manifest.serving.queue_capacity_samples or capacity_samples
@@ -249,52 +244,6 @@ def _same_shape(declared: TensorSpec, graph: TensorSpec, what: str) -> bool:
 def _sizes(specs: list[TensorSpec]) -> list[int]:
     """The fixed sizes of axis 0."""
     return [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
-
-
-def _first_row(test: selftest.SelfTestData, signature: Signature) -> Tensors:
-    return {k: a[:1] for k, a in test.inputs.items()} if signature.batched else test.inputs
-
-
-def _made_up(signature: Signature, run: Run) -> Tensors | None:
-    """Zeros of the smallest size that the model accepts; None when it accepts none tried."""
-    for size in _GUESSED_SIZES:
-        zeros = {
-            name: np.zeros(
-                [
-                    dim if isinstance(dim, int) else 1 if axis == 0 else size
-                    for axis, dim in enumerate(spec.shape)
-                ],
-                NUMPY_DTYPES[spec.dtype],
-            )
-            for name, spec in signature.inputs.items()
-        }
-        try:
-            run(zeros)
-        except ServiceError:
-            continue
-        return zeros
-    return None
-
-
-def _warm_up(
-    run: Run, signature: Signature, example: Tensors | None
-) -> tuple[float | None, Tensors]:
-    """Run one row a few times; the fastest, in milliseconds, and the outputs."""
-    if example is None:
-        return None, {}
-    fastest = float("inf")
-    try:
-        signature.check(example)
-        for _ in range(_WARM_UP_RUNS):
-            started = time.perf_counter()
-            outputs = run(example)
-            last = (time.perf_counter() - started) * 1000
-            fastest = min(fastest, last)
-            if last > _LONG_RUN_MS:
-                break  # its first run is as good as its next ones
-    except ServiceError as error:
-        raise Rejected(f"warm-up failed: {_reason(error)}") from None
-    return fastest, outputs
 
 
 def _self_test(run: Run, test: selftest.SelfTestData) -> dict[str, float]:

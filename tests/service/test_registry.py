@@ -18,7 +18,8 @@ from repository import bare, elementwise, linear, pair, publish, seal
 
 from service import device, errors, model
 from service.bundle import Rejected
-from service.registry import Registry, scan
+from service.folders import scan
+from service.registry import Registry
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 CPU = device.choose("cpu")
