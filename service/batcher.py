@@ -60,6 +60,8 @@ _LONGEST_RETRY_S = 60
 # The share of a request's time that the queue before it may take, as far as is known: what is
 # let in is to be answered, and the last runs may have been faster than the next.
 _HOPE = 0.5
+# Work that a turn of the event loop brings and does itself, where there are threads to help it.
+_LONGEST_TURN_S = 0.25e-3
 
 
 class Batcher:
@@ -92,6 +94,7 @@ class Batcher:
         self.observe: Callable[[Ran], object] | None = None
         self._max_wait_s = limits.max_wait_s
         self._one_shape = limits.one_shape
+        self._row_s = limits.row_s
         self._run = run
         self._run_alone = run_alone or run
         self._name = name
@@ -101,7 +104,7 @@ class Batcher:
         self._closing = False
         self._dead = False
         self._idle = 0
-        self._turn = Turn(self._run_turn, self._turn_limit, self._leave_the_loop)
+        self._turn = Turn(self._run_turn, self._turn_limit, self._leave_the_loop, self._share_turn)
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._own, name=f"owner-{name}-{i}", daemon=True)
@@ -355,6 +358,19 @@ class Batcher:
 
     def _turn_limit(self) -> int:
         return min(self.inline_rows, self.max_batch_rows)
+
+    def _share_turn(self, items: list[Item], rows: int) -> bool:
+        """More work than the way to the threads is worth is shared among them."""
+        if len(self._threads) < 2 or (rows + self._lanes.rows) * self._row_s <= _LONGEST_TURN_S:
+            return False
+        with self._changed:
+            if self._closing or self._dead:
+                return False
+            for item in items:
+                if not item.answer.done():
+                    self._lanes.put(item)
+            self._changed.notify_all()
+        return True
 
     def _leave_the_loop(self, took_s: float) -> None:
         self.inline_rows = 0

@@ -9,11 +9,14 @@ All in float64, and shifted by the row's maximum, so that no logit overflows.
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict
 
 import numpy as np
 
 from service.manifest import Classification
+
+_FEW = 32
 
 
 class Prediction(TypedDict):
@@ -38,12 +41,32 @@ def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
     return chances
 
 
+def _of_one_row(scores: list[float], how: Classification) -> Prediction | None:
+    """The same without numpy, whose calls cost more than a few numbers do; None when in doubt."""
+    if not all(map(math.isfinite, scores)):
+        return None
+    best = max(scores)
+    index = scores.index(best)
+    try:
+        if how.activation == "softmax":
+            chance = 1.0 / sum([math.exp(score - best) for score in scores])
+        else:
+            chance = math.exp(best) if how.activation == "exp" else best
+    except OverflowError:
+        return None
+    return {"label": how.labels[index], "probability": chance, "index": index}
+
+
 def predictions(scores: np.ndarray, how: Classification) -> list[Prediction]:
     """The most probable label of each row of `scores`, shape (rows, len(how.labels)).
 
     A score of -inf is a class ruled out. A row with NaN or +inf, or of -inf alone, has no
     maximum to speak of, and its prediction is null.
     """
+    if scores.shape[0] == 1 and 0 < scores.shape[1] <= _FEW:
+        alone = _of_one_row(scores[0].tolist(), how)
+        if alone is not None:
+            return [alone]
     chances = probabilities(scores, how.activation)
     best = scores.argmax(axis=1)  # NaN counts as the maximum, so it cannot hide behind one
     rows = np.arange(len(scores))

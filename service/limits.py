@@ -13,6 +13,7 @@ class Limits:
     `max_batch_rows`: rows that are joined at most; a single request may have more.
     `max_wait_s`: how long the first item of a batch waits for company, 0 for not at all.
     `inline_rows`: requests up to that many rows run on the event loop, as do their batches.
+    `row_s`: seconds of a run for each of its rows, where there are many of them.
     `one_shape`: the model has no open size beyond the batch axis, so there is one lane.
     """
 
@@ -20,6 +21,7 @@ class Limits:
     max_batch_rows: int = 1
     max_wait_s: float = 0.0
     inline_rows: int = 0
+    row_s: float = 0.0
     one_shape: bool = True
 
 

@@ -25,6 +25,7 @@ class Turn:
         run: a batch to the outcome of each of its items.
         limit: rows of a batch at present; a single item may have more.
         too_slow: told the seconds of a run when several in a row took too long.
+        hand_over: offered all items of a turn, and their rows; True if it has taken them.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Turn:
         run: Callable[[list[Item]], list[tuple[Item, Outcome]]],
         limit: Callable[[], int],
         too_slow: Callable[[float], object],
+        hand_over: Callable[[list[Item], int], bool],
     ) -> None:
         self.rows = 0
         self._run = run
         self._limit = limit
         self._too_slow = too_slow
+        self._hand_over = hand_over
         self._items: list[Item] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slow = 0
@@ -51,6 +54,9 @@ class Turn:
         self.rows += item.rows
 
     def _end(self) -> None:
+        if self._hand_over(self._items, self.rows):
+            self._items, self.rows, self._loop = [], 0, None
+            return
         now = time.monotonic()
         batch = self._next_batch(now)
         if batch:

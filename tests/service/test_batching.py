@@ -417,6 +417,37 @@ def test_one_turn_of_the_loop_is_one_batch_in_the_loops_own_thread(quick: Model,
     assert threads == {threading.get_ident()}
 
 
+@pytest.mark.parametrize(
+    ("row_s", "runners", "shared"), [(1, 2, True), (1, 1, False), (0, 2, False)]
+)
+def test_a_turn_with_much_work_is_shared_by_the_runners(
+    quick: Model, make, row_s: float, runners: int, shared: bool
+):
+    threads = set()
+
+    def run(inputs: Tensors) -> Tensors:
+        threads.add(threading.get_ident())
+        return quick(inputs)
+
+    batcher = make(run, max_batch_rows=2, inline_rows=8, runners=runners, row_s=row_s)
+
+    async def main():
+        asked = [ask(batcher, i) for i in range(6)]
+        late, cancelled = ask(batcher, 7, deadline=soon(-1)), ask(batcher, 8)
+        asyncio.get_running_loop().call_soon(cancelled.cancel)
+        answers = await asyncio.gather(*asked)
+        with pytest.raises(errors.DeadlineExceeded):
+            await late
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        return answers
+
+    assert [rows(a) for a in asyncio.run(main())] == [[i + 1] for i in range(6)]
+    assert sorted(x for ran in quick.ran for x in ran) == list(range(6))
+    assert (threading.get_ident() not in threads) == shared
+    assert batcher.waiting_samples == 0
+
+
 def test_a_larger_request_still_runs_in_a_thread(quick: Model, make):
     batcher = make(max_batch_rows=8, inline_rows=2)
     asyncio.run(batcher.submit(x(1, 2, 3), 3, soon()))

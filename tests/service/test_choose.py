@@ -80,7 +80,8 @@ LARGE = {1: 0.02, 2: 0.022, 4: 0.026}
 
 def test_a_tiny_model_runs_on_the_event_loop(monkeypatch):
     made = chosen(monkeypatch, TINY)
-    assert (made.limits.inline_rows, made.limits.runners) == (8, 1)
+    assert (made.limits.inline_rows, made.limits.runners) == (8, 4)
+    assert made.limits.row_s == min(s / rows for rows, s in made.measured_s.items())
     assert made.describe()["where"] == "event loop"
 
 

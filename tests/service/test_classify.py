@@ -59,3 +59,19 @@ def test_a_ruled_out_class_is_fine_and_a_broken_row_is_null():
 
 def test_no_rows():
     assert predictions(np.zeros((0, 3), np.float32), how("none")) == []
+
+
+@pytest.mark.parametrize("activation", ["softmax", "exp", "none"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_alone_gets_what_it_gets_among_others(activation: str, dtype: type):
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((50, 3)).astype(dtype)
+    scores[0] = [2, 5, 5]
+    scores[1] = [-np.inf, 0, 1]
+    scores[2] = [np.nan, 0, 1]
+    scores[3] = np.finfo(dtype).max
+    together = predictions(scores, how(activation))
+    for row, expected in zip(scores, together, strict=True):
+        (alone,) = predictions(row[None], how(activation))
+        assert (alone["label"], alone["index"]) == (expected["label"], expected["index"])
+        assert alone["probability"] == pytest.approx(expected["probability"], rel=1e-14)
