@@ -32,7 +32,14 @@ from service.errors import ServiceError
 from service.gate import Gate
 from service.hot import HotRoutes
 from service.model import ServedModel
-from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reply
+from service.protocols.endpoint import (
+    Context,
+    Decoded,
+    Endpoint,
+    Inference,
+    Reply,
+    reply_headers,
+)
 from service.protocols.endpoint import light_answer as light
 
 logger = logging.getLogger("foldserve.predict")
@@ -233,8 +240,7 @@ class Call:
             except Exception:  # noqa: BLE001  a defect
                 self.refuse(_defect(self))
             else:
-                exchange.encoded = time.monotonic()
-                self._write(reply.status, reply.body, reply.headers, reply.content_type)
+                self._reply(reply)
             return
         job = self._quick.pool.submit(partial(decoded.encode, self._model, outcome))
         call_soon = self.connection.loop.call_soon_threadsafe
@@ -255,8 +261,12 @@ class Call:
         except Exception:  # noqa: BLE001  a defect
             self.refuse(_defect(self))
         else:
-            http.exchange(self._scope).encoded = time.monotonic()
-            self._write(reply.status, reply.body, reply.headers, reply.content_type)
+            self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
+        http.exchange(self._scope).encoded = time.monotonic()
+        headers = reply_headers(self._scope, reply)
+        self._write(reply.status, reply.body, headers, reply.content_type)
 
     def _write(
         self,

@@ -145,9 +145,7 @@ class Endpoint:
             defect = ServiceError("Something went wrong inside the server.")
             await self._refuse(scope, send, receive, defect)
         else:
-            headers = reply.headers
-            if http.header(scope, b"x-server-timing") is not None:
-                headers = [*headers, (b"server-timing", http.exchange(scope).timing())]
+            headers = reply_headers(scope, reply)
             await http.respond(send, reply.status, reply.body, headers, reply.content_type)
 
     async def _refuse(
@@ -211,6 +209,13 @@ class Inference(Endpoint):
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             return reply
+
+
+def reply_headers(scope: Scope, reply: Reply) -> http.Headers:
+    """The headers of a reply, with its times if the request asks for them (X-Server-Timing)."""
+    if http.header(scope, b"x-server-timing") is None:
+        return reply.headers
+    return [*reply.headers, (b"server-timing", http.exchange(scope).timing())]
 
 
 def light_answer(decoded: Decoded, outputs: Tensors) -> bool:

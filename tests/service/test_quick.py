@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -175,6 +176,7 @@ V2 = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": X[0]
 REQUESTS: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "good": (PREDICT, BODY, {}),
     "id": (PREDICT, BODY, {"X_Request_ID": "mine"}),
+    "timing": (PREDICT, BODY, {"X_Server_Timing": "1"}),
     "version": ("/models/m/versions/1/predict", BODY, {}),
     "raw": (PREDICT, X.tobytes(), {"Content_Type": "application/octet-stream"}),
     "raw back": (
@@ -217,6 +219,11 @@ def test_both_ways_say_the_same(bench: Make, path: str, body: bytes, headers: di
     assert (status, answer) == (theirs[0], theirs[2])
     if headers.get("X_Request_ID") is None:
         assert told.pop("x-request-id") != theirs[1].pop("x-request-id")
+    assert told.keys() == theirs[1].keys()
+    if "X_Server_Timing" in headers:
+        stages = [re.sub(r"[\d.]+", "", h.pop("server-timing")) for h in (told, theirs[1])]
+        assert stages[0] == stages[1]
+        assert all(stage in stages[0] for stage in ("decode", "compute", "encode"))
     assert told == theirs[1]
     assert served.at_rest()
     assert sum(served.metrics._requests.values()) == 2
