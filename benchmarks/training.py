@@ -67,7 +67,7 @@ def _shown(section: Section) -> tuple[report.Picture, ...]:
 
 def unmeasured(claims: list[Claim], told: Report) -> str:
     """One sentence about the claims that the report does not decide for want of runs."""
-    decided = {s.name for s in told.sections if s.outcome and s.outcome.verdict}
+    decided = {s.name for s in told.sections if report.verdict_of(s) != "unfinished"}
     missing = [claim.name for claim in claims if claim.name not in decided]
     if not missing:
         return ""

@@ -13,7 +13,7 @@ from converter.comparison.grid import varied
 from converter.comparison.records import Record
 from converter.comparison.settings import Settings, phrase
 from converter.comparison.summary import Arm, arms
-from converter.comparison.verdict import Estimate
+from converter.comparison.verdict import Estimate, Verdict
 
 METHOD = (
     "Accuracies are shares of the validation images. Where a claim needs a decision, it is the "
@@ -210,9 +210,10 @@ VERDICT_CLASS = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 
 
 def verdict_of(section: Section) -> str:
-    """In words, with the reason where nothing was decided."""
+    """In words; "unfinished" where runs are missing and those that are there decide nothing."""
     if section.outcome is None:
         return ""
-    if section.outcome.verdict is None:
-        return "not measured"
-    return str(section.outcome.verdict)
+    verdict = section.outcome.verdict
+    if verdict is None or (verdict is Verdict.UNDECIDED and section.done < section.total):
+        return "unfinished"
+    return str(verdict)

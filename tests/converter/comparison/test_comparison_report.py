@@ -149,6 +149,7 @@ def test_every_verdict_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "pictures", lambda *_: [])
     by_name = {claim.name: claim for claim in CLAIMS}
     claims = [by_name["mlp-sgd"], by_name["sigmoid-sgd"], by_name["steps"], by_name["position"]]
+    assert len(report.of_claims(claims, [], "").sections) == 0
     records: list[Record] = of_claim(by_name["mlp-sgd"])
     records += [record(s, [0.1, 0.1, 0.1 + 0.4 * s.seed]) for s in by_name["sigmoid-sgd"].runs()]
     told = report.of_claims(claims, records, "")
@@ -157,7 +158,7 @@ def test_every_verdict_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         "mlp-sgd": "does not hold",
         "sigmoid-sgd": "undecided",
         "steps": "does not hold",
-        "position": "not measured",
+        "position": "unfinished",
     }
     records = [
         record(s, [0.1, 0.95] if s.norm == "batch" else [0.1, 0.3, 0.4, 0.5, 0.9])
@@ -165,6 +166,8 @@ def test_every_verdict_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     told = report.of_claims([by_name["steps"]], records, "")
     assert report.verdict_of(told.sections[0]) == "holds"
+    told = report.of_claims([by_name["steps"]], records[:2], "")  # one seed of five
+    assert report.verdict_of(told.sections[0]) == "unfinished"
 
 
 def test_panels_are_what_differs_beside_the_norm() -> None:

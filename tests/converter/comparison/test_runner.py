@@ -117,7 +117,9 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, subset: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert children
+    deadline = time.monotonic() + 120  # else it would wait for ever
     while any(_alive(int(child)) for child in children):
+        assert time.monotonic() < deadline, "the processes of a killed comparison go on"
         time.sleep(0.05)
 
     names = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
