@@ -55,7 +55,8 @@ def build(architecture: str, arguments: Mapping[str, Any], heads: Sequence[Any] 
         UserError: an unknown name or argument, or a head that does not fit.
     """
     library, colon, _ = architecture.partition(":")
-    if not colon:
+    # `train` says of a library's network what its data is, `finetune` what the library takes.
+    if not colon or arguments.keys() & {"input_shape", "classes"}:
         complete = architectures.complete(architecture, arguments)
         module = architectures.build(architecture, **complete)
     elif library in arch.LIBRARIES:

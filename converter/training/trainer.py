@@ -13,6 +13,7 @@ import torch
 from converter.errors import UserError
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
 from converter.training.architectures import Style
+from converter.training.architectures.task import LARGEST_SIDE
 from converter.training.data import Dataset, hold_out
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
@@ -21,6 +22,7 @@ from converter.training.fit_options import FitOptions
 from converter.training.loop import fit
 from converter.training.progress import Epoch, Progress
 
+LARGEST = (1, LARGEST_SIDE, LARGEST_SIDE)
 DEFAULT_OUTPUT = Path("models/mnist/checkpoint.pt")
 
 
@@ -70,7 +72,8 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raises UserError for a value that no training can have."""
-        architectures.complete(self.arch, self.network())
+        # The data will say how large the images are; any network takes the largest.
+        architectures.complete(self.arch, self.network() | {"input_shape": LARGEST})
         self.fit(pick_device(self.device)).check()
         if self.patience is not None and not self.validation:
             raise UserError(

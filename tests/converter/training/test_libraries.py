@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from converter import load
 from converter.errors import UserError
-from converter.training import Style, build, checkpoint
+from converter.pipeline import preview
+from converter.training import Style, TrainOptions, build, checkpoint, train
 from converter.training.architectures import complete, libraries, lookup
 from tests.zoo import declare_torchvision_operators
 
@@ -96,3 +99,25 @@ def test_a_library_for_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match="cannot be imported: operator nms"):
         libraries._library("broken_library")
+
+
+def test_one_is_trained_on_other_data_and_folds(tmp_path: Path) -> None:
+    data, output = tmp_path / "data.npz", tmp_path / "checkpoint.pt"
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
+    np.savez(data, x=images, y=np.arange(40) % 3)
+    options = TrainOptions(
+        arch="timm:resnet10t",
+        dataset=str(data),
+        output=output,
+        epochs=1,
+        batch_size=16,
+        device="cpu",
+        threads=1,
+    )
+    train(options)
+    found = preview(load(output))
+    assert (found.before.batchnorms, found.after.batchnorms) == (
+        14,
+        0,
+    )  # stem 3, blocks 8, shortcuts 3
