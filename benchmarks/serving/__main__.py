@@ -13,6 +13,7 @@ meanwhile. At the end comes `benchmarks.serving.profile`.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(words: Sequence[str] | None = None) -> None:
     document = args.document or (table.DOCUMENT if path == RESULTS else path.with_suffix(".md"))
     if not args.resume:
         path.unlink(missing_ok=True)
+    # Servers have sessions of their own: without this they would outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runner = Runner(planned, args.cache, path, driver, lambda text: print(text, flush=True))
     if args.install:
         runner.install()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -181,6 +182,8 @@ def main(words: Sequence[str] | None = None) -> None:
         driver = client.Wrk()
     except FileNotFoundError as error:
         raise SystemExit(str(error)) from None
+    # The service has a session of its own: without this it would outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     served = models(args.cache / "models")
     found = []
     for name, route, connections, seconds in CASES:

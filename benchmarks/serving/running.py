@@ -7,8 +7,10 @@ they go (Ray's and mosec's leave their parent's group), so that exactly they are
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
 from contextlib import suppress
@@ -58,6 +60,7 @@ class Server:
         self._python = python
         self._folder = folder
         self._token = uuid.uuid4().hex
+        self._scratch = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -65,6 +68,9 @@ class Server:
         if self.peer.prepare is not None:
             self.peer.prepare(self.model, self._folder, self.port)
         words, added = self.peer.start(self.model, self.port, self._folder)
+        # Their temporary files go when they go. A short path: some keep Unix sockets there.
+        self._scratch = tempfile.mkdtemp(prefix="sb-")
+        added |= dict.fromkeys(("TMPDIR", "RAY_TMPDIR", "PYTRITON_HOME"), self._scratch)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FOLDSERVE_", "PYTHON"))}
         began = time.perf_counter()
         with (self._folder / "log").open("wb") as log:
@@ -185,6 +191,7 @@ class Server:
             time.sleep(0.02)
         self._process.wait()
         self._process = None
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def processes(self) -> list[int]:
         """Whoever carries the token."""
