@@ -87,8 +87,8 @@ def profile(
         environment={FILE: str(sums)},
     )
     route = next(route for route in ours.routes if route.key == route_key)
-    request = route.ask(model, model.sample())
     with Server(peer, Path(sys.executable), model, free_port(), folder) as server:
+        request = server.request(route)
         for _ in range(20):
             client.ask(server.port, request)
         client.ask(server.port, Request(f"/health/live?{RESET}", {}, b""))

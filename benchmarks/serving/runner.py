@@ -137,7 +137,7 @@ class _Turn:
         for route in server.peer.routes:
             try:
                 server.check(route, self.expected)
-                request = route.ask(self.model, self.model.sample())
+                request = server.request(route)
                 for _ in range(_WARM_UP_REQUESTS):
                     client.ask(server.port, request)
             except (Failed, OSError) as reason:

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.serving import client
 from benchmarks.serving.client import Client, Driven
-from benchmarks.serving.peer import TOKEN, Model, Peer, Route
+from benchmarks.serving.peer import TOKEN, Model, Peer, Request, Route
 
 ROOT = Path(__file__).parents[2]
 _START_S = 90.0
@@ -61,6 +61,7 @@ class Server:
         self._folder = folder
         self._token = uuid.uuid4().hex
         self._scratch = ""
+        self._requests: dict[str, Request] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -97,7 +98,7 @@ class Server:
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         end = time.monotonic() + _START_S
-        request = self.peer.routes[0].ask(self.model, self.model.sample())
+        request = self.request(self.peer.routes[0])
         said = "nothing listens"
         while time.monotonic() < end:
             if self._process.poll() is not None:
@@ -117,9 +118,15 @@ class Server:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1][:300] if lines else "it wrote nothing"
 
+    def request(self, route: Route) -> Request:
+        """What is asked again and again; made once."""
+        if route.key not in self._requests:
+            self._requests[route.key] = route.ask(self.model, self.model.sample())
+        return self._requests[route.key]
+
     def check(self, route: Route, expected: np.ndarray) -> None:
         """Ask once and compare with raw onnxruntime; raises Failed."""
-        request = route.ask(self.model, self.model.sample())
+        request = self.request(route)
         try:
             status, headers, body = client.ask(self.port, request)
         except OSError as error:
@@ -136,9 +143,8 @@ class Server:
 
     def drive(self, driver: Client, route: Route, connections: int, seconds: int) -> Driven:
         """Let the client ask; raises Failed."""
-        request = route.ask(self.model, self.model.sample())
         try:
-            return driver.drive(self.port, request, connections, seconds)
+            return driver.drive(self.port, self.request(route), connections, seconds)
         except (ValueError, OSError, subprocess.TimeoutExpired) as error:
             raise Failed(f"the client failed: {error}") from None
 

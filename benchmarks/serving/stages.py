@@ -2,7 +2,7 @@
 
 It runs as always, but for an observer that adds up the times which each request already keeps
 (`service/exchange.py`), and clocks around what a connection is told, and around onnxruntime's
-run. That costs about 2 us a request. The sums are written when it ends.
+run. The sums are written when it ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How tensors are written into requests, and read from answers.
 
-A number in JSON has the fewest digits that give the same float32 again, up to nine: 11 bytes a
-number, where Python's `json.dumps(x.tolist())` writes the digits of a float64, 21 bytes.
+A number in JSON has the fewest digits that give the same float32 again, up to nine: 12 bytes with
+its comma, where Python's `json.dumps(x.tolist())` writes the digits of a float64, 21 bytes.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_our_service_answers_right_and_is_driven_in_every_format(
         assert driven.requests > 0
         assert driven.errors == {}
         assert 0 < driven.p50_ms <= driven.p99_ms
-        wrong = replace(OURS.routes[0], ask=wire.inputs("/nowhere"))
+        wrong = replace(OURS.routes[0], key="wrong", ask=wire.inputs("/nowhere"))
         missed = client.Python().drive(server.port, wrong.ask(digits, digits.sample()), 2, 0.2)
         assert missed.errors == {"status": missed.requests}
         with pytest.raises(Failed, match="HTTP 404"):
