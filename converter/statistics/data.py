@@ -6,6 +6,7 @@ the user or the checkpoint says. Everything else is taken as the network is to s
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from converter.errors import UserError
 from converter.training import image_folder, mnist
-from converter.training.data import Dataset, pixels
+from converter.training.data import LARGEST_DATA, Dataset, pixels
 
 # Names that arrays go by in an .npz: of the inputs, and of their labels.
 INPUTS = ("x", "x_train", "images", "inputs", "data", "arr_0")
@@ -93,9 +94,17 @@ def of_dataset(found: Dataset) -> Data:
 def _opened(path: Path) -> Any:
     """np.load as a block, for arrays and archives alike; nothing is unpickled."""
     try:
+        sizes = [path.stat().st_size]
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                sizes = [entry.file_size for entry in archive.infolist()]
+        if sum(sizes) > LARGEST_DATA:
+            raise UserError(f"{path} holds {sum(sizes):,} bytes, {LARGEST_DATA:,} are read")
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}") from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file may raise anything
         raise UserError(
             f"{path} is no data that can be read: {str(error).partition(chr(10))[0]}",

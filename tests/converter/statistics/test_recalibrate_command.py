@@ -235,6 +235,16 @@ def test_arrays_that_cannot_be(arrays, sentence: str, tmp_path: Path) -> None:
     assert sentence in str(raised.value)
 
 
+def test_a_file_that_unpacks_to_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "LARGEST_DATA", 100_000)
+    np.savez_compressed(tmp_path / "d.npz", x=np.zeros((100, 1001)))
+    assert (tmp_path / "d.npz").stat().st_size < 10_000
+    with pytest.raises(UserError, match="100,000 are read"):
+        data.read(tmp_path / "d.npz")
+
+
 def test_a_random_part_is_the_same_for_the_same_seed() -> None:
     samples = data.Samples(torch.arange(100), torch.arange(100))
     first, second = data.some(samples, 10, 3), data.some(samples, 10, 3)
