@@ -4,8 +4,9 @@
 
 A network learns the digits 0 to 4 from their images in batches of 128. It is then taught the
 digits 5 to 9 from few images in small batches, with the statistics of its batch-norms frozen and
-without, all of the network or only its head; and recalibrated afterwards on the few images. Each is measured on test images of 5 to 9, and on what is left of the
-old task: the old head on the changed network, on test images of 0 to 4.
+without, all of the network or only its head; and recalibrated afterwards on the few images. Each
+is measured on test images of 5 to 9, and on what is left of the old task: the old head on the
+changed network, on test images of 0 to 4.
 """
 
 from __future__ import annotations
@@ -164,8 +165,9 @@ def made(
             f"Measured with `{COMMAND}` on MNIST: `{ARCHITECTURE}` of width "
             f"{ARGUMENTS['width']}, {epochs[0]} epochs on {samples:,} images of "
             f"the digits 0 to 4 (test accuracy {_spread(base)}), then {epochs[1]} epochs on "
-            f"{SAMPLES} images of 5 to 9 with a learning rate of {RATE:g} times the batch. The new head is a single dense layer. Mean and "
-            f"standard deviation of {seeds} seeds, on {TESTED:,} test images of each task.",
+            f"{SAMPLES} images of 5 to 9, with a learning rate of {RATE:g} times the batch. "
+            f"The new head is a single dense layer. Mean and standard deviation of {seeds} seeds, "
+            f"on {TESTED:,} test images of each task.",
             document.table(
                 ["batch", "way", "5 to 9", "recalibrated after", "0 to 4, old head",
                  "largest shift", "variance, old / new"],
