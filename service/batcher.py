@@ -218,7 +218,10 @@ class Batcher:
         else:
             outcome = await self._in_a_thread(item, answer, loop)
         if isinstance(outcome, ServiceError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # or the error would hold the frame that holds it, and the tensors
         return outcome
 
     def enter(
@@ -255,7 +258,10 @@ class Batcher:
         self._put(Item(inputs, 0, math.inf, answer, lane=(object(),)))
         outcome = answer.result()
         if isinstance(outcome, ServiceError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # or the error would hold the frame that holds it, and the tensors
         return outcome
 
     def retire(self) -> None:

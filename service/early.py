@@ -115,7 +115,7 @@ class Early:
             model.batcher.check_arrivals(path.coming + 1, patience_s)
         except QueueFull as error:
             self._metrics.refused_early(path.route, model.name, error)
-            return error
+            return error.with_traceback(None)
         except ServiceError:
             return None  # the route says it
         return None

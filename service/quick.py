@@ -134,7 +134,8 @@ class Quick:
                 exchange.request_id, exchange.run,
             )  # fmt: skip
         except ServiceError as error:
-            call.error = error
+            # Its traceback leads back to the call: only the collector would free the body.
+            call.error = error.with_traceback(None)
         except Exception:  # noqa: BLE001  a defect: the client still gets an error of the usual shape
             call.error = _defect(call)
         return call

@@ -317,3 +317,23 @@ def test_requests_that_arrive_together_are_counted_by_their_usual_size(batcher: 
         batcher.check_arrivals(3, FOREVER)
     batcher.rows_per_request = 9.0  # larger than the queue: a lone one may be smaller than that
     batcher.check_arrivals(1, FOREVER)
+
+
+def test_a_failed_request_leaves_nothing_for_the_collector(gate: Gate, batcher: Batcher):
+    """An error holds the frames that it came through, and they must not hold the error."""
+
+    async def main() -> weakref.ref[np.ndarray]:
+        gate.go.release()
+        inputs = x(99)
+        watched = weakref.ref(inputs["x"])
+        with pytest.raises(errors.InputRefused):
+            await batcher.submit(inputs, 1, soon())
+        del inputs
+        await until(lambda: watched() is None)
+        return watched
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())() is None
+    finally:
+        gc.enable()

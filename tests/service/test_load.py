@@ -318,3 +318,22 @@ def test_a_second_signal_ends_it_at_once(start, tmp_path: Path):
     for connection in waiting:
         connection.close()
     assert "Traceback" not in served.err
+
+
+def test_refused_bodies_are_gone_at_once(start, zoo: Path):
+    """60 kB each, 1500 of them: kept until a collection, they would be 90 MB."""
+    served = start(zoo, "--default-model", "animals")
+    body = b'{"inputs": [' + b"1, " * 20_000 + b"1]}"
+    memory = Path(f"/proc/{served.process.pid}/statm")
+
+    def pages() -> int:
+        return int(memory.read_text().split()[1])
+
+    with served.client() as client:
+        for _ in range(50):
+            assert client.post("/predict", content=body).status_code == 400
+        before = pages()
+        for _ in range(1500):
+            assert client.post("/predict", content=body).status_code == 400
+        assert (pages() - before) * 4096 < 40_000_000
+    assert served.stop() == 0
