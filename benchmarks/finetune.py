@@ -127,7 +127,10 @@ def _old_task(base: nn.Module, old: Dataset, result: Transferred) -> float:
     """The new network up to its head, and the head of the old one."""
     module = architectures.build(ARCHITECTURE, **ARGUMENTS)
     state = dict(base.state_dict())
-    state |= {k: v for k, v in result.module.state_dict().items() if k in state}
+    head = f"{result.head.at}."
+    for name, tensor in result.module.state_dict().items():
+        if not name.startswith(head):
+            state[name] = tensor
     module.load_state_dict(state)
     return accuracy(module.eval(), old.test.images, old.test.labels)
 

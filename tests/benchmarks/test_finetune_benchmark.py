@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+import torch
+
+from benchmarks import finetune as benchmark
 from benchmarks.finetune import WAYS, Line, made
+from converter.finetuning.finetune import Base, Transfer, finetune
+from converter.finetuning.subset import first, only_classes
+from converter.training import architectures, checkpoint, mnist
+from converter.training.evaluate import accuracy
+from converter.training.fit_options import FitOptions
 
 
 def test_a_row_for_each_way_with_the_spread_over_seeds() -> None:
@@ -19,3 +28,18 @@ def test_a_row_for_each_way_with_the_spread_over_seeds() -> None:
     assert "frozen statistics" not in text  # no line was measured for it
     assert "3 batch-norms became 0, proven" in text
     assert "(test accuracy 98.00% ± 1.41)" in text
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_the_old_head_is_put_back_on_the_new_network(hidden: int) -> None:
+    """With nothing but the head learning, and frozen statistics, it is the old network again."""
+    whole = mnist.load(benchmark.HERE / "tests" / "data" / "mnist")
+    old = only_classes(whole, benchmark.OLD)
+    new = first(only_classes(whole, benchmark.NEW), 40, 0)
+    torch.manual_seed(0)
+    base = architectures.build(benchmark.ARCHITECTURE, **benchmark.ARGUMENTS).eval()
+    start = Base(benchmark.ARCHITECTURE, benchmark.ARGUMENTS, (), checkpoint.weights_of(base))
+    fit = FitOptions(epochs=1, batch_size=20, lr=0.1)
+    how = Transfer(only_head=True, hidden=hidden, fit=fit, threads=1)
+    known = accuracy(base, old.test.images, old.test.labels)
+    assert benchmark._old_task(base, old, finetune(start, new, how)) == known
