@@ -128,9 +128,8 @@ def _old_task(base: nn.Module, old: Dataset, result: Transferred) -> float:
     module = architectures.build(ARCHITECTURE, **ARGUMENTS)
     state = dict(base.state_dict())
     head = f"{result.head.at}."
-    for name, tensor in result.module.state_dict().items():
-        if not name.startswith(head):
-            state[name] = tensor
+    new = result.module.state_dict()
+    state |= {name: tensor for name, tensor in new.items() if not name.startswith(head)}
     module.load_state_dict(state)
     return accuracy(module.eval(), old.test.images, old.test.labels)
 
