@@ -221,7 +221,8 @@ class Batcher:
             try:
                 raise outcome
             finally:
-                del outcome  # or the error would hold the frame that holds it, and the tensors
+                # Or the error would hold this frame, which holds it and the tensors.
+                del outcome, answer, item
         return outcome
 
     def enter(
@@ -261,7 +262,7 @@ class Batcher:
             try:
                 raise outcome
             finally:
-                del outcome  # or the error would hold the frame that holds it, and the tensors
+                del outcome, answer
         return outcome
 
     def retire(self) -> None:
