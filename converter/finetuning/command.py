@@ -193,20 +193,27 @@ def base_of(args: argparse.Namespace) -> Base:
 
 
 def _warnings(how: Transfer, result: Transferred) -> list[str]:
+    small = how.fit.batch_size < SMALL_BATCH
+    head = []
+    if small and how.hidden:
+        head.append(
+            f"the batch-norm of the new head learned from batches of {how.fit.batch_size}, each "
+            "normalised by itself: --hidden 0 makes a head without one, or give larger batches"
+        )
     if how.freeze_bn != "none" or not result.moved:
-        return []
+        return head
     worst = max(result.moved, key=lambda row: row.max_shift)
     said = [
         f"the statistics of {len(result.moved)} batch-norms followed the new batches: the mean of "
         f"{worst.name} went by up to {worst.max_shift:.2f} standard deviations, and what it had "
         "learned from the old data is gone. --freeze-bn stats keeps it"
     ]
-    if how.fit.batch_size < SMALL_BATCH:
+    if small:
         said.append(
             f"each batch of {how.fit.batch_size} is normalised by itself in training, which is "
             "not what inference computes: `recalibrate` helps the statistics, not the weights"
         )
-    return said
+    return said + head
 
 
 def _show(

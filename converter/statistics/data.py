@@ -71,7 +71,7 @@ def read(path: Path, sizes: tuple[int, ...] | None = None) -> Data:
         return _folder(path, sizes)
     with _opened(path) as file:
         if isinstance(file, np.ndarray):
-            return Data(Samples(_tensor(file, path)), None, f"{len(file):,} inputs of {path.name}")
+            return Data(Samples(_tensor(file, path)), None, path.name)
         return _npz(file, path)
 
 
@@ -87,7 +87,7 @@ def of_dataset(found: Dataset) -> Data:
     return Data(
         Samples(found.train.images, found.train.labels),
         Samples(found.test.images, found.test.labels),
-        f"{len(found.train):,} training images of {found.description}",
+        f"the training images of {found.description}",
     )
 
 
@@ -133,7 +133,7 @@ def _npz(file: Any, path: Path) -> Data:
         raise UserError(f"{path} cannot be read: {error}") from error
     if test is not None and test.labels is None:
         test = None
-    return Data(Samples(x, y), test, f"{len(x):,} inputs of {path.name}")
+    return Data(Samples(x, y), test, path.name)
 
 
 def _labels(file: Any, name: str, count: int, path: Path) -> Tensor | None:

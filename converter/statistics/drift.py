@@ -129,4 +129,4 @@ def warnings(rows: list[Drift], found: Mapping[str, Moments]) -> list[str]:
 
 
 def _names(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

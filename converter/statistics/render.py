@@ -22,7 +22,9 @@ def show(
 ) -> None:
     """What was recalibrated on what, the table, the accuracies, and what is suspicious."""
     console.print(Text.assemble((report["file"], "bold"), f" is {report['kind']}."))
-    console.print(Text(f"Population: {report['samples']:,} of {report['data']}, {found.mode}."))
+    console.print(
+        Text(f"Population: {report['samples']:,} samples, {report['data']}; {found.mode}.")
+    )
     for note in report["notes"]:
         console.print(Text(f"  note: {note}"))
     console.print(table(found.rows))

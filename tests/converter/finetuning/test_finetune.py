@@ -60,6 +60,7 @@ def test_what_stands_still(mode: str, base: Path, run: Run, tmp_path: Path) -> N
     assert (moved > 0.01) == (mode == "none")
     assert ("--freeze-bn stats keeps it" in out) == (mode == "none")
     assert ("each batch of 4 is normalised by itself" in out) == (mode == "none")
+    assert "--hidden 0 makes a head without one" in out
 
 
 def test_only_the_head_learns_and_yet_statistics_would_move(
@@ -94,8 +95,9 @@ def test_what_it_writes_folds_to_no_batch_norm(base: Path, run: Run, tmp_path: P
 def test_a_finetuned_network_is_a_base_again(base: Path, run: Run, tmp_path: Path) -> None:
     run(base, "--hidden", "8")
     (tmp_path / "new.pt").rename(tmp_path / "first.pt")
-    code, _, err = run(tmp_path / "first.pt", "--hidden", "0")
+    code, out, err = run(tmp_path / "first.pt", "--hidden", "0")
     assert code == 0, err
+    assert "warning" not in out
     written = checkpoint.read(tmp_path / "new.pt")
     assert [head["at"] for head in written.heads] == ["fc4", "fc4.out"]
     assert written.module()(torch.zeros(2, 1, 28, 28)).shape == (2, 5)
