@@ -32,7 +32,7 @@ COMMAND = "python -m benchmarks.training"
 # claim -> its pictures in the document, by the ends of their names; the others are left to the
 # page that `compare` writes. Claims that share their runs share their pictures.
 PICTURES: dict[str, tuple[str, ...]] = {
-    "sigmoid-sgd": ("loss", "accuracy", "layers"),
+    "sigmoid-sgd": ("loss", "accuracy"),
     "sigmoid-adam": ("accuracy",),
     "relu-sgd": ("loss", "accuracy"),
     "relu-adam": ("accuracy",),
