@@ -143,6 +143,7 @@ def _rows(body: bytes, key: bytes, row_shape: list[int]) -> int | None:
 def _pieces(body: bytes, axes: int) -> list[bytes]:
     """The text of each subtree of so many axes, without its outer brackets."""
     inside = body[body.find(b"[") : body.rfind(b"]") + 1]
-    comma = b"," if inside.find(b"],[") >= 0 else b", "
+    first = inside.find(b"],")
+    comma = b"," if inside[first + 2 : first + 3] == b"[" else b", "
     cuts = inside.split(b"]" * axes + comma + b"[" * axes)
     return [piece.lstrip(b"[" + _BLANKS).rstrip(b"]" + _BLANKS) for piece in cuts]
