@@ -44,22 +44,17 @@ from service.batch import (
 from service.errors import (
     DeadlineExceeded,
     ModelUnavailable,
-    QueueFull,
     ServiceError,
     ShuttingDown,
-    TooManySamples,
 )
 from service.lanes import Lanes
 from service.limits import Limits, Ran
+from service.room import Room
 from service.signature import Tensors
 from service.turn import Turn
 
 logger = logging.getLogger("foldserve.batcher")
 
-_LONGEST_RETRY_S = 60
-# The share of a request's time that the queue before it may take, as far as is known: what is
-# let in is to be answered, and the last runs may have been faster than the next.
-_HOPE = 0.5
 # Work that a turn of the event loop brings and does itself, where there are threads to help it.
 _LONGEST_TURN_S = 0.25e-3
 
@@ -88,7 +83,7 @@ class Batcher:
         run_alone: Run | None = None,
     ) -> None:
         limits = limits or Limits()
-        self.capacity_samples = capacity_samples
+        self.room = Room(capacity_samples, name, limits.runners)
         self.max_batch_rows = limits.max_batch_rows
         self.inline_rows = limits.inline_rows
         self.observe: Callable[[Ran], object] | None = None
@@ -99,8 +94,6 @@ class Batcher:
         self._run_alone = run_alone or run
         self._name = name
         self._lanes = Lanes()
-        self._seconds_per_row = 0.0
-        self.rows_per_request = 1.0  # of late
         self._closing = False
         self._dead = False
         self._idle = 0
@@ -112,6 +105,11 @@ class Batcher:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def capacity_samples(self) -> int:
+        """Rows that may wait, the ones running not counted."""
+        return self.room.capacity_samples
 
     @property
     def alive(self) -> bool:
@@ -144,30 +142,7 @@ class Batcher:
             raise ShuttingDown("The server is stopping.")
         if self._dead:
             raise ModelUnavailable(f"The worker of model {self._name!r} has died.")
-        if rows > self.capacity_samples:
-            raise TooManySamples(
-                f"The request has {rows} rows, the queue holds {self.capacity_samples}."
-            )
-        waiting = self.waiting_samples
-        if not waiting:
-            return
-        wait_s = waiting * self._seconds_per_row
-        if waiting + rows > self.capacity_samples:
-            why = f"there is no room for {rows} more"
-        elif 0 < _HOPE * patience_s < wait_s + rows * self._seconds_per_row * len(self._threads):
-            why = f"they take {wait_s:.1f} s, longer than this request can wait"
-        else:
-            return
-        raise self._full(why)
-
-    def _full(self, why: str) -> QueueFull:
-        waiting = self.waiting_samples
-        wait_s = math.ceil(waiting * self._seconds_per_row)
-        return QueueFull(
-            f"{waiting} of {self.capacity_samples} samples are waiting "
-            f"for model {self._name!r}; {why}.",
-            retry_after_s=min(max(wait_s, 1), _LONGEST_RETRY_S),
-        )
+        self.room.check(rows, self.waiting_samples, patience_s)
 
     def check_arrivals(self, requests: int, patience_s: float) -> None:
         """`check_room` for the last of so many requests that are being read, of the usual size.
@@ -176,9 +151,7 @@ class Batcher:
             QueueFull, ShuttingDown, ModelUnavailable.
         """
         self.check_room(1, patience_s)
-        rows = requests * self.rows_per_request
-        if requests > 1 and self.waiting_samples + rows > self.capacity_samples:
-            raise self._full("others arrive at the same time")
+        self.room.check_arrivals(requests, self.waiting_samples)
 
     async def submit(
         self,
@@ -406,9 +379,6 @@ class Batcher:
         for item in batch:
             if item.told is not None:
                 item.told(free, started, ended, rows)
-        per_row = took_s / max(rows, 1) / len(self._threads)
-        smoothed = self._seconds_per_row or per_row
-        self._seconds_per_row = 0.8 * smoothed + 0.2 * per_row
-        self.rows_per_request = 0.8 * self.rows_per_request + 0.2 * rows / len(batch)
+        self.room.learn(rows, len(batch), took_s)
         if self.observe is not None:
             self.observe(Ran(rows, len(batch), took_s))

@@ -296,7 +296,7 @@ def test_a_queue_beyond_the_deadline_is_as_good_as_full(gate: Gate, batcher: Bat
         await entered(gate)
         waiting = asyncio.create_task(batcher.submit(x(1), 1, soon()))
         await until(lambda: batcher.waiting_samples == 1)
-        batcher._seconds_per_row = 1.0
+        batcher.room.seconds_per_row = 1.0
         batcher.check_room(1, patience_s=5.0)
         with pytest.raises(errors.QueueFull, match="longer than this request can wait") as refused:
             batcher.check_room(1, patience_s=2.0)
@@ -311,11 +311,13 @@ def test_a_queue_beyond_the_deadline_is_as_good_as_full(gate: Gate, batcher: Bat
 
 
 def test_requests_that_arrive_together_are_counted_by_their_usual_size(batcher: Batcher):
-    batcher.rows_per_request = 1.5
+    batcher.room.rows_per_request = 1.5
     batcher.check_arrivals(2, FOREVER)
     with pytest.raises(errors.QueueFull, match="arrive at the same time"):
         batcher.check_arrivals(3, FOREVER)
-    batcher.rows_per_request = 9.0  # larger than the queue: a lone one may be smaller than that
+    batcher.room.rows_per_request = (
+        9.0  # larger than the queue: a lone one may be smaller than that
+    )
     batcher.check_arrivals(1, FOREVER)
 
 

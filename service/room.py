@@ -1,0 +1,85 @@
+"""Who is let into a model's queue: as many rows as it holds, and as it can run in time.
+
+wait of a row       what waits before it * seconds of a row, as the last runs took
+full                what waits and the request's rows are more than the queue holds
+as good as full     the wait would take more than half of the request's time
+"""
+
+from __future__ import annotations
+
+import math
+
+from service.errors import QueueFull, TooManySamples
+
+_LONGEST_RETRY_S = 60
+# The share of a request's time that the queue before it may take, as far as is known: what is
+# let in is to be answered, and the last runs may have been faster than the next.
+_HOPE = 0.5
+
+
+class Room:
+    """Counted in samples (rows), not in requests.
+
+    Args:
+        capacity_samples: rows that may wait, the ones running not counted.
+        model: its name, for messages.
+        runners: how many run at a time.
+    """
+
+    def __init__(self, capacity_samples: int, model: str, runners: int) -> None:
+        self.capacity_samples = capacity_samples
+        self.seconds_per_row = 0.0  # of late, with all runners at work
+        self.rows_per_request = 1.0  # of late
+        self._model = model
+        self._runners = runners
+
+    def check(self, rows: int, waiting: int, patience_s: float) -> None:
+        """Let a request in.
+
+        Args:
+            rows: of the request.
+            waiting: rows on the queue.
+            patience_s: until its deadline.
+
+        Raises:
+            TooManySamples, QueueFull.
+        """
+        if rows > self.capacity_samples:
+            raise TooManySamples(
+                f"The request has {rows} rows, the queue holds {self.capacity_samples}."
+            )
+        if not waiting:
+            return
+        wait_s = waiting * self.seconds_per_row
+        if waiting + rows > self.capacity_samples:
+            why = f"there is no room for {rows} more"
+        elif 0 < _HOPE * patience_s < wait_s + rows * self.seconds_per_row * self._runners:
+            why = f"they take {wait_s:.1f} s, longer than this request can wait"
+        else:
+            return
+        raise self._full(waiting, why)
+
+    def check_arrivals(self, requests: int, waiting: int) -> None:
+        """Let in the last of so many requests that are being read, of the usual size.
+
+        Raises:
+            QueueFull.
+        """
+        rows = requests * self.rows_per_request
+        if requests > 1 and waiting + rows > self.capacity_samples:
+            raise self._full(waiting, "others arrive at the same time")
+
+    def learn(self, rows: int, requests: int, took_s: float) -> None:
+        """A batch of so many rows of so many requests has been run."""
+        per_row = took_s / max(rows, 1) / self._runners
+        smoothed = self.seconds_per_row or per_row
+        self.seconds_per_row = 0.8 * smoothed + 0.2 * per_row
+        self.rows_per_request = 0.8 * self.rows_per_request + 0.2 * rows / requests
+
+    def _full(self, waiting: int, why: str) -> QueueFull:
+        wait_s = math.ceil(waiting * self.seconds_per_row)
+        return QueueFull(
+            f"{waiting} of {self.capacity_samples} samples are waiting "
+            f"for model {self._model!r}; {why}.",
+            retry_after_s=min(max(wait_s, 1), _LONGEST_RETRY_S),
+        )
