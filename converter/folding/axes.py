@@ -9,7 +9,7 @@ out on the other side by a plain reshape of its values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 import onnx_ir as ir
@@ -118,32 +118,55 @@ def relay(values: Float64, old: Sequence[Dim], new: Sequence[Dim]) -> Float64 | 
     """`values` of a tensor of shape `old`, laid out on the same elements in shape `new`.
 
     They have as many axes as `old`, of size 1 where they do not vary; so has the result, of
-    `new`. Returns a sentence instead when it cannot be told.
+    `new`. Along an axis whose size is not fixed they repeat, with a period of as many as they
+    have: element i is values[i % period]. Returns a sentence instead when it cannot be told.
     """
     if values.ndim != len(old):
         return "the ranks do not correspond."
-    spread: list[int] = []
-    result: list[int] = []
+    laid: list[tuple[list[int], int, list[int]]] = []
     for mine, other in blocks(old, new) or ():
-        sizes = list(values.shape[mine.start : mine.stop])
-        if len(mine) == 1 and len(other) == 1:
-            spread += sizes
-            result += sizes
-        elif all(size == 1 for size in sizes):
-            spread += sizes
-            result += [1] * len(other)
-        else:
-            known_in = [size for size in old[mine.start : mine.stop] if isinstance(size, int)]
-            known_out = [size for size in new[other.start : other.stop] if isinstance(size, int)]
-            if (
-                len(known_in) < len(mine)
-                or len(known_out) < len(other)
-                or prod(known_in) != prod(known_out)
-            ):
-                return f"the sizes {_text(old)} and {_text(new)} are not fixed."
-            spread += known_in
-            result += known_out
-    return _compressed(np.broadcast_to(values, spread).reshape(result))
+        found = _relaid(
+            values.shape[mine.start : mine.stop],
+            old[mine.start : mine.stop],
+            new[other.start : other.stop],
+        )
+        if found is None:
+            return f"the sizes {_text(old)} and {_text(new)} are not fixed."
+        laid.append(found)
+    spread = np.broadcast_to(values, [size for sizes, _, _ in laid for size in sizes])
+    flat = spread.reshape([prod(sizes) for sizes, _, _ in laid])
+    repeated = np.tile(flat, [times for _, times, _ in laid])
+    return _compressed(repeated.reshape([size for _, _, sizes in laid for size in sizes]))
+
+
+_MOST_NUMBERS = 2**22
+
+
+def _relaid(
+    held: Sequence[int], old: Sequence[Dim], new: Sequence[Dim]
+) -> tuple[list[int], int, list[int]] | None:
+    """For values of the sizes `held` on one block: the sizes they are spread to, how often all
+    of them are repeated, and the sizes that they have on the other side.
+
+    Only the first axis may be of unknown size: an element's place among the fixed axes behind
+    it is its place in the block, modulo their product.
+    """
+    behind_in = [size for size in old[1:] if isinstance(size, int)]
+    behind_out = [size for size in new[1:] if isinstance(size, int)]
+    if all(size == 1 for size in held):
+        return list(held), 1, [1] * len(new)
+    if len(behind_in) < len(old) - 1 or len(behind_out) < len(new) - 1 or not new:
+        return None
+    spread = [held[0], *behind_in]
+    if isinstance(old[0], int) and len(old) > 1:
+        spread[0] = old[0]
+    whole = lcm(prod(spread), prod(behind_out))
+    if isinstance(new[0], int):
+        total = new[0] * prod(behind_out)
+        whole = total if whole and total % whole == 0 else 0
+    if not 0 < whole <= _MOST_NUMBERS:
+        return None
+    return spread, whole // prod(spread), [whole // prod(behind_out), *behind_out]
 
 
 def _compressed(values: Float64) -> Float64:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from converter.folding.moves import (
     arithmetic,
+    chains,
     channels,
     clipping,
     joins,
@@ -31,6 +32,7 @@ _FAMILIES = (
     same_axis,
     clipping,
     layout,
+    chains,  # instead of single ones of layout
     space,
     channels,
     picking,

@@ -27,7 +27,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
         shape = None if value is None else view.shape(value)
         if shape is None or rank is None or len(shape) < 2 or affine.axis == rank - 2 + (1 - index):
             continue
-        if affine.shifts and not (index == 1 and _averages(node, view)):
+        if affine.shifts and not (index == 1 and averages(node, view)):
             continue
         placed = on_operand(affine, shape, rank)
         if placed is not None:
@@ -44,7 +44,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
     if affine.axis == len(shape) - 2 + (1 - index):
         return Refusal("wrong-axis", f"{label(node)} sums over that axis, with computed weights.")
     placed = on_result(affine, shape, view.shape(node.outputs[0]))
-    if placed is None or (affine.shifts and not (index == 1 and _averages(node, view))):
+    if placed is None or (affine.shifts and not (index == 1 and averages(node, view))):
         return _refusal(node, affine)
     return Step(_formula(affine, index), onward=((0, placed),))
 
@@ -54,7 +54,7 @@ def _formula(affine: Affine, index: int) -> str:
     return f"passes MatMul, {what}" + ("" if affine.shifts else f" on its input {index}")
 
 
-def _averages(node: ir.Node, view: View) -> bool:
+def averages(node: ir.Node, view: View) -> bool:
     """Whether each row of A sums to 1, because a Softmax over the last axis made it."""
     left = node.inputs[0]
     maker = None if left is None else view.producer(left)

@@ -244,6 +244,23 @@ class MoreOps:
         v = self.g.op("MatMul", self.g.op("Sigmoid", x), self.weight(shape[-1], columns))
         return self.add(self.g.op("MatMul", a, v), (*shape[:-1], columns))
 
+    def heads(self, x: str, shape: Shape) -> str | None:
+        """Attention with two heads, which may be folded into the batch."""
+        channels = shape[1] if len(shape) == 3 else 1
+        if isinstance(channels, str) or channels % 2 or isinstance(shape[2], str):
+            return None
+        folded = self.flip()
+        size = self.g.const([*([-1] if folded else [0, 2]), channels // 2, shape[2]])
+        swap = [0, 2, 1] if folded else [0, 1, 3, 2]
+        k = self.g.op("Reshape", x, size)
+        v = self.g.op("Conv", x, self.weight(channels, channels, 1))
+        v = self.g.op("Transpose", self.g.op("Reshape", v, size), perm=swap)
+        a = self.g.op("MatMul", self.g.op("Transpose", k, perm=swap), self.g.op("Sigmoid", k))
+        a = self.g.op(self.random.choice(["Softmax", "Softmax", "Sigmoid"]), a)
+        y = self.g.op("Transpose", self.g.op("MatMul", a, v), perm=swap)
+        y = self.g.op("Reshape", y, self.g.const([-1, channels, shape[2]]))
+        return self.add(self.g.annotate(y, *shape), shape)
+
     def product_on_the_left(self, x: str, shape: Shape) -> str | None:
         if len(shape) < 3 or isinstance(shape[-2], str):
             return None
@@ -255,5 +272,5 @@ class MoreOps:
 MORE_OPS = (
     "split", "halves", "gather", "times", "gate", "summed", "factor", "unary", "pad", "repeat",
     "reduce", "total", "rearrange", "shuffle", "normalised", "product_on_the_left",
-    "attention", "wrapped", "two_ways",
+    "attention", "heads", "wrapped", "two_ways",
 )  # fmt: skip

@@ -109,6 +109,84 @@ def test_the_axis_that_is_summed_over_stops_it() -> None:
     assert "sums over that axis" in decision.outcome.behind.sentence
 
 
+def heads_apart(g: Graph, *, folded: bool, batch: int | str = "N", softmax: bool = True) -> str:
+    """softmax(q k') v by convolutions, 2 heads of 3 features on 4x5 positions, as an image again;
+    `folded`: heads and batch are one axis, as in a bottleneck transformer."""
+    x = g.input("x", batch, 4, 4, 5)
+    rows: list[int] = [-1] if folded else [0, 2]
+    name = (2 * batch,) if isinstance(batch, int) else (f"2*{batch}",)
+    lead = name if folded else (batch, 2)
+
+    def part() -> str:
+        y = g.op("Reshape", g.op("Conv", x, g.weight(6, 4, 1, 1)), g.const([*rows, 3, 20]))
+        return g.annotate(y, *lead, 3, 20)
+
+    swap = [0, 2, 1] if folded else [0, 1, 3, 2]
+    a = g.op("MatMul", g.op("Transpose", part(), perm=swap), part())
+    a = g.annotate(g.op("Softmax" if softmax else "Sigmoid", a), *lead, 20, 20)
+    y = g.op("MatMul", a, g.op("Transpose", part(), perm=swap))
+    y = g.op("Transpose", g.annotate(y, *lead, 20, 3), perm=swap)
+    return g.annotate(g.op("Reshape", y, g.const([-1, 6, 4, 5])), batch, 6, 4, 5)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("folded", [True, False])
+def test_on_heads_and_their_features(
+    folded: bool, softmax: bool, shift: bool, batch: int | str
+) -> None:
+    """The map of the last image is on (heads, features), and one on the channels of v's conv."""
+    g = Graph()
+    y = heads_apart(g, folded=folded, batch=batch, softmax=softmax)
+    g.output(g.op("Tanh", norm(g, y, 6, shift=shift)))
+    stays(g, int(shift and not softmax))
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_forward_on_heads_and_their_features(folded: bool) -> None:
+    """From v to the convolution behind."""
+    g = Graph()
+    x = g.input("x", "N", 6, 4, 5)
+    lead = ("2*N",) if folded else ("N", 2)
+    rows: list[int] = [-1] if folded else [0, 2]
+    swap = [0, 2, 1] if folded else [0, 1, 3, 2]
+    v = g.op("Reshape", norm(g, g.op("Sigmoid", x), 6), g.const([*rows, 3, 20]))
+    v = g.op("Transpose", g.annotate(v, *lead, 3, 20), perm=swap)
+    q = g.annotate(g.op("Reshape", x, g.const([*rows, 20, 3])), *lead, 20, 3)
+    a = g.op("MatMul", q, g.op("Transpose", q, perm=swap))
+    a = g.annotate(g.op("Softmax", a), *lead, 20, 20)
+    y = g.op("Transpose", g.annotate(g.op("MatMul", a, v), *lead, 20, 3), perm=swap)
+    y = g.annotate(g.op("Reshape", y, g.const([-1, 6, 4, 5])), "N", 6, 4, 5)
+    g.output(g.op("Conv", y, g.weight(4, 6, 1, 1)))
+    stays(g, 0)
+
+
+@pytest.mark.parametrize("what", ["query", "batch", "reader", "unknown"])
+def test_what_stops_it_on_heads_and_their_features(what: str) -> None:
+    g = Graph()
+    lead = (1 if what == "batch" else "2*N",)
+    x = g.op("Sigmoid", g.input("x", "N", 6, 4, 5))
+    q = g.annotate(g.op("Reshape", x, g.const([-1, 20, 3])), "2*N", 20, 3)
+    a = g.op("Softmax", g.op("MatMul", q, g.op("Transpose", q, perm=[0, 2, 1])))
+    a = g.annotate(a, "2*N", 20, 20)
+    if what == "batch":  # one v for all heads and samples
+        v = g.op("MatMul", g.input("v", 1, 20, 2), g.weight(2, 3))
+    else:
+        v = g.op("Reshape", g.op("Conv", g.input("v", "N", 6, 4, 5), g.weight(6, 6, 1, 1)),
+                 g.const([-1, 20, 3] if what == "query" else [-1, 3, 20]))  # fmt: skip
+        v = v if what == "query" else g.op("Transpose", v, perm=[0, 2, 1])
+    if what != "unknown":
+        g.annotate(v, *lead, 20, 3)
+    y = g.op("MatMul", a, v)
+    if what == "reader":
+        g.output(g.op("Tanh", y))
+    y = g.op("Transpose", g.annotate(y, "2*N", 20, 3), perm=[0, 2, 1])
+    y = g.annotate(g.op("Reshape", y, g.const([-1, 6, 4, 5])), "N", 6, 4, 5)
+    g.output(g.op("Tanh", norm(g, y, 6)))
+    stays(g, 1)
+
+
 def test_onnxruntime() -> None:
     g = Graph("float32")
     y = g.op("MatMul", *attention(g))

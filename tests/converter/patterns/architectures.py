@@ -211,3 +211,53 @@ def conv_tanh_bn_lstm() -> nn.Module:
 @module((3, 7))
 def conv_tanh_bn_gru() -> nn.Module:
     return LstmTagger(nn.GRU)
+
+
+class BottleneckAttention(nn.Module):
+    """Attention over the positions of an image, heads and batch in one axis (Srinivas et al. 2021,
+    arXiv 2101.11605), as timm writes it, and the batch-norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Conv2d(4, 18, 1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        q, k, v = torch.split(self.qkv(x), [6, 6, 6], dim=1)
+        q, k, v = (part.reshape(batch * 2, 3, -1) for part in (q, k, v))
+        weights = ((q.transpose(-1, -2) @ k) * 0.6).softmax(dim=-1)
+        y = (weights @ v.transpose(-1, -2)).transpose(-1, -2)
+        return F.silu(self.norm(y.reshape(batch, 6, height, width)))
+
+
+@module((4, 4, 5), exporter="dynamo")
+def bottleneck_attention() -> nn.Module:
+    return BottleneckAttention()
+
+
+class SeparateProjections(nn.Module):
+    """Attention over positions with heads on an axis of their own, and a batch-norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 6) for _ in range(3))
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = (
+            m(x).reshape(batch, length, 2, 3).transpose(1, 2) for m in (self.q, self.k, self.v)
+        )
+        y = (q @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+        return torch.tanh(self.norm(y.transpose(1, 2).reshape(batch, length, 6).transpose(1, 2)))
+
+
+@module((5, 4))
+def attention_with_separate_projections() -> nn.Module:
+    return SeparateProjections()
+
+
+@module((5, 4), exporter="dynamo")
+def attention_with_separate_projections_by_export() -> nn.Module:
+    return SeparateProjections()
