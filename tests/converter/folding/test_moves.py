@@ -340,11 +340,22 @@ def test_a_long_way() -> None:
     assert_equal(model, after)
 
 
-def test_channels_that_were_merged_into_the_batch_stay() -> None:
-    """(N, 4, 6) as (N*4, 6) and back: the size of N*4 is not known, so neither is the channel."""
+def test_channels_that_were_merged_into_the_batch() -> None:
+    """(N, 4, 6) as (N*4, 6), where the map repeats every 4 rows, and back."""
     g = Graph()
     y = g.op("Flatten", convolved(g), axis=2)
     g.output(g.bn(g.op("Reshape", y, g.const([-1, 4, 6])), 4))
+    model = g.model()
+    after = fold(model).model
+    assert batchnorms(after) == 0
+    assert_equal(model, after)
+
+
+def test_channels_of_two_samples_stay() -> None:
+    """(N, 4, 6) as (N/2, 8, 6): the map differs from one sample to the next."""
+    g = Graph()
+    y = g.op("Flatten", convolved(g), axis=2)
+    g.output(g.bn(g.op("Reshape", y, g.const([-1, 8, 6])), 8))
     assert refusal(g).code == "not-per-channel"
 
 

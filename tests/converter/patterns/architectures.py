@@ -231,7 +231,7 @@ class BottleneckAttention(nn.Module):
         return F.silu(self.norm(y.reshape(batch, 6, height, width)))
 
 
-@module((4, 4, 5), exporter="dynamo")
+@module((4, 4, 5), exporter="dynamo", plain=1)
 def bottleneck_attention() -> nn.Module:
     return BottleneckAttention()
 
