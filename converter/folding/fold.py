@@ -235,7 +235,7 @@ class _Writer:
 def _weight(node: ir.Node) -> ir.Value | None:
     """Input 1, or the constant on the left of a product."""
     right, left = node.inputs[1], node.inputs[0]
-    on_the_left = right is not None and right.const_value is None and node.op_type == "MatMul"
+    on_the_left = right is not None and right.const_value is None
     return left if on_the_left else right
 
 

@@ -140,7 +140,7 @@ class _Search:
         if view.is_blocked(node):
             return in_a_merge(node)
         rule = None
-        if node.domain == "":
+        if node.domain == "" and (node in self._takers or node.op_type != "BatchNormalization"):
             rule = forward_sinks.BEFORE.get(node.op_type) or moves.FORWARD.get(node.op_type)
         if rule is None:
             through = f"a scale and shift cannot be taken through {node.op_type}"

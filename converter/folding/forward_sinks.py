@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from converter.folding import contractions
 from converter.folding.affine import Affine
 from converter.folding.branches import geometry
 from converter.folding.moves import matrices
@@ -139,6 +140,28 @@ def _matmul(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
     )
 
 
+def _batchnorm(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """gamma/std*(a*x + b - mean) + beta = (gamma*a)/std*(x - mean)
+    + (beta + gamma/std*(a*mean + b - mean)): one that stays, with frozen statistics, takes the map
+    of the one in front of it (`forward.py` knows which stay)."""
+    frozen = node.attributes.get("training_mode")
+    gamma = node.inputs[1]
+    refusal = (
+        _input(0, index, node)
+        or _on_axis(1, node, affine)
+        or constant_inputs(node, view, gamma=1, beta=2, mean=3, variance=4)
+        or weight_channels(node, affine, view, axis=0, group=1)
+    )
+    if refusal:
+        return refusal
+    if (frozen is not None and frozen.as_int()) or len(node.outputs) > 1 or gamma is None:
+        return Refusal("training-mode", f"{label(node)} normalises by the statistics of a batch.")
+    if view.rank(gamma) != 1:
+        return Refusal("unsupported-form", f"{label(node)} has no one weight per channel.")
+    formula = "beta += gamma/std*(a*mean + b - mean), gamma *= a"
+    return Step(formula, (Absorb(node, affine, "before"),))
+
+
 def _instance(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """The mean that InstanceNormalization takes away has the same shift; a scale would meet its
     epsilon, sqrt(a^2*var + eps)."""
@@ -208,6 +231,8 @@ BEFORE: dict[str, ForwardRule] = {
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": contractions.before,
+    "BatchNormalization": _batchnorm,
     "RNN": _recurrent,
     "LSTM": _recurrent,
     "GRU": _recurrent,

@@ -6,7 +6,8 @@
 3. Into a batch-norm in front of it that is still there, which then stands for both.
 4. Forward, in reverse order, into all that read it.
 5. Parted: the scale one way and the shift the other (`parting.py`).
-6. Forward past sums whose other terms can be divided by the scale (`moves/leveling.py`).
+6. Forward past sums whose other terms can be divided by the scale (`moves/leveling.py`), and
+   into batch-norms behind it that stay.
 
 The plan is data: the edits in the order in which they apply, and for each batch-norm a
 sentence.
@@ -232,7 +233,8 @@ class _Planner:
         divided by their scale."""
         told = dict(self.outcomes)
         self.view.levels = True
-        self.go(partial(_forward, takers=self.staying(sites)), tuple(reversed(sites)))
+        takers = self.staying(sites).intersection(self._open)
+        self.go(partial(_forward, takers=takers), tuple(reversed(sites)))
         self.view.levels = False
         self.outcomes |= {node: told[node] for node in self._open if node in told}
 
@@ -277,7 +279,9 @@ class _Planner:
                 continue
             if len(taker.nodes) == 1 and edit.node.op_type == "BatchNormalization":
                 assert isinstance(taker.affine, Affine)
-                self._open[edit.node] = replace(taker, affine=taker.affine.then(edit.affine))
+                maps = (taker.affine, edit.affine)
+                first, last = maps if edit.side == "after" else maps[::-1]
+                self._open[edit.node] = replace(taker, affine=first.then(last))
             else:
                 self._withdraw(taker)
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from converter.folding import contractions
 from converter.folding.affine import Affine
 from converter.folding.moves import matrices
 from converter.folding.naming import label
@@ -193,6 +194,7 @@ AFTER: dict[str, Rule] = {
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": contractions.after,
     "BatchNormalization": _batchnorm,
     "LayerNormalization": _normalisation,
     "InstanceNormalization": _normalisation,

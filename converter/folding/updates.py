@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from converter.folding import contractions
 from converter.folding.affine import Affine, Float64, along_axis
 from converter.folding.constants import Constants
 
@@ -214,6 +215,14 @@ def _matmul_before(constants: Constants, affine: Affine) -> None:
     constants[index] = weight * (affine.scale[:, None] if index == 1 else affine.scale)
 
 
+def _batchnorm_before(constants: Constants, affine: Affine) -> None:
+    """beta += gamma/std*(a*mean + b - mean), then gamma *= a."""
+    gamma, mean, var = constants[1], constants[3], constants[4]
+    slope = gamma / np.sqrt(var + constants.real("epsilon", 1e-5))
+    constants[2] = constants[2] + slope * (affine.scale * mean + affine.shift - mean)
+    constants[1] = gamma * affine.scale
+
+
 def _recurrent_before(constants: Constants, affine: Affine) -> None:
     """Wb += W b, then W *= a; W is (directions, gates*H, I), B is [Wb, Rb]."""
     weight = constants[1]
@@ -231,6 +240,8 @@ BEFORE: dict[str, Update] = {
     "ConvTranspose": _conv_transpose_before,
     "Gemm": _gemm_before,
     "MatMul": _matmul_before,
+    "Einsum": contractions.update_before,
+    "BatchNormalization": _batchnorm_before,
     "RNN": _recurrent_before,
     "LSTM": _recurrent_before,
     "GRU": _recurrent_before,
@@ -244,6 +255,7 @@ AFTER: dict[str, Update] = {
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": contractions.update_after,
     "BatchNormalization": _batchnorm,
     "LayerNormalization": _normalisation,
     "InstanceNormalization": _normalisation,

@@ -26,6 +26,9 @@ class MoreOps:
     def flip(self) -> bool:
         raise NotImplementedError
 
+    def rarely(self) -> bool:
+        raise NotImplementedError
+
     def weight(self, *shape: int) -> str:
         raise NotImplementedError
 
@@ -244,6 +247,23 @@ class MoreOps:
         v = self.g.op("MatMul", self.g.op("Sigmoid", x), self.weight(shape[-1], columns))
         return self.add(self.g.op("MatMul", a, v), (*shape[:-1], columns))
 
+    def einsum(self, x: str, shape: Shape) -> str | None:
+        """A product over one axis, which may stay as one of the constant's, too."""
+        found = self.some_axis(shape)
+        if found is None:
+            return None
+        axis, size = found
+        letters = "nabc"[: len(shape)]
+        summed, outputs = letters[axis], self.random.randint(1, 4)
+        rest = [letter for letter in letters[1:] if letter != summed or self.rarely()]
+        self.random.shuffle(rest)
+        result = "n" + "".join(rest[:1]) + "o" + "".join(rest[1:])
+        equation = f"{letters},{summed}o->{result}"
+        y = self.g.op("Einsum", x, self.weight(size, outputs), equation=equation)
+        sizes = {**dict(zip(letters, shape, strict=True)), "o": outputs}
+        new = tuple(sizes[letter] for letter in result)
+        return self.add(self.g.annotate(y, *new), new) if len(new) < 5 else None
+
     def heads(self, x: str, shape: Shape) -> str | None:
         """Attention with two heads, which may be folded into the batch."""
         channels = shape[1] if len(shape) == 3 else 1
@@ -272,5 +292,5 @@ class MoreOps:
 MORE_OPS = (
     "split", "halves", "gather", "times", "gate", "summed", "factor", "unary", "pad", "repeat",
     "reduce", "total", "rearrange", "shuffle", "normalised", "product_on_the_left",
-    "attention", "heads", "wrapped", "two_ways",
+    "attention", "heads", "einsum", "wrapped", "two_ways",
 )  # fmt: skip

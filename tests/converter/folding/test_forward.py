@@ -63,6 +63,7 @@ SINKS: dict[str, Build] = {
     ),
     "Gemm": lambda g, x: g.op("Gemm", g.bn(flat(g, x), 144), g.weight(144, 5), g.weight(5)),
     "MatMul": lambda g, x: g.op("MatMul", g.bn(flat(g, x), 144), g.weight(144, 5)),
+    "Einsum": lambda g, x: g.op("Einsum", g.bn(x, 4), g.weight(4, 5), equation="nchw,co->nohw"),
     "RNN": lambda g, x: recurrent(g, x, "RNN", 1),
     "LSTM": lambda g, x: recurrent(g, x, "LSTM", 4),
     "GRU": lambda g, x: recurrent(g, x, "GRU", 3),
@@ -97,7 +98,10 @@ def recurrent(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("op", [*forward_sinks.BEFORE, "Add", "Sub"])
+@pytest.mark.parametrize(
+    "op",
+    [*(op for op in forward_sinks.BEFORE if op != "BatchNormalization"), "Add", "Sub"],
+)
 def test_every_sink(op: str) -> None:
     g = Graph()
     x = g.op("Relu", g.input("x", "N", 4, 6, 6))
@@ -312,6 +316,38 @@ def test_both_branches_of_a_merge_take_it() -> None:
     g.output(g.op("Relu", total))
     folded = checked(g, left=0)
     assert count(folded.model, "Conv") == 1
+
+
+@pytest.mark.parametrize("behind", ["itself", "pools", "both"])
+def test_into_a_batch_norm_that_stays(behind: str) -> None:
+    """Others read the first one's result, too, so the second one is not folded into it."""
+    g = Graph()
+    y = g.bn(g.op("Tanh", g.input("x", "N", 4, 6, 6)), 4)
+    if behind != "pools":
+        g.output(g.op("Tanh", g.bn(y, 4)))
+    if behind != "itself":
+        pooled = g.op("AveragePool", g.op("Identity", y), kernel_shape=[2, 2])
+        g.output(g.op("Sigmoid", g.bn(pooled, 4)))
+    g.output(conv2d(g, y, 4))
+    checked(g, left=2 if behind == "both" else 1)
+
+
+@pytest.mark.parametrize("what", ["training", "computed", "skipped", "zero padding"])
+def test_not_into_every_batch_norm(what: str) -> None:
+    g = Graph()
+    y = g.bn(g.op("Tanh", g.input("x", "N", 4, 6, 6)), 4, name="first")
+    parts = g.statistics(4, "second")
+    if what == "computed":
+        parts[0] = g.op("Sigmoid", g.input("gamma", 4))
+    attributes = {"training_mode": 1} if what == "training" else {}
+    g.output(g.op("Tanh", g.op("BatchNormalization", y, *parts, **attributes)))
+    pads = [int(what == "zero padding")] * 4
+    g.output(g.op("Conv", y, g.weight(4, 4, 3, 3), pads=pads))
+    model = g.model()
+    folded = fold(model, skip=["second"] if what == "skipped" else [])
+    assert batchnorms(folded.model) == 2, [str(d.outcome) for d in folded.plan.decisions]
+    if what != "training":
+        assert_equal(model, folded.model)
 
 
 # --- moves: what it passes ----------------------------------------------------------------

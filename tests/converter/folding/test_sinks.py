@@ -135,6 +135,12 @@ def _(g: Graph) -> str:
     return g.bn(g.op("Transpose", y, perm=[0, 3, 1, 2]), 5)
 
 
+@case("Einsum", "contraction")
+def einsum(g: Graph) -> str:
+    x = g.input("x", "N", 2, 7, 4)
+    return g.bn(g.op("Einsum", x, g.weight(4, 5), equation="nhwc,co->nohw"), 5)
+
+
 @case("MatMul", "batched-weight")
 def _(g: Graph) -> str:
     y = g.op("MatMul", g.input("x", 2, 7, 4), g.weight(2, 4, 5))

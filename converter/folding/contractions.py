@@ -1,0 +1,172 @@
+"""Einsum with one constant operand: a map on one of its axes goes into the constant.
+
+Y[o] = sum over the letters that Y lacks of X[x] W[w], the letters of X, W and Y being x, w and o:
+
+    behind:  a[l]*Y + b[l]       W *= a along l, then + b          l in w
+    ahead:   X = a[l]*X' + b[l]  W *= a along l, then + sum of b[l] W[w]
+
+The sum in the last line is over the letters that Y lacks, all of which must be in w. Einsum has no
+bias, so a shift becomes an Add behind it; that is along one axis of Y, the one that w shares.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Affine, along_axis
+from converter.folding.constants import Constants
+from converter.folding.naming import label
+from converter.folding.refusal import Refusal
+from converter.folding.step import Absorb, Step
+from converter.folding.view import View
+
+_PLAIN = re.compile(r"([A-Za-z]+),([A-Za-z]+)->([A-Za-z]*)")
+
+
+@dataclass(frozen=True)
+class _Equation:
+    """The letters of the computed operand, of the constant one, and of the result."""
+
+    data: str
+    weight: str
+    result: str
+    place: int  # which operand is the constant
+
+    @property
+    def shared(self) -> str:
+        """The letters of the result that the constant has."""
+        return "".join(letter for letter in self.result if letter in self.weight)
+
+    @property
+    def bias_axis(self) -> int | None:
+        """Where a bias of one number a channel lies, if the constant has one axis of the result."""
+        return self.result.index(self.shared) if len(self.shared) == 1 else None
+
+
+def _letters(node: ir.Node, place: int) -> _Equation | None:
+    """None for an equation with an ellipsis, a diagonal, or without an arrow."""
+    attribute = node.attributes.get("equation")
+    found = _PLAIN.fullmatch("" if attribute is None else attribute.as_string().replace(" ", ""))
+    if found is None or len(node.inputs) != 2:
+        return None
+    left, right, result = found.groups()
+    if any(len(set(term)) != len(term) for term in (left, right, result)):
+        return None
+    data, weight = (right, left) if place == 0 else (left, right)
+    return _Equation(data, weight, result, place)
+
+
+def _equation(node: ir.Node, view: View) -> _Equation | Refusal:
+    constant = [view.why_not_constant(value, node, "operand") is None for value in node.inputs]
+    if constant.count(True) != 1:
+        return Refusal("computed-weights", f"no one operand of {label(node)} is a constant.")
+    found = _letters(node, constant.index(True))
+    if found is None:
+        return Refusal("unsupported-form", f"the equation of {label(node)} is no plain product.")
+    held = node.inputs[found.place]
+    if held is None or view.rank(held) != len(found.weight):
+        return Refusal("unknown-shape", f"the rank of the constant of {label(node)} is not known.")
+    return found
+
+
+def _placed(
+    node: ir.Node, letter: str, found: _Equation, affine: Affine, view: View
+) -> Refusal | None:
+    """Whether the constant has that letter, and as many channels there."""
+    held = node.inputs[found.place]
+    if letter not in found.weight or held is None:
+        return Refusal("wrong-axis", f"the constant of {label(node)} lacks the batch-norm's axis.")
+    size = (view.shape(held) or ())[found.weight.index(letter)]
+    if size == affine.channels:
+        return None
+    return Refusal(
+        "unknown-shape",
+        f"{label(node)} has {size} channels where the batch-norm has {affine.channels}.",
+    )
+
+
+def _step(node: ir.Node, found: _Equation, edit: Absorb, view: View) -> Step | Refusal:
+    """The scale always; a shift along one axis, behind."""
+    if not edit.affine.shifts:
+        return Step("the constant *= a", (edit,))
+    if found.bias_axis is None:
+        return Refusal(
+            "unsupported-form", f"a shift through {label(node)} would be along several axes."
+        )
+    adds = 0 if view.bias_behind(node) is not None else 1
+    return Step("the constant *= a, then + b", (edit,), adds=adds)
+
+
+def after(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
+    """a*(X W) + b = X (W*a) + b."""
+    found = _equation(node, view)
+    if isinstance(found, Refusal):
+        return found
+    refusal = _placed(node, found.result[affine.axis], found, affine, view)
+    return refusal or _step(node, found, Absorb(node, affine), view)
+
+
+def before(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """(a*X + b) W = X (a*W) + b W."""
+    found = _equation(node, view)
+    if isinstance(found, Refusal):
+        return found
+    if index == found.place:
+        return Refusal("not-linear", f"it is no data but a parameter of {label(node)}.")
+    refusal = _placed(node, found.data[affine.axis], found, affine, view)
+    if refusal:
+        return refusal
+    if affine.shifts and not _sums_what_the_constant_has(node, found, view):
+        return Refusal(
+            "unsupported-form", f"{label(node)} sums over an axis that its constant lacks."
+        )
+    return _step(node, found, Absorb(node, affine, "before"), view)
+
+
+def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> bool:
+    """Whether all axes of the data that are summed over are axes of the constant, as long."""
+    data, held = node.inputs[1 - found.place], node.inputs[found.place]
+    sizes = None if data is None else view.shape(data)
+    others = None if held is None else view.shape(held)
+    if sizes is None or others is None:
+        return False
+    known = dict(zip(found.weight, others, strict=True))
+    summed = [(s, size) for s, size in zip(found.data, sizes, strict=True) if s not in found.result]
+    return all(isinstance(size, int) and known.get(letter) == size for letter, size in summed)
+
+
+def update_after(constants: Constants, affine: Affine) -> None:
+    """W *= a along the axis of that letter; b stays behind."""
+    found = _of(constants)
+    axis = found.weight.index(found.result[affine.axis])
+    weight = constants[found.place]
+    constants[found.place] = weight * along_axis(affine.scale, axis, weight.ndim)
+    if constants.behind is not None or affine.shifts:
+        earlier = 0.0 if constants.behind is None else constants.behind
+        scale = affine.scale if affine.axis == found.bias_axis else 1.0
+        constants.behind = scale * earlier + affine.shift
+        constants.behind_axis = affine.axis
+
+
+def update_before(constants: Constants, affine: Affine) -> None:
+    """The sum of b W over what the result lacks is added behind, then W *= a."""
+    found = _of(constants)
+    axis = found.weight.index(found.data[affine.axis])
+    weight = constants[found.place]
+    if affine.shifts and found.bias_axis is not None:
+        product = weight * along_axis(affine.shift, axis, weight.ndim)
+        lacking = tuple(i for i, letter in enumerate(found.weight) if letter not in found.result)
+        earlier = 0.0 if constants.behind is None else constants.behind
+        constants.behind = earlier + np.sum(product, axis=lacking)
+        constants.behind_axis = found.bias_axis
+    constants[found.place] = weight * along_axis(affine.scale, axis, weight.ndim)
+
+
+def _of(constants: Constants) -> _Equation:
+    found = _letters(constants.node, constants.constant_index())
+    assert found is not None
+    return found
