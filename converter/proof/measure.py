@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import ml_dtypes
 import numpy as np
@@ -21,9 +22,11 @@ _UNIT_ROUNDOFF = {
     # network. 4 * u * max|y| is then 1e-12 of the largest number.
     "float64": 2.5e-13,
 }
-# Types whose rounding through a whole network is many times 4 * u * max|y|, so that the reference's
-# own error decides, and on a single input its luck. In half types 4 * u * max|y| is the larger.
-_POOLED = frozenset({"float32"})
+# Types for which what is allowed is pooled over the random inputs (`pool`). Rounding through a
+# whole network in float32 is many times 4 * u * max|y|, so that the reference's own error decides,
+# and on a single input its luck. In half types 4 * u * max|y| does, which may be near 0 by luck.
+_HALF = frozenset({"float16", "bfloat16"})
+_POOLED = frozenset({"float32"}) | _HALF
 # How far the reference itself may be from float64, relative to the largest number. Beyond, its
 # error would excuse nearly anything: an op that the runtime computes otherwise, or chaos.
 _USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
@@ -33,7 +36,7 @@ _USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
 class Measurement:
     """One output on one set of inputs. Errors are maxima of |y - float64|, in y's unit.
 
-    `pooled`: sizes on the other random inputs count, too.
+    `pooled`: sizes on the other random inputs count, too; `half`: half of their median.
     """
 
     output: str
@@ -44,6 +47,7 @@ class Measurement:
     allowed: float
     problem: str = ""
     pooled: bool = False
+    half: bool = False
 
     @property
     def floor(self) -> float:
@@ -103,6 +107,7 @@ def measure(
         2.0 * reference_error + 4.0 * _UNIT_ROUNDOFF[dtype] * magnitude,
         problem,
         pooled=dtype in _POOLED,
+        half=dtype in _HALF,
     )
 
 
@@ -114,6 +119,10 @@ def pool(measurements: tuple[Measurement, ...], random: Container[str]) -> tuple
     reference's error are the largest on all random inputs. What the user gives, of any size, sets
     no scale for others; the reference's error on it is at least the share of max|y| that it is on
     random inputs.
+
+    In half types 4 * u alone is 0.2 % or 1.6 % of max|y|, and the reference may be a quarter of it
+    away from the truth where it overflows nearly: the largest would excuse too much. There an
+    input is allowed at least half of the median.
     """
     usable = [m for m in measurements if m.pooled and not m.problem and m.inputs in random]
     largest = {name: [m for m in usable if m.output == name] for name in {m.output for m in usable}}
@@ -126,11 +135,13 @@ def pool(measurements: tuple[Measurement, ...], random: Container[str]) -> tuple
 
 
 def _together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) -> float:
-    floor = max(o.floor for o in others) if drawn_alike else m.floor
+    if m.half:
+        return 0.5 * median(o.allowed for o in others) if drawn_alike and others else 0.0
     if drawn_alike:
+        floor = max(o.floor for o in others)
         return 2.0 * max(o.reference_error for o in others) + floor
     shares = (o.reference_error / o.magnitude for o in others if o.magnitude > 0.0)
-    return 2.0 * max(m.reference_error, max(shares, default=0.0) * m.magnitude) + floor
+    return 2.0 * max(m.reference_error, max(shares, default=0.0) * m.magnitude) + m.floor
 
 
 def from_framework(

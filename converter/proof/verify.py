@@ -4,8 +4,8 @@ For each output, on each set of inputs,
 
     err(candidate, float64) <= 2 * err(reference, float64) + 4 * u * max|y|
 
-with u the unit roundoff of the output's type; for float32, max|y| and err(reference) are the
-largest on all random inputs. Folding may cost about one rounding of each
+with u the unit roundoff of the output's type; max|y| and err(reference) are at least what they
+usually are on random inputs (`measure.pool`). Folding may cost about one rounding of each
 weight, relative to |W||x| (Higham, "Accuracy and Stability of Numerical Algorithms",
 section 3.1), and no more. The reference's own error sets the scale, so that a loose
 tolerance cannot hide a wrong fold in a well-conditioned network, nor a tight one condemn a

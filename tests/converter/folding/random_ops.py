@@ -250,7 +250,7 @@ class MoreOps:
     def einsum(self, x: str, shape: Shape) -> str | None:
         """A product over one axis, which may stay as one of the constant's, too."""
         found = self.some_axis(shape)
-        if found is None:
+        if found is None or len(shape) > 4:
             return None
         axis, size = found
         letters = "nabc"[: len(shape)]

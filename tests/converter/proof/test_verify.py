@@ -88,7 +88,7 @@ def test_a_right_fold_is_proven() -> None:
     assert proof.truth["logits"].dtype == np.float64
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -98,8 +98,8 @@ def test_a_right_fold_is_proven() -> None:
     ],
 )  # fmt: skip
 def test_a_changed_weight_is_found(name: str, change: Callable[[Any], Any], dtype: str) -> None:
-    if dtype == "bfloat16" and change.__name__ == "change":
-        change = larger(5.0)  # it has 8 bits
+    if dtype in {"float16", "bfloat16"} and change.__name__ == "change":
+        change = larger(5.0 if dtype == "bfloat16" else 0.5)  # it has 8 bits, or 11
     model = net(dtype)
     proof = prove(model, changed(folded(model), name, change))
     assert not proof.passed
@@ -375,6 +375,33 @@ def test_an_output_near_zero_on_one_input_condemns_no_right_fold() -> None:
     assert pooled(small, measured("y", "yours", 0.0, 0.0, 1e6, pooled=True)) == [False, True]
 
 
-def test_half_types_are_not_excused_by_other_inputs() -> None:
+def half(inputs: str, reference: float, candidate: float, size: float = 1.0) -> Measurement:
+    """Of float16, where 4 * u * max|y| is 2e-3 of max|y|."""
+    allowed = 2 * reference + 2e-3 * size
+    return Measurement("y", inputs, size, reference, candidate, allowed, pooled=True, half=True)
+
+
+def test_an_output_near_zero_on_one_input_condemns_no_right_fold_of_half_types() -> None:
+    small, usual = half("batch 1", 1e-5, 9e-4, 0.02), half("batch 2", 4e-4, 8e-4)
+    assert pooled(small) == [False]
+    assert pooled(small, usual, usual) == [True, True, True]
+
+
+def test_an_original_that_is_far_off_on_one_input_excuses_no_other() -> None:
+    """A quarter of max|y|, where it overflows nearly: then the median counts."""
+    wild, usual = half("batch 1", 0.2, 0.3), half("batch 2", 4e-4, 8e-4)
+    wrong = half("batch 2", 4e-4, 0.1)
+    assert pooled(wild, usual, usual) == [True, True, True]
+    assert pooled(wild, usual, wrong) == [True, True, False]
+    assert pooled(wild, usual, half("yours", 4e-4, 0.1)) == [True, True, False]
+
+
+def test_other_types_stand_alone() -> None:
     cases = measured("y", "batch 1", 1.4e-7, 7.7e-7), measured("y", "batch 2", 4.0e-7, 6.0e-7)
     assert pooled(*cases) == [False, True]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_right_fold_of_half_types_is_proven(dtype: str, seed: int) -> None:
+    assert prove(net(dtype), seed=seed).passed
