@@ -6,13 +6,16 @@ Y[o] = sum over the letters that Y lacks of X[x] W[w], the letters of X, W and Y
     ahead:   X = a[l]*X' + b[l]  W *= a along l, then + sum of b[l] W[w]
 
 The sum in the last line is over the letters that Y lacks, all of which must be in w. Einsum has no
-bias, so a shift becomes an Add behind it; that is along one axis of Y, the one that w shares.
+bias, and no runtime makes one of an Add behind it, as for MatMul. So a shift, which is along the
+one axis of Y that w shares, goes into an Add that is there; else a new one must take the place of
+a batch-norm of the same size.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -89,7 +92,9 @@ def _placed(
     )
 
 
-def _step(node: ir.Node, found: _Equation, edit: Absorb, view: View) -> Step | Refusal:
+def _step(
+    node: ir.Node, found: _Equation, edit: Absorb, view: View, *, in_its_place: bool
+) -> Step | Refusal:
     """The scale always; a shift along one axis, behind."""
     if not edit.affine.shifts:
         return Step("the constant *= a", (edit,))
@@ -98,6 +103,8 @@ def _step(node: ir.Node, found: _Equation, edit: Absorb, view: View) -> Step | R
             "unsupported-form", f"a shift through {label(node)} would be along several axes."
         )
     adds = 0 if view.bias_behind(node) is not None else 1
+    if adds and not in_its_place:
+        return Refusal("dearer", f"{label(node)} has no bias: a shift would be an Add behind it.")
     return Step("the constant *= a, then + b", (edit,), adds=adds)
 
 
@@ -107,7 +114,9 @@ def after(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     if isinstance(found, Refusal):
         return found
     refusal = _placed(node, found.result[affine.axis], found, affine, view)
-    return refusal or _step(node, found, Absorb(node, affine), view)
+    readers = view.readers(node.outputs[0])
+    next_ = len(readers) == 1 and readers[0].op_type == "BatchNormalization"
+    return refusal or _step(node, found, Absorb(node, affine), view, in_its_place=next_)
 
 
 def before(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
@@ -124,7 +133,11 @@ def before(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refu
         return Refusal(
             "unsupported-form", f"{label(node)} sums over an axis that its constant lacks."
         )
-    return _step(node, found, Absorb(node, affine, "before"), view)
+    source = node.inputs[index]
+    maker = None if source is None else view.producer(source)
+    next_ = maker is not None and maker.op_type == "BatchNormalization"
+    smaller = next_ and _no_larger(node, found, view)
+    return _step(node, found, Absorb(node, affine, "before"), view, in_its_place=smaller)
 
 
 def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> bool:
@@ -137,6 +150,24 @@ def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> 
     known = dict(zip(found.weight, others, strict=True))
     summed = [(s, size) for s, size in zip(found.data, sizes, strict=True) if s not in found.result]
     return all(isinstance(size, int) and known.get(letter) == size for letter, size in summed)
+
+
+def _no_larger(node: ir.Node, found: _Equation, view: View) -> bool:
+    """Whether the result has no more numbers than the data, its common axes aside."""
+    data, result = node.inputs[1 - found.place], node.outputs[0]
+    shapes = None if data is None else view.shape(data), view.shape(result)
+    sizes = []
+    for letters, others, shape in zip(
+        (found.data, found.result), (found.result, found.data), shapes, strict=True
+    ):
+        if shape is None:
+            return False
+        own = [n for letter, n in zip(letters, shape, strict=True) if letter not in others]
+        known = [n for n in own if isinstance(n, int)]
+        if len(known) < len(own):
+            return False
+        sizes.append(prod(known))
+    return sizes[1] <= sizes[0]
 
 
 def update_after(constants: Constants, affine: Affine) -> None:

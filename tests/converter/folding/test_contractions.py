@@ -90,7 +90,8 @@ def test_behind(equation: str, left: bool, biased: bool, shift: bool) -> None:
     ("nchw,co->noh", False),
 ])  # fmt: skip
 def test_ahead(equation: str, left: bool, biased: bool, shift: bool) -> None:
-    """A shift that would lie along two axes stays, or whose sum is over an axis of the data."""
+    """A shift that would lie along two axes stays, or whose sum is over an axis of the data; and
+    one that is an Add on more numbers than the batch-norm was."""
     g = Graph()
     terms, result = equation.split("->")
     x = image(g, terms.split(",")[1 if left else 0])
@@ -98,7 +99,21 @@ def test_ahead(equation: str, left: bool, biased: bool, shift: bool) -> None:
     if biased and "o" in result:
         y = g.op("Add", y, g.weight(*[1 if letter != "o" else 5 for letter in result[1:]]))
     g.output(g.op("Tanh", y))
-    check(g, int(shift and equation in {"nch,cdo->nhdo", "nchw,co->noh"}))
+    stays = {"nch,cdo->nhdo", "nchw,co->noh"}
+    larger = {"nchw,co->nohw", "oc,nchw->nohw"} if not biased else set()  # 4 channels become 5
+    check(g, int(shift and equation in stays | larger))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_an_add_behind_it_is_no_bias(biased: bool) -> None:
+    """In front of a pooling it would add to more numbers than the batch-norm behind it."""
+    g = Graph()
+    x = g.op("Tanh", g.input("x", "N", 4, 6, 6))
+    y = g.op("Einsum", x, weight(g, "co"), equation="nchw,co->nohw")
+    y = g.op("Add", y, g.weight(5, 1, 1)) if biased else y
+    y = g.op("AveragePool", y, kernel_shape=[2, 2], strides=[2, 2])
+    g.output(g.op("Tanh", norm(g, y, 5)))
+    check(g, int(not biased))
 
 
 def test_both_sides_at_once() -> None:

@@ -63,7 +63,7 @@ SINKS: dict[str, Build] = {
     ),
     "Gemm": lambda g, x: g.op("Gemm", g.bn(flat(g, x), 144), g.weight(144, 5), g.weight(5)),
     "MatMul": lambda g, x: g.op("MatMul", g.bn(flat(g, x), 144), g.weight(144, 5)),
-    "Einsum": lambda g, x: g.op("Einsum", g.bn(x, 4), g.weight(4, 5), equation="nchw,co->nohw"),
+    "Einsum": lambda g, x: g.op("Einsum", g.bn(x, 4), g.weight(4, 3), equation="nchw,co->nohw"),
     "RNN": lambda g, x: recurrent(g, x, "RNN", 1),
     "LSTM": lambda g, x: recurrent(g, x, "LSTM", 4),
     "GRU": lambda g, x: recurrent(g, x, "GRU", 3),
