@@ -15,7 +15,6 @@ Transposes that are left move fewer numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -24,22 +23,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converter.rewiring import bypass
-
-Perm = tuple[int, ...]
-
-_UNARY = (
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu",
-    "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
-)  # fmt: skip
-_BROADCASTING = (
-    "Add", "And", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Or", "PRelu", "Pow",
-    "Sub", "Sum", "Where",
-)  # fmt: skip
-_REDUCING = (
-    "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "ReduceSumSquare",
-)  # fmt: skip
+from converter.transpose_rules import RULES, Perm, compose, inverse, is_constant
 
 
 def cancel_transposes(model: ir.Model) -> ir.Model:
@@ -65,15 +49,6 @@ def _moved(model: ir.Model) -> tuple[int, int]:
         prod(dim if isinstance(dim, int) else 1 for dim in shape) for shape in shapes if shape
     )
     return numbers, len(nodes)
-
-
-def compose(p: Perm, q: Perm) -> Perm:
-    """First p, then q."""
-    return tuple(p[k] for k in q)
-
-
-def inverse(p: Perm) -> Perm:
-    return tuple(int(k) for k in np.argsort(p))
 
 
 class _Handing:
@@ -149,7 +124,7 @@ class _Handing:
                 fresh[index] = found[0]
             elif found:
                 pending.append((index, found[0], compose(found[1], inverse(p))))
-            elif _is_constant(value):
+            elif is_constant(value):
                 fresh[index] = self._constant(value, p)
             elif value.shape is not None and len(value.shape) == len(p):
                 pending.append((index, value, inverse(p)))
@@ -215,96 +190,3 @@ def _perm(node: ir.Node) -> Perm:
     assert value is not None
     assert value.shape is not None
     return tuple(range(len(value.shape)))[::-1]
-
-
-def _is_constant(value: ir.Value) -> bool:
-    return value.const_value is not None and value.is_initializer() and not value.is_graph_input()
-
-
-def _unary(handing: _Handing, node: ir.Node, p: Perm) -> bool:
-    """Other inputs, as Clip's limits, are scalars."""
-    if not handing.feed(node, range(1), p):
-        return False
-    handing.hand(node.outputs[0], p)
-    return True
-
-
-def _broadcasting(handing: _Handing, node: ir.Node, p: Perm) -> bool:
-    """The result has the operands' full rank, and so must p."""
-    ranks = [len(v.shape) for v in node.inputs if v is not None and v.shape is not None]
-    if len(ranks) < len(node.inputs) or max(ranks) != len(p):
-        return False
-    if not handing.feed(node, range(len(node.inputs)), p):
-        return False
-    handing.hand(node.outputs[0], p)
-    return True
-
-
-def _axis(default: int, every: bool) -> Callable[[_Handing, ir.Node, Perm], bool]:
-    """Ops with one axis; `every`: all inputs are in the layout, not only the first."""
-
-    def rule(handing: _Handing, node: ir.Node, p: Perm) -> bool:
-        axis = node.attributes.get_int("axis", default) % len(p)
-        if not handing.feed(node, range(len(node.inputs) if every else 1), p):
-            return False
-        node.attributes["axis"] = ir.AttrInt64("axis", p[axis])
-        for out in node.outputs:
-            handing.hand(out, p)
-        return True
-
-    return rule
-
-
-def _reducing(handing: _Handing, node: ir.Node, p: Perm) -> bool:
-    """keepdims = 0 drops axes; those that stay are put into the order of u."""
-    given = node.attributes.get("axes")
-    operand = node.inputs[1] if len(node.inputs) > 1 else None
-    if given is not None:
-        axes = list(given.as_ints())
-    elif operand is not None and operand.const_value is not None and _is_constant(operand):
-        axes = operand.const_value.numpy().tolist()
-    else:
-        return False
-    axes = [axis % len(p) for axis in axes]
-    if not axes or not handing.feed(node, range(1), p):
-        return False
-    moved = sorted(p[axis] for axis in axes)
-    if given is not None:
-        node.attributes["axes"] = ir.AttrInt64s("axes", moved)
-    else:
-        node.replace_input_with(1, handing.initializer(np.array(moved, np.int64), "axes"))
-    if node.attributes.get_int("keepdims", 1):
-        handing.hand(node.outputs[0], p)
-        return True
-    kept = sorted(set(range(len(p))) - set(moved))
-    handing.hand(node.outputs[0], tuple(kept.index(p[k]) for k in range(len(p)) if k not in axes))
-    return True
-
-
-def _pad(handing: _Handing, node: ir.Node, p: Perm) -> bool:
-    operand = node.inputs[1] if len(node.inputs) > 1 else None
-    if operand is None or operand.const_value is None or not _is_constant(operand):
-        return False
-    pads = operand.const_value.numpy().reshape(-1)
-    by_axes = len(node.inputs) > 3 and node.inputs[3] is not None
-    if by_axes or pads.size != 2 * len(p) or not handing.feed(node, range(1), p):
-        return False
-    back = list(inverse(p))
-    moved = pads.reshape(2, -1)[:, back].reshape(-1)
-    node.replace_input_with(1, handing.initializer(moved, str(operand.name)))
-    handing.hand(node.outputs[0], p)
-    return True
-
-
-RULES: dict[str, Callable[[_Handing, ir.Node, Perm], bool]] = (
-    dict.fromkeys(_UNARY, _unary)
-    | dict.fromkeys(_BROADCASTING, _broadcasting)
-    | dict.fromkeys(_REDUCING, _reducing)
-    | {
-        "Concat": _axis(0, every=True),
-        "LogSoftmax": _axis(-1, every=False),
-        "Pad": _pad,
-        "Softmax": _axis(-1, every=False),
-        "Split": _axis(0, every=False),
-    }
-)

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from converter.folding.fold import FoldOverflowError, apply_plan
 from converter.folding.hazards import Hazard
-from converter.folding.plan import Decision, Plan, make_plan
+from converter.folding.plan import Decision, Plan
+from converter.folding.planner import make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site, find_sites

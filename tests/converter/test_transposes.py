@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 
 from converter.normalize import normalize
-from converter.transposes import RULES, cancel_transposes, compose, inverse
+from converter.transpose_rules import RULES, compose, inverse
+from converter.transposes import cancel_transposes
 from tests.converter.folding.graphs import Graph
 
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)

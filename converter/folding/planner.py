@@ -1,0 +1,221 @@
+"""Decide for every batch-norm where it goes, or why it stays. Nothing is changed here.
+
+1. Backward, in the order of the nodes: a batch-norm that is folded is an identity for those
+   behind it, so a chain of them ends in the same linear op.
+2. In parallel: one on a branch of a sum goes when the branches are merged (`branches.py`).
+3. Into a batch-norm in front of it that is still there, which then stands for both.
+4. Forward, in reverse order, into all that read it.
+5. Parted: the scale one way and the shift the other (`parting.py`).
+6. Forward past sums whose other terms can be divided by the scale (`moves/leveling.py`), and
+   into batch-norms behind it that stay.
+
+The plan is data: the edits in the order in which they apply, and for each batch-norm a
+sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.backward import backward
+from converter.folding.branches import Merge, find_merges
+from converter.folding.forward import forward
+from converter.folding.naming import label
+from converter.folding.parting import parted
+from converter.folding.passed import Passed
+from converter.folding.plan import Decision, Plan
+from converter.folding.refusal import Refusal
+from converter.folding.routes import Route
+from converter.folding.sites import Site
+from converter.folding.view import View
+
+
+def make_plan(
+    model: ir.Model,
+    sites: Sequence[Site],
+    leave: Mapping[str, Refusal] | None = None,
+    apart: Container[str | None] = (),
+    *,
+    through_relu: bool = False,
+) -> Plan:
+    """Decide for all `sites` of a model.
+
+    Args:
+        model: the graph that the sites were found in.
+        sites: its batch-norms.
+        leave: batch-norms to keep in any case, by name, each with its reason.
+        apart: convolutions, by the name of their result, that are not to take up branches.
+        through_relu: a Relu or Clip may become a maximum with one number a channel.
+    """
+    planner = _Planner(sites, leave or {})
+    planner.go(_backward, sites)
+    merges = tuple(
+        merge
+        for graph in (model.graph, *model.graph.subgraphs())
+        for merge in find_merges(graph, planner.waiting(), planner.view)
+        if merge.target.outputs[0].name not in apart
+    )
+    planner.branches(merges)
+    planner.go(partial(_backward, takers=planner.staying(sites)), sites)
+    planner.go(_forward, tuple(reversed(sites)))
+    planner.go(parted, sites)
+    norms = [site for site in sites if site.kind == "batch-norm"]
+    if through_relu:
+        planner.bend(norms)
+    planner.level(norms)
+    if not through_relu:
+        planner.advise(norms)
+    decisions = tuple(Decision(site, planner.outcomes[site.node]) for site in sites)
+    return Plan(decisions, merges, tuple(planner.routes))
+
+
+_THROUGH_RELU = (
+    "With --through-relu it folds: the Relu becomes a maximum with one number a channel, which "
+    "some runtimes compute more slowly."
+)
+
+
+class _Planner:
+    """The decisions so far, and the graph as they will leave it."""
+
+    def __init__(self, sites: Sequence[Site], leave: Mapping[str, Refusal]) -> None:
+        self.view = View()
+        self.routes: list[Route] = []
+        self.outcomes: dict[ir.Node, Route | Refusal] = {}
+        self._left = frozenset(leave)
+        self._open: dict[ir.Node, Site] = {}
+        self._last = {node: site.node for site in sites for node in site.nodes}
+        for site in sites:
+            if site.name in leave:
+                self.outcomes[site.node] = leave[site.name]
+            elif isinstance(site.affine, Refusal):
+                self.outcomes[site.node] = site.affine
+            else:
+                self._open[site.node] = site
+
+    def waiting(self) -> Mapping[ir.Node, Site]:
+        """The batch-norms that are still in the graph and may be folded."""
+        return self._open
+
+    def staying(self, sites: Sequence[Site]) -> frozenset[ir.Node]:
+        """The batch-norms that are not folded, also those that have no fixed map themselves."""
+        return frozenset(
+            site.node
+            for site in sites
+            if not isinstance(self.outcomes.get(site.node), Route) and site.name not in self._left
+        )
+
+    def go(self, way: Callable[[Site, View], Route | Refusal], sites: Sequence[Site]) -> None:
+        """Try one way for each that is waiting."""
+        for node in [site.node for site in sites]:
+            if node not in self._open:
+                continue
+            outcome = way(self._open[node], self.view)
+            if isinstance(outcome, Route):
+                site = self._open[node]
+                self._settle(node, outcome)
+                if outcome.remainder is None:
+                    self.view.look_through(*site.nodes, source=site.source)
+                else:  # half of it is still there: others pass it in the next round at the earliest
+                    self.view.block(*site.nodes)
+            else:
+                first = self.outcomes.get(node)
+                if isinstance(first, Refusal) and way is _forward:
+                    # Neither way is open: both reasons are told.
+                    outcome = replace(first, behind=outcome)
+                if way is not parted:
+                    self.outcomes[node] = outcome
+
+    def level(self, sites: Sequence[Site]) -> None:
+        """Try again for those that are waiting, forward, past sums whose other terms can be
+        divided by their scale."""
+        told = dict(self.outcomes)
+        self.view.levels = True
+        takers = self.staying(sites).intersection(self._open)
+        self.go(partial(_forward, takers=takers), tuple(reversed(sites)))
+        self.view.levels = False
+        self.outcomes |= {node: told[node] for node in self._open if node in told}
+
+    def bend(self, sites: Sequence[Site]) -> None:
+        """Try again for those that are waiting, with thresholds that may move."""
+        self.view.through_relu = True
+        told = dict(self.outcomes)
+        self.go(_backward, sites)
+        self.go(_forward, tuple(reversed(sites)))
+        self.outcomes |= {node: told[node] for node in self._open if node in told}
+
+    def advise(self, sites: Sequence[Site]) -> None:
+        """Tell those that are waiting if `bend` would be a way."""
+        for site in sites:
+            refusal = self.outcomes.get(site.node)
+            if site.node not in self._open or not isinstance(refusal, Refusal) or refusal.hint:
+                continue
+            self.view.through_relu = True
+            ways = (way(self._open[site.node], self.view) for way in (_backward, _forward))
+            if any(isinstance(way, Route) for way in ways):
+                self.outcomes[site.node] = replace(refusal, hint=_THROUGH_RELU)
+            self.view.through_relu = False
+
+    def branches(self, merges: Sequence[Merge]) -> None:
+        """Those on a merged branch are settled; they are no identities, their sum goes."""
+        for merge in merges:
+            target = label(merge.target)
+            for branch in merge.branches:
+                if branch.site is not None and branch.site.node in self._open:
+                    self.view.block(*branch.site.nodes)
+                    step = Passed(target, branch.formula, branch.affine, way="in parallel")
+                    self._settle(branch.site.node, Route((step,), (target,), (), "in parallel"))
+
+    def _settle(self, node: ir.Node, route: Route) -> None:
+        self.outcomes[node] = route
+        self.routes.append(route)
+        del self._open[node]
+        for edit in route.edits:
+            # A batch-norm that has taken up another one stands for both from now on.
+            taker = self._open.get(self._last.get(edit.node, edit.node))
+            if taker is None:
+                continue
+            if len(taker.nodes) == 1 and edit.node.op_type == "BatchNormalization":
+                assert isinstance(taker.affine, Affine)
+                maps = (taker.affine, edit.affine)
+                first, last = maps if edit.side == "after" else maps[::-1]
+                self._open[edit.node] = replace(taker, affine=first.then(last))
+            else:
+                self._withdraw(taker)
+
+    def _withdraw(self, site: Site) -> None:
+        """A constant of a chain changes: its map is found anew in the next round."""
+        self.outcomes[site.node] = Refusal("dearer", "its constants take up another map.")
+        del self._open[site.node]
+
+
+def _backward(site: Site, view: View, takers: Container[ir.Node] = ()) -> Route | Refusal:
+    if site.source is None or isinstance(site.affine, Refusal):
+        return Refusal("unsupported-form", "it has no input.")
+    return backward(site.source, site.affine, site.nodes[0], view, takers)
+
+
+def _forward(site: Site, view: View, takers: frozenset[ir.Node] = frozenset()) -> Route | Refusal:
+    if isinstance(site.affine, Refusal):
+        return site.affine
+    if site.uniform and not _starts(site.source):
+        return Refusal(
+            "dearer",
+            "a lone factor may be part of an activation that runtimes replace by one op "
+            "(Gelu, attention), so it is not moved on.",
+        )
+    return forward(site.result, site.affine, view, takers - {site.node})
+
+
+def _starts(value: ir.Value | None) -> bool:
+    """Whether `value` is an input of the graph, or one that was only cast or laid out anew."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in {"Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity"}:
+            return False
+        value = node.inputs[0]
+    return value is not None

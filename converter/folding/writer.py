@@ -1,0 +1,223 @@
+"""Write changed constants back: in place where a constant has one reader, else as a copy.
+
+Numbers come in float64 and are rounded once, to the type that they had; names are unique in the
+model. What does not fit into its type is an error, not an infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.constants import Constants
+from converter.folding.hazards import Hazard, of_rounding
+from converter.folding.naming import label, unique
+from converter.folding.rounding import round_once
+from converter.folding.thresholds import Thresholds, write_thresholds
+from converter.folding.view import numbers
+from converter.on_disk import Store, in_memory
+from converter.rewiring import bypass
+
+
+class FoldOverflowError(Exception):
+    """Folded weights exceed their type. `node` is the op; the model is half edited."""
+
+    def __init__(self, node: ir.Node, dtype: str) -> None:
+        super().__init__(f"the folded weights of {label(node)} do not fit into {dtype}")
+        self.node = node
+        self.dtype = dtype
+
+
+def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
+    """The graph and its subgraphs."""
+    yield model.graph
+    yield from model.graph.subgraphs()
+
+
+class Writer:
+    """Writes constants back: in place where a constant has one reader, else a copy."""
+
+    def __init__(self, model: ir.Model, store: Store) -> None:
+        self._store = store
+        self._names = {
+            value.name
+            for graph in graphs_of(model)
+            for value in (*graph.initializers.values(), *graph.inputs, *_outputs(graph))
+            if value.name
+        }
+        self._copies: dict[ir.Value, list[ir.Value]] = {}
+        self.hazards: list[Hazard] = []
+
+    def write(self, constants: Constants) -> None:
+        node = constants.node
+        if constants.thresholds is not None:
+            self._bound(node, constants.thresholds)
+        for index, values in constants.changed.items():
+            old = node.inputs[index] if index < len(node.inputs) else None
+            like = old if old is not None else node.inputs[1]
+            assert like is not None
+            rounded = _rounded(values, like, node)
+            if old is not None and index == 1:
+                self._look_at(node, old, values, rounded)
+            if old is None:
+                self._attach(node, index, rounded, self._bias_name(node))
+            elif self._alone(old):
+                _set(old, rounded, self._store)
+            else:
+                self._copy(node, index, old, rounded)
+        for name, value in constants.float_attributes.items():
+            node.attributes.add(ir.AttrFloat32(name, value))
+        if constants.behind is not None and np.any(constants.behind):
+            self._add_behind(node, constants.behind, constants.behind_axis)
+
+    def _bound(self, node: ir.Node, found: Thresholds) -> None:
+        dtype, graph = node.outputs[0].dtype, node.graph
+        assert dtype is not None
+        assert graph is not None
+        type_ = dtype.numpy()
+
+        def initializer(values: Float64) -> ir.Value:
+            rounded = round_once(values, type_)
+            lost = np.isinf(rounded) & np.isfinite(values)
+            if lost.any() or np.isnan(rounded).any():
+                raise FoldOverflowError(node, str(np.dtype(type_)))
+            name = unique(f"{node.name or node.outputs[0].name}_threshold", self._names)
+            return _initializer(graph, name, rounded)
+
+        write_thresholds(node, found, initializer, self._names)
+
+    def _look_at(
+        self, node: ir.Node, old: ir.Value, values: Float64, rounded: npt.NDArray[Any]
+    ) -> None:
+        found = of_rounding(lambda: _tensor(old), values, rounded, label(node))
+        if found is not None:
+            self.hazards.append(found)
+
+    def become(self, node: ir.Node, source: ir.Value, half: Affine) -> None:
+        """`node`, the last of a chain, becomes source + shift, or source * scale."""
+        op, values = ("Mul", half.scale) if half.scales else ("Add", half.shift)
+        result, graph = node.outputs[0], node.graph
+        held = next(value for value in node.inputs if value is not None and value.is_initializer())
+        assert graph is not None
+        assert result.shape is not None
+        name = unique(f"{node.name or result.name}_{op.lower()}", self._names)
+        shaped = along_axis(values, half.axis, len(result.shape))
+        constant = _initializer(graph, name, _rounded(shaped, held, node))
+        rest = ir.Node("", op, [source, constant], name=node.name)
+        rest.metadata_props.update(node.metadata_props)
+        graph.insert_before(node, rest)
+        rest.outputs[0].shape, rest.outputs[0].type = result.shape, result.type
+        rest.outputs[0].name = unique(f"{result.name}_{op.lower()}", self._names)
+        bypass(node, rest.outputs[0])
+
+    def _alone(self, old: ir.Value) -> bool:
+        """Whether nobody else sees this constant, nor ever did."""
+        return len(old.uses()) == 1 and not old.is_graph_output() and old not in self._copies
+
+    def _add_behind(self, node: ir.Node, shift: Float64, axis: int) -> None:
+        """y -> y + shift along `axis`, by an Add right behind `node`."""
+        value, weight = node.outputs[0], _weight(node)
+        assert node.graph is not None
+        assert value.shape is not None
+        assert weight is not None
+        rank = len(value.shape)
+        if axis != rank - 1:
+            shift = along_axis(shift, axis, rank)
+        bias = _initializer(node.graph, self._bias_name(node), _rounded(shift, weight, node))
+        total = ir.Node("", "Add", [value, bias], name=f"{node.name or value.name}_bias")
+        total.metadata_props.update(node.metadata_props)
+        result = total.outputs[0]
+        result.name = unique(f"{value.name}_biased", self._names)
+        result.shape, result.type = value.shape, value.type
+        for use in tuple(value.uses()):
+            if use.node is not total:
+                use.node.replace_input_with(use.idx, result)
+        for index, output in enumerate(node.graph.outputs):
+            if output is value:
+                node.graph.outputs[index] = result
+                value.name, result.name = result.name, value.name
+        node.graph.insert_after(node, total)
+
+    def _copy(self, node: ir.Node, index: int, old: ir.Value, rounded: npt.NDArray[Any]) -> None:
+        """`old` has other readers: they keep it. Equal copies are made once, in the graph of
+        `old`, where all of its readers can see them."""
+        for copy in self._copies.setdefault(old, []):
+            if np.array_equal(_tensor(copy), rounded):
+                node.replace_input_with(index, copy)
+                return
+        assert isinstance(old.graph, ir.Graph)
+        copy = _initializer(
+            old.graph, unique(f"{old.name}_folded", self._names), rounded, self._store
+        )
+        node.replace_input_with(index, copy)
+        self._copies[old].append(copy)
+
+    def _attach(self, node: ir.Node, index: int, values: npt.NDArray[Any], name: str) -> None:
+        assert node.graph is not None
+        value = _initializer(node.graph, name, values)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+
+    def _bias_name(self, node: ir.Node) -> str:
+        weight = _weight(node)
+        name = (weight.name if weight is not None else None) or node.name or "linear"
+        return unique(_replace_suffix(name, "bias"), self._names)
+
+
+def _weight(node: ir.Node) -> ir.Value | None:
+    """Input 1, or the constant on the left of a product."""
+    right, left = node.inputs[1], node.inputs[0]
+    on_the_left = right is not None and right.const_value is None
+    return left if on_the_left else right
+
+
+def _replace_suffix(name: str, what: str) -> str:
+    for suffix in ("weight", "kernel"):
+        if name.endswith((f".{suffix}", f"/{suffix}")):
+            return name[: -len(suffix)] + what
+    return f"{name}_{what}"
+
+
+def _rounded(values: Float64, like: ir.Value, node: ir.Node) -> npt.NDArray[Any]:
+    """`values` in the type of `like`, whose numbers were finite; so must these be."""
+    assert like.const_value is not None
+    dtype = like.const_value.dtype.numpy()
+    rounded = round_once(values, dtype)
+    if not np.isfinite(rounded).all() and np.isfinite(numbers(like)).all():
+        raise FoldOverflowError(node, str(np.dtype(dtype)))
+    return rounded
+
+
+def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
+    for node in graph:
+        yield from node.outputs
+
+
+def _initializer(
+    graph: ir.Graph, name: str, values: npt.NDArray[Any], store: Store = in_memory
+) -> ir.Value:
+    tensor = store(values, name)
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(values.shape),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _set(value: ir.Value, values: npt.NDArray[Any], store: Store) -> None:
+    value.const_value = store(values, value.name)
+    value.shape = ir.Shape(values.shape)
+
+
+def _tensor(value: ir.Value) -> npt.NDArray[Any]:
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy())
