@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import document
-from benchmarks.cold_start import free_port
 from benchmarks.serving import client
 from benchmarks.serving.models import models
 from benchmarks.serving.peer import Model, Peer, Request
 from benchmarks.serving.peers import foldserve
-from benchmarks.serving.running import Server
+from benchmarks.serving.running import Server, free_ports
 from benchmarks.serving.stages import FILE, RESET, STAGES
 from benchmarks.serving.table import DOCUMENT, PREFACE
 
@@ -87,7 +86,7 @@ def profile(
         environment={FILE: str(sums)},
     )
     route = next(route for route in ours.routes if route.key == route_key)
-    with Server(peer, Path(sys.executable), model, free_port(), folder) as server:
+    with Server(peer, Path(sys.executable), model, free_ports(), folder) as server:
         request = server.request(route)
         for _ in range(20):
             client.ask(server.port, request)

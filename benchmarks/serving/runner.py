@@ -12,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cold_start import free_port
 from benchmarks.serving import client, results
 from benchmarks.serving.client import Client
 from benchmarks.serving.install import Installed, install
@@ -21,7 +20,7 @@ from benchmarks.serving.peer import Model, Peer, Route
 from benchmarks.serving.plan import RAW_S, SINGLE_S, SWEEP_S, Case, Plan
 from benchmarks.serving.raw import Layout, Raw, cores, layouts
 from benchmarks.serving.results import Results, Row
-from benchmarks.serving.running import Failed, Server
+from benchmarks.serving.running import Failed, Server, free_ports
 
 _WARM_UP_REQUESTS = 20
 
@@ -99,11 +98,16 @@ class Runner:
             "version": installed.version,
         }  # fmt: skip
         folder = self.cache / "logs" / model.name / peer.key
-        server = Server(peer, installed.python, model, free_port(), folder)
+        server = Server(peer, installed.python, model, free_ports(), folder)
         try:
             if installed.reason:
                 raise Failed(installed.reason)
-            stack.enter_context(server)
+            try:
+                stack.enter_context(server)
+            except Failed as reason:
+                self.say(f"{model.name}: {peer.title} once more, as {reason}")
+                server = Server(peer, installed.python, model, free_ports(), folder)
+                stack.enter_context(server)
             failed = turn.check(server)
             row |= {"started_s": server.started_s, "memory_bytes": server.memory_bytes()}
             if failed:
@@ -198,6 +202,8 @@ class _Turn:
         try:
             driven = server.drive(self.runner.driver, route, case.connections, case.seconds)
             row |= {**driven.row(), "per_second": driven.per_second}
+            if not driven.requests and not driven.errors:
+                raise Failed(f"no answer within {case.seconds} s")
             if driven.requests:
                 row["cpu_us"] = 1e6 * (server.cpu_s() - before_s) / driven.requests
             said = f"{driven.per_second:8.1f}/s  {driven.p50_ms:.2f} / {driven.p99_ms:.2f} ms"

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.cold_start import free_port
 from benchmarks.serving import client, models, wire
 from benchmarks.serving.catalogue import PEERS
 from benchmarks.serving.install import install
@@ -22,7 +21,7 @@ from benchmarks.serving.plan import Case, Plan
 from benchmarks.serving.raw import Layout, Raw, layouts
 from benchmarks.serving.results import read
 from benchmarks.serving.runner import Runner
-from benchmarks.serving.running import Failed, Server
+from benchmarks.serving.running import Failed, Server, free_ports
 
 OURS = foldserve.PEER
 
@@ -84,7 +83,7 @@ def test_our_service_answers_right_and_is_driven_in_every_format(
     digits: Model, raw: Raw, tmp_path: Path
 ) -> None:
     expected = raw.answer()
-    with Server(OURS, Path(sys.executable), digits, free_port(), tmp_path / "ours") as server:
+    with Server(OURS, Path(sys.executable), digits, free_ports(), tmp_path / "ours") as server:
         for route in OURS.routes:
             server.check(route, expected)
         driven = server.drive(client.Python(), OURS.routes[0], 4, 1)

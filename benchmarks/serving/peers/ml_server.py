@@ -12,7 +12,7 @@ from benchmarks.serving.peer import DELAY_MS, MAX_BATCH, Model, Peer, Route, ser
 def _prepare(model: Model, folder: Path, port: int) -> None:
     settings = {
         "host": "127.0.0.1", "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2,
-        "parallel_workers": 1, "debug": False,
+        "parallel_workers": 1, "debug": False, "metrics_dir": str(folder / "metrics"),
     }  # fmt: skip
     of_model = {
         "name": model.name,
