@@ -78,7 +78,7 @@ def _coverage(chosen: list[Row], folded: list[Row], listed: Catalogue) -> str:
 def _versions(chosen: list[Row], listed: Catalogue, engine: str) -> str:
     engines = Counter(row["engine"] for row in chosen)
     former = [f"{n} by {name}" for name, n in engines.most_common() if name != engine]
-    which = f"rows by the present one, {engine}: {engines[engine]}"
+    which = f"rows by that of the day this was written, {engine}: {engines[engine]}"
     if former:
         which += f"; by former ones: {', '.join(former)} (the last column below says which row)"
     libraries = ", ".join(f"{name} {version}" for name, version in listed.versions.items())
