@@ -47,7 +47,9 @@ def made(*rows: dict[str, Any]) -> str:
 
 def test_rows_of_a_former_converter_are_told() -> None:
     text = made(row("timm:a"), row("timm:b", engine="def0123456", exporter="TorchScript"))
-    assert "rows by that of the day this was written, abc: 1; by former ones: 1 by def0123456" in text
+    assert (
+        "rows by that of the day this was written, abc: 1; by former ones: 1 by def0123456" in text
+    )
     assert "| torch.export | abc |" in text
     assert "| TorchScript | def012 |" in text
     assert "does: 1. By TorchScript" in text
