@@ -135,7 +135,8 @@ def _model(found: Results, model: str) -> str:
             if not any(cells) and not reason:
                 continue
             name = f"**{peer.title}**" if peer.key.startswith(_OURS) else peer.title
-            shown = [cell.text() if cell else reason for cell in cells] or [reason]
+            shown = [cell.text() if cell else "" for cell in cells] or [""]
+            shown[0] = shown[0] or reason
             shares = [
                 f"{cell.ratio:.2f}" if cell and not cell.failed else ""
                 for cell, count in zip(cells, counts, strict=True)
@@ -174,7 +175,7 @@ def _servers(found: Results) -> str:
             ])  # fmt: skip
     each = " / ".join(models)
     heads = ["server", "version", "configuration", f"first answer, s ({each})"]
-    return document.table([*heads, f"memory, MB ({each})", "failed"], rows, "   rr")
+    return document.table([*heads, f"memory after it, MB ({each})", "failed"], rows, "   rr")
 
 
 def number(value: float) -> str:
