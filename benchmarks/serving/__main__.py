@@ -50,14 +50,14 @@ def main(words: Sequence[str] | None = None) -> None:
     partial = args.quick or args.only or args.cases or args.client == "python"
     path = args.results or (args.cache / "trial.jsonl" if partial else RESULTS)
     document = args.document or (table.DOCUMENT if path == RESULTS else path.with_suffix(".md"))
-    if not args.resume:
-        path.unlink(missing_ok=True)
     # Servers have sessions of their own: without this they would outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runner = Runner(planned, args.cache, path, driver, lambda text: print(text, flush=True))
     if args.install:
         runner.install()
         return
+    if not args.resume:
+        path.unlink(missing_ok=True)
     try:
         runner.run()
     finally:

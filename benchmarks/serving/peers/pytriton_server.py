@@ -12,7 +12,8 @@ PEER = Peer(
         Route("v2-json", False, wire.v2_json, wire.v2_answer),
         Route("v2-binary", True, wire.v2_binary, wire.v2_answer),
     ),
-    f"Triton 2.51.0 inside; dynamic batching up to {MAX_BATCH}, {DELAY_MS} ms; one instance of a Python callable",
+    f"Triton 2.51.0 inside; dynamic batching up to {MAX_BATCH}, {DELAY_MS} ms; one instance of a "
+    "Python callable",
 )  # fmt: skip
 
 if serving():
