@@ -102,6 +102,8 @@ def read(path: Path) -> Snapshot:
             [Epoch(**epoch) for epoch in told["epochs"]],
         )
         known = {field.name: content[field.name] for field in fields(Snapshot)}
+        if not isinstance(content["options"], dict):
+            raise TypeError("its options are no dictionary")
         return Snapshot(**(known | {"history": history}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error!r}", _START_ANEW) from error

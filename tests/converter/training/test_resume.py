@@ -205,6 +205,16 @@ def test_a_checkpoint_is_no_state_of_a_training(quick: Quick) -> None:
         train(options)
 
 
+@pytest.mark.parametrize("changes", [{"options": []}, {"history": {}}, {"history": None}])
+def test_a_state_that_contradicts_itself_is_refused(quick: Quick, changes: dict[str, Any]) -> None:
+    options = quick(epochs=2, resume=True)
+    stop(options)
+    kept = unfinished(options.output)
+    torch.save(torch.load(kept, weights_only=True) | changes, kept)
+    with pytest.raises(UserError, match="is damaged"):
+        train(options)
+
+
 def test_the_best_weights_come_back_when_it_stops_early(data: Dataset) -> None:
     """A rate that is far too high makes the loss rise at some time."""
     held = hold_out(data, 0.2, seed=0)
