@@ -296,6 +296,14 @@ class BodyTooLarge(ServiceError):
     default_hint = "Send fewer rows at a time, or raise --max-body-bytes."
 
 
+class TensorTooLarge(ServiceError):
+    """One tensor of the request would take more than --max-tensor-bytes."""
+
+    status = 413
+    code = "tensor_too_large"
+    default_hint = "Send fewer rows at a time, or raise --max-tensor-bytes."
+
+
 class ImageTooLarge(ServiceError):
     """The pictures of a request have more pixels than --max-image-pixels."""
 

@@ -12,7 +12,7 @@ import math
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 FORMAT: Literal["foldserve.model/1"] = "foldserve.model/1"
 MANIFEST_FILE = "model.json"
@@ -56,6 +56,16 @@ class TensorSpec(Strict):
     name: str
     dtype: DType
     shape: list[Dim]
+    # What a request may bring at most; a matter of the server, not of the file.
+    _max_bytes: int = PrivateAttr(default=2**63)
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+    def limit(self, max_bytes: int) -> None:
+        """Let `signature.check_size` refuse tensors of more than `max_bytes`."""
+        self._max_bytes = max_bytes
 
 
 class Classification(Strict):

@@ -87,6 +87,7 @@ def load(
     threads: int,
     capacity_samples: int,
     wish: Wish | None = None,
+    max_tensor_bytes: int | None = None,
 ) -> ServedModel:
     """Load, verify, warm up and self-test one version folder.
 
@@ -96,6 +97,7 @@ def load(
         threads: CPUs that the model's runs may keep busy, all together.
         capacity_samples: rows that may wait, unless the manifest says otherwise.
         wish: how to run it, where the manifest does not say; None leaves it to measurements.
+        max_tensor_bytes: of an input of a request, None for any number.
 
     Raises:
         Rejected: with the reason; no thread is left behind.
@@ -114,7 +116,7 @@ def load(
         raise Rejected(f"{MODEL_FILE}: {error}") from None
     manifest = declared or _manifest_of(runtime, name, version)
     _compare_with_graph(manifest, runtime)
-    signature = Signature.of(manifest)
+    signature = Signature.of(manifest, max_tensor_bytes)
     _refuse_huge(manifest)
     test = selftest.load(folder, manifest, signature)
 

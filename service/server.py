@@ -160,6 +160,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
             choice=choice,
             threads=threads,
             capacity_samples=settings.queue_capacity_samples,
+            max_tensor_bytes=settings.max_tensor_bytes,
             wish=Wish(
                 runners=settings.runners,
                 threads=settings.threads,

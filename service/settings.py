@@ -96,6 +96,9 @@ class Settings(BaseSettings):
         75_000, ge=1, description="how long an idle connection stays open"
     )
     max_body_bytes: int = Field(16 * MiB, ge=1, description="largest request body")
+    max_tensor_bytes: int = Field(
+        64 * MiB, ge=1, description="largest tensor that a request may bring, once it is decoded"
+    )
     max_header_bytes: int = Field(
         32 * 1024, ge=1, le=MiB, description="largest request line and headers"
     )

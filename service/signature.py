@@ -6,6 +6,7 @@ proves that these arrays suit the model, so that one wrong shape never reaches a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from service.errors import (
     BatchMismatch,
     EmptyBatch,
     MissingInput,
+    TensorTooLarge,
     UnknownInput,
     WrongRank,
     WrongShape,
@@ -52,7 +54,11 @@ class Signature:
     kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Signature:
+    def of(cls, manifest: Manifest, max_tensor_bytes: int | None = None) -> Signature:
+        """The signature of a model; `max_tensor_bytes` is what one input may take at most."""
+        if max_tensor_bytes is not None:
+            for spec in manifest.inputs:
+                spec.limit(max_tensor_bytes)
         rows = [_row(spec) for spec in manifest.inputs]
         plain = [row for row in rows if row is not None]
         return cls(
@@ -126,6 +132,16 @@ def _row(spec: TensorSpec) -> tuple[str, np.dtype, tuple[int, ...]] | None:
     if not spec.shape or len(sizes) + 1 < len(spec.shape) or spec.dtype not in NUMPY_DTYPES:
         return None
     return spec.name, NUMPY_DTYPES[spec.dtype], sizes
+
+
+def check_size(spec: TensorSpec, shape: Sequence[int]) -> None:
+    """Raises TensorTooLarge for more bytes than the server takes; ask before allocating them."""
+    size = math.prod(shape) * NUMPY_DTYPES[spec.dtype].itemsize
+    if size > spec.max_bytes:
+        raise TensorTooLarge(
+            f"Input {spec.name!r} of shape {show(shape)} takes {size} bytes, "
+            f"{spec.max_bytes} are the most."
+        )
 
 
 def check_shape(spec: TensorSpec, received: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from service.errors import ImageTooLarge, InvalidImage, UnsupportedMediaType, WrongType
 from service.manifest import Preprocessing, TensorSpec
-from service.signature import NUMPY_DTYPES
+from service.signature import NUMPY_DTYPES, check_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,6 +53,7 @@ def rows(files: list[bytes], how: Preprocessing, spec: TensorSpec, max_pixels: i
     dtype = NUMPY_DTYPES[spec.dtype]
     if dtype.kind not in "fui" or dtype == np.int8:
         raise WrongType(f"The input {spec.name!r} is {spec.dtype}, not made for pixels.")
+    check_size(spec, [len(files), 1 if how.channels == "L" else 3, how.height, how.width])
     made = []
     for file in files:
         image, count = _open(file, how, max_pixels)

@@ -36,11 +36,12 @@ from service.errors import (
     WrongType,
 )
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES, Signature, Tensors, check_shape, show
+from service.signature import NUMPY_DTYPES, Signature, Tensors, check_shape, check_size, show
 
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
 _ENVELOPE = b'{"inputs":}'
 _LARGE_BYTES = 32 * 1024
+_WIDEST = 4  # bytes of a tensor for one of JSON: "0," may become a float64
 _LARGE_ELEMENTS = 64 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
@@ -61,6 +62,8 @@ def decode(body: bytes, signature: Signature) -> Tensors:
     document = parse(body)
     if len(signature.rows) == 1 and body.translate(None, _OF_NUMBERS_AND_LISTS) == _ENVELOPE:
         ((name, dtype, row_shape),) = signature.rows
+        if _WIDEST * len(body) > signature.inputs[name].max_bytes:
+            _check_size(document["inputs"], signature.inputs[name])
         array = packed.array(document["inputs"], dtype, row_shape)
         if array is not None and len(array):
             return {name: array}
@@ -219,9 +222,11 @@ def array_of(
 
     Raises:
         BadRequest: one of its classes.
+        TensorTooLarge: more than --max-tensor-bytes.
     """
     dtype = NUMPY_DTYPES[spec.dtype]
     row_shape = spec.shape[1:]
+    _check_size(value, spec)
     if plain and row_shape and all(isinstance(dim, int) and dim for dim in row_shape):
         quick = packed.array(value, dtype, [dim for dim in row_shape if isinstance(dim, int)])
         if quick is not None and len(quick):
@@ -254,6 +259,15 @@ def array_of(
         first = np.argwhere(bad)[0]
         raise OutOfRange(f"The number at {where}{_index(first)} does not fit {spec.dtype}.")
     return array
+
+
+def _check_size(value: Any, spec: TensorSpec) -> None:
+    """Raises TensorTooLarge, by the lengths of the first lists; the others are no longer."""
+    sizes: list[int] = []
+    while isinstance(value, list) and len(sizes) < len(spec.shape):
+        sizes.append(len(value))
+        value = value[0] if value else None
+    check_size(spec, sizes)
 
 
 def _check_depth(value: Any, spec: TensorSpec, where: str, batched: bool) -> None:

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from service.codecs import raw
 from service.errors import InvalidBody, WrongType
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES
+from service.signature import NUMPY_DTYPES, check_size
 
 _MAGIC = b"\x93NUMPY"
 # Major version -> the format of the header's length, which follows the two version bytes.
@@ -55,6 +55,7 @@ def decode(body: bytes, spec: TensorSpec) -> np.ndarray:
             f"The .npy file has {len(body) - offset} bytes behind its header, "
             f"{count * dtype.itemsize} belong there."
         )
+    check_size(spec, shape)
     flat = np.frombuffer(body, dtype, count, offset) if count else np.empty(0, dtype)
     if wanted.kind == "b" and count and flat.view(np.uint8).max() > 1:
         raise InvalidBody("The .npy file has bytes other than 0 and 1 for bool.")

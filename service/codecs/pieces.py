@@ -31,7 +31,7 @@ import orjson
 
 from service.codecs import packed
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES
+from service.signature import NUMPY_DTYPES, check_size
 
 _BLANKS = b" \t\r\n"
 _NUMBERS = b"0123456789+-.eE," + _BLANKS
@@ -60,6 +60,7 @@ def decode(body: bytes, key: bytes, spec: TensorSpec) -> np.ndarray | None:
     rows = _rows(body, key, row_shape)
     if rows is None:
         return None
+    check_size(spec, (rows, *row_shape))
     split = next(
         (axis for axis in range(len(row_shape)) if math.prod(row_shape[axis:]) <= _PIECE_ELEMENTS),
         len(row_shape) - 1,
@@ -105,6 +106,7 @@ def flat(text: bytes, spec: TensorSpec) -> tuple[bytes, np.ndarray] | None:
     numbers = text[begin:end]
     if end < 0 or numbers.translate(None, _NUMBERS):
         return None
+    check_size(spec, [numbers.count(b",") + 1])
     parts = []
     for piece in _cut_at_commas(numbers):
         try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from service.errors import InvalidBody, OutOfRange, WrongShape, WrongType
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES, show
+from service.signature import NUMPY_DTYPES, check_size, show
 
 _LITTLE_ENDIAN = {
     name: dtype if sys.byteorder == "little" else dtype.newbyteorder("<")
@@ -36,6 +36,7 @@ def array(
     Raises:
         WrongShape: the bytes are too many or too few for the shape.
         OutOfRange: a bool is neither 0 nor 1.
+        TensorTooLarge: more than --max-tensor-bytes.
     """
     dtype = _LITTLE_ENDIAN[spec.dtype]
     size = len(body) - offset if size is None else size
@@ -45,6 +46,7 @@ def array(
             f"Input {spec.name!r} has {size} bytes; {spec.dtype} of shape {show(shape)} "
             f"takes {count * dtype.itemsize}."
         )
+    check_size(spec, shape)
     flat = np.frombuffer(body, dtype, count, offset) if count else np.empty(0, dtype)
     if dtype.kind == "b" and count and flat.view(np.uint8).max() > 1:
         raise OutOfRange(f"Input {spec.name!r} has bytes other than 0 and 1 for bool.")

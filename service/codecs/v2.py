@@ -25,7 +25,7 @@ from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
 from service.manifest import TensorSpec
 from service.model import ServedModel
-from service.signature import Signature, Tensors, listing
+from service.signature import Signature, Tensors, check_size, listing
 
 DATATYPES = {
     "bool": "BOOL",
@@ -226,6 +226,7 @@ def _from_json(
     if "data" not in entry:
         raise InvalidBody(f"Input {spec.name!r} has no 'data'.", hint=_HINT)
     data = entry["data"]
+    check_size(spec, shape)
     if isinstance(data, np.ndarray):
         if data.size != math.prod(shape):
             raise InvalidBody(

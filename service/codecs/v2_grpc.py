@@ -18,7 +18,7 @@ from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, OutOfRange, WrongShape
 from service.manifest import TensorSpec
 from service.model import ServedModel
-from service.signature import NUMPY_DTYPES, Signature, Tensors
+from service.signature import NUMPY_DTYPES, Signature, Tensors, check_size
 
 # dtype -> the field of InferTensorContents that holds it
 CONTENTS = {
@@ -80,7 +80,10 @@ def _typed(contents: Any, spec: TensorSpec, shape: list[int]) -> np.ndarray:
             f"not into {used[0]}."
         )
     dtype = NUMPY_DTYPES[spec.dtype]
-    wide = np.array(getattr(contents, field))
+    check_size(spec, shape)
+    given = getattr(contents, field)
+    check_size(spec, [len(given)])
+    wide = np.array(given)
     count = 1
     for size in shape:
         count *= size
