@@ -37,6 +37,7 @@ from service.errors import (
     UnknownVersion,
 )
 from service.folders import VERSION, Fingerprint, fingerprint, scan
+from service.heap import give_back
 from service.model import ServedModel
 from service.policy import Policy
 from service.signature import listing
@@ -174,7 +175,11 @@ class Registry:
         that a version which is still being copied is left alone.
         """
         before = self._seen
+        drained = True  # whatever the last change has replaced
         while not self._stopped.wait(interval_s):
+            if not drained and not self._replaced():
+                drained = True
+                give_back()
             now = self._snapshot()
             if now is None:
                 continue
@@ -182,9 +187,15 @@ class Registry:
                 self._seen = now
                 try:
                     self.reload()
+                    drained = False
                 except Exception:  # what is served is served on
                     logger.exception("the repository could not be read again")
             before = now
+
+    def _replaced(self) -> list[weakref.ref[ServedModel]]:
+        """Those that have threads still, and are served no longer."""
+        serving = {id(model) for model in self.every_version()}
+        return [ref for ref in self._known if (model := ref()) and id(model) not in serving]
 
     def served(self) -> list[ServedModel]:
         """The models that can answer, by name, each in the version for requests that name none."""

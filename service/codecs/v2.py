@@ -226,7 +226,6 @@ def _from_json(
     if "data" not in entry:
         raise InvalidBody(f"Input {spec.name!r} has no 'data'.", hint=_HINT)
     data = entry["data"]
-    check_size(spec, shape)
     if isinstance(data, np.ndarray):
         if data.size != math.prod(shape):
             raise InvalidBody(
@@ -241,6 +240,7 @@ def _from_json(
         raise InvalidBody(
             f"{where} has {len(data)} elements, its shape {shape} has {declared.shape[0]}."
         )
+    check_size(spec, shape)
     if not data and isinstance(data, list):
         return raw.reshaped(np.empty(0, spec.dtype), spec, shape)
     array = json_.array_of(data, declared, where, plain)

@@ -154,7 +154,7 @@ def _typed(address: str) -> None:
 
 def test_a_claim_alone_is_refused_before_anything_is_made_of_it(limited):
     """Terabytes in a shape, in a request of a few bytes."""
-    entry = v2(2**40, data=[1.0])
+    entry = v2(2**40, data=[[1.0]])
     with limited.client() as client:
         refused = client.post("/v2/models/vision/infer", json={"inputs": [entry]})
     assert refused.status_code == 413

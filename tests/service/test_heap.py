@@ -1,0 +1,26 @@
+"""What is freed goes back to the system."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from service.heap import give_back
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_free_memory_is_given_back():
+    # Blocks too small to be mapped by themselves, and one that keeps the heap from shrinking.
+    blocks = [bytes(100_000) for _ in range(1000)]
+    keeper = bytes(100_000)
+    held = resident_bytes()
+    blocks.clear()
+    give_back()
+    assert resident_bytes() < held - 50_000_000
+    assert keeper
