@@ -201,7 +201,7 @@ class Call:
         self._quick = quick
         self._scope = scope
         self._endpoint = endpoint
-        self._model = model
+        self._model: ServedModel | None = model
         self.connection = connection
         self.decoded: Decoded | None = None
         self.error: ServiceError | None = None
@@ -220,6 +220,7 @@ class Call:
     def hang_up(self) -> None:
         """The connection has gone."""
         self.disconnected = True
+        self._let_go()
         if not self.response_complete:
             self.response_complete = True
             self._quick.gate.leave(self._scope, http.exchange(self._scope))
@@ -231,11 +232,12 @@ class Call:
             return
         exchange = http.exchange(self._scope)
         exchange.answered = time.monotonic()
-        decoded = self.decoded
+        decoded, model = self.decoded, self._model
         assert decoded is not None
+        assert model is not None
         if light(decoded, outcome):
             try:
-                reply = decoded.encode(self._model, outcome)
+                reply = decoded.encode(model, outcome)
             except ServiceError as error:
                 self.refuse(error)
             except Exception:  # noqa: BLE001  a defect
@@ -243,9 +245,14 @@ class Call:
             else:
                 self._reply(reply)
             return
-        job = self._quick.pool.submit(partial(decoded.encode, self._model, outcome))
+        job = self._quick.pool.submit(partial(decoded.encode, model, outcome))
         call_soon = self.connection.loop.call_soon_threadsafe
         job.add_done_callback(lambda job: call_soon(self._encoded, job))
+
+    def _let_go(self) -> None:
+        """An idle connection remembers its last call, which must not keep a model alive."""
+        self.decoded = None
+        self._model = None
 
     def refuse(self, error: ServiceError) -> None:
         """Answer with an error."""
@@ -294,6 +301,7 @@ class Call:
         ]
         transport.write(b"".join(answer))
         self.response_complete = True
+        self._let_go()
         if not self.keep_alive:
             transport.close()
         quick.gate.leave(self._scope, exchange)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -485,3 +486,19 @@ def test_a_server_on_a_socket(start, models: Path):
             assert parts(received)[0] == 200
     assert served.stop() == 0
     assert served.err == ""
+
+
+def test_an_idle_connection_keeps_no_model_alive():
+    """It remembers its last call, and may stay idle for longer than a version is served."""
+    from service.quick import Call
+
+    class Model:
+        pass
+
+    model = Model()
+    watched = weakref.ref(model)
+    call = Call(None, None, {}, None, model)  # type: ignore[arg-type]
+    call.response_complete = True
+    call.hang_up()
+    del model
+    assert watched() is None
