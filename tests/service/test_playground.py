@@ -318,6 +318,7 @@ def test_the_server_goes_away(visit: Callable[..., Page], start: Callable[..., S
     served = start(MODELS)
     page = visit(f"{served.url}/")
     expect(page.locator("#health")).to_have_text("ready")
+    expect(page.locator("canvas.pad")).to_be_visible()  # the page has asked all that it needs
     assert served.stop() == 0
     draw(page)
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
