@@ -40,9 +40,10 @@ def test_it_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     for page in PAGES:
-        where = page.relative_to(DOCS).with_suffix("")
-        built = tmp_path / (where if where.name != "index" else where.parent) / "index.html"
+        built = (tmp_path / page.relative_to(DOCS)).with_suffix(".html")
         html = built.read_text()
+        for picture in re.findall(r'<(?:img|source)[^>]+(?:src|srcset)="([^"]+)"', html):
+            assert (built.parent / picture).is_file(), f"{page.name} shows {picture}"
         scripts = re.findall(r'<(?:script|link rel="stylesheet")[^>]+(?:src|href)="([^"]+)"', html)
         assert not [address for address in scripts if "//" in address], "from elsewhere"
 
