@@ -22,16 +22,16 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from benchmarks import document
 from benchmarks.serving import openloop, subjects
+from benchmarks.serving.beside import Beside
 from benchmarks.serving.openloop import Outcome, Stream
 from benchmarks.serving.overload import DOCUMENT, PREFACE
 from benchmarks.serving.target import Target, Usage, Watch, memory_trend
@@ -74,26 +74,17 @@ def requests(folder: Path) -> list[str]:
     return [subjects.written(folder, f"r{i}", content) for i, content in enumerate(made)]
 
 
-class Changes:
+class Changes(Beside):
     """Puts a new version into the repository every few seconds, and takes the oldest away."""
 
     def __init__(self, models: Path, every_s: float) -> None:
+        super().__init__()
         self.latest = 1
         self._models = models
         self._every_s = every_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
         self._first = models / "digits" / "1"
         self._aside = models.parent / "original"
         shutil.copytree(self._first, self._aside)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _work(self) -> None:
         while not self._over.wait(self._every_s):
@@ -107,24 +98,15 @@ class Changes:
                 shutil.rmtree(oldest)
 
 
-class Checker:
+class Checker(Beside):
     """Asks one request after the other and compares each answer."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.asked = 0
         self.wrong: list[str] = []
         self.versions: set[int] = set()
         self._port = port
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _work(self) -> None:
         body = json.dumps({"inputs": np.full((1, 1, 28, 28), 0.5).tolist()}).encode()

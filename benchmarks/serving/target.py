@@ -19,12 +19,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Self
+
+from benchmarks.serving.beside import Beside
 
 ROOT = Path(__file__).parents[2]
 _URL = re.compile(rb"^  url +http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
@@ -118,23 +119,14 @@ def usage(pid: int) -> Usage:
     )
 
 
-class Watch:
+class Watch(Beside):
     """Samples a process until the end of the context; the samples are in `seen`."""
 
     def __init__(self, pid: int, every_s: float) -> None:
+        super().__init__()
         self.seen: list[Usage] = []
         self._pid = pid
         self._every_s = every_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -178,7 +170,7 @@ def memory_trend(seen: list[Usage], skip: float = 0.25) -> Trend:
     return trend([u.at / 60 for u in kept], [u.memory_bytes / 1e6 for u in kept])
 
 
-class Probe:
+class Probe(Beside):
     """Asks /health/live and /health/ready in turn, at fixed times; see `took_ms` and `failed`.
 
     A request that is due while the one before it is not answered is late from its due time on.
@@ -187,20 +179,11 @@ class Probe:
     PATHS = ("/health/live", "/health/ready")
 
     def __init__(self, port: int, every_s: float) -> None:
+        super().__init__()
         self.took_ms: list[float] = []
         self.failed: list[str] = []
         self._port = port
         self._every_s = every_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _work(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
