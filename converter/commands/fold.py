@@ -25,7 +25,9 @@ from service.manifest import Classification
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     loading.add_arguments(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: FILE.folded.onnx")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: FILE.folded.onnx"
+    )
     parser.add_argument(
         "--publish", type=Path, metavar="models/NAME", help="write models/NAME/<next version>/"
     )

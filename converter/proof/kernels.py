@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from converter.proof.pad import pad
+from converter.proof.quantization import dequantize_linear, quantize_linear
 from converter.proof.resize import resize
 
 Array = npt.NDArray[Any]
@@ -298,6 +299,8 @@ KERNELS: dict[str, Kernel] = {
     "Erf": erf,
     "GroupNormalization": group_normalization,
     "Pad": pad,
+    "QuantizeLinear": quantize_linear,
+    "DequantizeLinear": dequantize_linear,
     "Resize": resize,
     "Upsample": resize,
 }

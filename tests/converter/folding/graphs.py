@@ -29,6 +29,7 @@ Feeds = dict[str, Array]
 
 BATCH = 3
 TYPES = {
+    "int8": TensorProto.INT8,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "float32": TensorProto.FLOAT,
