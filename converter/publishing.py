@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from converter import curves
 from converter.atomic import A_DAY, stale, sync_directory
 from converter.errors import UserError
 from converter.folding import Decision, Refusal
@@ -31,6 +32,7 @@ from service.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     SELFTEST_FILE,
+    Curve,
     DType,
     FileEntry,
     Manifest,
@@ -199,6 +201,7 @@ def _manifest(
         preprocessing=loaded.preprocessing,
         self_test=self_test,
         metrics=loaded.metrics,
+        curves=_curves(loaded.path),
         provenance={
             "source": loaded.path.name,
             "kind": loaded.kind,
@@ -218,6 +221,14 @@ def _manifest(
             },
         },
     )
+
+
+def _curves(path: Path) -> list[Curve]:
+    """Those of the training, if they are those of these weights: `fold` says it otherwise."""
+    try:
+        return curves.read(path)
+    except curves.CurvesUnusable:
+        return []
 
 
 def _fate(decision: Decision) -> dict[str, Any]:

@@ -9,10 +9,20 @@ float64 oracle of the un-folded model gave for them).
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 FORMAT: Literal["foldserve.model/1"] = "foldserve.model/1"
 MANIFEST_FILE = "model.json"
@@ -35,6 +45,8 @@ Dim = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 
 AxisSize = Annotated[int, Field(ge=1, le=2**20)]
 MOST_WARM_UP_SHAPES = 64
+MOST_CURVES = 8
+MOST_CURVE_POINTS = 200
 
 
 class Strict(BaseModel):
@@ -121,6 +133,22 @@ class SelfTest(Strict):
     atol: dict[str, Annotated[float, Field(ge=0)]]
 
 
+class Curve(Strict):
+    """How a number went while the model was trained: `values[i]` after `steps[i]` steps."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    steps: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=MOST_CURVE_POINTS)
+    values: list[Annotated[float, Field(allow_inf_nan=False)]]
+
+    @model_validator(mode="after")
+    def _points_in_order(self) -> Curve:
+        if len(self.values) != len(self.steps):
+            raise ValueError(f"{len(self.steps)} steps, but {len(self.values)} values")
+        if any(later <= sooner for sooner, later in pairwise(self.steps)):
+            raise ValueError("the steps must grow")
+        return self
+
+
 class Serving(Strict):
     """How the operator wants this model to be run; what is left out is measured or a setting.
 
@@ -167,10 +195,20 @@ class Manifest(Strict):
     self_test: SelfTest | None = None
     # What the trainer measured, for example {"test_accuracy": 0.9931}.
     metrics: dict[str, float] = {}
+    # The training, if its record was there. Without any the key is left out: services from before
+    # there were curves take such a file, and to publish anew changes nothing.
+    curves: list[Curve] = Field([], max_length=MOST_CURVES)
     # The operator's, not the converter's: publishing leaves it out.
     serving: Serving = Serving()
     # What the converter did and measured, for people and audits; the service only shows it.
     provenance: dict[str, Any] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_curves(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = default(self)
+        if not self.curves:
+            written.pop("curves", None)
+        return written
 
     @field_validator("files")
     @classmethod

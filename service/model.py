@@ -61,7 +61,7 @@ class ServedModel:
             mode="json",
             include={
                 "description", "inputs", "outputs", "dynamic_batch", "batch_invariant",
-                "classification", "preprocessing", "metrics", "provenance",
+                "classification", "preprocessing", "metrics", "curves", "provenance",
             },
         )  # fmt: skip
         return {

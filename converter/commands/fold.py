@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from converter import curves
 from converter.commands import loading, output
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.publish:
         published = publish(result, args.publish, if_changed=args.if_changed)
         _show_published(console, published)
+        _show_curves(console, args.file)
         written.append(str(published.path))
     if args.output or not args.publish:
         for path in write_onnx(result.model, args.output or default_output(args.file)):
@@ -149,3 +151,11 @@ def _show_published(console: Console, published: Published) -> None:
         console.print(Text(f"Published {published.path}", style="bold"))
     else:
         console.print(Text(f"{published.path} is this very model already; nothing published."))
+
+
+def _show_curves(console: Console, file: Path) -> None:
+    """Say it when the training curves beside the file were left out."""
+    try:
+        curves.read(file)
+    except curves.CurvesUnusable as error:
+        console.print(Text(f"Published without training curves: {error}.", style="yellow"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from converter import curves
 from converter.errors import UserError
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
 from converter.training.architectures import Style
@@ -138,7 +139,8 @@ def unfinished(output: Path) -> Path:
 
 
 def train(options: TrainOptions, progress: Progress | None = None) -> TrainResult:
-    """Get the data, train, and write the checkpoint. Nothing is written unless all went well.
+    """Get the data, train, and write the checkpoint and its curves. Nothing is written unless all
+    went well.
 
     But for the file `unfinished`: after each epoch it holds what the next one depends on, so that
     a killed training can be resumed, and it is removed at the end.
@@ -155,7 +157,8 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     started = time.perf_counter()
     progress = progress or Progress()
     options.check()
-    for path in (options.output, options.csv):
+    drawn = curves.beside(options.output)
+    for path in (options.output, options.csv, drawn):
         if path is not None:
             files.require_writable(path)
     device = pick_device(options.device)
@@ -212,6 +215,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     )
     if options.csv is not None:
         files.write(options.csv, steps_csv.to_bytes(history))
+    files.write(drawn, curves.to_bytes(curves.of(history), content))
     files.write(options.output, content)
     with contextlib.suppress(OSError):
         kept.unlink(missing_ok=True)

@@ -273,6 +273,48 @@ def test_the_report_names_each_batch_norm(visit: Callable[..., Page], digits: Se
     expect(report.get_by_role("row", name=re.compile("batch-norms 6 0"))).to_be_visible()
 
 
+CURVES = [
+    {"name": "train_loss", "steps": [1, 50, 99], "values": [2.5, 0.25, 0.0125]},
+    {"name": "validation_loss", "steps": [50, 99], "values": [0.5, 0.025]},
+    {"name": "validation_accuracy", "steps": [50, 99], "values": [0.5, 0.99]},
+]
+
+
+def test_how_it_was_trained(
+    visit: Callable[..., Page], start: Callable[..., Served], digits: Served, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mnist" / "1"
+    shutil.copytree(MODELS / "mnist" / "1", folder)
+    manifest = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(manifest | {"curves": CURVES}))
+    served = start(tmp_path)
+    page = visit(f"{served.url}/", color_scheme="dark")
+    page.locator("#training > summary").click()
+    loss = page.get_by_role("img", name=re.compile("^Loss by step"))
+    expect(loss).to_have_accessible_name(
+        "Loss by step: train loss from 2.5 at step 1 to 0.0125 at step 99; "
+        "validation loss from 0.5 at step 50 to 0.025 at step 99."
+    )
+    assert page.locator("#curves svg[role=img]").count() == 2
+    # The larger the loss, the higher: y grows downwards.
+    path = loss.locator("path.curve-0").get_attribute("d") or ""
+    heights = [float(point.split()[1]) for point in path[1:].split("L")]
+    assert heights == sorted(heights)
+    assert heights[0] < heights[-1]
+    page.get_by_text("Loss as a table").click()
+    rows = page.get_by_role("region", name="Loss by step").get_by_role("row")
+    expect(rows).to_have_text([re.compile(t) for t in ("^step", "1.*2.5.*-", "50", "99")])
+    assert page.evaluate(CONTRAST) == []
+    assert served.stop() == 0
+
+
+def test_a_model_without_a_record_has_no_curves(visit: Callable[..., Page], server: Served) -> None:
+    page = visit(f"{server.url}/")
+    page.get_by_label("Serve with").select_option("pair")
+    expect(page.locator("#facts")).to_contain_text("positive")
+    expect(page.locator("#training")).to_be_hidden()
+
+
 def test_charts_move(visit: Callable[..., Page], digits: Served) -> None:
     page = visit(f"{digits.url}/")
     page.locator("#live summary").click()

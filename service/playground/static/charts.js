@@ -1,11 +1,10 @@
 // Small live charts from GET /metrics: the differences of its counters between two looks.
 
 import { Problem, ask } from "./api.js";
-import { byId, element, show } from "./dom.js";
+import { byId, drawn, element, show } from "./dom.js";
 
 const EVERY_MS = 2000;
 const POINTS = 60;
-const SVG = "http://www.w3.org/2000/svg";
 
 // "name{a="b"} 1" lines -> [name, labels text, number]
 export function parse(text) {
@@ -47,12 +46,8 @@ const CHARTS = [
 ];
 
 function chart(title) {
-  const path = document.createElementNS(SVG, "path");
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${POINTS - 1} 100`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(path);
+  const path = drawn("path");
+  const svg = drawn("svg", { viewBox: `0 0 ${POINTS - 1} 100`, preserveAspectRatio: "none", "aria-hidden": "true" }, path);
   const now = element("span", { class: "tick" });
   const values = [];
   return {

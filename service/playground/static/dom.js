@@ -14,6 +14,14 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+// The same for a part of a picture: drawn("path", { d: "M0 0" }).
+export function drawn(name, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
 // A table: rows of cells; the first cell of a row is its header. Numbers stand right.
 export function table(caption, head, rows) {
   const cell = (value, i) =>

@@ -4,6 +4,7 @@ import { Problem, json, predict } from "./api.js";
 import { showAnswer, showNothing, showProblem } from "./answer.js";
 import { setUpCharts } from "./charts.js";
 import { offerCopies, setUpCopies } from "./copy.js";
+import { showCurves } from "./curves.js";
 import { byId, element, show } from "./dom.js";
 import { drawable, drawing } from "./draw.js";
 import { example, numbers } from "./numbers.js";
@@ -94,6 +95,7 @@ async function open(name) {
   const shown = example(model);
   offerCopies(model, { type: "application/json", data: JSON.stringify(shown), json: shown });
   showReport(model);
+  showCurves(model);
   return true;
 }
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from converter import curves
 from converter.errors import UserError
 from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, mnist, train
 from converter.training.devices import pick_device
@@ -44,7 +46,19 @@ def test_two_epochs_lower_the_loss_and_write_a_checkpoint_that_describes_itself(
     assert content["metrics"]["test_accuracy"] == share == result.test_accuracy
     assert content["metrics"]["test_loss"] == loss == result.test_loss
     assert result.bytes == options.output.stat().st_size
-    assert [path.name for path in options.output.parent.iterdir()] == ["checkpoint.pt"]
+    written = sorted(path.name for path in options.output.parent.iterdir())
+    assert written == ["checkpoint.pt", "checkpoint.pt.curves.json"]
+
+
+def test_the_curves_lie_beside_it(quick: Quick) -> None:
+    options = quick(epochs=2)
+    result = train(options)
+    drawn = {curve.name: curve for curve in curves.read(options.output)}
+    assert drawn["train_loss"].steps == list(range(1, 41))
+    assert drawn["validation_accuracy"].steps == [20, 40]
+    assert drawn["validation_accuracy"].values[-1] == pytest.approx(result.test_accuracy)
+    for epoch, loss in enumerate(np.reshape(drawn["train_loss"].values, (2, 20)).mean(1)):
+        assert loss == pytest.approx(result.history[epoch].train_loss, rel=1e-5)
 
 
 def test_the_same_options_give_the_same_bytes(quick: Quick, tmp_path: Path) -> None:
