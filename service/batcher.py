@@ -13,6 +13,9 @@ Room in the queue is counted in samples (rows), not in requests. A request that 
 or late while it waits gives its room back at once; one that is already running runs to its
 end, and its result is thrown away. An item that fails, fails alone: the owner lives on.
 
+The runners give way to the event loop (`cpu.give_way`): however much there is to compute, who asks
+for health is answered, and who cannot be served is told so.
+
 A model whose run is shorter than the way to a thread and back may run on the event loop
 itself (service/turn.py).
 """
@@ -27,6 +30,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from service import cpu
 from service.batch import (
     Answer,
     Item,
@@ -316,6 +320,7 @@ class Batcher:
         return min(head.since + self._max_wait_s, head.deadline) - time.monotonic()
 
     def _own(self) -> None:
+        cpu.give_way()
         work = None
         free = time.monotonic()
         try:

@@ -39,7 +39,7 @@ from service.errors import (
 )
 from service.gate import request_id
 from service.protocols import shapes
-from service.quick import Call, Found, Quick
+from service.quick import ANSWERED, Call, Found, Quick
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 100
@@ -152,11 +152,26 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and not self.flow.write_paused
         ):
-            self._found = quick.candidate(self.url, self.scope)  # type: ignore[arg-type]
-            if self._found is not None:
-                self._parts = []
+            found = quick.candidate(self.url, self.scope)  # type: ignore[arg-type]
+            if found is not None:
+                if not self._refused(quick, found):
+                    self._found = found
+                    self._parts = []
                 return
         super().on_headers_complete()
+
+    def _refused(self, quick: Quick, found: Found) -> bool:
+        """Whether the request has got its refusal; the rest of it is dropped as it comes."""
+        scope: Scope = self.scope  # type: ignore[assignment]
+        refusal = quick.refusal(found, scope, self.server_state.default_headers)
+        # The last answer of a connection takes longer, and is rare.
+        last = not self.parser.should_keep_alive() or self.transport.is_closing()
+        if refusal is None or last:
+            return False
+        self.transport.write(refusal)
+        self.cycle = ANSWERED  # type: ignore[assignment]
+        self.server_state.total_requests += 1
+        return True
 
     def on_body(self, body: bytes) -> None:
         if self._found is None:

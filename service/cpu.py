@@ -1,4 +1,5 @@
 """How many threads this process may use: CPU affinity and cgroup quota, never the host's cores.
+Which of its threads go first.
 
 threads = max(1, floor(min(size of the affinity mask, quota / period)))
 
@@ -12,8 +13,14 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+# Weighs a third against a thread that has not given way (Linux, sched(7)).
+_NICE_STEPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,22 @@ class Cpus:
     def __str__(self) -> str:
         quota = "no cgroup quota" if self.quota is None else f"cgroup quota {self.quota:g}"
         return f"CPU affinity {self.affinity}, {quota}"
+
+
+def give_way() -> bool:
+    """Let the other threads of the process go before the calling one, where the system can.
+
+    Against other processes too: a scheduler that does not group them by session or by cgroup
+    makes no difference between the two.
+    """
+    if not sys.platform.startswith("linux"):  # elsewhere a process has one priority
+        return False
+    thread = threading.get_native_id()
+    with suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, nice + _NICE_STEPS)
+        return True
+    return False
 
 
 def available(root: Path = Path("/")) -> Cpus:

@@ -83,7 +83,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._access = access
-        self._metrics = metrics
+        self.metrics = metrics
         self._budget = budget
         self._open_paths = OPEN_PATHS | open_paths
         self._observers = observers
@@ -126,7 +126,7 @@ class Gate:
         state = scope.setdefault("state", {})
         state["request_id"] = own
         state["exchange"] = exchange
-        self._metrics.in_flight += 1
+        self.metrics.in_flight += 1
         return exchange
 
     def check_key(self, scope: Scope) -> None:
@@ -141,11 +141,11 @@ class Gate:
         if not exchange.route:
             # What the framework matched; anything else is one name, however many there are.
             exchange.route = getattr(scope.get("route"), "path", "other")
-        self._metrics.finish(exchange)
+        self.metrics.finish(exchange)
         for observe in self._observers:
             observe(exchange, scope)
 
     def forget(self, exchange: Exchange) -> None:
         """Close the books of a request that enters again by another way."""
-        self._metrics.in_flight -= 1
+        self.metrics.in_flight -= 1
         exchange.release()

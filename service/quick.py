@@ -5,6 +5,7 @@ complete at once goes from the parser straight to the model's batch and from the
 in plain calls:
 
     Connection -> Quick.candidate   by its head: the route, and no header that asks for more
+               -> Quick.refusal     by its head: its model has no room, as for those before it
                -> Quick.take        key, limits, decode, check, into the batch of this turn
     Turn       -> Call.set_result   encode, write, count
 
@@ -28,7 +29,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import http
 from service.batch import Outcome
-from service.errors import ServiceError
+from service.errors import QueueFull, ServiceError
+from service.full import Full, Refusals
 from service.gate import Gate
 from service.hot import HotRoutes
 from service.model import ServedModel
@@ -52,7 +54,10 @@ _LONGEST_URL_KEPT = 256
 
 
 class Found(NamedTuple):
-    """A prediction route for a URL; `params` and `template` are those of its path."""
+    """A prediction route for a URL; `params` and `template` are those of its path.
+
+    `full`: what it says while the queue of its model is full.
+    """
 
     endpoint: Inference
     params: dict[str, Any]
@@ -60,6 +65,7 @@ class Found(NamedTuple):
     path: str
     raw_path: bytes
     query: bytes
+    full: Full
 
 
 class Quick:
@@ -77,6 +83,8 @@ class Quick:
         self.pool = context.pool
         self._routes = routes
         self._registry = context.registry
+        longest_ms = context.settings.request_timeout_ms
+        self._refusals = Refusals(gate, context.registry, longest_ms)
         self._unusual = _UNUSUAL | {b"origin"} if cors else _UNUSUAL
         self._longest = min(LARGEST_BYTES, context.settings.max_body_bytes)
         self._found: dict[bytes, Found | None] = {}
@@ -95,6 +103,24 @@ class Quick:
         if length is None or not length.isdigit() or int(length[:9]) > self._longest:
             return None
         return found if self._unusual.isdisjoint(scope["first_headers"]) else None
+
+    def refusal(
+        self, found: Found, scope: Scope, defaults: list[tuple[bytes, bytes]]
+    ) -> bytes | None:
+        """The whole answer to a request that its model has no room for; None lets it in.
+
+        Args:
+            found, scope: what `candidate` has found, and was given.
+            defaults: the headers of every answer.
+        """
+        full = found.full
+        if time.monotonic() >= full.alert_until:
+            return None
+        scope["path"] = found.path
+        return self._refusals.of(
+            full, scope, found.params, found.template, self.head(503, defaults),
+            found.endpoint.error_body,
+        )  # fmt: skip
 
     def take(self, connection: HttpToolsProtocol, found: Found, body: bytes) -> Call | None:
         """Begin to answer the request of `connection.scope`; None to leave it to the usual way.
@@ -134,6 +160,8 @@ class Quick:
                 exchange.request_id, exchange.run,
             )  # fmt: skip
         except ServiceError as error:
+            if isinstance(error, QueueFull):
+                found.full.seen()
             # Its traceback leads back to the call: only the collector would free the body.
             call.error = error.with_traceback(None)
         except Exception:  # noqa: BLE001  a defect: the client still gets an error of the usual shape
@@ -160,7 +188,8 @@ class Quick:
         endpoint, params, template = match or (None, {}, "")
         found = None
         if isinstance(endpoint, Inference):
-            found = Found(endpoint, params, template, path, raw_path, parsed.query or b"")
+            query = parsed.query or b""
+            found = Found(endpoint, params, template, path, raw_path, query, Full())
         if len(url) <= _LONGEST_URL_KEPT:
             if len(self._found) >= _ROUTES_KEPT:
                 self._found.clear()
@@ -173,6 +202,16 @@ class _Nobody:
 
     def set(self) -> None:
         pass
+
+
+class _Answered:
+    """To uvicorn's connection a cycle that is over."""
+
+    message_event = _Nobody()
+    response_complete = True
+
+
+ANSWERED = _Answered()
 
 
 class Call:

@@ -1,0 +1,176 @@
+"""A flood of small predictions: refused by its headers, in the words of the route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from repository import linear, publish
+from test_quick import BODY, KEY, PREDICT, Bench, X, answered, parts, whole
+
+from service import cpu, full
+from service.auth import Access, KeyFile
+from service.quick import ANSWERED, Quick
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Bench]:
+    publish(tmp_path / "models", "m", linear(), test={"x": X}, batch_invariant=True)
+    keys = tmp_path / "keys"
+    keys.write_text(KEY + "\n")
+    made = Bench(tmp_path / "models", access=Access(KeyFile(keys, "--api-keys-file")))
+    yield made
+    made.registry.close(5)
+
+
+class Waiting:
+    """Makes the queue of the model look full."""
+
+    def __init__(self, served: Bench) -> None:
+        self.turn = served.registry.find("m").batcher._turn
+
+    def __enter__(self) -> None:
+        self.turn.rows += 256
+
+    def __exit__(self, *_: object) -> None:
+        self.turn.rows -= 256
+
+
+async def no_longer_fresh() -> None:
+    await asyncio.sleep(2 * full._FRESH_S)
+
+
+def ask(connection, body: bytes = BODY, path: str = PREDICT, key: str = KEY, **headers: str):
+    connection.transport.written = b""
+    connection.data_received(whole(path, body, X_API_Key=key, **headers))
+    return connection.transport.written
+
+
+def test_the_second_refusal_is_ready_made_and_says_the_same(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    taken = []
+    take = Quick.take
+
+    def spy(*args):
+        taken.append(args[2].path)
+        return take(*args)
+
+    monkeypatch.setattr(Quick, "take", spy)
+    v2 = "/v2/models/m/infer"
+
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ours = [ask(connection, X_Request_ID=f"mine-{i}") for i in range(3)]
+            theirs = [ask(connection, path=v2) for _ in range(2)]
+        await no_longer_fresh()
+        complete = ask(connection), connection.cycle
+        return ours, theirs, complete
+
+    ours, theirs, (last, cycle) = asyncio.run(main())
+    assert taken == [PREDICT, v2, PREDICT]
+    told = [parts(answer) for answer in ours]
+    assert [headers.pop("x-request-id") for _, headers, _ in told] == ["mine-0", "mine-1", "mine-2"]
+    # The route and the ready-made answer have the same lines; their order may differ.
+    assert told[0] == told[1] == told[2]
+    assert told[0][0] == 503
+    assert told[0][1]["retry-after"] == "1"
+    assert json.loads(told[0][2])["code"] == "queue_full"
+    assert [list(json.loads(parts(answer)[2])) for answer in theirs] == [["error"]] * 2
+    assert last == b""  # there is room again: it waits for its run
+    assert cycle is not ANSWERED
+    assert served.count(503) == 3
+    assert served.metrics._refused == {"queue_full": 5}
+
+
+def test_nothing_is_kept_of_a_body_that_is_still_to_come(served: Bench):
+    async def main():
+        connection = served.connect()
+        sent = whole(PREDICT, BODY, X_API_Key=KEY)
+        with Waiting(served):
+            ask(connection)
+            connection.transport.written = b""
+            connection.data_received(sent[: -len(BODY)])
+            refusal = connection.transport.written
+            assert connection._found is None
+        for byte in BODY:  # after the refusal, and then a request that is answered
+            connection.data_received(bytes([byte]))
+        await no_longer_fresh()
+        ask(connection)
+        return refusal, await answered(connection)
+
+    refusal, (status, _, _) = asyncio.run(main())
+    assert parts(refusal)[0] == 503
+    assert status == 200
+    assert served.at_rest()
+
+
+def test_who_has_no_key_is_told_so_and_not_how_full_it_is(served: Bench):
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            return parts(ask(connection, key="x" * 16))[0]
+
+    assert asyncio.run(main()) == 401
+
+
+def test_another_deadline_is_another_question(served: Bench):
+    """What the queue cannot do in a millisecond it may do in a minute."""
+    model = served.registry.find("m")
+    model.batcher.room.seconds_per_row = 0.01
+
+    async def main():
+        hurried, patient = served.connect(), served.connect()
+        for _ in range(3):
+            model.batcher._turn.rows = 100  # one second of work
+            refusal = ask(hurried, X_Timeout_Ms="500")
+            assert ask(patient, X_Timeout_Ms="30000") == b""
+            assert parts(refusal)[0] == 503
+            patient = served.connect()  # the one before waits for its turn
+
+    asyncio.run(main())
+
+
+def test_the_last_request_of_a_connection_closes_it(served: Bench):
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            refusal = ask(connection, Connection="close")
+        return parts(refusal), connection.transport.closed
+
+    (status, headers, _), closed = asyncio.run(main())
+    assert (status, headers["connection"], closed) == (503, "close", True)
+
+
+def test_after_a_while_nobody_looks(served: Bench, monkeypatch: pytest.MonkeyPatch):
+    connection_time = time.monotonic
+
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            monkeypatch.setattr("service.quick.time.monotonic", lambda: connection_time() + 6)
+            ask(connection)
+            return connection.cycle
+
+    assert asyncio.run(main()) is not ANSWERED
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nice is of a process there")
+def test_runners_give_way(served: Bench):
+    import os
+
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    batcher = served.registry.find("m").batcher
+    batcher.call({"x": X})  # its thread has begun
+    theirs = {os.getpriority(os.PRIO_PROCESS, t.native_id) for t in batcher._threads if t.native_id}
+    assert theirs == {min(mine + cpu._NICE_STEPS, 19)}
