@@ -101,7 +101,7 @@ class Batcher:
         self._closing = False
         self._dead = False
         self._idle = 0
-        self._turn = Turn(self._run_turn, self._turn_limit, self._leave_the_loop, self._share_turn)
+        self._turn = Turn()
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._own, name=f"owner-{name}-{i}", daemon=True)
@@ -187,7 +187,7 @@ class Batcher:
         item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
         if 0 < rows <= self.inline_rows:
             self.check_room(rows, deadline - item.since)
-            self._turn.add(item, loop)
+            self._turn.add(item, loop, self)
             try:
                 outcome = await answer
             finally:
@@ -224,7 +224,8 @@ class Batcher:
         """
         self.check_room(rows, deadline - time.monotonic())
         lane = () if self._one_shape else lane_of(inputs)
-        self._turn.add(Item(inputs, rows, deadline, answer, loop, request, lane, told), loop)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
+        self._turn.add(item, loop, self)
 
     def call(self, inputs: Tensors) -> Tensors:
         """`submit` from outside the event loop: blocks, needs no room, is never joined.
@@ -338,13 +339,15 @@ class Batcher:
 
     # --- on the event loop --------------------------------------------------------------
 
-    def _run_turn(self, batch: list[Item]) -> list[tuple[Item, Outcome]]:
+    def run_turn(self, batch: list[Item]) -> list[tuple[Item, Outcome]]:
+        """A batch of a turn."""
         return self._outcomes(batch, self._run, 0.0)
 
-    def _turn_limit(self) -> int:
+    def turn_limit(self) -> int:
+        """Rows of it."""
         return min(self.inline_rows, self.max_batch_rows)
 
-    def _share_turn(self, items: list[Item], rows: int) -> bool:
+    def share_turn(self, items: list[Item], rows: int) -> bool:
         """More work than the way to the threads is worth is shared among them."""
         if len(self._threads) < 2 or (rows + self._lanes.rows) * self._row_s <= _LONGEST_TURN_S:
             return False
@@ -357,7 +360,8 @@ class Batcher:
             self._changed.notify_all()
         return True
 
-    def _leave_the_loop(self, took_s: float) -> None:
+    def leave_the_loop(self, took_s: float) -> None:
+        """Runs take too long there."""
         self.inline_rows = 0
         logger.warning(
             "model %s took %.0f ms on the event loop: it runs in a thread from now on",

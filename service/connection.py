@@ -223,6 +223,7 @@ class Connection(HttpToolsProtocol):
         cycle: object = self.cycle
         if isinstance(cycle, Call):
             cycle.hang_up()
+            self.cycle = ANSWERED  # type: ignore[assignment]  # the call leads back to here
 
     def shutdown(self) -> None:
         if self._found is not None:

@@ -1,13 +1,19 @@
 """Memory that was freed, given back to the system.
 
 The C library keeps what a model has freed, in pieces that the next one may not fit into: after
-some reloads a server holds several times what it uses.
+some reloads a server holds several times what it uses. And it keeps what a crowd of large
+requests has freed, until the next one comes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+from collections.abc import Callable
+
+# Of bodies that were held at a time: less is not worth the page faults of the next requests.
+_MUCH_BYTES = 32 * 1024**2
 
 
 def give_back() -> bool:
@@ -18,3 +24,25 @@ def give_back() -> bool:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (OSError, AttributeError):  # another C library than glibc
         return False
+
+
+class Calm:
+    """Gives back what the bodies of a crowd have taken, once the crowd has gone.
+
+    Args:
+        give_back: takes milliseconds, so it gets a thread.
+    """
+
+    def __init__(self, give_back: Callable[[], object] = give_back) -> None:
+        self._give_back = give_back
+        self._most_bytes = 0
+
+    def second(self, held_bytes: int, in_flight: int) -> threading.Thread | None:
+        """To be called once a second; the thread if one was started."""
+        self._most_bytes = max(self._most_bytes, held_bytes)
+        if in_flight or self._most_bytes < _MUCH_BYTES:
+            return None
+        self._most_bytes = 0
+        thread = threading.Thread(target=self._give_back, name="give-back", daemon=True)
+        thread.start()
+        return thread

@@ -202,6 +202,8 @@ class CancelOnHangUp:
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
+            # The error that ends it leads back to here: only the collector would free the request.
+            self._watch = None
 
     def _begin(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._listen())

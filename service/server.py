@@ -32,6 +32,7 @@ from service.device import Choice, DeviceUnavailable
 from service.early import Early
 from service.exchange import Budget
 from service.health import Lifecycle, obstacles
+from service.heap import Calm, give_back
 from service.listen import CannotStart
 from service.metrics import Metrics
 from service.pages import SharedPages
@@ -196,7 +197,13 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
     server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access, grpc)
-    server.each_second = partial(metrics.share, registry)
+    calm = Calm()
+
+    def each_second() -> None:
+        metrics.share(registry)
+        calm.second(budget.held, metrics.in_flight)
+
+    server.each_second = each_second
     metrics.connections = lambda: len(server.server_state.connections)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.handle_hang_up)
@@ -205,6 +212,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     def load() -> None:
         try:
             registry.load()
+            give_back()  # loading takes several times what is left of it
         except DeviceUnavailable as error:
             failure.append(error)
             server.should_exit = True

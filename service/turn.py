@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from service.batch import Item, Outcome, late, settle
 
@@ -18,66 +18,64 @@ TOO_LONG_S = 0.02
 _CHANCES = 3
 
 
+class Work(Protocol):
+    """What is done with the items. Held only while some wait: it holds the turn, and a model."""
+
+    def run_turn(self, batch: list[Item], /) -> list[tuple[Item, Outcome]]:
+        """Run a batch: the outcome of each of its items."""
+
+    def turn_limit(self) -> int:
+        """Rows of a batch at present; a single item may have more."""
+
+    def leave_the_loop(self, took_s: float, /) -> None:
+        """Told the seconds of a run when several in a row took too long."""
+
+    def share_turn(self, items: list[Item], rows: int, /) -> bool:
+        """Offered all items of a turn, and their rows; True if it has taken them."""
+
+
 class Turn:
-    """Items that wait for the end of the loop's turn, `rows` of them in all.
+    """Items that wait for the end of the loop's turn, `rows` of them in all."""
 
-    Args:
-        run: a batch to the outcome of each of its items.
-        limit: rows of a batch at present; a single item may have more.
-        too_slow: told the seconds of a run when several in a row took too long.
-        hand_over: offered all items of a turn, and their rows; True if it has taken them.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[list[Item]], list[tuple[Item, Outcome]]],
-        limit: Callable[[], int],
-        too_slow: Callable[[float], object],
-        hand_over: Callable[[list[Item], int], bool],
-    ) -> None:
+    def __init__(self) -> None:
         self.rows = 0
-        self._run = run
-        self._limit = limit
-        self._too_slow = too_slow
-        self._hand_over = hand_over
         self._items: list[Item] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slow = 0
 
-    def add(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, item: Item, loop: asyncio.AbstractEventLoop, work: Work) -> None:
         """Take an item; its answer is told on `loop`, which is the one that runs."""
         if self._loop is not loop:
             # What waited on a loop that has gone is lost with it.
             self._items, self.rows, self._loop = [], 0, loop
-            loop.call_soon(self._end)
+            loop.call_soon(self._end, work)
         self._items.append(item)
         self.rows += item.rows
 
-    def _end(self) -> None:
-        if self._hand_over(self._items, self.rows):
+    def _end(self, work: Work) -> None:
+        if work.share_turn(self._items, self.rows):
             self._items, self.rows, self._loop = [], 0, None
             return
         now = time.monotonic()
-        batch = self._next_batch(now)
+        batch = self._next_batch(now, work.turn_limit())
         if batch:
             # On a busy machine time passes by itself: a suspect is judged by what it computes.
             cpu = time.thread_time() if self._slow else None
-            for item, outcome in self._run(batch):
+            for item, outcome in work.run_turn(batch):
                 settle(item.answer, outcome)
             took_s = time.monotonic() - now if cpu is None else time.thread_time() - cpu
             self._slow = self._slow + 1 if took_s > TOO_LONG_S else 0
             if self._slow == _CHANCES:
-                self._too_slow(took_s)
+                work.leave_the_loop(took_s)
         if self._items and self._loop is not None:
-            self._loop.call_soon(self._end)
+            self._loop.call_soon(self._end, work)
         else:
             self._loop = None
 
-    def _next_batch(self, now: float) -> list[Item]:
+    def _next_batch(self, now: float, limit: int) -> list[Item]:
         """Take the items that run next; those that nobody waits for, or are late, are dropped."""
         batch: list[Item] = []
         rows = 0
-        limit = self._limit()
         for position, item in enumerate(self._items):
             if item.answer.done():  # cancelled
                 self.rows -= item.rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.heap import give_back
+from service.heap import Calm, give_back
 
 
 def resident_bytes() -> int:
@@ -24,3 +24,17 @@ def test_free_memory_is_given_back():
     give_back()
     assert resident_bytes() < held - 50_000_000
     assert keeper
+
+
+def test_what_a_crowd_took_is_given_back_once_it_has_gone():
+    calls: list[int] = []
+    calm = Calm(lambda: calls.append(1))
+    much, little = 100 * 1024**2, 1024**2
+    assert calm.second(much, 3) is None  # it is there
+    assert calm.second(0, 1) is None  # one is left
+    thread = calm.second(0, 0)
+    assert thread is not None
+    thread.join(60)
+    assert calls == [1]
+    assert calm.second(0, 0) is None  # once is enough
+    assert calm.second(little, 0) is None
