@@ -67,7 +67,9 @@ def create_app(
         budget: bytes of all bodies together, shared with other front ends.
         early: told of the paths that are refused because a queue is full.
     """
-    app = FastAPI(title=TITLE, version=version, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title=TITLE, version=version, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     _add_error_handlers(app)
     access = access or Access()
     context = Context(registry, settings, lifecycle, access, version, early)
@@ -182,6 +184,10 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
             },
             headers={"vary": "accept"},
         )
+
+    @_get(app, "/docs", "The interface as a page", shown=False)
+    async def docs(request: Request) -> Response:
+        return playground.answer(request, playground.DOCS)
 
     @_get(app, "/playground/{file}", "A file of the page", shown=False)
     async def playground_file(file: str, request: Request) -> Response:

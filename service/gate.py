@@ -37,13 +37,6 @@ _BROWSER_HEADERS = [
     (_POLICY, b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
-# The page of the documentation loads its scripts and styles from elsewhere.
-_DOCS_HEADERS = [
-    (_POLICY, b"frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-]
-
-
 # 16 hexadecimal digits of this process, 16 that count its requests: unique, not secret.
 _PREFIX = os.urandom(8).hex()
 _NUMBERS = count(int.from_bytes(os.urandom(6), "big"))
@@ -99,11 +92,9 @@ class Gate:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", own)]
-                if scope["method"] != "POST":
-                    if scope["path"] == "/docs":
-                        headers += _DOCS_HEADERS
-                    elif all(key != _POLICY for key, _ in headers):  # the page brings its own
-                        headers += _BROWSER_HEADERS
+                # A page brings its own policy.
+                if scope["method"] != "POST" and all(key != _POLICY for key, _ in headers):
+                    headers += _BROWSER_HEADERS
                 message["headers"] = headers
             await send(message)
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from service.codecs import json_
 from service.errors import ServiceError
 from service.manifest import TensorSpec
 from service.model import ServedModel
@@ -32,6 +29,7 @@ ERROR_RESPONSE: dict[str, Any] = {
     "description": "Any error, always of this shape.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
+_NUMBER: dict[str, Any] = {"description": "an input without axes", "type": ["number", "boolean"]}
 _NUMBERS: dict[str, Any] = {"description": "nested lists of numbers", "type": "array", "items": {}}
 
 
@@ -50,7 +48,9 @@ def extend(document: dict[str, Any], registry: Registry) -> dict[str, Any]:
             "A model by name and version", "predict_version", served, "name", "version"
         )
     }
-    documents.extend(document)
+    (name,) = paths["/models/{name}"]["get"]["parameters"]
+    name["schema"]["examples"] = [model.name for model in served]
+    documents.extend(document, served)
     return document
 
 
@@ -70,6 +70,7 @@ def _operation(
         if (example := _example(model)) is not None
     }
     names = [model.name for model in models]
+    versions = sorted({model.version for model in models})
     return {
         "tags": ["predict"],
         "summary": f"Predict: {summary[0].lower()}{summary[1:]}",
@@ -88,7 +89,7 @@ def _operation(
                 "required": True,
                 "schema": {"type": "string", "examples": names}
                 if name == "name"
-                else {"type": "integer", "minimum": 1},
+                else {"type": "integer", "minimum": 1, "examples": versions},
             }
             for name in parameters
         ],
@@ -141,7 +142,7 @@ def _example(model: ServedModel) -> dict[str, Any] | None:
     """A request that works, as plain lists; None when the input is too large to show."""
     if model.example is None:
         return None
-    named = orjson.loads(json_.encode({k: json_.tensor(a) for k, a in model.example.items()}))
+    named = documents.plain(model.example)
     return {"inputs": next(iter(named.values())) if len(named) == 1 else named}
 
 
@@ -151,7 +152,7 @@ def _request_schema() -> dict[str, Any]:
         "type": "object",
         "required": ["inputs"],
         "additionalProperties": False,
-        "properties": {"inputs": {"anyOf": [_NUMBERS, by_name]}},
+        "properties": {"inputs": {"anyOf": [_NUMBERS, by_name, _NUMBER]}},
     }
 
 

@@ -1,6 +1,7 @@
 """The page that people try the service with: static files, without anything from elsewhere.
 
-`GET /` answers a browser with the page and every other client with JSON. The files lie in
+`GET /` answers a browser with the page and every other client with JSON. `GET /docs` is a second
+page, which shows openapi.json and sends what it describes. The files lie in
 `static/`, are read once, and are named in a closed table: no path from a request reaches the
 file system. All their addresses are relative, so the page works behind a path prefix.
 """
@@ -24,6 +25,7 @@ TYPES = {
 }
 PREFIX = "/playground/"
 PAGE = "index.html"
+DOCS = "docs.html"
 
 # Scripts, styles and requests of this server alone; pictures that the user gave are blobs.
 POLICY = (
@@ -53,7 +55,7 @@ def _read() -> Mapping[str, File]:
 
 FILES = _read()
 # What a browser may fetch before the user has given a key.
-PATHS = frozenset({"/", *(PREFIX + name for name in FILES)})
+PATHS = frozenset({"/", "/docs", *(PREFIX + name for name in FILES)})
 
 
 def wanted(request: Request) -> bool:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import orjson
+
+from service.codecs import json_
 from service.codecs.v2 import DATATYPES
+from service.model import ServedModel
+from service.signature import Tensors
 
 Schema = dict[str, Any]
 
@@ -152,16 +158,30 @@ _ROUTES: list[tuple[str, str, str, str, str | None, str]] = [
 ]  # fmt: skip
 
 
-def extend(document: dict[str, Any]) -> None:
-    """Add the routes of both protocols and their schemas to an OpenAPI document, in place."""
+def extend(document: dict[str, Any], served: list[ServedModel]) -> None:
+    """Add the routes of both protocols and their schemas to an OpenAPI document, in place.
+
+    Args:
+        document: with the schemas of errors.
+        served: the models, for examples that can be sent as they are.
+    """
     document["components"]["schemas"].update(SCHEMAS)
+    known = {
+        "name": sorted({model.name for model in served}),
+        "version": [str(version) for version in sorted({model.version for model in served})],
+    }
     for tag, method, path, summary, request, response in _ROUTES:
         operation: dict[str, Any] = {
             "tags": [tag],
             "summary": summary,
             "operationId": _operation_id(method, path),
             "parameters": [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                {
+                    "name": name,
+                    "in": "path",
+                    "required": True,
+                    "schema": {**_TEXT, **({"examples": known[name]} if known[name] else {})},
+                }
                 for name in ("name", "version")
                 if f"{{{name}}}" in path
             ],
@@ -173,9 +193,52 @@ def extend(document: dict[str, Any]) -> None:
         if request:
             required = request not in {"V2Empty", "V2IndexRequest"}
             operation["requestBody"] = {"required": required, "content": _content(request)}
+        if request in _EXAMPLES:
+            json_body = operation["requestBody"]["content"]["application/json"]
+            json_body["examples"] = _examples(served, _EXAMPLES[request])
         if path.endswith("/infer"):
             _add_binary(operation)
         document["paths"].setdefault(path, {})[method] = operation
+
+
+def _examples(served: list[ServedModel], of: Callable[[Tensors], Schema]) -> dict[str, Schema]:
+    return {
+        model.name: {"summary": f"{model.name}, version {model.version}", "value": of(tensors)}
+        for model in served
+        if (tensors := model.example) is not None
+    }
+
+
+def _v2_example(tensors: Tensors) -> Schema:
+    return {
+        "inputs": [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "datatype": DATATYPES[array.dtype.name],
+                "data": plain({name: array.reshape(-1)})[name],
+            }
+            for name, array in tensors.items()
+        ]
+    }
+
+
+def _tfs_example(tensors: Tensors) -> Schema:
+    named = plain(tensors)
+    return {"inputs": next(iter(named.values())) if len(named) == 1 else named}
+
+
+def plain(tensors: Tensors) -> dict[str, Any]:
+    """Nested lists of the numbers as an answer writes them."""
+    text = json_.encode({name: json_.tensor(array) for name, array in tensors.items()})
+    found: dict[str, Any] = orjson.loads(text)
+    return found
+
+
+_EXAMPLES: dict[str, Callable[[Tensors], Schema]] = {
+    "V2InferRequest": _v2_example,
+    "TfsPredictRequest": _tfs_example,
+}
 
 
 def _add_binary(operation: dict[str, Any]) -> None:

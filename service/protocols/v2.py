@@ -26,7 +26,7 @@ from service.codecs import json_, v2
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.model import ServedModel
-from service.protocols import nonfinite, repository, shapes
+from service.protocols import media, nonfinite, repository, shapes
 from service.protocols.endpoint import (
     LARGE_TEXT_BYTES,
     OCTETS,
@@ -103,6 +103,12 @@ def _header_length(scope: Scope) -> int | None:
         return None
     if not value.isdigit() or len(value) > 18:
         raise InvalidBody("Inference-Header-Content-Length is not a number of bytes.")
+    said = http.header(scope, b"content-type") or b""
+    if int(value) == 0 and said.startswith(media.JSON.encode()):
+        raise InvalidBody(
+            "Inference-Header-Content-Length: 0 says that the body is the bytes of a tensor, but "
+            "its Content-Type is application/json."
+        )
     return int(value)
 
 

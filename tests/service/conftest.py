@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
 import repository
 from onnx import TensorProto
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Playwright
 
 URL = re.compile(r"^  url +(http://\S+)$", re.MULTILINE)
 
@@ -146,3 +151,50 @@ def server(start, zoo: Path) -> Served:
 def client(server: Served) -> Iterator[httpx.Client]:
     with server.client() as open_client:
         yield open_client
+
+
+# One for a module: while it runs, this thread has an event loop.
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    if found is None:
+        assert not os.environ.get("ALL_TOOLS_REQUIRED"), "no Chromium"
+        pytest.skip("no Chromium (Debian: apt install chromium)")
+    with playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]) as launched:
+        yield launched
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an address; at the end nothing may have gone wrong that the test did not expect."""
+    pages: list[tuple[Page, list[str], str]] = []
+
+    def visit(url: str, **options: Any) -> Page:
+        page = browser.new_page(**options)
+        page.set_default_timeout(20_000)
+        said: list[str] = []
+        folder = url.rpartition("/")[0] + "/"
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("console", lambda m: said.append(f"{m.type}: {m.text}"))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((folder, "blob:")) else said.append(r.url),
+        )
+        pages.append((page, said, url))
+        page.goto(url)
+        return page
+
+    yield visit
+    for page, said, _ in pages:
+        # The browser itself logs each answer of 4xx and each refused connection.
+        own = [text for text in said if "Failed to load resource" not in text]
+        page.close()
+        assert own == []

@@ -87,6 +87,20 @@ def test_requests_and_answers_have_the_schemas_given(
     check(document, described["content"], answer.json())
 
 
+def test_every_example_can_be_sent(client: httpx.Client, document: dict[str, Any]):
+    sent = 0
+    for path, operations in document["paths"].items():
+        body = operations.get("post", {}).get("requestBody", {}).get("content", {})
+        for name, example in body.get("application/json", {}).get("examples", {}).items():
+            url = path.replace("{name}", name).replace("{version}", "1")
+            check(document, body, example["value"])
+            answer = client.post(url, json=example["value"])
+            assert answer.status_code == 200, (url, answer.text)
+            sent += 1
+    models = client.get("/models").json()["models"]
+    assert sent >= 6 * (len(models) - 1)
+
+
 def check(document: dict[str, Any], content: dict[str, Any], instance: Any) -> None:
     schema = {
         **content["application/json"]["schema"],

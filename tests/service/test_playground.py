@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 import pytest
+from browsing import CONTRAST, behind
 from PIL import Image
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from service import playground
 
@@ -31,50 +29,8 @@ SEVEN = ((0.25, 0.2), (0.5, 0.2), (0.75, 0.2), (0.65, 0.45), (0.55, 0.65), (0.48
 
 
 @pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-    if found is None:
-        assert not os.environ.get("ALL_TOOLS_REQUIRED"), "no Chromium"
-        pytest.skip("no Chromium (Debian: apt install chromium)")
-    with playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]) as launched:
-        yield launched
-
-
-@pytest.fixture(scope="module")
 def digits(start: Callable[..., Served]) -> Served:
     return start(MODELS)
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Open an address; at the end nothing may have gone wrong that the test did not expect."""
-    pages: list[tuple[Page, list[str], str]] = []
-
-    def visit(url: str, **options: Any) -> Page:
-        page = browser.new_page(**options)
-        page.set_default_timeout(20_000)
-        said: list[str] = []
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("console", lambda m: said.append(f"{m.type}: {m.text}"))
-        page.on(
-            "request", lambda r: None if r.url.startswith((url, "blob:")) else said.append(r.url)
-        )
-        pages.append((page, said, url))
-        page.goto(url)
-        return page
-
-    yield visit
-    for page, said, _ in pages:
-        # The browser itself logs each answer of 4xx and each refused connection.
-        own = [text for text in said if "Failed to load resource" not in text]
-        page.close()
-        assert own == []
 
 
 def draw(page: Page, points: tuple[tuple[float, float], ...] = SEVEN) -> None:
@@ -373,68 +329,6 @@ def test_both_colour_schemes_can_be_read(visit: Callable[..., Page], digits: Ser
         draw(page)
         expect(page.locator(".bars li.best")).to_be_visible()
         assert page.evaluate(CONTRAST) == []
-
-
-# Elements with text of their own whose colour is too near to the ground that they stand on.
-CONTRAST = """() => {
-    const channels = (text) => text.match(/[\\d.]+/g).map(Number);
-    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-        .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const ground = (e) => {
-        for (; e; e = e.parentElement) {
-            const c = channels(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] > 0) return c;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll("body *")].filter((e) =>
-        e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-        .filter((e) => {
-            const [a, b] = [light(channels(getComputedStyle(e).color)), light(ground(e))];
-            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
-        }).map((e) => e.outerHTML.slice(0, 80));
-}"""
-
-
-class behind:  # noqa: N801  used as a context manager
-    """A reverse proxy that takes a prefix away, as nginx and ingresses do."""
-
-    def __init__(self, prefix: str, target: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def _forward(self) -> None:
-                if not self.path.startswith(f"{prefix}/"):
-                    self.send_error(404)
-                    return
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                answer = httpx.request(
-                    self.command,
-                    target + self.path.removeprefix(prefix),
-                    content=body,
-                    headers={k: v for k, v in self.headers.items() if k.lower() != "host"},
-                )
-                self.send_response(answer.status_code)
-                for key, value in answer.headers.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(answer.content)
-
-            do_GET = do_POST = _forward  # noqa: N815
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 def test_others_than_browsers_get_json(client: httpx.Client) -> None:

@@ -141,6 +141,9 @@ def test_the_bytes_alone_suffice_when_their_number_tells_the_shape(client: httpx
         "/v2/models/animals/infer", content=b"123", headers={"Inference-Header-Content-Length": "0"}
     )
     refused(bad, 400, "multiple of 16")
+    said = {"Inference-Header-Content-Length": "0", "Content-Type": "application/json"}
+    contradiction = client.post("/v2/models/animals/infer", content=X.tobytes(), headers=said)
+    refused(contradiction, 400, "its Content-Type is application/json")
 
 
 def test_classification(client: httpx.Client):

@@ -47,14 +47,20 @@ async function fetchOnce(path, options) {
   }
 }
 
-// The response; throws a Problem for anything but 2xx, unless its status is in `accept`.
-export async function ask(path, options = {}, accept = []) {
+// The response, whatever its status; asks for a key while one is missing.
+export async function fetchWithKey(path, options = {}) {
   let response = await fetchOnce(path, options);
   while (response.status === 401) {
     sessionStorage.removeItem(KEY);
     if (!(await askForKey())) break;
     response = await fetchOnce(path, options);
   }
+  return response;
+}
+
+// The response; throws a Problem for anything but 2xx, unless its status is in `accept`.
+export async function ask(path, options = {}, accept = []) {
+  const response = await fetchWithKey(path, options);
   if (response.ok || accept.includes(response.status)) return response;
   let body = {};
   try {
