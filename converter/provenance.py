@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from service.store.address import redacted
+
 PACKAGES = ("foldserve", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch")
 
 
@@ -30,7 +32,7 @@ def describe_provenance(path: Path, arguments: Sequence[str]) -> dict[str, Any]:
         "file": path.name,
         "sha256": sha256,
         "bytes": size,
-        "command": shlex.join(["python", "-m", "converter", *arguments]),
+        "command": redacted(shlex.join(["python", "-m", "converter", *arguments])),
         "date": _now().isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),

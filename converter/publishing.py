@@ -18,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +29,7 @@ from converter.errors import UserError
 from converter.folding import Decision, Refusal
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
+from converter.remote import publish_remote
 from service.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -39,6 +41,7 @@ from service.manifest import (
     SelfTest,
     TensorSpec,
 )
+from service.store.address import is_address, scheme
 
 _STAGE = ".publish-"
 
@@ -51,19 +54,21 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model now is. `fresh` is False when that version was there already."""
+    """Where a model now is, a folder or an address. `fresh` is False when that version was there
+    already."""
 
-    path: Path
+    path: Path | str
     version: int
     fresh: bool
 
 
-def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Published:
+def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False) -> Published:
     """Write the next version of the model whose folder (`models/NAME`) this is.
 
     Args:
         result: a fold whose proof passed.
-        folder: created if need be; its name is the model's name.
+        folder: created if need be; its name is the model's name. Or an address of a model store,
+            `s3://bucket/models/NAME`.
         if_changed: write nothing when the newest version is this very model.
 
     Raises:
@@ -78,6 +83,11 @@ def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Pu
             f"this model cannot be served: {result.proof.notes[0]}",
             "Convert it to float32 first, or write it with --output.",
         )
+    if isinstance(folder, str) and is_address(folder):
+        if scheme(folder) != "file":
+            return _publish_remote(result, folder, if_changed)
+        folder = unquote(folder.partition("://")[2])
+    folder = Path(folder)
     name = folder.resolve().name
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -96,6 +106,20 @@ def publish(result: FoldResult, folder: Path, *, if_changed: bool = False) -> Pu
             f"cannot publish to {folder}: {error.strerror or error}.",
             "Check that the folder can be written to and has room.",
         ) from error
+
+
+def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Published:
+    def stage(folder: Path) -> Path:
+        return Path(publish(result, folder).path)
+
+    def same(there: bytes, mine: bytes) -> bool:
+        theirs, ours = _parsed(there), _parsed(mine)
+        if not isinstance(theirs, dict):
+            return False
+        return {**theirs, "version": 0} == {**ours, "version": 0}
+
+    path, version, fresh = publish_remote(address, stage, same if if_changed else None)
+    return Published(path, version, fresh)
 
 
 def _sweep(folder: Path) -> None:

@@ -1,15 +1,17 @@
 # The service: onnxruntime and an HTTP server, without torch or onnx.
-# VARIANT=gpu installs onnxruntime's CUDA build and the CUDA and cuDNN libraries that it needs.
+# EXTRAS=s3,images installs what those extras need. VARIANT=gpu installs onnxruntime's CUDA build
+# and the CUDA and cuDNN libraries that it needs.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ARG VARIANT=cpu
+ARG EXTRAS=
 WORKDIR /src
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY service service
-RUN pip install -c constraints.txt . && \
+RUN pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" && \
     if [ "$VARIANT" = gpu ]; then \
       pip install -c constraints.txt '.[gpu]' && \
       pip uninstall --yes onnxruntime && \

@@ -142,7 +142,10 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
     @_get(app, "/models", "What is served, and what is not and why")
     async def models() -> Response:
         entries = list(registry.entries.values())
-        return _reply({"loading": registry.loading, "models": [_show(e) for e in entries]})
+        shown = {"loading": registry.loading, "models": [_show(e) for e in entries]}
+        if mirror := registry.mirror:
+            shown["store"] = {"address": mirror.address, "trouble": mirror.trouble}
+        return _reply(shown)
 
     @_get(app, "/models/{name}", "One model: its contract, provider and history")
     async def model(name: str) -> Response:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service import model, tracing
+from service import model, policy, tracing
 from service.access_log import AccessLog
 from service.early import Early
 from service.exchange import Budget
@@ -19,6 +19,7 @@ from service.tracing import Tracing
 
 if TYPE_CHECKING:
     from service.protocols.v2_grpc import GrpcServer
+    from service.registry import StoreMirror
 
 logger = logging.getLogger("foldserve")
 
@@ -43,6 +44,46 @@ def allow_files(connections: int) -> None:
             "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
             connections, wanted, granted,
         )  # fmt: skip
+
+
+def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
+    """The folder that is served, and what keeps it in step with a store.
+
+    Raises:
+        CannotStart: there is no such folder, or the store cannot be used.
+    """
+    models = settings.models
+    if isinstance(models, Path):
+        if not models.is_dir():
+            raise CannotStart(
+                f"The models folder {str(models)!r} does not exist. Create it, or point "
+                "--models to the folder that holds <name>/<version>/model.onnx."
+            )
+        return models, None
+    from service.store.access import Store, StoreError, StoreUnusable
+    from service.store.cache import folder_of
+    from service.store.mirror import Mirror
+
+    try:
+        store = Store(models, settings.store_timeout_ms / 1000, settings.store_attempts)
+    except StoreUnusable as error:
+        raise CannotStart(f"The models cannot be fetched: {error}") from None
+    folder = folder_of(models, settings.model_cache)
+    wanted = policy.parse(settings.version_policy)
+    try:
+        mirror = Mirror(store, folder, wanted, settings.max_model_cache_bytes)
+        mirror.reach()
+    except OSError as error:
+        raise CannotStart(
+            f"Models cannot be kept in {str(folder)!r}: {error.strerror}. Name a folder that can "
+            "be written with --model-cache."
+        ) from None
+    except StoreError as error:
+        raise CannotStart(
+            f"The model store {store.address} cannot be read: {error}. Nothing was fetched from "
+            "it before, so there is nothing to serve. Check the address and your access."
+        ) from None
+    return folder, mirror
 
 
 def observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:

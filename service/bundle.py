@@ -16,7 +16,11 @@ from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 
+# In the place of a version of a remote store that could not be fetched: the reason.
+UNFETCHED_FILE = "unfetched.txt"
+
 _CONTROL_FLOW = (b"Loop", b"Scan", b"If")
+_LONGEST_REASON = 1000
 _LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
@@ -35,6 +39,9 @@ def read(folder: Path, name: str, version: int) -> Manifest | None:
         Rejected: with the reason.
     """
     if not (folder / MANIFEST_FILE).exists():
+        if (folder / UNFETCHED_FILE).is_file():
+            reason = (folder / UNFETCHED_FILE).read_text()[:_LONGEST_REASON]
+            raise Rejected(f"it could not be fetched: {reason}")
         if (folder / MANIFEST_FILE).is_symlink():
             raise Rejected(f"{MANIFEST_FILE} is a link that leads nowhere")
         own_file(folder, MODEL_FILE)

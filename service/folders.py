@@ -10,7 +10,7 @@ from pathlib import Path
 
 logger = logging.getLogger("foldserve.registry")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 # Hidden folders, and what an upload or an editor leaves half done.
 _LEFTOVER = re.compile(r"^[._~]|^te?mp([._-]|$)|(\.(te?mp|part|partial|bak|swp)|~)$")
@@ -41,7 +41,7 @@ def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Pa
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or _LEFTOVER.search(folder.name):
             continue
-        if not _NAME.fullmatch(folder.name):
+        if not NAME.fullmatch(folder.name):
             level = logging.DEBUG if quiet else logging.WARNING
             logger.log(level, "folder %r is ignored: not a model's name", folder.name)
             continue

@@ -21,9 +21,10 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from service import policy as policies
 from service.bundle import Rejected
@@ -46,6 +47,19 @@ logger = logging.getLogger("foldserve.registry")
 
 
 Loader = Callable[[Path, str, int], ServedModel]
+
+# Of each model the versions that are served, and those that were rejected.
+Verdicts = Mapping[str, tuple[frozenset[int], frozenset[int]]]
+
+
+class StoreMirror(Protocol):
+    """Whoever keeps the repository in step with a store: service/store/mirror.py."""
+
+    address: str
+    trouble: str | None  # why the store cannot be read now
+
+    def refresh(self, verdicts: Verdicts | None = None, again: str | None = None) -> bool:
+        """Whether something in the repository has changed. `again`: a model to try anew."""
 
 
 @dataclass(slots=True)
@@ -84,6 +98,7 @@ class Registry:
         default_model: the model of POST /predict, None for "the only one".
         policy: which versions are served of models that do not say so themselves.
         alone: False if other processes serve the same repository on the same port.
+        mirror: brings `root` up to date with a store before it is looked at.
     """
 
     def __init__(
@@ -94,12 +109,14 @@ class Registry:
         policy: Policy | None = None,
         *,
         alone: bool = True,
+        mirror: StoreMirror | None = None,
     ) -> None:
         self._root = root
         self._load_version = loader
         self.default_model = default_model
         self._policy = policy or Policy()
         self._alone = alone
+        self.mirror = mirror
         self.entries: dict[str, Entry] = {}
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
@@ -114,9 +131,14 @@ class Registry:
         Raises:
             DeviceUnavailable: CUDA was required and did not start.
         """
+        self._refresh()
         self._seen = self._snapshot()
         try:
             self.reload()
+            # A store has older versions to fall back on, if those that came do not work.
+            while any(not each.versions for each in self.entries.values()) and self._refresh():
+                self._seen = self._snapshot()
+                self.reload()
         finally:
             self.loading = False
 
@@ -136,6 +158,8 @@ class Registry:
             DeviceUnavailable: as `load`, and only during it.
         """
         with self._one_at_a_time:
+            if name is not None:
+                self._refresh(name)
             changed = []
             found = dict(scan(self._root))
             if name is not None and name not in found:
@@ -180,10 +204,12 @@ class Registry:
             if not drained and not self._replaced():
                 drained = True
                 give_back()
+            # What a mirror puts there is whole at once.
+            settled = self._refresh()
             now = self._snapshot()
             if now is None:
                 continue
-            if now != self._seen and now == before:
+            if now != self._seen and (settled or now == before):
                 self._seen = now
                 try:
                     self.reload()
@@ -191,6 +217,20 @@ class Registry:
                 except Exception:  # what is served is served on
                     logger.exception("the repository could not be read again")
             before = now
+
+    def _refresh(self, again: str | None = None) -> bool:
+        """Whether the mirror has changed something; False without one."""
+        if self.mirror is None:
+            return False
+        verdicts = {
+            name: (frozenset(each.versions), frozenset(each.rejected))
+            for name, each in self.entries.items()
+        }
+        try:
+            return self.mirror.refresh(verdicts, again)
+        except Exception:  # what was fetched is served on
+            logger.exception("the model store could not be looked at")
+            return False
 
     def _replaced(self) -> list[weakref.ref[ServedModel]]:
         """Those that have threads still, and are served no longer."""

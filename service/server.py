@@ -129,11 +129,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         CannotStart: no repository, no port, no keys where keys were asked for.
         DeviceUnavailable: --device cuda without CUDA.
     """
-    if not settings.models.is_dir():
-        raise CannotStart(
-            f"The models folder {str(settings.models)!r} does not exist. Create it, or point "
-            "--models to the folder that holds <name>/<version>/model.onnx."
-        )
+    models, mirror = assembly.repository(settings)
     try:
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
@@ -154,7 +150,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     lifecycle = Lifecycle()
     metrics = Metrics(version, SharedPages(worker.pages, worker.index) if worker else None)
     registry = Registry(
-        settings.models,
+        models,
         partial(
             assembly.load_counted,
             metrics=metrics,
@@ -172,6 +168,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         settings.default_model,
         policy.parse(settings.version_policy),
         alone=count == 1,
+        mirror=mirror,
     )
     budget = Budget(settings.max_in_flight_bytes)
     early = Early(registry, settings, access, metrics)
@@ -285,6 +282,11 @@ def banner(
         )
         lines += [f"           version {v} skipped: {why}" for v, why in entry.rejected.items()]
     lines.append(f"  threads  {threads}")
+    if registry.mirror:
+        lines.append(f"  store    {registry.mirror.address}")
+        if registry.mirror.trouble:
+            why = registry.mirror.trouble
+            lines.append(f"  NOTICE   the store cannot be read, what was fetched is served: {why}")
     if choice.notice:
         lines.append(f"  NOTICE   {choice.notice}")
     default = registry.default_model

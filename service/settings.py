@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.manifest import VERSION_POLICY
+from service.store.address import is_address
 
 PREFIX = "FOLDSERVE_"
 
@@ -46,7 +47,22 @@ class Settings(BaseSettings):
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="TCP port for gRPC, 8001 by custom (default: no gRPC)"
     )
-    models: Path = Field(Path("models"), description="folder of models/<name>/<version>/")
+    models: Path | str = Field(
+        Path("models"),
+        description="folder of models/<name>/<version>/, or the address of one (s3://...)",
+    )
+    model_cache: Path | None = Field(
+        None, description="where models from an address are kept (default: ~/.cache/foldserve)"
+    )
+    max_model_cache_bytes: int = Field(
+        64 * 1024 * MiB, ge=1, description="size of all that is kept there of one address"
+    )
+    store_timeout_ms: int = Field(
+        30_000, ge=1, description="longest wait for a list or for 8 MiB of a file from an address"
+    )
+    store_attempts: int = Field(
+        3, ge=1, le=100, description="how often a read from an address is tried, before it failed"
+    )
     default_model: str | None = Field(
         None, description="model that POST /predict uses (default: the only one)"
     )
@@ -146,6 +162,11 @@ class Settings(BaseSettings):
         description="where traces go by OTLP over HTTP, such as http://host:4318/v1/traces "
         "(default: no traces)",
     )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _folder_or_address(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) and not is_address(value) else value
 
     @field_validator("cors_origins")
     @classmethod

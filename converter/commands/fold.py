@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", help="default: FILE.folded.onnx"
     )
     parser.add_argument(
-        "--publish", type=Path, metavar="models/NAME", help="write models/NAME/<next version>/"
+        "--publish",
+        metavar="models/NAME",
+        help="write models/NAME/<next version>/; also s3://bucket/models/NAME and the like",
     )
     parser.add_argument(
         "--if-changed",
