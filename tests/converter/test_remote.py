@@ -24,7 +24,6 @@ from service.store.mirror import Mirror
 from tests import s3
 from tests.converter.published import check_self_test, check_version, graph, result, versions
 
-
 pytestmark = s3.QUIET
 
 

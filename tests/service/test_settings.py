@@ -62,7 +62,7 @@ def test_every_knob_has_a_flag_and_a_variable(read, name: str):
 def test_every_quantity_has_its_unit_in_its_name(name: str):
     annotation = Settings.model_fields[name].annotation
     if annotation is int and name != "port":
-        counts = {"max_connections", "workers", "cuda_device_id"}
+        counts = {"max_connections", "workers", "cuda_device_id", "store_attempts"}
         units = ("_ms", "_us", "_bytes", "_samples", "_requests", "_pixels")
         assert name in counts or name.endswith(units)
 
