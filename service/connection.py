@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import httptools
 import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
@@ -38,6 +40,7 @@ from service.errors import (
     TooManyConnections,
 )
 from service.gate import request_id
+from service.intake import Intake
 from service.protocols import shapes
 from service.quick import ANSWERED, Call, Found, Quick
 
@@ -48,6 +51,9 @@ _RESERVE = 64
 _RETRY_S = 1
 # How long the rest of a small body is awaited before its request gets a task.
 _PATIENCE_S = 0.05
+# A body from here on is read straight into its place, unless its head says one of these.
+_STRAIGHT_BYTES = 128 * 1024
+_NOT_STRAIGHT = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 # How long and how much is still read, and dropped, after a refusal.
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
@@ -158,7 +164,59 @@ class Connection(HttpToolsProtocol):
                     self._found = found
                     self._parts = []
                 return
+        self._offer_the_straight_way()
         super().on_headers_complete()
+
+    def _offer_the_straight_way(self) -> None:
+        """Let the route of a large body have it read into its place."""
+        length = 0
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit():
+                length = int(value[:18])
+            elif name in _NOT_STRAIGHT:
+                return
+        if length >= _STRAIGHT_BYTES and not self._excess:
+            scope: Scope = self.scope  # type: ignore[assignment]
+            scope["extensions"] = {http.STRAIGHT: weakref.ref(self)}
+
+    async def take_body(self, size: int, front: int) -> memoryview | None:
+        """The body of the request that is being answered, read straight into its place.
+
+        Args:
+            size: what its Content-Length says.
+            front: see `Intake`.
+
+        Returns:
+            None if it has come already, or the next one behind it.
+
+        Raises:
+            ClientGone: the connection ended before.
+        """
+        cycle = self.cycle
+        if not cycle.more_body or cycle.disconnected or self.pipeline or not self._in_body:
+            return None
+        intake = Intake(self, size, cycle.body, front)
+        cycle.body = bytearray()
+        self.transport.set_protocol(intake)
+        self.flow.resume_reading()
+        try:
+            while not intake.complete and not cycle.disconnected:
+                cycle.message_event.clear()
+                await cycle.message_event.wait()
+        except BaseException:
+            intake.drop()
+            raise
+        if cycle.disconnected:
+            raise http.ClientGone
+        return intake.body
+
+    def body_complete(self) -> None:
+        """The intake has read a body to its end: what comes next is the head of a request."""
+        # The old parser still waits for the body.
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport.set_protocol(self)
+        self.on_message_complete()
 
     def _refused(self, quick: Quick, found: Found) -> bool:
         """Whether the request has got its refusal; the rest of it is dropped as it comes."""

@@ -25,6 +25,10 @@ from service.errors import (
 from service.exchange import Exchange
 
 Headers = Iterable[tuple[bytes, bytes]]
+Body = bytes | memoryview
+
+# An ASGI extension of the connection: a weak reference to what has `take_body`.
+STRAIGHT = "foldserve.straight"
 
 # An answer to a body that is still being sent: how long and how much to read on, so that the
 # client sees the answer and not a reset connection.
@@ -69,8 +73,13 @@ def timeout_s(scope: Scope, longest_ms: int) -> float:
     return min(int(wish), longest_ms) / 1000
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, max_bytes: int, timeout_s: float, front: int = 0
+) -> Body:
     """The whole body, at most `max_bytes` of it, within `timeout_s` seconds.
+
+    A large one comes as a view of a place that nothing else refers to; its bytes from `front` on
+    are aligned there.
 
     Raises:
         BodyTooLarge: by Content-Length before anything is read, or while it arrives.
@@ -86,6 +95,13 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
         books.hold(int(declared))
     try:
         async with asyncio.timeout(timeout_s):
+            straight = scope.get("extensions", {}).get(STRAIGHT)
+            connection = straight and straight()
+            if connection is not None:
+                taken: memoryview | None = await connection.take_body(books.body_bytes, front)
+                if taken is not None:
+                    books.read = time.monotonic()
+                    return taken
             chunks: list[bytes] = []
             size = 0
             while True:

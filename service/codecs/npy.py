@@ -34,7 +34,7 @@ _SHAPE = re.compile(rb"'shape' *: *\(([0-9, ]*)\) *[,}]")
 _SIZES = re.compile(rb" *([0-9]{1,18} *, *)*([0-9]{1,18})? *")
 
 
-def decode(body: bytes, spec: TensorSpec) -> np.ndarray:
+def decode(body: bytes | memoryview, spec: TensorSpec) -> np.ndarray:
     """The array of a .npy file, of the dtype of `spec` and of any shape.
 
     Raises:
@@ -67,7 +67,7 @@ def decode(body: bytes, spec: TensorSpec) -> np.ndarray:
     return turned.copy()  # in C order
 
 
-def _header(body: bytes) -> tuple[np.dtype, bool, list[int], int]:
+def _header(body: bytes | memoryview) -> tuple[np.dtype, bool, list[int], int]:
     """Dtype, whether in Fortran order, shape, and where the elements begin."""
     length_format = _LENGTHS.get(body[6] if len(body) > 6 else 0)
     if body[:6] != _MAGIC or length_format is None:
@@ -77,7 +77,7 @@ def _header(body: bytes) -> tuple[np.dtype, bool, list[int], int]:
         (length,) = struct.unpack_from(length_format, body, 8)
     except struct.error:
         raise _no_file() from None
-    header = body[start : start + min(length, _LONGEST_HEADER)]
+    header = bytes(body[start : start + min(length, _LONGEST_HEADER)])
     descr, order, sizes = (pattern.search(header) for pattern in (_DESCR, _ORDER, _SHAPE))
     if not descr or not order or not sizes or not _SIZES.fullmatch(sizes[1]):
         raise _no_file()

@@ -23,7 +23,11 @@ _LITTLE_ENDIAN = {
 
 
 def array(
-    body: bytes, spec: TensorSpec, shape: Sequence[int], offset: int = 0, size: int | None = None
+    body: bytes | memoryview,
+    spec: TensorSpec,
+    shape: Sequence[int],
+    offset: int = 0,
+    size: int | None = None,
 ) -> np.ndarray:
     """The tensor of that shape in `size` bytes of `body` from `offset` on.
 

@@ -50,7 +50,9 @@ class InferRequest(NamedTuple):
     head: v2_heads.Head | None = None
 
 
-def decode(body: bytes, header_bytes: int | None, signature: Signature) -> InferRequest:
+def decode(
+    body: bytes | memoryview, header_bytes: int | None, signature: Signature
+) -> InferRequest:
     """The request in tensors.
 
     Args:
@@ -72,7 +74,7 @@ def decode(body: bytes, header_bytes: int | None, signature: Signature) -> Infer
             f"Inference-Header-Content-Length is {header_bytes}, but the body has "
             f"{len(body)} bytes."
         )
-    text = body if header_bytes is None else body[:header_bytes]
+    text = bytes(body[:header_bytes])
     head = None if header_bytes is None else v2_heads.known(text, len(body), signature)
     if head is not None:
         return InferRequest(head.tensors(body), None, head.outputs, head.binary, head)
@@ -185,7 +187,11 @@ def _has_zero(text: bytes) -> bool:
 
 
 def _tensors(
-    inputs: list[dict[str, Any]], signature: Signature, plain: bool, body: bytes, offset: int
+    inputs: list[dict[str, Any]],
+    signature: Signature,
+    plain: bool,
+    body: bytes | memoryview,
+    offset: int,
 ) -> Tensors:
     tensors: Tensors = {}
     for entry in inputs:

@@ -59,7 +59,7 @@ class Head:
         self._names = [wanted.name for wanted in outputs]
         self._answers: dict[tuple[tuple[int, ...], ...], bytes] = {}
 
-    def tensors(self, body: bytes) -> Tensors:
+    def tensors(self, body: bytes | memoryview) -> Tensors:
         """The inputs in a body of `size` bytes that begins with this head."""
         tensors: Tensors = {}
         offset = self._offset

@@ -156,11 +156,11 @@ class Endpoint:
             self.context.early.full(scope, asyncio.get_running_loop().time())
         await http.respond_error(send, receive, error, self.error_body(error))
 
-    async def read_body(self, scope: Scope, receive: Receive) -> bytes:
+    async def read_body(self, scope: Scope, receive: Receive, front: int = 0) -> http.Body:
         """The body within the limits of the settings; see `http.read_body`."""
         settings = self.context.settings
         return await http.read_body(
-            scope, receive, settings.max_body_bytes, settings.body_timeout_ms / 1000
+            scope, receive, settings.max_body_bytes, settings.body_timeout_ms / 1000, front
         )
 
 
@@ -171,11 +171,18 @@ class Inference(Endpoint):
         """Refuse by the headers alone what cannot be read, before the body is."""
         refuse_compression(scope)
 
-    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
-        """The request in tensors."""
+    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
+        """The request in tensors; `body` is bytes unless `binary` says so."""
         raise NotImplementedError
 
-    def light(self, scope: Scope, body: bytes) -> bool:  # noqa: ARG002
+    def binary(self, scope: Scope) -> int | None:  # noqa: ARG002
+        """What comes before the tensors in a body that holds them as they are, in bytes.
+
+        None for a body of another kind.
+        """
+        return None
+
+    def light(self, scope: Scope, body: http.Body) -> bool:  # noqa: ARG002
         """Whether `decode` takes so little that the event loop may do it."""
         return len(body) <= LARGE_TEXT_BYTES
 
@@ -199,16 +206,23 @@ class Inference(Endpoint):
         if context.early is not None:
             context.early.found(scope)
         patience_s = self.begin(scope, model, exchange)
-        body = await self.read_body(scope, receive)
+        front = self.binary(scope)
+        body = await self.read_body(scope, receive, front or 0)
         deadline = time.monotonic() + patience_s
         with hang_up:
-            decode = partial(self.decode, scope, body, model)
-            decoded = await context.job(self.light(scope, body), decode)
+            light = self.light(scope, body)
+            decode = partial(self._decode, scope, body, model, front is not None)
+            del body  # JSON, once it has been read, is not kept while its tensors are run
+            decoded = await context.job(light, decode)
+            del decode
             outputs = await context.infer(model, decoded.tensors, deadline, exchange)
             light = light_answer(decoded, outputs)
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             return reply
+
+    def _decode(self, scope: Scope, body: http.Body, model: ServedModel, binary: bool) -> Decoded:
+        return self.decode(scope, body if binary else bytes(body), model)
 
 
 def reply_headers(scope: Scope, reply: Reply) -> http.Headers:

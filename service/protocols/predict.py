@@ -23,7 +23,8 @@ from service.protocols.endpoint import (
 from service.settings import Settings
 from service.signature import Tensors
 
-Reader = Callable[[Scope, bytes, ServedModel, Settings], Tensors]
+# The body: bytes, or any buffer for one of tensors as they are (`Predict.binary`).
+Reader = Callable[[Scope, Any, ServedModel, Settings], Tensors]
 
 
 class Predict(Inference):
@@ -34,11 +35,14 @@ class Predict(Inference):
         refuse_compression(scope)
         media.of_body(http.header(scope, b"content-type"))
 
-    def light(self, scope: Scope, body: bytes) -> bool:
+    def binary(self, scope: Scope) -> int | None:
+        return 0 if media.of_body(http.header(scope, b"content-type")) in _LIGHT else None
+
+    def light(self, scope: Scope, body: http.Body) -> bool:
         kind = media.of_body(http.header(scope, b"content-type"))
         return kind in _LIGHT or (kind == media.JSON and len(body) <= LARGE_TEXT_BYTES)
 
-    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
+    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
         read = _READERS[media.of_body(http.header(scope, b"content-type"))]
         answer = media.of_answer(http.header(scope, b"accept"))
         if answer == media.JSON:
@@ -74,12 +78,12 @@ def _json(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> 
     return json_.decode(body, model.signature)
 
 
-def _npy(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
+def _npy(scope: Scope, body: http.Body, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a .npy body")
     return {spec.name: npy.decode(body, spec)}
 
 
-def _octets(scope: Scope, body: bytes, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
+def _octets(scope: Scope, body: http.Body, model: ServedModel, settings: Settings) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a body of raw bytes")
     media.check_dtype(http.header(scope, b"x-dtype"), spec.dtype)
     shape = media.shape(http.header(scope, b"x-shape"))

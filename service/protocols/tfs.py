@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import orjson
 from starlette.types import Scope
 
+from service import http
 from service.codecs import tfs
 from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
@@ -65,8 +66,8 @@ class _Tfs(Endpoint):
 class Predict(_Tfs, Inference):
     """POST ...:predict."""
 
-    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:  # noqa: ARG002
-        tensors, by_rows = tfs.decode(body, model.signature)
+    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:  # noqa: ARG002
+        tensors, by_rows = tfs.decode(bytes(body), model.signature)
         first = next(iter(tensors.values()))
         rows = len(first) if first.ndim else 1
 

@@ -78,7 +78,10 @@ class _V2(Endpoint):
 class Infer(_V2, Inference):
     """POST .../infer."""
 
-    def decode(self, scope: Scope, body: bytes, model: ServedModel) -> Decoded:
+    def binary(self, scope: Scope) -> int | None:
+        return _header_length(scope)
+
+    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
         request = v2.decode(body, _header_length(scope), model.signature)
 
         def encode(model: ServedModel, outputs: Tensors) -> Reply:
@@ -92,7 +95,7 @@ class Infer(_V2, Inference):
         light = request.binary or bool(request.outputs and all(w.binary for w in request.outputs))
         return Decoded(request.tensors, encode, light)
 
-    def light(self, scope: Scope, body: bytes) -> bool:
+    def light(self, scope: Scope, body: http.Body) -> bool:
         length = _header_length(scope)
         return (len(body) if length is None else length) <= LARGE_TEXT_BYTES
 
@@ -193,7 +196,7 @@ class _Repository(_V2):
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:  # noqa: ARG002
         if self.admin:
             self.context.access.require_admin(credentials(scope["headers"]))
-        body = await self.read_body(scope, receive)
+        body = bytes(await self.read_body(scope, receive))
         options = json_.parse(body) if body.strip() else {}
         if not isinstance(options, dict):
             raise InvalidBody("The body is not a JSON object.", hint="Send {} or no body.")
