@@ -31,6 +31,29 @@ _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", *_FOLDERS}
 _SLOWEST_BYTES_PER_S = 100_000
 
 
+def open_store(address: str) -> Store:
+    """The store at the address of a model's folder. Nothing is asked of it yet.
+
+    Raises:
+        UserError: the package for the address is missing, or it cannot be published to.
+    """
+    address = address.rstrip("/")
+    shown = redacted(address)
+    if scheme(address) not in _CONDITIONAL:
+        raise UserError(
+            f"cannot publish to {shown}: {scheme(address)}:// has no way to keep two publishers "
+            "apart.",
+            "Publish to a folder and copy the version there, its model.json last.",
+        )
+    try:
+        store = Store(address)
+    except StoreUnusable as error:
+        raise UserError(f"cannot publish to an address: {error}") from None
+    if "/" not in store.root:
+        raise UserError(f"{shown} names no model.", "Write it as s3://BUCKET/models/NAME.")
+    return store
+
+
 def publish_remote(
     address: str, stage: Callable[[Path], Path], same: Callable[[bytes, bytes], bool] | None
 ) -> tuple[str, int, bool]:
@@ -48,20 +71,8 @@ def publish_remote(
     Raises:
         UserError: the package for the address is missing, or it cannot be written.
     """
-    address = address.rstrip("/")
-    shown = redacted(address)
-    if scheme(address) not in _CONDITIONAL:
-        raise UserError(
-            f"cannot publish to {shown}: {scheme(address)}:// has no way to keep two publishers "
-            "apart.",
-            "Publish to a folder and copy the version there, its model.json last.",
-        )
-    try:
-        store = Store(address)
-    except StoreUnusable as error:
-        raise UserError(f"cannot publish to an address: {error}") from None
-    if "/" not in store.root:
-        raise UserError(f"{shown} names no model.", "Write it as s3://BUCKET/models/NAME.")
+    store = open_store(address)
+    shown = store.address
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
         staged = stage(Path(folder) / store.root.rpartition("/")[2])
         try:

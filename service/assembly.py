@@ -68,9 +68,10 @@ def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
         store = Store(models, settings.store_timeout_ms / 1000, settings.store_attempts)
     except StoreUnusable as error:
         raise CannotStart(f"The models cannot be fetched: {error}") from None
-    folder = folder_of(models, settings.model_cache)
     wanted = policy.parse(settings.version_policy)
+    folder = settings.model_cache or Path("~/.cache")
     try:
+        folder = folder_of(models, settings.model_cache)
         mirror = Mirror(store, folder, wanted, settings.max_model_cache_bytes)
         mirror.reach()
     except OSError as error:

@@ -18,10 +18,12 @@ from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
 from converter.provenance import describe_provenance
 from converter.publishing import Published, publish
+from converter.remote import open_store
 from converter.render import show_fold, show_source, terminal, working
 from converter.report import describe_fold
 from converter.sources import Loaded
 from service.manifest import Classification
+from service.store.address import is_address, scheme
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +120,8 @@ def _check(args: argparse.Namespace) -> None:
     """Find mistakes before minutes of work, not after."""
     if args.if_changed and not args.publish:
         raise UserError("--if-changed goes with --publish.")
+    if args.publish and is_address(args.publish) and scheme(args.publish) != "file":
+        open_store(args.publish)
     folded = args.output or (None if args.publish else default_output(args.file))
     output.check((folded, args.json, args.html), args.file)
 

@@ -13,7 +13,8 @@ import asyncio
 import concurrent.futures
 import re
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from service.folders import NAME, VERSION
 from service.manifest import MANIFEST_FILE
@@ -33,6 +34,7 @@ _MARKS = ("ETag", "etag", "blob_id", "ino", "mtime", "last_modified", "size")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_REASON = 300
 
+T = TypeVar("T")
 # What a listing says of each version: a mark that changes with its manifest, None if none is told.
 Versions = dict[str, dict[int, str | None]]
 
@@ -55,16 +57,17 @@ class Store:
     Args:
         address: anything fsspec reads.
         timeout_s: longest time for one operation, of `download.CHUNK_BYTES` at most.
-        attempts: how often a read is tried.
+        attempts: how often a list or a read is tried; None leaves that to the library, which
+            tries writes again as well.
 
     Raises:
         StoreUnusable: the package for that scheme is not installed, or the address is wrong.
     """
 
-    def __init__(self, address: str, timeout_s: float = 30.0, attempts: int = 3) -> None:
+    def __init__(self, address: str, timeout_s: float = 30.0, attempts: int | None = None) -> None:
         self.address = redacted(address)
         self._timeout_s = timeout_s
-        self._attempts = attempts
+        self._attempts = attempts or 1
         self._flat = scheme(address) in _FLAT
         extra = _EXTRAS.get(scheme(address), "store")
         try:
@@ -75,7 +78,10 @@ class Store:
             ) from None
         try:
             self._fs, root = fsspec.core.url_to_fs(
-                address, use_listings_cache=False, skip_instance_cache=True
+                address,
+                use_listings_cache=False,
+                skip_instance_cache=True,
+                **_once(address, timeout_s, attempts),
             )
         except ImportError as error:
             known = scheme(address) in _EXTRAS
@@ -85,6 +91,8 @@ class Store:
             ) from None
         except Exception as error:  # noqa: BLE001  each library has errors of its own
             raise StoreUnusable(f"{self.address} cannot be used: {_reason(error)}.") from None
+        if attempts and hasattr(self._fs, "retries"):
+            self._fs.retries = 1
         self.root = str(root).rstrip("/")
 
     def versions(self) -> Versions:
@@ -94,7 +102,7 @@ class Store:
             StoreError: the store cannot be listed, all of it.
         """
         self._fs.invalidate_cache()
-        return self._find() if self._flat else self._walk()
+        return self._try(self._find if self._flat else self._walk)
 
     def read(self, path: str, start: int, end: int) -> bytes:
         """Bytes from `start` to `end` of a file below the root, or up to its end.
@@ -105,16 +113,9 @@ class Store:
             Missing: there is no such file.
             StoreError: it could not be read, each time.
         """
-        for attempt in range(self._attempts):
-            if attempt:
-                time.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-            try:
-                return bytes(self.call("cat_file", f"{self.root}/{path}", start=start, end=end))
-            except Missing:
-                raise
-            except StoreError as error:
-                failure = error
-        raise failure
+        return self._try(
+            lambda: bytes(self.call("cat_file", f"{self.root}/{path}", start=start, end=end))
+        )
 
     def manifest(self, name: str, version: int) -> bytes:
         """The bytes of a version's model.json.
@@ -154,6 +155,19 @@ class Store:
         except Exception as error:  # noqa: BLE001  each library has errors of its own
             raise StoreError(_reason(error)) from None
 
+    def _try(self, operation: Callable[[], T]) -> T:
+        """As often as was asked for; what is missing is missing."""
+        for left in reversed(range(self._attempts)):
+            try:
+                return operation()
+            except Missing:
+                raise
+            except StoreError:
+                if not left:
+                    raise
+            time.sleep(_FIRST_PAUSE_S * 2 ** (self._attempts - left - 1))
+        raise AssertionError
+
     def _find(self) -> Versions:
         found: Versions = {}
         for path, entry in self.call("find", self.root, detail=True).items():
@@ -190,6 +204,14 @@ class Store:
                 raise
             return []  # removed since the folder above was listed
         return entries
+
+
+def _once(address: str, timeout_s: float, attempts: int | None) -> dict[str, Any]:
+    """Options for the one library that would try for minutes where we count the attempts."""
+    if attempts is None or scheme(address) not in {"s3", "s3a"}:
+        return {}
+    how = {"retries": {"total_max_attempts": 1}}
+    return {"config_kwargs": {**how, "connect_timeout": timeout_s, "read_timeout": timeout_s}}
 
 
 def _add(found: Versions, name: str, version: str, entry: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ nobody has needed for LEASE_S is removed, so that the other workers' models are 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -30,10 +31,17 @@ LEASE_S = 600.0
 
 
 def folder_of(address: str, chosen: Path | None) -> Path:
-    """A folder of its own for each address, below $XDG_CACHE_HOME or ~/.cache by default."""
+    """A folder of its own for each address, below $XDG_CACHE_HOME or ~/.cache by default.
+
+    Raises:
+        OSError: this user has no home.
+    """
     if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME")
-        chosen = (Path(home) if home else Path("~/.cache").expanduser()) / "foldserve" / "models"
+        try:
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        except RuntimeError:
+            raise OSError(errno.ENOENT, "this user has no home") from None
+        chosen = home / "foldserve" / "models"
     return chosen / hashlib.sha256(identity(address).encode()).hexdigest()[:16]
 
 

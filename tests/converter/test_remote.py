@@ -209,6 +209,16 @@ def test_a_bucket_that_is_not_there(access: None, proven: FoldResult) -> None:
         publish(proven, "s3://no-such-bucket-here/models/net")
 
 
+def test_a_wrong_address_is_found_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["fold", str(tmp_path / "missing.onnx"), "--publish", "ftp://me:secret@host/net"]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert "no way to keep two publishers apart" in " ".join((said.out + said.err).split())
+    assert "secret" not in said.out + said.err
+
+
 def test_from_the_command_line(
     bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

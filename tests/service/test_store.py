@@ -150,6 +150,11 @@ def test_the_extra_that_is_missing_is_named(
         Store(address)
 
 
+def test_an_address_of_the_hugging_face_hub() -> None:
+    pytest.importorskip("huggingface_hub")
+    assert Store("hf://someone/repo/models").root == "someone/repo/models"
+
+
 def test_an_unknown_scheme() -> None:
     with pytest.raises(StoreUnusable, match="nonsense"):
         Store("nonsense://me:secret@x/models")

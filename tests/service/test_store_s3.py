@@ -104,7 +104,7 @@ def test_a_read_that_failed_once_is_tried_again(
     proxy: s3.Proxy, local: Path, place: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(downloading, "CHUNK_BYTES", 100)
-    mirror = Mirror(Store(f"s3://{place}"), tmp_path / "mirror")
+    mirror = Mirror(Store(f"s3://{place}", attempts=2), tmp_path / "mirror")
     real, failed = mirror._store.call, []
 
     def once(operation: str, *args: Any, **how: Any) -> Any:
@@ -133,7 +133,7 @@ def test_served_through_faults(
     address = f"s3://{place}"
     flags = (
         "--models", address, "--model-cache", str(tmp_path / "cache"),
-        "--watch-interval-ms", "100", "--store-timeout-ms", "3000", "--store-attempts", "1",
+        "--watch-interval-ms", "100", "--store-timeout-ms", "15000", "--store-attempts", "1",
     )  # fmt: skip
     served = start(Path(address), *flags)
     body = {"inputs": [[1.0, 2.0, 3.0, 4.0]]}
