@@ -22,6 +22,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 _URL = re.compile(rb"^  url +http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
 _START_S = 120.0
 _END_S = 60.0
+_BLOCKS = 12
 
 
 class Target:
@@ -137,17 +139,20 @@ class Watch(Beside):
 
 @dataclass(frozen=True)
 class Trend:
-    """A line through samples: units a minute, and the standard error of that."""
+    """A line through samples: units a minute, and the standard error of that.
+
+    `rise`: what the line gains from its first to its last sample.
+    """
 
     slope: float
     error: float
     first: float
     last: float
+    rise: float
 
-    @property
-    def flat(self) -> bool:
-        """Whether two standard errors cover a slope of zero, or it falls."""
-        return self.slope <= 2 * self.error
+    def grows(self, tolerated: float = 0.0) -> bool:
+        """Whether it rises by more than two standard errors, and by more than `tolerated`."""
+        return self.slope > 2 * self.error and self.rise > tolerated
 
 
 def trend(minutes: list[float], values: list[float]) -> Trend:
@@ -160,14 +165,29 @@ def trend(minutes: list[float], values: list[float]) -> Trend:
     sxy = sum((x - middle) * (y - mean) for x, y in zip(minutes, values, strict=True))
     slope = sxy / sxx
     left = sum((y - mean - slope * (x - middle)) ** 2 for x, y in zip(minutes, values, strict=True))
-    return Trend(slope, math.sqrt(left / (count - 2) / sxx), values[0], values[-1])
+    error = math.sqrt(left / (count - 2) / sxx)
+    return Trend(slope, error, values[0], values[-1], slope * (minutes[-1] - minutes[0]))
+
+
+# Pages that a process touches now and then: one percent of a small server.
+TOLERATED_MB = 1.0
 
 
 def memory_trend(seen: list[Usage], skip: float = 0.25) -> Trend:
-    """In MB, and MB a minute; the first share of the time is the server's warming up."""
+    """In MB, and MB a minute; the first share of the time is the server's warming up.
+
+    Neighbouring samples are alike, which would make the standard error too small: the line goes
+    through the means of `_BLOCKS` stretches of time.
+    """
     begin = seen[0].at + skip * (seen[-1].at - seen[0].at)
     kept = [u for u in seen if u.at >= begin]
-    return trend([u.at / 60 for u in kept], [u.memory_bytes / 1e6 for u in kept])
+    blocks = min(_BLOCKS, len(kept))
+    cuts = [round(i * len(kept) / blocks) for i in range(blocks + 1)]
+    stretches = [kept[a:b] for a, b in pairwise(cuts)]
+    return trend(
+        [sum(u.at for u in block) / len(block) / 60 for block in stretches],
+        [sum(u.memory_bytes for u in block) / len(block) / 1e6 for block in stretches],
+    )
 
 
 class Probe(Beside):

@@ -8,18 +8,31 @@ import pytest
 
 from benchmarks.serving import openloop, overload, poison, soak, subjects
 from benchmarks.serving.openloop import Stream
-from benchmarks.serving.target import Target, trend
+from benchmarks.serving.target import Target, Usage, memory_trend, trend
 
 
 def test_a_line_is_found_again_with_its_error():
     line = trend([0.0, 1.0, 2.0, 3.0], [5.0, 7.0, 9.0, 11.0])
     assert (line.slope, line.error) == (2.0, 0.0)
-    assert not line.flat
+    assert line.rise == 6.0
+    assert line.grows()
+    assert not line.grows(6.0)
     noise = trend([0.0, 1.0, 2.0, 3.0], [1.0, -1.0, 1.0, -1.0])
     assert noise.slope == pytest.approx(-0.4)
     # Residuals 0.4, -1.2, 1.2, -0.4: sum of squares 3.2; Sxx 5.
     assert noise.error == pytest.approx((3.2 / 2 / 5) ** 0.5)
-    assert noise.flat
+    assert not noise.grows()
+
+
+def test_neighbours_that_are_alike_are_no_evidence_of_growth():
+    """Slow waves: forty samples of each, of which a line through all is too sure."""
+    waves = [100e6 + (5e6 if i // 40 % 2 else 0.0) for i in range(480)]
+    seen = [Usage(i / 2, int(memory), 1, 1) for i, memory in enumerate(waves)]
+    assert not memory_trend(seen, skip=0.0).grows(1.0)
+    leak = [Usage(u.at, u.memory_bytes + i * 50_000, 1, 1) for i, u in enumerate(seen)]
+    found = memory_trend(leak, skip=0.0)
+    assert found.grows(1.0)
+    assert found.slope == pytest.approx(6.0, abs=2.0)
 
 
 def test_percentiles_are_values_that_were_measured():
