@@ -50,6 +50,18 @@ def test_a_point_is_the_mean_of_the_steps_up_to_it(epochs: int, batches: int) ->
         np.testing.assert_allclose(accuracy.values, [n / epochs for n in range(epochs)], rtol=5e-6)
 
 
+def test_the_shipped_model_has_those_of_its_training() -> None:
+    drawn = {curve.name: curve for curve in curves.read(SHIPPED / "checkpoint.pt")}
+    published = manifest(SHIPPED / "1")
+    assert published.curves == list(drawn.values())
+    for name, metric in (
+        ("validation_accuracy", "test_accuracy"),
+        ("validation_loss", "test_loss"),
+    ):
+        assert drawn[name].values[-1] == pytest.approx(published.metrics[metric], rel=5e-6)
+    assert drawn["train_loss"].steps[-1] == drawn["validation_loss"].steps[-1] == 12 * 468
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     shutil.copy(SHIPPED / "checkpoint.pt", tmp_path / "net.pt")
