@@ -1,8 +1,8 @@
 """JSON schemas of KServe's resources, from the package that KServe publishes: `kserve` on PyPI.
 
 Its models are generated from the project's OpenAPI document: a class for each schema, with
-`openapi_types` (attribute -> type), `attribute_map` (attribute -> key of the JSON), and a refusal of
-None in the setter of what is required. They are read as text out of the wheel, nothing of it is
+`openapi_types` (attribute -> type), `attribute_map` (attribute -> key of the JSON), and a refusal
+of None in the setter of what is required. They are read as text out of the wheel, nothing of it is
 imported. Types of Kubernetes itself (`V1Container`) are those of `kubernetes_validate`, strict.
 """
 
