@@ -98,6 +98,10 @@ class Connection(HttpToolsProtocol):
     _found: Found | None = None
     _parts: list[bytes]
     _patience: asyncio.TimerHandle | None = None
+    # The request that was refused last, if all of it came in one read: its head, and its size.
+    _again: tuple[bytes, int, Found, Scope] | None = None
+    _refusing: tuple[Found, Scope] | None = None  # what the read that is parsed was refused for
+    _heads = 0  # that ended in that read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -114,6 +118,9 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > _LINGER_BYTES:
                 self.transport.abort()
             return
+        again, self._again = self._again, None
+        if again is not None and self._refused_again(again, data):
+            return
         free = self.cycle is None or self.cycle.response_complete
         # What comes behind an early answer is the rest of that request's body, and no head.
         if self._since is None and free and not self._in_body:
@@ -125,7 +132,11 @@ class Connection(HttpToolsProtocol):
         self._began = True
         limit = self.limits.max_header_bytes
         self._large_read = len(data) > limit
+        in_head = not self._in_body
+        self._heads, self._refusing = 0, None
         super().data_received(data)
+        if in_head and self._heads == 1:
+            self._remember(data)
         if self._found is not None and self._patience is None:
             self._patience = self.loop.call_later(_PATIENCE_S, self._take_the_usual_way)
         if self._since is not None and not self._idle:  # the head has not ended yet
@@ -134,6 +145,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(_too_large(limit))
 
     def on_headers_complete(self) -> None:
+        self._heads += 1
         self._since = None
         self._idle = False
         limit = self.limits.max_header_bytes
@@ -229,6 +241,40 @@ class Connection(HttpToolsProtocol):
         self.transport.write(refusal)
         self.cycle = ANSWERED  # type: ignore[assignment]
         self.server_state.total_requests += 1
+        self._refusing = found, scope
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """The request in `data`, if it was refused, and it is all of it.
+
+        The read began in no body and brought the end of one head, which is the first empty line
+        in it. If the body then ends with the read, the parser is between two requests.
+        """
+        if self._refusing is None or self._in_body:
+            return
+        found, scope = self._refusing
+        headers = scope["first_headers"]
+        head = data.find(b"\r\n\r\n") + 4
+        complete = head + int(headers[b"content-length"]) == len(data)
+        whole = complete and data.startswith(b"POST " + self.url + b" ")
+        if whole and b"x-request-id" not in headers:
+            self._again = data[:head], len(data), found, scope
+
+    def _refused_again(self, again: tuple[bytes, int, Found, Scope], data: bytes) -> bool:
+        """Refuse a request with the very head of the one before without parsing it.
+
+        A client in a loop, as those of a flood are, says the same each time. See `_remember`.
+        """
+        head, size, found, scope = again
+        if len(data) != size or not data.startswith(head) or self._quick is None:
+            return False
+        refusal = self._quick.refusal(found, scope, self.server_state.default_headers)
+        if refusal is None or self.transport.is_closing():
+            return False
+        self.transport.write(refusal)
+        self.server_state.total_requests += 1
+        self._await_a_head()
+        self._again = again
         return True
 
     def on_body(self, body: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from repository import linear, publish
-from test_quick import BODY, KEY, PREDICT, Bench, X, answered, parts, whole
+from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
 
 from service import cpu, full
 from service.auth import Access, KeyFile
+from service.connection import Connection
 from service.quick import ANSWERED, Quick
 
 
@@ -174,3 +176,87 @@ def test_runners_give_way(served: Bench):
     batcher.call({"x": X})  # its thread has begun
     theirs = {os.getpriority(os.PRIO_PROCESS, t.native_id) for t in batcher._threads if t.native_id}
     assert theirs == {min(mine + cpu._NICE_STEPS, 19)}
+
+
+def flood(served: Bench, *reads: bytes, first: int = 1) -> tuple[bytes, bool]:
+    """What is written for reads of one connection of a full model, after `first` requests.
+
+    Also whether the last request is remembered.
+    """
+
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            for _ in range(first):
+                ask(connection)
+            connection.transport.written = b""
+            for read in reads:
+                connection.data_received(read)
+        return connection.transport.written, connection._again is not None
+
+    return asyncio.run(main())
+
+
+SENT = whole(PREDICT, BODY, X_API_Key=KEY)
+FULL = b"HTTP/1.1 503 "
+
+
+def test_the_same_head_again_is_not_parsed_again(served: Bench, monkeypatch: pytest.MonkeyPatch):
+    heads = []
+    complete = Connection.on_headers_complete
+
+    def spy(self):
+        heads.append(self.url)
+        complete(self)
+
+    monkeypatch.setattr(Connection, "on_headers_complete", spy)
+    other = whole(PREDICT, BODY, X_API_Key=KEY, X_Other="1")
+    written, remembered = flood(served, SENT, SENT, SENT, other, SENT)
+    assert written.count(FULL) == 5
+    assert len(heads) == 1 + 1 + 2  # the route's, the first ready-made one, and two changes
+    assert remembered
+    ids = set(re.findall(rb"x-request-id: (\w+)", written))
+    assert len(ids) == 5
+    assert served.count(503) == 6
+
+
+@pytest.mark.parametrize(
+    ("reads", "answers"),
+    [
+        ((SENT + SENT,), 2),  # two in one read
+        ((SENT + SENT[:30], SENT[30:]), 2),  # and a part of the next one
+        ((SENT[:30], SENT[30:]), 1),
+        ((SENT[:-4], SENT[-4:]), 1),
+        ((whole(PREDICT, BODY, X_API_Key=KEY, X_Request_ID="mine"),), 1),  # it has to be told
+        # The rest of a body that looks like a request, and a request behind it.
+        ((head(PREDICT, 2 * len(SENT), X_API_Key=KEY) + SENT, SENT), 1),
+        ((head(PREDICT, 2 * len(SENT), X_API_Key=KEY) + SENT, SENT + SENT, SENT), 3),
+    ],
+)
+def test_only_a_request_that_is_a_read_of_its_own_is_remembered(
+    served: Bench, reads: tuple[bytes, ...], answers: int
+):
+    written, remembered = flood(served, *reads)
+    assert written.count(FULL) == answers
+    assert remembered == (reads[-1] == SENT and len(reads) == 3)
+
+
+def test_what_is_remembered_is_not_mixed_with_what_comes(served: Bench):
+    """A read that only begins like the one before is parsed, wherever it is cut."""
+    for cut in (1, len(SENT) - len(BODY) - 1, len(SENT) - 1):
+        written, _ = flood(served, SENT, SENT[:cut], SENT[cut:], SENT + SENT[:cut], SENT[cut:])
+        assert written.count(b"HTTP/1.1 ") == written.count(FULL) == 4
+
+
+def test_a_request_that_is_remembered_is_let_in_once_there_is_room(served: Bench):
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            ask(connection)
+            assert connection._again is not None
+        await no_longer_fresh()
+        ask(connection)
+        return await answered(connection)
+
+    assert asyncio.run(main())[0] == 200
