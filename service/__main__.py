@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     configure(settings.log_level, settings.log_format)
     try:
+        if settings.engine == "ray":
+            return _serve_on_ray(settings)
         if settings.workers > 1:
             from service.workers import supervise
 
@@ -46,13 +48,20 @@ def _serve(settings: Settings, worker: Worker | None = None) -> int:
     from service.server import serve
 
     try:
-        return serve(settings, _version(), worker)
+        return serve(settings, program_version(), worker)
     except (CannotStart, DeviceUnavailable) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
 
-def _version() -> str:
+def _serve_on_ray(settings: Settings) -> int:
+    from service.cluster_run import run
+
+    return run(settings, program_version())
+
+
+def program_version() -> str:
+    """Of the program, as it was installed."""
     try:
         return metadata.version("foldserve")
     except metadata.PackageNotFoundError:  # run from a copied folder

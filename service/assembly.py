@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service import model, policy, tracing
 from service.access_log import AccessLog
+from service.choose import Wish
+from service.device import Choice
 from service.early import Early
 from service.exchange import Budget
 from service.listen import CannotStart
 from service.metrics import Metrics
 from service.protocols.endpoint import Context
+from service.registry import Registry
 from service.settings import Settings
 from service.tracing import Tracing
 
@@ -122,6 +126,45 @@ def grpc(
         raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
     host, port = settings.host, settings.grpc_port
     return GrpcServer(context, metrics, budget, host, port, shared=shared, observers=observers)
+
+
+def open_registry(
+    settings: Settings,
+    source: tuple[Path, StoreMirror | None],
+    metrics: Metrics,
+    choice: Choice,
+    *,
+    threads: int,
+    alone: bool,
+) -> Registry:
+    """The repository as the settings have it, nothing of it loaded yet.
+
+    Args:
+        settings: of the whole server.
+        source: as `repository` gives it.
+        metrics: counts the batches.
+        choice: where models run.
+        threads: that one model's run may use.
+        alone: False if other processes serve the same repository on the same port.
+    """
+    wish = Wish(
+        runners=settings.runners,
+        threads=settings.threads,
+        max_batch_rows=settings.max_batch_size,
+        max_wait_s=settings.max_wait_us / 1e6,
+    )
+    loader = partial(
+        load_counted,
+        metrics=metrics,
+        choice=choice,
+        threads=threads,
+        capacity_samples=settings.queue_capacity_samples,
+        max_tensor_bytes=settings.max_tensor_bytes,
+        wish=wish,
+    )
+    rule = policy.parse(settings.version_policy)
+    models, mirror = source
+    return Registry(models, loader, settings.default_model, rule, alone=alone, mirror=mirror)
 
 
 def load_counted(

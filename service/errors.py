@@ -425,6 +425,14 @@ class ShuttingDown(ServiceError):
     default_hint = "Send the request to another instance, or again after the restart."
 
 
+class ReplicaLost(ServiceError):
+    """On Ray: the replicas that were given the request have ended before they answered."""
+
+    status = 503
+    code = "replica_lost"
+    default_hint = "Send the request again; if it always ends so, the log of the replica tells why."
+
+
 class DeadlineExceeded(ServiceError):
     """The answer was not ready within --request-timeout-ms."""
 

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import assembly, cpu, device, listen, policy
+from service import assembly, cpu, device, listen
 from service.app import TITLE, create_app
 from service.auth import Access, KeysUnusable
-from service.choose import Wish
 from service.device import Choice, DeviceUnavailable
 from service.early import Early
 from service.exchange import Budget
@@ -129,7 +128,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         CannotStart: no repository, no port, no keys where keys were asked for.
         DeviceUnavailable: --device cuda without CUDA.
     """
-    models, mirror = assembly.repository(settings)
+    source = assembly.repository(settings)
     try:
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
@@ -149,26 +148,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     listener = listen.bind(settings.host, port, shared=worker is not None, listening=not late)
     lifecycle = Lifecycle()
     metrics = Metrics(version, SharedPages(worker.pages, worker.index) if worker else None)
-    registry = Registry(
-        models,
-        partial(
-            assembly.load_counted,
-            metrics=metrics,
-            choice=choice,
-            threads=threads,
-            capacity_samples=settings.queue_capacity_samples,
-            max_tensor_bytes=settings.max_tensor_bytes,
-            wish=Wish(
-                runners=settings.runners,
-                threads=settings.threads,
-                max_batch_rows=settings.max_batch_size,
-                max_wait_s=settings.max_wait_us / 1e6,
-            ),
-        ),
-        settings.default_model,
-        policy.parse(settings.version_policy),
-        alone=count == 1,
-        mirror=mirror,
+    registry = assembly.open_registry(
+        settings, source, metrics, choice, threads=threads, alone=count == 1
     )
     budget = Budget(settings.max_in_flight_bytes)
     early = Early(registry, settings, access, metrics)

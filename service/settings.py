@@ -87,6 +87,39 @@ class Settings(BaseSettings):
     workers: int = Field(
         1, ge=1, le=256, description="server processes on the port, the CPUs divided among them"
     )
+    engine: Literal["plain", "ray"] = Field(
+        "plain", description="ray serves with replicas on a Ray cluster (docs/cluster.md)"
+    )
+    ray_address: str = Field(
+        "", description="Ray cluster to join, such as auto (default: one of its own, on this host)"
+    )
+    min_replicas: int = Field(
+        1, ge=1, le=10_000, description="replicas on Ray when there is nothing to do"
+    )
+    max_replicas: int | None = Field(
+        None, ge=1, le=10_000, description="replicas on Ray at most (default: what the CPUs allow)"
+    )
+    cpus_per_replica: int = Field(
+        1, ge=1, le=1024, description="CPUs that a replica on Ray reserves, and its threads"
+    )
+    gpus_per_replica: float = Field(
+        0.0, ge=0, le=64, description="GPUs that a replica on Ray reserves; 0.5 lets two share one"
+    )
+    target_ongoing_requests: float = Field(
+        8.0, gt=0, description="requests under way per replica that Ray scales for"
+    )
+    scale_window_ms: int = Field(
+        15_000, ge=100, description="time over which the requests under way are averaged"
+    )
+    upscale_delay_ms: int = Field(
+        10_000, ge=0, description="how long there must be too much before replicas are added"
+    )
+    downscale_delay_ms: int = Field(
+        300_000, ge=0, description="how long there must be too little before replicas are removed"
+    )
+    surge_percent: int = Field(
+        0, ge=0, le=100, description="replicas in excess during an update, if CPUs are free for them"
+    )
     runners: int | None = Field(
         None, ge=1, le=1024, description="runs of one model at a time (default: as measured)"
     )

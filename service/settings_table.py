@@ -18,6 +18,10 @@ _UNITS = {
     "_requests": "requests",
     "_pixels": "pixels",
     "_size": "rows",
+    "_replicas": "replicas",
+    "_percent": "%",
+    "cpus_per_replica": "CPUs",
+    "gpus_per_replica": "GPUs",
 }
 
 

@@ -1,0 +1,91 @@
+"""The service on Ray Serve: `serve run service.cluster:app`, `python -m service --engine ray`.
+
+A replica is a whole service, as a worker of --workers is: models, queues, batchers and counters
+of its own; only HTTP comes to it through Ray's proxies. It watches the models folder, so that a
+new version needs no deployment, and each replica changes over without failing a request.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from service import assembly, cluster_plan, cpu
+from service.__main__ import program_version
+from service.cluster_replica import Served
+from service.listen import CannotStart
+from service.logs import configure
+from service.settings import Settings
+
+cluster_plan.prepare(os.environ)  # before Ray is imported
+
+try:
+    import ray
+    from ray import serve
+except ImportError:
+    raise CannotStart(
+        "The Ray engine needs the extra [ray]: pip install 'foldserve[ray]'."
+    ) from None
+
+
+@serve.ingress()
+class Replica:
+    """One process of the deployment.
+
+    Args:
+        values: all settings, by name.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        configure(values["log_level"], values["log_format"])
+        session = ray.get_runtime_context().get_session_name()
+        self._served = Served(values, program_version(), session)
+
+    def __serve_build_asgi_app__(self) -> Served:
+        return self._served
+
+    async def check_health(self) -> None:
+        """Ray asks; a replica that is not ready gets no requests, and is replaced in the end."""
+        reasons = self._served.obstacles()
+        if reasons:
+            raise RuntimeError(" ".join(reasons))
+
+
+def build(settings: Settings, cpus: int | None = None) -> Any:
+    """The application for `serve.run`.
+
+    Args:
+        settings: of the whole service; paths must mean the same on every node.
+        cpus: of the whole cluster; by default those of the Ray that this process has joined,
+            or its own.
+
+    Raises:
+        CannotStart: as `cluster_plan.plan`, or no models folder.
+    """
+    if cpus is None:
+        cpus = cluster_cpus() if ray.is_initialized() else cpu.available().threads
+    if isinstance(settings.models, Path):  # a store is for the replicas to reach
+        assembly.repository(settings)
+    made = cluster_plan.plan(settings, cpus)
+    values = settings.model_dump()
+    for name, value in values.items():
+        if isinstance(value, Path):
+            values[name] = value.resolve()
+    values["max_replicas"] = made.replicas
+    with warnings.catch_warnings():
+        # The interval of the metrics becomes a variable in a later Ray; here it is no global.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        deployment = serve.deployment(Replica, name=cluster_plan.DEPLOYMENT, **made.deployment)
+    return deployment.bind(values)
+
+
+def app(args: dict[str, Any]) -> Any:
+    """For `serve run service.cluster:app models=/srv/models max_replicas=4` and config files."""
+    return build(Settings(**cluster_plan.arguments(args)))
+
+
+def cluster_cpus() -> int:
+    """CPUs of the Ray that this process has joined, as Ray counts them."""
+    return max(1, int(ray.cluster_resources().get("CPU", 0)))

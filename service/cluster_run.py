@@ -1,0 +1,166 @@
+"""`python -m service --engine ray`: a Ray of its own, or one to join, from the start to the drain.
+
+    start   the port is tried first; Ray starts without a dashboard, on 127.0.0.1 only; the proxies,
+            then the replicas, whose models are loaded when the banner is printed
+    drain   SIGTERM or Ctrl-C: served on for --drain-delay-ms; then no replica takes new requests,
+            those under way are finished within --drain-timeout-ms; exit code 0
+            a second signal: the end at once
+
+In a cluster that was joined (--ray-address), the signal takes this application away, and leaves
+Ray and other applications alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from service import assembly, cluster_plan, cpu, listen
+from service.listen import CannotStart
+from service.settings import PREFIX, Settings
+
+_TICK_S = 0.2
+# Ray asks for a third of the memory by default; nothing is put there but large answers.
+_OBJECT_STORE_BYTES = 128 * 1024 * 1024
+# What the proxies need to know; they have no other way than their environment.
+_FOR_PROXIES = ("max_body_bytes", "body_timeout_ms", "max_in_flight_bytes")
+
+
+def run(settings: Settings, version: str) -> int:
+    """Run until a signal; the exit code is returned.
+
+    Args:
+        settings: with engine "ray".
+        version: of the program.
+
+    Raises:
+        CannotStart: no Ray, no repository, no port, replicas that cannot be.
+    """
+    if isinstance(settings.models, Path):  # a store is for the replicas to reach
+        assembly.repository(settings)
+    own = not settings.ray_address
+    if own:
+        with listen.bind(settings.host, settings.port) as listener:
+            port: int = listener.getsockname()[1]
+        settings = settings.model_copy(update={"port": port})
+        cluster_plan.plan(settings, cpu.available().threads)  # before Ray takes its time
+    for name in _FOR_PROXIES:
+        os.environ[PREFIX + name.upper()] = str(getattr(settings, name))
+    if own:
+        os.environ.update(cluster_plan.ALONE)
+    cluster_plan.prepare(os.environ)
+    from service import cluster  # Ray takes a second, and may not be there
+
+    stopping = threading.Event()
+    with _connected(settings, own), _signals(stopping):
+        _deploy(cluster, settings, version, own)
+        try:
+            while not stopping.wait(_TICK_S):
+                pass
+            time.sleep(settings.drain_delay_ms / 1000)
+        finally:
+            _take_away(own)
+    return 0
+
+
+@contextlib.contextmanager
+def _connected(settings: Settings, own: bool) -> Iterator[None]:
+    """Ray, from its start (or from joining it) to its end (or to leaving it)."""
+    import ray
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's, about its own next versions
+            if own:
+                ray.init(
+                    address="local",
+                    num_cpus=cpu.available().threads,
+                    include_dashboard=False,
+                    namespace="serve",
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    logging_level="warning",
+                )
+            else:
+                ray.init(
+                    address=settings.ray_address, namespace="serve", logging_level="warning"
+                )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CannotStart(f"Ray does not start: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
+    from ray import serve
+
+    cpus = cluster.cluster_cpus()
+    plan = cluster_plan.plan(settings, cpus)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        serve.start(
+            proxy_location="HeadOnly" if own else "EveryNode",
+            http_options=plan.http,
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        try:
+            serve.run(cluster.build(settings, cpus), name=cluster_plan.APP, route_prefix="/")
+        except RuntimeError as error:
+            raise CannotStart(f"No replica became ready: {error}") from None
+    sys.stdout.write(_banner(settings, version, plan.replicas, cpus) + "\n")
+    sys.stdout.flush()
+
+
+def _take_away(own: bool) -> None:
+    from ray import serve
+
+    # Everything, or this application alone; both wait until the replicas are drained.
+    if own:
+        serve.shutdown()
+    else:
+        serve.delete(cluster_plan.APP)
+
+
+@contextlib.contextmanager
+def _signals(stopping: threading.Event) -> Iterator[None]:
+    """The first signal sets the event, a second one ends the process."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _banner(settings: Settings, version: str, most: int, cpus: int) -> str:
+    from service.app import TITLE
+
+    url = f"http://{settings.host}:{settings.port}"
+    return "\n".join(
+        [
+            f"{TITLE} {version}",
+            f"  url      {url}",
+            f"  docs     {url}/docs",
+            f"  replicas {settings.min_replicas} to {most} on Ray, "
+            f"{settings.cpus_per_replica} of {cpus} CPUs each",
+            "  ready    yes",
+        ]
+    )
