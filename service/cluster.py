@@ -30,6 +30,9 @@ except ImportError:
     ) from None
 
 
+_LOOPBACK = "127.0.0.1"
+
+
 @serve.ingress()
 class Replica:
     """One process of the deployment.
@@ -39,6 +42,7 @@ class Replica:
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
+        _listen_inside()
         configure(values["log_level"], values["log_format"])
         session = ray.get_runtime_context().get_session_name()
         self._served = Served(values, program_version(), session)
@@ -51,6 +55,20 @@ class Replica:
         reasons = self._served.obstacles()
         if reasons:
             raise RuntimeError(" ".join(reasons))
+
+
+def _listen_inside() -> None:
+    """On a Ray of 127.0.0.1, keep the replica's own port there as well.
+
+    Ray opens it on all addresses, for calls between deployments, asks for no key and unpickles
+    what comes: whoever reaches it runs code. Ray has no setting for it.
+    """
+    if not ray.util.get_node_ip_address().startswith("127."):
+        return
+    from ray.serve._private import replica
+
+    add = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, at: add(server, at.replace("[::]", _LOOPBACK))
 
 
 def build(settings: Settings, cpus: int | None = None) -> Any:
@@ -89,3 +107,8 @@ def app(args: dict[str, Any]) -> Any:
 def cluster_cpus() -> int:
     """CPUs of the Ray that this process has joined, as Ray counts them."""
     return max(1, int(ray.cluster_resources().get("CPU", 0)))
+
+
+def address() -> str:
+    """Where others can join the Ray that this process has joined."""
+    return str(ray.get_runtime_context().gcs_address)

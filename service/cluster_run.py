@@ -56,7 +56,7 @@ def run(settings: Settings, version: str) -> int:
         cluster_plan.plan(settings, cpu.available().threads)  # before Ray takes its time
     for name in _FOR_PROXIES:
         os.environ[PREFIX + name.upper()] = str(getattr(settings, name))
-    if own:
+    if own or settings.ray_address.startswith(("127.", "localhost:")):
         os.environ.update(cluster_plan.ALONE)
     cluster_plan.prepare(os.environ)
     from service import cluster  # Ray takes a second, and may not be there
@@ -119,7 +119,7 @@ def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
             serve.run(cluster.build(settings, cpus), name=cluster_plan.APP, route_prefix="/")
         except RuntimeError as error:
             raise CannotStart(f"No replica became ready: {error}") from None
-    sys.stdout.write(_banner(settings, version, plan.replicas, cpus) + "\n")
+    sys.stdout.write(_banner(settings, version, plan.replicas, cpus, cluster.address()) + "\n")
     sys.stdout.flush()
 
 
@@ -150,7 +150,7 @@ def _signals(stopping: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _banner(settings: Settings, version: str, most: int, cpus: int) -> str:
+def _banner(settings: Settings, version: str, most: int, cpus: int, address: str) -> str:
     from service.app import TITLE
 
     url = f"http://{settings.host}:{settings.port}"
@@ -161,6 +161,7 @@ def _banner(settings: Settings, version: str, most: int, cpus: int) -> str:
             f"  docs     {url}/docs",
             f"  replicas {settings.min_replicas} to {most} on Ray, "
             f"{settings.cpus_per_replica} of {cpus} CPUs each",
+            f"  ray      {address}",
             "  ready    yes",
         ]
     )
