@@ -1,11 +1,11 @@
 """What Ray is asked for: the settings as options of Ray Serve, without importing Ray.
 
-    threads of a run    cpus_per_replica, which is also what a replica reserves
-    replicas            between min and max so that each has `target_ongoing_requests` under way
-    queue               what a replica may have under way is what its batchers may have waiting;
-                        as much again per replica waits in each proxy, then 503
-    drain               a replica that is stopped gets no more requests, and `drain_timeout_ms`
-                        for those it has
+threads of a run    cpus_per_replica, which is also what a replica reserves
+replicas            between min and max so that each has `target_ongoing_requests` under way
+queue               what a replica may have under way is what its batchers may have waiting;
+                    as much again per replica waits in each proxy, then 503
+drain               a replica that is stopped gets no more requests, and `drain_timeout_ms`
+                    for those it has
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ ENVIRONMENT = {
     # a second loop in each process would only add two hops to every request.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # A proxy that needs longer to start, on a busy machine, is not started anew.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 # For a Ray of our own: the name is history, what it decides is whether Ray's processes find each

@@ -11,7 +11,8 @@ nothing on the server, so here it is sent once more:
     retried     everything but what changes a server (/v2/repository); once, because a request
                 that ends a process would otherwise end all of them
     errors      the proxy's own, in the words of the protocol: 503 queue_full with Retry-After
-                when no replica has room, 504, and 503 replica_lost after the second loss
+                when no replica has room, 503 shutting_down while there is no application, 504,
+                and 503 replica_lost after the second loss
 
 Headers by which clients could steer Ray are taken off.
 """
@@ -22,12 +23,12 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import http
-from service.errors import DeadlineExceeded, QueueFull, ReplicaLost, ServiceError
+from service.errors import DeadlineExceeded, QueueFull, ReplicaLost, ServiceError, ShuttingDown
 from service.exchange import Budget, Exchange
 from service.gate import request_id
 from service.http import ClientGone
 from service.protocols import shapes
-from service.settings import Settings
+from service.settings import Settings, parse
 
 _OWN_PATHS = "/-/"  # Ray's, for load balancers
 _CHANGING = "/v2/repository/"
@@ -48,7 +49,7 @@ _TRIES = 2
 
 def middlewares() -> list[Middleware]:
     """For Ray's proxies, with the settings of their environment."""
-    return [Middleware(Proxied, settings=Settings())]
+    return [Middleware(Proxied, settings=parse((), {}))]
 
 
 class Proxied:
@@ -133,9 +134,14 @@ class _Answer:
 
 
 def _in_our_words(status: int) -> ServiceError:
-    """What a proxy says by itself: 408 after its timeout, 503 without a replica that has room."""
-    if status == 408:  # noqa: PLR2004
+    """What a proxy says by itself.
+
+    408 after its timeout, 404 while the application is not there, 503 without room anywhere.
+    """
+    if status == 408:
         return DeadlineExceeded("No replica has answered in time.")
+    if status == 404:
+        return ShuttingDown("The service is being started or stopped.", retry_after_s=1)
     return QueueFull("No replica has room for the request.", retry_after_s=1)
 
 

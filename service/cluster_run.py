@@ -30,6 +30,7 @@ from service.listen import CannotStart
 from service.settings import PREFIX, Settings
 
 _TICK_S = 0.2
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 # Ray asks for a third of the memory by default; nothing is put there but large answers.
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024
 # What the proxies need to know; they have no other way than their environment.
@@ -61,15 +62,18 @@ def run(settings: Settings, version: str) -> int:
     cluster_plan.prepare(os.environ)
     from service import cluster  # Ray takes a second, and may not be there
 
-    stopping = threading.Event()
-    with _connected(settings, own), _signals(stopping):
-        _deploy(cluster, settings, version, own)
-        try:
-            while not stopping.wait(_TICK_S):
-                pass
-            time.sleep(settings.drain_delay_ms / 1000)
-        finally:
-            _take_away(own)
+    signals = _Signals()
+    try:
+        with signals, _connected(settings, own):
+            signals.install()  # Ray has put its own in their place
+            try:
+                _deploy(cluster, settings, version, own)
+                signals.wait()
+                time.sleep(settings.drain_delay_ms / 1000)
+            finally:
+                _take_away(own)
+    except _Stopped:
+        pass
     return 0
 
 
@@ -91,9 +95,7 @@ def _connected(settings: Settings, own: bool) -> Iterator[None]:
                     logging_level="warning",
                 )
             else:
-                ray.init(
-                    address=settings.ray_address, namespace="serve", logging_level="warning"
-                )
+                ray.init(address=settings.ray_address, namespace="serve", logging_level="warning")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise CannotStart(f"Ray does not start: {error}") from None
     try:
@@ -126,28 +128,48 @@ def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
 def _take_away(own: bool) -> None:
     from ray import serve
 
-    # Everything, or this application alone; both wait until the replicas are drained.
+    with contextlib.suppress(RuntimeError):  # it was not deployed
+        serve.delete(cluster_plan.APP)  # which waits until the replicas are drained
     if own:
         serve.shutdown()
-    else:
-        serve.delete(cluster_plan.APP)
 
 
-@contextlib.contextmanager
-def _signals(stopping: threading.Event) -> Iterator[None]:
-    """The first signal sets the event, a second one ends the process."""
+class _Stopped(BaseException):
+    """A signal came while replicas were still being started."""
 
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if stopping.is_set():
-            os._exit(128 + number)
-        stopping.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+class _Signals:
+    """The first signal ends `wait`, or what comes before it; a second one ends the process."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+        self._waiting = False
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.getsignal(number) for number in _ENDING}
+        self.install()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Handle the signals from now on."""
+        for number in _ENDING:
+            signal.signal(number, self._stop)
+
+    def wait(self) -> None:
+        """Until the first signal."""
+        self._waiting = True
+        while not self._came.wait(_TICK_S):
+            pass
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._came.is_set():
+            os._exit(128 + number)
+        self._came.set()
+        if not self._waiting:
+            raise _Stopped
 
 
 def _banner(settings: Settings, version: str, most: int, cpus: int, address: str) -> str:

@@ -118,7 +118,10 @@ class Settings(BaseSettings):
         300_000, ge=0, description="how long there must be too little before replicas are removed"
     )
     surge_percent: int = Field(
-        0, ge=0, le=100, description="replicas in excess during an update, if CPUs are free for them"
+        0,
+        ge=0,
+        le=100,
+        description="replicas in excess during an update, if CPUs are free",
     )
     runners: int | None = Field(
         None, ge=1, le=1024, description="runs of one model at a time (default: as measured)"

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import select
 import socket
 import subprocess
@@ -38,13 +39,15 @@ _READ_BYTES = 256 * 1024
 class Stream:
     """Requests of one kind. `requests` are files with whole HTTP requests, sent in turn.
 
-    `rate`: requests a second; 0 for a closed loop.
+    `rate`: requests a second; 0 for a closed loop. `poisson`: at random moments (request k is due
+    after k waits drawn from an exponential distribution), as from many clients.
     """
 
     name: str
     requests: tuple[str, ...]
     rate: float
     connections: int
+    poisson: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,21 @@ class _Traffic:
         self.waiting: deque[float] = deque()
         self.busy = 0
         self.made = 0
+        self.due = 0.0  # of the next request, since the beginning
+        self._chance = random.Random(stream.name)
         self.sent = 0
         self.lags: list[float] = []
         self.took: dict[int, list[float]] = {}
         self.counts: Counter[str] = Counter()
+
+    def plan_next(self) -> None:
+        """Request k is due at k / rate, or a random wait after the one before."""
+        self.made += 1
+        rate = self.plan.rate
+        if self.plan.poisson:
+            self.due += self._chance.expovariate(rate)
+        else:
+            self.due = self.made / rate
 
 
 class Client:
@@ -181,11 +195,10 @@ class Client:
         """Send what is due; when the next one will be."""
         soonest = now + 0.1
         for traffic in self._traffic:
-            rate = traffic.plan.rate
-            if not rate:
+            if not traffic.plan.rate:
                 continue
-            while (due := begun + traffic.made / rate) <= now:
-                traffic.made += 1
+            while (due := begun + traffic.due) <= now:
+                traffic.plan_next()
                 traffic.lags.append(time.perf_counter() - due)
                 self._send_or_wait(traffic, due)
             soonest = min(soonest, due)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +29,8 @@ from service import cpu
 X = np.random.default_rng(3).standard_normal((2, 4)).astype(np.float32)
 FIRST = repository.reference(linear(), {"x": X})["scores"]
 SECOND = repository.reference(linear(seed=1), {"x": X})["scores"]
-SLOW_S = '{"inputs": [[1.0]]}'
+LONG = '{"inputs": [[1.0]]}'
+IN_FLIGHT = re.compile(r"^foldserve_requests_in_flight\S* (\d+)$", re.MULTILINE)
 
 
 def _missing() -> str | None:
@@ -51,6 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     publish(root, "m", linear(), test={"x": X}, batch_invariant=True)
     publish(root, "slow", repository.slow(200))
+    publish(root, "long", repository.slow(20_000))
     return root
 
 
@@ -65,11 +69,17 @@ def served(start, models: Path) -> Iterator:
         "--watch-interval-ms", "200", "--drain-timeout-ms", "20000",
         env={"RAY_TMPDIR": scratch},
     )  # fmt: skip
-    server.wait_for("  ready ", 120)
-    yield server
-    if server.process.poll() is None:
-        server.stop()
-    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        server.wait_for("  ready ", 240)
+        yield server
+    finally:
+        family = _below(server.process.pid)
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(60)
+        for pid in filter(_runs, family[1:]):  # nothing, unless a test has failed
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +153,8 @@ def _below(pid: int) -> list[int]:
         each = left.pop()
         found.append(each)
         for task in Path(f"/proc/{each}/task").glob("*/children"):
-            left += map(int, task.read_text().split())
+            with contextlib.suppress(OSError):
+                left += map(int, task.read_text().split())
     return found
 
 
@@ -219,10 +230,12 @@ def test_a_deployment_rolls_under_load_without_a_failure(
     flags = ["--models", str(models), "--default-model", "m", "--max-replicas", "1",
              "--nan-policy", "error"]  # fmt: skip
     with Load(served.url, "/predict", {"inputs": X.tolist()}, wrong, threads=2) as load:
-        subprocess.run(
+        ran = subprocess.run(
             [sys.executable, "-c", REDEPLOY, address, *flags],
-            check=True, capture_output=True, timeout=120,
+            env={**os.environ, "RAY_AUTH_MODE": "token"},  # as the cluster has it
+            capture_output=True, text=True, timeout=120,
         )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
         until(lambda: (now := replicas(client)) and not now & before)
     assert load.failures == []
 
@@ -231,16 +244,18 @@ def test_a_signal_finishes_what_is_under_way_and_leaves_nothing(served, client: 
     family = _below(served.process.pid)
     got: list[httpx.Response] = []
     wait = threading.Thread(
-        target=lambda: got.append(client.post("/models/slow/predict", content=SLOW_S,
+        target=lambda: got.append(client.post("/models/long/predict", content=LONG,
                                               headers={"content-type": "application/json"}))
     )  # fmt: skip
     wait.start()
     busy = served.client()
-    until(lambda: 'foldserve_requests_in_flight' in busy.get("/metrics").text)
+    # The page counts the request for itself as well.
+    until(lambda: sum(map(int, IN_FLIGHT.findall(busy.get("/metrics").text))) > 1 or got)
+    assert not got
     served.process.send_signal(signal.SIGTERM)
     wait.join()
     assert slow_wrong(got[0]) is None
-    assert served.end() == 0
+    assert served.end() == 0, served.err
     busy.close()
     host, port = served.url.removeprefix("http://").split(":")
     with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port))):
