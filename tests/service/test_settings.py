@@ -52,6 +52,8 @@ def test_every_knob_has_a_flag_and_a_variable(read, name: str):
         "models": "m", "host": "::1", "default_model": "m", "device": "auto",
         "nan_policy": "error", "version_policy": "latest:7", "log_level": "error",
         "cors_origins": "https://a.example", "metrics": "off", "log_format": "json",
+        "engine": "ray", "gpus_per_replica": "0.5", "target_ongoing_requests": "7.5",
+        "scale_window_ms": "700",
     }.get(name, "7")  # fmt: skip
     flag = "--" + name.replace("_", "-")
     assert str(getattr(read(flag, value), name)) == value
@@ -63,8 +65,17 @@ def test_every_quantity_has_its_unit_in_its_name(name: str):
     annotation = Settings.model_fields[name].annotation
     if annotation is int and name != "port":
         counts = {"max_connections", "workers", "cuda_device_id", "store_attempts"}
-        units = ("_ms", "_us", "_bytes", "_samples", "_requests", "_pixels")
-        assert name in counts or name.endswith(units)
+        units = (
+            "_ms",
+            "_us",
+            "_bytes",
+            "_samples",
+            "_requests",
+            "_pixels",
+            "_replicas",
+            "_percent",
+        )
+        assert name in counts or name.endswith(units) or name.startswith("cpus_per_")
 
 
 @pytest.mark.parametrize(
