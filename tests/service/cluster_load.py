@@ -51,7 +51,7 @@ class Load:
             thread.join()
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False, verify=False) as client:
+        with httpx.Client(base_url=self._url, timeout=120, trust_env=False, verify=False) as client:
             while not self._stop.is_set():
                 try:
                     answer = client.post(self._path, json=self._body)
@@ -69,7 +69,7 @@ def replicas(client: httpx.Client) -> set[int]:
     return {int(pid) for pid in _WORKER.findall(client.get("/metrics").text)}
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
