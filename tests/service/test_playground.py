@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -303,6 +304,94 @@ def test_what_is_copied_runs(visit: Callable[..., Page], digits: Served, tmp_pat
     clients.select_option("tritonclient")
     numbers = re.findall(r"-?\d+\.\d+", run(sys.executable, "-c", code.inner_text()))
     assert max(range(10), key=lambda i: float(numbers[i])) == 7
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "FOLDSERVE_KEY": "a-good-key-of-some-length"},
+    )  # fmt: skip
+    return done.stdout
+
+
+def interpreter(client: str) -> list[str]:
+    return ["sh", "-c"] if client == "curl" else [sys.executable, "-c"]
+
+
+@pytest.mark.parametrize("client", ["curl", "Python", "tritonclient"])
+def test_what_is_copied_runs_with_a_key_and_two_inputs(
+    visit: Callable[..., Page],
+    start: Callable[..., Served],
+    zoo: Path,
+    tmp_path: Path,
+    client: str,
+) -> None:
+    if client == "curl" and not shutil.which("curl"):
+        pytest.skip("no curl")
+    keys = tmp_path / "keys"
+    keys.write_text("a-good-key-of-some-length\n")
+    keys.chmod(0o600)
+    served = start(zoo, "--api-keys-file", str(keys))
+    page = visit(f"{served.url}/")
+    page.get_by_label("API key").fill("a-good-key-of-some-length")
+    page.get_by_role("button", name="Use it").click()
+    page.get_by_label("Serve with").select_option("pair")
+    expect(page.locator("#facts")).to_contain_text("positive")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile("answered"))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save this input").click()
+    download.value.save_as(tmp_path / "input.json")
+    page.get_by_label("Copy as").select_option(client)
+    code = page.locator("#code").inner_text()
+    assert "a-good-key" not in code
+    # y = a + b with a = b = (0, 0.84): the page's example, sin(0) and sin(1)
+    assert re.search(r"1\.68", run([*interpreter(client), code], tmp_path))
+    assert served.stop() == 0
+
+
+@pytest.mark.parametrize("client", ["curl", "Python"])
+def test_a_copied_picture_runs(
+    visit: Callable[..., Page], digits: Served, png: Path, client: str
+) -> None:
+    if client == "curl" and not shutil.which("curl"):
+        pytest.skip("no curl")
+    page = visit(f"{digits.url}/")
+    page.get_by_role("tab", name="Picture").click()
+    page.locator("#file").set_input_files(png)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    page.get_by_label("Copy as").select_option(client)
+    code = page.locator("#code").inner_text()
+    assert re.search("label.{1,6}7", run([*interpreter(client), code], png.parent))
+
+
+def test_models_come_fail_and_go(
+    visit: Callable[..., Page], start: Callable[..., Served], tmp_path: Path
+) -> None:
+    shutil.copytree(MODELS / "mnist" / "1", tmp_path / "mnist" / "1")
+    served = start(tmp_path, "--watch-interval-ms", "100")
+    page = visit(f"{served.url}/")
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    # A second model that cannot be loaded: its reason is told, and the drawing stays.
+    broken = tmp_path / "broken" / "1"
+    broken.mkdir(parents=True)
+    (broken / "model.onnx").write_bytes(b"no model")
+    told = page.get_by_role("list", name="Not served")
+    expect(told).to_contain_text("broken, version 1, is not served:", timeout=20_000)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    # Nothing is left.
+    shutil.rmtree(tmp_path / "mnist")
+    expect(page.locator("#about")).to_contain_text("No model is served.", timeout=20_000)
+    for part in ("#input", "#answer", "#copy", "#fold", "#training"):
+        expect(page.locator(part)).to_be_hidden()
+    expect(told).to_contain_text("broken, version 1, is not served:")
+    # And it comes back.
+    shutil.copytree(MODELS / "mnist" / "1", tmp_path / "mnist" / "1")
+    expect(page.locator("canvas.pad")).to_be_visible(timeout=20_000)
+    draw(page)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    assert served.stop() == 0
 
 
 def test_behind_a_path_prefix(visit: Callable[..., Page], digits: Served) -> None:

@@ -44,7 +44,7 @@ function axis(values, begin, end, { mayBeLog = false } = {}) {
 
 function plot(title, curves) {
   const x = axis([0, ...curves.flatMap((c) => c.steps)], LEFT, WIDTH - RIGHT - 12);
-  const y = axis(curves.flatMap((c) => c.values), HEIGHT - BOTTOM, TOP, { mayBeLog: true });
+  const y = axis(curves.flatMap((c) => c.values), HEIGHT - BOTTOM, TOP, { mayBeLog: title === "Loss" });
   const grid = [
     ...y.marks.flatMap((v) => [
       drawn("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y.at(v), y2: y.at(v) }),

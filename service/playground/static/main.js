@@ -85,9 +85,6 @@ async function open(name) {
     "self-test": model.self_test_errors ? "passed" : "none", input: described(model.inputs), output: described(model.outputs),
   };
   byId("facts").replaceChildren(...Object.entries(facts).map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, typeof value === "number" ? show(value) : value))));
-  const rejected = model.rejected ?? [];
-  byId("rejected").hidden = rejected.length === 0;
-  byId("rejected").replaceChildren(...rejected.map((r) => element("li", {}, `Version ${r.version} is not served: ${r.reason}`)));
   const kinds = KINDS.filter(([, takes]) => takes(model));
   byId("kinds").replaceChildren(...kinds.map(([kind, , make]) =>
     element("button", { type: "button", role: "tab", id: `kind-${kind}`, "aria-controls": "panel", onclick: () => choose(kind, make) }, kind)));
@@ -99,6 +96,24 @@ async function open(name) {
   return true;
 }
 
+// What waits for a model, and what is said when there is none.
+function showWhetherServed(served, loading) {
+  for (const part of document.querySelectorAll("main > :not(#model, #live, #training)")) part.hidden = !served;
+  byId("choice").disabled = !served;
+  if (served) return;
+  model = null;
+  byId("training").hidden = true;
+  byId("facts").replaceChildren();
+  byId("about").textContent = loading ? "The models are being loaded." : "No model is served. Publish one: python -m converter fold model.pt --publish models/mine";
+}
+
+// Each version that was refused, of all models, with its reason.
+function showRejected(models) {
+  const rejected = models.flatMap((m) => m.rejected.map((r) => `${m.name}, version ${r.version}, is not served: ${r.reason}`));
+  byId("rejected").hidden = rejected.length === 0;
+  if (rejected.join() !== [...byId("rejected").children].map((item) => item.textContent).join()) byId("rejected").replaceChildren(...rejected.map((text) => element("li", {}, text)));
+}
+
 let known = "";
 
 async function look() {
@@ -108,17 +123,18 @@ async function look() {
     health.textContent = state.status === "ready" ? "ready" : `not ready: ${state.message ?? state.status ?? ""}`;
     const { models, loading } = await json("models");
     const serving = models.filter((m) => m.state === "serving");
-    const now = JSON.stringify(serving.map((m) => [m.name, m.version]));
+    showRejected(models);
+    const now = JSON.stringify([loading, serving.map((m) => [m.name, m.version])]);
     if (now === known) return;
     const select = byId("choice");
     const before = select.value;
+    showWhetherServed(serving.length > 0, loading);
     select.replaceChildren(...serving.map((m) => element("option", { value: m.name }, `${m.name}, version ${m.version}`)));
-    if (!serving.length) {
-      const why = models.flatMap((m) => m.rejected.map((r) => `${m.name} ${r.version}: ${r.reason}`));
-      showProblem(loading ? "The models are being loaded." : "No model is served.", why.join(" ") || "Publish one: python -m converter fold model.pt --publish models/mine");
-    } else {
-      select.value = serving.some((m) => m.name === before) ? before : serving[0].name;
-      await open(select.value);
+    if (serving.length) {
+      const chosen = serving.find((m) => m.name === before) ?? serving[0];
+      select.value = chosen.name;
+      // What somebody has drawn or typed stays while other models come and go.
+      if (model?.name !== chosen.name || model.version !== chosen.version) await open(chosen.name);
     }
     known = now;
   } catch (error) {
