@@ -43,10 +43,11 @@ SIZES = (1, 2, 4, 8)
 # Shares of what the replicas could do: one replica, then two.
 LOADS = {1: (0.3, 0.5, 0.7), 2: (0.3, 0.5)}
 RATES = (10, 50, 100, 500, 1000)
-# Goals for the 99th percentile, as multiples of a lone request's median.
+# Goals for the 99th percentile, as multiples of that of a lone request.
 GOALS = (1.5, 2.0, 4.0)
 _CONNECTIONS = 200
 _MODEL = "residual"
+_PROXY, _REPLICA = "ray::ProxyActor", "ray::ServeReplica"
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ def curve(target: Target, contents: dict[int, bytes], seconds: float) -> Curve:
     proxy_s = handling_s = 0.0
     for rows, content in contents.items():
         alone(target, content, seconds / 10)
-        cpu, before = _cpu_by_name(target), _computed(target)
+        before = _computed(target), *(_cpu_of(target, kind) for kind in (_PROXY, _REPLICA))
         took = alone(target, content, seconds)
-        after, used = _computed(target), _cpu_by_name(target)
-        batch_s[rows] = (after[0] - before[0]) / (after[1] - before[1])
+        after = _computed(target), *(_cpu_of(target, kind) for kind in (_PROXY, _REPLICA))
+        batch_s[rows] = (after[0][0] - before[0][0]) / (after[0][1] - before[0][1])
         if rows == 1:
-            proxy_s = (used["ray::ProxyActor"] - cpu["ray::ProxyActor"]) / len(took)
-            replica_s = (used["ray::ServeReplica"] - cpu["ray::ServeReplica"]) / len(took)
+            proxy_s = (after[1] - before[1]) / len(took)
+            replica_s = (after[2] - before[2]) / len(took)
             handling_s = max(0.0, replica_s - batch_s[1])
             known = proxy_s + handling_s + batch_s[1]
             rest = sorted(max(0.0, each - known) for each in took)
@@ -120,12 +121,10 @@ def curve(target: Target, contents: dict[int, bytes], seconds: float) -> Curve:
     return Curve(batch_s, most, handling_s, proxy_s, rest)
 
 
-def _cpu_by_name(target: Target) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for pid in tree.below(target.process.pid):
-        name = ":".join(tree.name(pid).split(":")[:3]).strip()
-        found[name] = found.get(name, 0.0) + tree.cpu_s(pid)
-    return found
+def _cpu_of(target: Target, kind: str) -> float:
+    """CPU time so far of the processes whose name, as Ray gives it, begins so."""
+    pids = tree.below(target.process.pid)
+    return sum(tree.cpu_s(pid) for pid in pids if tree.name(pid).startswith(kind))
 
 
 def check(
@@ -162,6 +161,7 @@ def measure(models: Path, folder: Path, shape: tuple[int, ...], seconds: float) 
         "curve": asdict(made),
         "checks": [asdict(each) for each in checks],
         "seconds": seconds,
+        "size": shape[-1],
         "cores": len(os.sched_getaffinity(0)),
     }
 
@@ -175,9 +175,6 @@ def load_curve(row: dict[str, Any]) -> Curve:
 def text(found: dict[str, Any]) -> str:
     """The block of the document."""
     made = load_curve(found["curve"])
-    lone_ms = 1e3 * (
-        made.proxy_s + made.handling_s + made.batch_s[1] + percentile(list(made.rest_s), 0.5)
-    )
     runs = ", ".join(f"{1e3 * s:.1f} ms for {n}" for n, s in made.batch_s.items())
     checks: list[list[object]] = [
         [
@@ -192,7 +189,7 @@ def text(found: dict[str, Any]) -> str:
          "simulated", "failures"],
         checks, "rrrrrrrr",
     )  # fmt: skip
-    goals = [goal * lone_ms for goal in GOALS]
+    goals = [1e3 * goal * made.lone_s(0.99) for goal in GOALS]
     needed: list[list[object]] = []
     for rate in RATES:
         line: list[object] = [rate]
@@ -203,10 +200,10 @@ def text(found: dict[str, Any]) -> str:
     table = document.table(
         ["requests /s", *(f"p99 {goal:.0f} ms" for goal in goals), "proxies"], needed, "rrrrr"
     )
-    return f"""A replica with one CPU that serves ResNet-18 (224 x 224, random weights; batches of
+    return f"""A replica with one CPU that serves ResNet-18 ({found["size"]} x {found["size"]}, random weights; batches of
 {made.max_batch_rows} at most) runs {runs} rows. For a request of one row it works another
 {1e3 * made.handling_s:.1f} ms, its proxy {1e3 * made.proxy_s:.1f} ms, and a lone request is
-answered after {lone_ms:.0f} ms.
+answered after {1e3 * made.lone_s(0.5):.0f} ms (p99 {1e3 * made.lone_s(0.99):.0f} ms).
 
 Simulated from that, and measured with Poisson arrivals for {found["seconds"]:g} s each, on
 {found["cores"]} cores that the client and the proxy share:

@@ -56,6 +56,11 @@ class Curve:
         most = self.max_batch_rows
         return most / (self.run_s(most) + most * self.handling_s)
 
+    def lone_s(self, share: float) -> float:
+        """That percentile of a request which meets no other."""
+        known = self.proxy_s + self.handling_s + self.run_s(1)
+        return known + percentile(sorted(self.rest_s), share)
+
 
 @dataclass
 class _Replica:
@@ -110,6 +115,8 @@ def p99_s(curve: Curve, replicas: int, rate: float, requests: int = 20_000) -> f
 
 def replicas_for(curve: Curve, rate: float, goal_s: float, most: int = 1000) -> int | None:
     """The least number whose simulated 99th percentile is within the goal; None if none is."""
+    if curve.lone_s(0.99) > goal_s:
+        return None
     low = max(1, math.ceil(rate / curve.capacity))
     high = low
     while p99_s(curve, high, rate) > goal_s:

@@ -34,7 +34,7 @@ def test_the_capacity_is_told_with_its_checks_and_read_again(monkeypatch: pytest
     curve = Curve({1: 0.030, 2: 0.055}, 2, 0.002, 0.001, [0.001, 0.003])
     checks = [Check(1, 0.5, 15.0, 40.0, 90.0, 41.0, 88.0, 0)]
     found = {"curve": asdict(curve), "checks": [asdict(c) for c in checks], "seconds": 5,
-             "cores": 2}  # fmt: skip
+             "cores": 2, "size": 224}  # fmt: skip
     found["curve"]["batch_s"] = {str(n): s for n, s in curve.batch_s.items()}  # as JSON has it
     made = capacity.text(found)
     assert capacity.load_curve(found["curve"]) == curve

@@ -54,3 +54,4 @@ def test_the_number_found_is_the_least_that_keeps_the_goal():
     assert found is not None
     assert p99_s(FIXED, found, 500) <= 0.030 < p99_s(FIXED, found - 1, 500)
     assert replicas_for(FIXED, 500, 0.005) is None
+    assert FIXED.lone_s(0.99) == 0.010
