@@ -9,6 +9,9 @@ uvicorn parses and hands on; this adds what keeps a stranger from holding the se
     requests piled up         400 beyond 100 on one connection that wait for their answers
     bytes that are no HTTP    400, in the one shape of an error
 
+Predictions that need no task go to `Quick`, and those of a flood get their refusal from it; the
+bodies of large ones are read by an `Intake`.
+
 The server sweeps over all connections once a second (`check_time`), so that a request costs
 two assignments and no timer.
 """
