@@ -20,16 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import httptools
 import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
-    HttpToolsProtocol,
     RequestResponseCycle,
 )
 
@@ -43,9 +40,9 @@ from service.errors import (
     TooManyConnections,
 )
 from service.gate import request_id
-from service.intake import Intake
 from service.protocols import shapes
-from service.quick import ANSWERED, Call, Found, Quick
+from service.quick import ANSWERED, Call
+from service.shortcuts import Shortcuts
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 100
@@ -54,9 +51,6 @@ _RESERVE = 64
 _RETRY_S = 1
 # How long the rest of a small body is awaited before its request gets a task.
 _PATIENCE_S = 0.05
-# A body from here on is read straight into its place, unless its head says one of these.
-_STRAIGHT_BYTES = 128 * 1024
-_NOT_STRAIGHT = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 # How long and how much is still read, and dropped, after a refusal.
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
@@ -78,7 +72,7 @@ class ConnectionLimits:
     early: Callable[[Scope, float], ServiceError | None] | None = None
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Shortcuts):
     """uvicorn's protocol with `limits`, which `connection_class` sets."""
 
     limits: ConnectionLimits
@@ -88,27 +82,17 @@ class Connection(HttpToolsProtocol):
     _idle = False  # after an answer: the next head is awaited
     _began = False  # whether any byte of the head has come
     _head_bytes = 0
-    _in_body = False  # between the end of a head and the end of its body
     _rest_since: float | None = None  # when a sweep first saw the rest of an answered request
     _large_read = False  # the last read alone could hold a head beyond the limit
     _refusal: ServiceError | None = None
-    _excess = False
     _ended: float | None = None  # when it was refused: what still comes is dropped
     _last = False  # an answer that was under way then is still to come
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
-    # A request that may be answered without a task: its route and what has come of its body.
-    _found: Found | None = None
-    _parts: list[bytes]
-    _patience: asyncio.TimerHandle | None = None
-    # The request that was refused last, if all of it came in one read: its head, and its size.
-    _again: tuple[bytes, int, Found, Scope] | None = None
-    _refusing: tuple[Found, Scope] | None = None  # what the read that is parsed was refused for
-    _heads = 0  # that ended in that read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._quick: Quick | None = getattr(self.app, "quick", None)
+        self._quick = getattr(self.app, "quick", None)
         self._since = time.monotonic()
         others = len(self.connections) - 1
         self._excess = others >= self.limits.max_connections
@@ -182,104 +166,6 @@ class Connection(HttpToolsProtocol):
         self._offer_the_straight_way()
         super().on_headers_complete()
 
-    def _offer_the_straight_way(self) -> None:
-        """Let the route of a large body have it read into its place."""
-        length = 0
-        for name, value in self.headers:
-            if name == b"content-length" and value.isdigit():
-                length = int(value[:18])
-            elif name in _NOT_STRAIGHT:
-                return
-        if length >= _STRAIGHT_BYTES and not self._excess:
-            scope: Scope = self.scope  # type: ignore[assignment]
-            scope["extensions"] = {http.STRAIGHT: weakref.ref(self)}
-
-    async def take_body(self, size: int, front: int) -> memoryview | None:
-        """The body of the request that is being answered, read straight into its place.
-
-        Args:
-            size: what its Content-Length says.
-            front: see `Intake`.
-
-        Returns:
-            None if it has come already, or the next one behind it.
-
-        Raises:
-            ClientGone: the connection ended before.
-        """
-        cycle = self.cycle
-        if not cycle.more_body or cycle.disconnected or self.pipeline or not self._in_body:
-            return None
-        intake = Intake(self, size, cycle.body, front)
-        cycle.body = bytearray()
-        self.transport.set_protocol(intake)
-        self.flow.resume_reading()
-        try:
-            while not intake.complete and not cycle.disconnected:
-                cycle.message_event.clear()
-                await cycle.message_event.wait()
-        except BaseException:
-            intake.drop()
-            raise
-        if cycle.disconnected:
-            raise http.ClientGone
-        return intake.body
-
-    def body_complete(self) -> None:
-        """The intake has read a body to its end: what comes next is the head of a request."""
-        # The old parser still waits for the body.
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.transport.set_protocol(self)
-        self.on_message_complete()
-
-    def _refused(self, quick: Quick, found: Found) -> bool:
-        """Whether the request has got its refusal; the rest of it is dropped as it comes."""
-        scope: Scope = self.scope  # type: ignore[assignment]
-        refusal = quick.refusal(found, scope, self.server_state.default_headers)
-        # The last answer of a connection takes longer, and is rare.
-        last = not self.parser.should_keep_alive() or self.transport.is_closing()
-        if refusal is None or last:
-            return False
-        self.transport.write(refusal)
-        self.cycle = ANSWERED  # type: ignore[assignment]
-        self.server_state.total_requests += 1
-        self._refusing = found, scope
-        return True
-
-    def _remember(self, data: bytes) -> None:
-        """The request in `data`, if it was refused, and it is all of it.
-
-        The read began in no body and brought the end of one head, which is the first empty line
-        in it. If the body then ends with the read, the parser is between two requests.
-        """
-        if self._refusing is None or self._in_body:
-            return
-        found, scope = self._refusing
-        headers = scope["first_headers"]
-        head = data.find(b"\r\n\r\n") + 4
-        complete = head + int(headers[b"content-length"]) == len(data)
-        whole = complete and data.startswith(b"POST " + self.url + b" ")
-        if whole and b"x-request-id" not in headers:
-            self._again = data[:head], len(data), found, scope
-
-    def _refused_again(self, again: tuple[bytes, int, Found, Scope], data: bytes) -> bool:
-        """Refuse a request with the very head of the one before without parsing it.
-
-        A client in a loop, as those of a flood are, says the same each time. See `_remember`.
-        """
-        head, size, found, scope = again
-        if len(data) != size or not data.startswith(head) or self._quick is None:
-            return False
-        refusal = self._quick.refusal(found, scope, self.server_state.default_headers)
-        if refusal is None or self.transport.is_closing():
-            return False
-        self.transport.write(refusal)
-        self.server_state.total_requests += 1
-        self._await_a_head()
-        self._again = again
-        return True
-
     def on_body(self, body: bytes) -> None:
         if self._found is None:
             super().on_body(body)
@@ -307,21 +193,6 @@ class Connection(HttpToolsProtocol):
         self.cycle = call  # type: ignore[assignment]
         if call.error is not None:
             call.refuse(call.error)
-
-    def _take_the_usual_way(self) -> None:
-        """A task for the request: its body does not come, or is more than the quick way takes."""
-        parts = self._parts
-        self._forget_the_quick_way()
-        super().on_headers_complete()
-        for part in parts:
-            super().on_body(part)
-
-    def _forget_the_quick_way(self) -> None:
-        self._found = None
-        self._parts = []
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._found is not None:
