@@ -202,9 +202,10 @@ def text(found: dict[str, Any]) -> str:
     )
     size = found["size"]
     return f"""A replica with one CPU that serves ResNet-18 ({size} x {size}, random weights;
-batches of {made.max_batch_rows} at most) runs {runs} rows. For a request of one row it works another
-{1e3 * made.handling_s:.1f} ms, its proxy {1e3 * made.proxy_s:.1f} ms, and a lone request is
-answered after {1e3 * made.lone_s(0.5):.0f} ms (p99 {1e3 * made.lone_s(0.99):.0f} ms).
+batches of {made.max_batch_rows} at most) runs {runs} rows. For a request of one row it
+works another {1e3 * made.handling_s:.1f} ms, its proxy {1e3 * made.proxy_s:.1f} ms,
+and a lone request is answered after {1e3 * made.lone_s(0.5):.0f} ms
+(p99 {1e3 * made.lone_s(0.99):.0f} ms).
 
 Simulated from that, and measured with Poisson arrivals for {found["seconds"]:g} s each, on
 {found["cores"]} cores that the client and the proxy share:
