@@ -105,6 +105,8 @@ class Connection(Shortcuts):
             if self._head_bytes > _LINGER_BYTES:
                 self.transport.abort()
             return
+        if self._rest and not (data := self._dropped(data)):
+            return
         again, self._again = self._again, None
         if again is not None and self._refused_again(again, data):
             return

@@ -27,6 +27,10 @@ class Shortcuts(HttpToolsProtocol):
     """uvicorn's protocol with these; `Connection` says when."""
 
     _quick: Quick | None = None
+    # When a head began to be awaited, and when the rest of a request was: see `Connection`.
+    _since: float | None = None
+    _rest_since: float | None = None
+    _idle = False
     _in_body = False  # between the end of a head and the end of its body
     _excess = False  # one connection too many
     # A request that may be answered without a task: its route and what has come of its body.
@@ -37,6 +41,7 @@ class Shortcuts(HttpToolsProtocol):
     _again: tuple[bytes, int, Found, Scope] | None = None
     _refusing: tuple[Found, Scope] | None = None  # what the read that is parsed was refused for
     _heads = 0  # that ended in that read
+    _rest = 0  # bytes still to come of a request that was refused without the parser
 
     def _await_a_head(self) -> None:
         """The next bytes are those of a head."""
@@ -87,9 +92,7 @@ class Shortcuts(HttpToolsProtocol):
 
     def body_complete(self) -> None:
         """The intake has read a body to its end: what comes next is the head of a request."""
-        # The old parser still waits for the body.
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._renew_the_parser()
         self.transport.set_protocol(self)
         self.on_message_complete()
 
@@ -108,37 +111,62 @@ class Shortcuts(HttpToolsProtocol):
         return True
 
     def _remember(self, data: bytes) -> None:
-        """The request in `data`, if it was refused, and it is all of it.
+        """The request in `data`, if it was refused and nothing is behind it.
 
         The read began in no body and brought the end of one head, which is the first empty line
-        in it. If the body then ends with the read, the parser is between two requests.
+        in it. What is still to come of the body is counted from here on, so that the next head
+        is known to begin a read, or to follow what is dropped of one.
         """
-        if self._refusing is None or self._in_body:
+        if self._refusing is None:
             return
         found, scope = self._refusing
         headers = scope["first_headers"]
-        head = data.find(b"\r\n\r\n") + 4
-        complete = head + int(headers[b"content-length"]) == len(data)
-        whole = complete and data.startswith(b"POST " + self.url + b" ")
-        if whole and b"x-request-id" not in headers:
-            self._again = data[:head], len(data), found, scope
+        end = data.find(b"\r\n\r\n") + 4
+        head, size = data[:end], end + int(headers[b"content-length"])
+        # A head that began in an earlier read must not be taken for the part of it that is here.
+        whole = head.startswith(b"POST " + self.url + b" ") and b"content-length:" in head.lower()
+        if not whole or len(data) > size or b"x-request-id" in headers:
+            return
+        self._again = head, size, found, scope
+        if self._in_body:
+            self._rest = size - len(data)
+            self._renew_the_parser()
+
+    def _renew_the_parser(self) -> None:
+        """The old one still waits for a body that it is not given."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _refused_again(self, again: tuple[bytes, int, Found, Scope], data: bytes) -> bool:
         """Refuse a request with the very head of the one before without parsing it.
 
-        A client in a loop, as those of a flood are, says the same each time. See `_remember`.
+        A client in a loop, as those of a flood are, says the same each time. See `_remember`. Of
+        a body that comes in pieces the rest is counted and dropped.
         """
         head, size, found, scope = again
-        if len(data) != size or not data.startswith(head) or self._quick is None:
+        if len(data) > size or not data.startswith(head) or self._quick is None:
             return False
         refusal = self._quick.refusal(found, scope, self.server_state.default_headers)
         if refusal is None or self.transport.is_closing():
             return False
         self.transport.write(refusal)
         self.server_state.total_requests += 1
-        self._await_a_head()
         self._again = again
+        self._rest = size - len(data)
+        if self._rest:
+            self._in_body, self._idle, self._since = True, False, None
+        else:
+            self._await_a_head()
         return True
+
+    def _dropped(self, data: bytes) -> bytes:
+        """`data` without what belongs to the request that was refused before it had come."""
+        behind = data[self._rest :]
+        self._rest -= len(data) - len(behind)
+        if not self._rest:
+            self._in_body, self._rest_since = False, None
+            self._await_a_head()
+        return behind
 
     def _take_the_usual_way(self) -> None:
         """A task for the request: its body does not come, or is more than the quick way takes."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from repository import linear, publish
 from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import cpu, full
 from service.auth import Access, KeyFile
@@ -220,25 +221,85 @@ def test_the_same_head_again_is_not_parsed_again(served: Bench, monkeypatch: pyt
     assert served.count(503) == 6
 
 
+LONG = head(PREDICT, 2 * len(SENT), X_API_Key=KEY)  # whose body can hold requests
+NAMELESS = SENT.replace(b"Content-Length: %d\r\n" % len(BODY), b"")
+BEGUN = PREDICT.encode().join(
+    [b"POST ", b" HTTP/1.1\r\nContent-Length: %d\r\nX-More: " % len(BODY)]
+)
+
+
 @pytest.mark.parametrize(
-    ("reads", "answers"),
+    ("reads", "answers", "remembered"),
     [
-        ((SENT + SENT,), 2),  # two in one read
-        ((SENT + SENT[:30], SENT[30:]), 2),  # and a part of the next one
-        ((SENT[:30], SENT[30:]), 1),
-        ((SENT[:-4], SENT[-4:]), 1),
-        ((whole(PREDICT, BODY, X_API_Key=KEY, X_Request_ID="mine"),), 1),  # it has to be told
+        ((SENT,), 1, True),
+        ((SENT[:-4], SENT[-4:]), 1, True),  # the body may come in pieces
+        ((SENT[: -len(BODY)], *(bytes([byte]) for byte in BODY)), 1, True),
+        ((SENT + SENT,), 2, False),  # two in one read
+        ((SENT + SENT[:30], SENT[30:]), 2, False),  # and a part of the next one
+        ((SENT[:30], SENT[30:]), 1, False),
+        ((BEGUN, NAMELESS), 1, False),  # ends like a request, and is a part of one
+        ((whole(PREDICT, BODY, X_API_Key=KEY, X_Request_ID="mine"),), 1, False),  # has to be told
         # The rest of a body that looks like a request, and a request behind it.
-        ((head(PREDICT, 2 * len(SENT), X_API_Key=KEY) + SENT, SENT), 1),
-        ((head(PREDICT, 2 * len(SENT), X_API_Key=KEY) + SENT, SENT + SENT, SENT), 3),
+        ((LONG + SENT, SENT), 1, True),
+        ((LONG + SENT, SENT + SENT, SENT), 3, True),
+        ((LONG + SENT, SENT + SENT[:30], SENT[30:]), 2, False),
     ],
 )
-def test_only_a_request_that_is_a_read_of_its_own_is_remembered(
-    served: Bench, reads: tuple[bytes, ...], answers: int
+def test_only_a_request_with_nothing_behind_it_is_remembered(
+    served: Bench, reads: tuple[bytes, ...], answers: int, remembered: bool
 ):
-    written, remembered = flood(served, *reads)
-    assert written.count(FULL) == answers
-    assert remembered == (reads[-1] == SENT and len(reads) == 3)
+    written, kept = flood(served, *reads)
+    assert written.count(b"HTTP/1.1 ") == written.count(FULL) == answers
+    assert kept == remembered
+
+
+def test_a_body_in_pieces_is_dropped_without_the_parser(
+    served: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    fed = []
+    parse = HttpToolsProtocol.data_received
+    monkeypatch.setattr(
+        HttpToolsProtocol, "data_received", lambda self, data: fed.append(data) or parse(self, data)
+    )
+    cut = len(SENT) - 5
+    pieces = SENT[:cut], SENT[cut:-1], SENT[-1:] + SENT, SENT[:cut], SENT[cut:] + SENT[:cut]
+    written, remembered = flood(served, SENT, *pieces, SENT[cut:])
+    assert written.count(b"HTTP/1.1 ") == written.count(FULL) == 5
+    assert remembered
+    assert fed == [SENT, SENT]  # the route's, and the first ready-made one
+
+
+def test_a_request_behind_a_dropped_body_is_answered(served: Bench):
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            ask(connection)
+            connection.data_received(SENT[:-5])
+            assert connection._in_body
+            assert connection._since is None  # the time for heads does not run
+        await no_longer_fresh()
+        connection.transport.written = b""
+        connection.data_received(SENT[-5:] + SENT)
+        return await answered(connection)
+
+    assert asyncio.run(main())[0] == 200
+
+
+def test_a_body_that_never_comes_ends_the_connection(served: Bench):
+    async def main():
+        connection = served.connect()
+        with Waiting(served):
+            ask(connection)
+            ask(connection)
+            connection.data_received(SENT[:-5])
+        now = time.monotonic()
+        connection.check_time(now)
+        early = connection.transport.closed
+        connection.check_time(now + connection.limits.stall_timeout_s + 1)
+        return early, connection.transport.closed
+
+    assert asyncio.run(main()) == (False, True)
 
 
 def test_what_is_remembered_is_not_mixed_with_what_comes(served: Bench):
