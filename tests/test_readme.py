@@ -8,6 +8,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from converter import cli
@@ -47,10 +49,20 @@ def test_a_command_is_one_that_exists(command: list[str]) -> None:
             pytest.fail(f"nobody checks this command: {command}")
 
 
-def test_the_answer_shown_has_the_form_of_an_answer() -> None:
+def test_the_answer_shown_is_that_of_the_shipped_model() -> None:
     (shown,) = (json.loads(block) for block in blocks("json"))
-    assert set(shown) == {"model", "outputs", "predictions"}
-    assert len(shown["outputs"]["output"][0]) == 10
+    folder = ROOT / "models" / "mnist"
+    version = max(int(path.name) for path in folder.glob("[0-9]*"))
+    asked = json.loads((folder / "example.json").read_text())["inputs"]
+    session = ort.InferenceSession(folder / str(version) / "model.onnx")
+    (name,) = (value.name for value in session.get_inputs())
+    (logits,) = session.run(None, {name: np.array(asked, dtype=np.float32)})
+    odds = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    assert shown["model"] == {"name": "mnist", "version": version}
+    np.testing.assert_allclose(shown["outputs"]["output"], logits, atol=0.01)
+    (told,) = shown["predictions"]
+    assert (told["index"], told["label"]) == (7, "7")
+    assert told["probability"] == pytest.approx(odds[7], abs=1e-6)
 
 
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
