@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ from service.listen import CannotStart
 from service.settings import PREFIX, Settings
 
 _TICK_S = 0.2
+_PORTS = range(20_000, 32_768)
+_PORTS_TRIED = 20
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 # Ray asks for a third of the memory by default; nothing is put there but large answers.
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024
@@ -51,9 +54,7 @@ def run(settings: Settings, version: str) -> int:
         assembly.repository(settings)
     own = not settings.ray_address
     if own:
-        with listen.bind(settings.host, settings.port) as listener:
-            port: int = listener.getsockname()[1]
-        settings = settings.model_copy(update={"port": port})
+        settings = settings.model_copy(update={"port": _port(settings)})
         cluster_plan.plan(settings, cpu.available().threads)  # before Ray takes its time
     for name in _FOR_PROXIES:
         os.environ[PREFIX + name.upper()] = str(getattr(settings, name))
@@ -75,6 +76,23 @@ def run(settings: Settings, version: str) -> int:
     except _Stopped:
         pass
     return 0
+
+
+def _port(settings: Settings) -> int:
+    """The port, tried before Ray takes its time; in place of 0 one that is free.
+
+    Ray's processes open dozens of ports of the system's choice before the proxy opens this one,
+    so it is none of those that the system chooses from (32768 on, on Linux), nor of those that
+    Ray chooses from itself (10002 to 19999).
+    """
+    for _ in range(_PORTS_TRIED if settings.port == 0 else 0):
+        with contextlib.suppress(CannotStart):
+            port = random.choice(_PORTS)  # noqa: S311  no secret
+            listen.bind(settings.host, port).close()
+            return port
+    with listen.bind(settings.host, settings.port) as listener:
+        found: int = listener.getsockname()[1]
+        return found
 
 
 @contextlib.contextmanager
@@ -112,11 +130,14 @@ def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(
-            proxy_location="HeadOnly" if own else "EveryNode",
-            http_options=plan.http,
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        )
+        try:
+            serve.start(
+                proxy_location="HeadOnly" if own else "EveryNode",
+                http_options=plan.http,
+                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            )
+        except RuntimeError as error:
+            raise CannotStart(f"Ray's proxy does not start: {error}") from None
         try:
             serve.run(cluster.build(settings, cpus), name=cluster_plan.APP, route_prefix="/")
         except RuntimeError as error:
