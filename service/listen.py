@@ -26,6 +26,7 @@ def bind(host: str, port: int, *, shared: bool = False, listening: bool = True) 
     Raises:
         CannotStart: why not, and what to do.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -38,6 +39,8 @@ def bind(host: str, port: int, *, shared: bool = False, listening: bool = True) 
         if listening:
             listener.listen(_BACKLOG)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         where = f"port {port} on {host}"
         reasons = {
             errno.EADDRINUSE: f"{where} is in use. Stop the other program, or choose another "

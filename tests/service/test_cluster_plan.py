@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service import cluster_plan
+from service import cluster_plan, cluster_run, listen
 from service.cluster_pages import NodePages
 from service.listen import CannotStart
 from service.settings import Settings
@@ -119,3 +119,15 @@ def test_a_folder_that_others_can_write_is_not_used(
     folder.chmod(0o777)
     (folder / "99.prom").write_text("planted")
     assert NodePages("s", 12).others() == []
+
+
+def test_a_free_port_is_none_that_others_choose_from() -> None:
+    assert all(cluster_run._port(Settings(port=0)) in range(20_000, 32_768) for _ in range(20))
+
+
+def test_a_port_that_was_asked_for_is_kept_or_refused() -> None:
+    with listen.bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=f"port {port} on 127.0.0.1 is in use"):
+            cluster_run._port(Settings(port=port))
+    assert cluster_run._port(Settings(port=port)) == port
