@@ -269,15 +269,21 @@ def test_a_body_in_pieces_is_dropped_without_the_parser(
     assert fed == [SENT, SENT]  # the route's, and the first ready-made one
 
 
+def refused_before_its_body_has_come(served: Bench) -> Connection:
+    """A connection on which the last five bytes of a refused request are still to come."""
+    connection = served.connect()
+    with Waiting(served):
+        ask(connection)
+        ask(connection)
+        connection.data_received(SENT[:-5])
+    return connection
+
+
 def test_a_request_behind_a_dropped_body_is_answered(served: Bench):
     async def main():
-        connection = served.connect()
-        with Waiting(served):
-            ask(connection)
-            ask(connection)
-            connection.data_received(SENT[:-5])
-            assert connection._in_body
-            assert connection._since is None  # the time for heads does not run
+        connection = refused_before_its_body_has_come(served)
+        assert connection._in_body
+        assert connection._since is None  # the time for heads does not run
         await no_longer_fresh()
         connection.transport.written = b""
         connection.data_received(SENT[-5:] + SENT)
@@ -288,11 +294,7 @@ def test_a_request_behind_a_dropped_body_is_answered(served: Bench):
 
 def test_a_body_that_never_comes_ends_the_connection(served: Bench):
     async def main():
-        connection = served.connect()
-        with Waiting(served):
-            ask(connection)
-            ask(connection)
-            connection.data_received(SENT[:-5])
+        connection = refused_before_its_body_has_come(served)
         now = time.monotonic()
         connection.check_time(now)
         early = connection.transport.closed
