@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from converter.atomic import sync_directory
 from converter.errors import UserError
 from service.folders import VERSION
 from service.manifest import MANIFEST_FILE
@@ -25,7 +27,8 @@ from service.store.address import redacted, scheme
 
 _CLAIM = ".claim"
 _TRIES = 100  # versions that others take before us
-# Where "only if it is not there" is one step of the store, by fsspec's mode="create".
+# Where "only if it is not there" is one step: by the store itself, with fsspec's mode="create",
+# and for folders by a link, as fsspec looks first and writes then.
 _FOLDERS = {"file", "local"}
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", *_FOLDERS}
 _SLOWEST_BYTES_PER_S = 100_000
@@ -130,11 +133,43 @@ def _create(store: Store, path: str, content: bytes) -> None:
         FileExistsError: it was, with another content. If it is ours, an answer was lost on its
             way and the library below has asked again.
     """
+    if scheme(store.address) in _FOLDERS:
+        try:
+            _create_here(Path(path), content)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise StoreError(error.strerror or str(error)) from None
+        return
     try:
         store.call("pipe_file", path, content, mode="create")
     except FileExistsError:
         if store.call("cat_file", path) != content:
             raise
+
+
+def _create_here(path: Path, content: bytes) -> None:
+    """A file of this machine, there at once and whole; never in place of another.
+
+    Raises:
+        FileExistsError: there is one of that name.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename it replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: still one step, but not at once whole
+            with path.open("xb") as file:
+                file.write(content)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _claim(store: Store, first: int) -> int:

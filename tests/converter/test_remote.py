@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import onnx_ir as ir
 import pytest
@@ -161,7 +165,7 @@ def test_an_answer_that_was_lost_is_no_conflict(bucket: str) -> None:
 
 
 def test_many_publishers_at_once(tmp_path: Path, proven: FoldResult, another: FoldResult) -> None:
-    """On the one store whose conditional write is certain to be one step here: a folder."""
+    """On a folder: moto's conditional write is not one step."""
     staged = [publish(r, tmp_path / f"{i}" / "net").path for i, r in enumerate((proven, another))]
     address = f"file://{tmp_path}/models/net"
     done: list[int] = []
@@ -178,6 +182,39 @@ def test_many_publishers_at_once(tmp_path: Path, proven: FoldResult, another: Fo
     assert len(set(done)) == len(done) == 8
     for version in done:
         check_version(tmp_path / "models" / "net" / str(version))
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_one_publisher_gets_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Eight that change at every step want each name; looking first and writing then fails here."""
+    if not links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(1, "no links here")))
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of them take a while on some disks
+    store = remote.open_store(f"file://{tmp_path}")
+    together = threading.Barrier(8)
+    won: dict[str, list[bytes]] = {f"{tmp_path}/{i}": [] for i in range(40)}
+
+    def publisher(content: bytes) -> None:
+        for path, winners in won.items():
+            together.wait()
+            with contextlib.suppress(FileExistsError):
+                remote._create(store, path, content)
+                winners.append(content)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=publisher, args=(b"%d" % i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert {path: [Path(path).read_bytes()] for path in won} == won
+    assert {str(path) for path in tmp_path.iterdir()} == set(won)  # nothing is left beside
 
 
 def test_a_folder_written_as_an_address(tmp_path: Path, proven: FoldResult) -> None:
