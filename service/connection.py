@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import httptools
 import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
@@ -30,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service import http
+from service import http, upgrade
 from service.auth import OPEN_PATHS
 from service.errors import (
     HeadersTooLarge,
@@ -85,6 +86,7 @@ class Connection(Shortcuts):
     _rest_since: float | None = None  # when a sweep first saw the rest of an answered request
     _large_read = False  # the last read alone could hold a head beyond the limit
     _refusal: ServiceError | None = None
+    _upgrade = False  # the head asks for another protocol, and is to be read once more
     _ended: float | None = None  # when it was refused: what still comes is dropped
     _last = False  # an answer that was under way then is still to come
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
@@ -123,7 +125,7 @@ class Connection(Shortcuts):
         self._large_read = len(data) > limit
         in_head = not self._in_body
         self._heads, self._refusing = 0, None
-        super().data_received(data)
+        self._parse(data)
         if in_head and self._heads == 1:
             self._remember(data)
         if self._found is not None and self._patience is None:
@@ -132,6 +134,20 @@ class Connection(Shortcuts):
             self._head_bytes += len(data)
             if self._head_bytes > limit and self._ended is None:
                 self._refuse(_too_large(limit))
+
+    def _parse(self, data: bytes) -> None:
+        """uvicorn's `data_received`, but for what is done with an Upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as asked:
+            parser, self._upgrade = self.parser, False
+            head = upgrade.without(
+                parser.get_method(), self.url, parser.get_http_version(), self.headers
+            )
+            self._renew_the_parser()
+            self._parse(head + data[asked.args[0] :])
 
     def on_headers_complete(self) -> None:
         self._heads += 1
@@ -165,6 +181,9 @@ class Connection(Shortcuts):
                     self._found = found
                     self._parts = []
                 return
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._upgrade = True
+            return
         self._offer_the_straight_way()
         super().on_headers_complete()
 
@@ -179,6 +198,8 @@ class Connection(Shortcuts):
         self._rest_since = None
         found = self._found
         if found is None:
+            if self._upgrade:
+                return
             super().on_message_complete()
             if self.cycle.response_complete:  # the rest of a body whose request was refused
                 self._await_a_head()
