@@ -241,11 +241,19 @@ def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
 
 
 def refuse_compression(scope: Scope) -> None:
-    """Raises UnsupportedMediaType for a body with a Content-Encoding."""
+    """Raises UnsupportedMediaType for a body with a Content-Encoding or in a coding besides chunks.
+
+    Only the last Transfer-Encoding is undone by the parser, which sees to it that it is `chunked`.
+    """
     encoding = http.header(scope, b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
         raise UnsupportedMediaType(
             "The body has a Content-Encoding.", hint="Send the body uncompressed."
+        )
+    transfer = http.header(scope, b"transfer-encoding")
+    if transfer is not None and transfer.strip().lower() != b"chunked":
+        raise UnsupportedMediaType(
+            "The body has a Transfer-Encoding besides chunked.", hint="Send the body uncompressed."
         )
 
 

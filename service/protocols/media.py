@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
+from urllib.parse import unquote_plus
 
 from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType, WrongType
 from service.model import ServedModel
@@ -101,7 +102,7 @@ def only_output(model: ServedModel, query: bytes) -> str:
     """
     outputs = model.signature.outputs
     chosen = re.search(rb"(?:^|&)output=([^&]*)", query)
-    name = chosen[1].decode("latin-1") if chosen else next(iter(outputs))
+    name = unquote_plus(chosen[1].decode("latin-1")) if chosen else next(iter(outputs))
     if name not in outputs or (chosen is None and len(outputs) > 1):
         raise NotAcceptable(
             f"A binary answer carries one output, and the model has {listing(outputs)}.",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx
 import numpy as np
@@ -93,6 +96,18 @@ def test_one_of_several_outputs_is_chosen_by_name(client: httpx.Client):
     assert loaded(answer.content).tolist() == [[False, True]]
     refused(client.post(url, json=body, headers=headers), 406, "not_acceptable")
     refused(client.post(f"{url}?output=z", json=body, headers=headers), 406, "not_acceptable")
+
+
+def test_an_output_is_chosen_by_any_name():
+    outputs = dict.fromkeys(("out:0", "a b/é&", "c+d"))
+    model: Any = SimpleNamespace(signature=SimpleNamespace(outputs=outputs))
+    for name in outputs:
+        for query in (quote(name, safe=""), quote_plus(name)):
+            assert media.only_output(model, f"a=1&output={query}&b=2".encode()) == name
+    assert media.only_output(model, b"output=out:0") == "out:0"
+    for query in (b"output=%ff%zz", b"output=", b""):
+        with pytest.raises(ServiceError):
+            media.only_output(model, query)
 
 
 NPY_ERRORS = [

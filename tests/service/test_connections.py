@@ -216,3 +216,11 @@ def test_a_large_body_that_was_refused_early_is_no_head(server):
             connection.sendall(body)
         connection.sendall(LIVE)
         assert answer(connection)[0] == 200
+
+
+def test_chunks_are_the_only_coding_that_is_undone(server):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: %b\r\n\r\n"
+    with connect(server) as connection:
+        for coding, status in ((b"gzip, chunked", 415), (b"Chunked", 400), (b"a , chunked", 415)):
+            connection.sendall(head % coding + b"2\r\n{}\r\n0\r\n\r\n")
+            assert answer(connection)[0] == status
