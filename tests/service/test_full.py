@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from repository import linear, publish
 from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import cpu, full
 from service.auth import Access, KeyFile
@@ -257,9 +256,9 @@ def test_a_body_in_pieces_is_dropped_without_the_parser(
     served: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     fed = []
-    parse = HttpToolsProtocol.data_received
+    parse = Connection._parse
     monkeypatch.setattr(
-        HttpToolsProtocol, "data_received", lambda self, data: fed.append(data) or parse(self, data)
+        Connection, "_parse", lambda self, data: fed.append(data) or parse(self, data)
     )
     cut = len(SENT) - 5
     pieces = SENT[:cut], SENT[cut:-1], SENT[-1:] + SENT, SENT[:cut], SENT[cut:] + SENT[:cut]
