@@ -39,9 +39,6 @@ from service.manifest import TensorSpec
 from service.signature import NUMPY_DTYPES, Signature, Tensors, check_shape, check_size, show
 
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
-_ENVELOPE = b'{"inputs":}'
-_LARGE_BYTES = 32 * 1024
-_WIDEST = 4  # bytes of a tensor for one of JSON: "0," may become a float64
 _LARGE_ELEMENTS = 64 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
@@ -54,19 +51,12 @@ def decode(body: bytes, signature: Signature) -> Tensors:
         BadRequest: one of its classes, with the position in the document. Shapes are
             checked here only as far as JSON is concerned; `Signature.check` does the rest.
     """
-    if len(body) > _LARGE_BYTES and len(signature.inputs) == 1:
+    if len(signature.inputs) == 1:
         ((name, spec),) = signature.inputs.items()
-        array = pieces.decode(body, b"inputs", spec)
+        array = pieces.decode(body, "inputs", spec)
         if array is not None:
             return {name: array}
     document = parse(body)
-    if len(signature.rows) == 1 and body.translate(None, _OF_NUMBERS_AND_LISTS) == _ENVELOPE:
-        ((name, dtype, row_shape),) = signature.rows
-        if _WIDEST * len(body) > signature.inputs[name].max_bytes:
-            _check_size(document["inputs"], signature.inputs[name])
-        array = packed.array(document["inputs"], dtype, row_shape)
-        if array is not None and len(array):
-            return {name: array}
     named = _by_name(document, signature)
     inputs = document["inputs"]
     whole = not isinstance(inputs, dict)

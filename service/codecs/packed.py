@@ -49,14 +49,6 @@ def array(value: Any, dtype: np.dtype, row_shape: Sequence[int]) -> np.ndarray |
     return np.frombuffer(content, dtype).reshape((len(value), *row_shape))
 
 
-def flat(value: list[Any], dtype: np.dtype) -> np.ndarray | None:
-    """The elements of one list, however long; None whenever in doubt."""
-    try:
-        return np.frombuffer(struct.pack(f"={len(value)}{_CODES[dtype.name]}", *value), dtype)
-    except (KeyError, struct.error, OverflowError):
-        return None
-
-
 @functools.lru_cache(maxsize=256)
 def _packer(count: int, code: str) -> Any:
     return struct.Struct(f"={count}{code}").pack

@@ -22,8 +22,6 @@ from service.errors import InvalidBody, MissingInput, WrongType
 from service.signature import Signature, Tensors, show
 
 SIGNATURE = "serving_default"
-# From here on a tensor is parsed in pieces, so that other threads get their turn.
-_LARGE_BYTES = 32 * 1024
 _HINT = 'Send {"instances": [...]} with a row for each sample, or {"inputs": ...}.'
 
 
@@ -33,10 +31,10 @@ def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
     Raises:
         BadRequest: one of its classes.
     """
-    if len(body) > _LARGE_BYTES and len(signature.inputs) == 1:
+    if len(signature.inputs) == 1:
         ((name, spec),) = signature.inputs.items()
         for key in ("instances", "inputs"):
-            array = pieces.decode(body, key.encode(), spec)
+            array = pieces.decode(body, key, spec)
             if array is not None:
                 return {name: array}, key == "instances"
     document = json_.parse(body)

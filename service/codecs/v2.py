@@ -79,7 +79,7 @@ def decode(
     if head is not None:
         return InferRequest(head.tensors(body), None, head.outputs, head.binary, head)
     length = len(text)
-    text, numbers = _in_pieces(text, signature)
+    text, numbers = _taken_out(text, signature)
     document = json_.parse(text)
     if not isinstance(document, dict):
         raise InvalidBody(
@@ -138,8 +138,8 @@ def encode(
     return (b"".join([text, *tail]), len(text)) if tail else (text, None)
 
 
-# From here on a tensor is parsed in pieces, so that other threads get their turn.
-_LARGE_BYTES = 32 * 1024
+# From here on a tensor is worth to be taken out of the document.
+_LARGE_BYTES = 1024
 
 _HINT = (
     'Send {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [...]}]}; '
@@ -167,8 +167,8 @@ def spec_of(name: object, datatype: object, signature: Signature) -> TensorSpec:
     return spec
 
 
-def _in_pieces(text: bytes, signature: Signature) -> tuple[bytes, np.ndarray | None]:
-    """A large document with 0 in the place of its one tensor, and its elements in a row."""
+def _taken_out(text: bytes, signature: Signature) -> tuple[bytes, np.ndarray | None]:
+    """A document with 0 in the place of its one tensor, and its elements in a row."""
     if len(text) > _LARGE_BYTES and len(signature.inputs) == 1:
         (spec,) = signature.inputs.values()
         found = pieces.flat(text, spec)
