@@ -60,6 +60,11 @@ def decode(request: Any, signature: Signature) -> InferRequest:
         if "shared_memory_region" in entry.parameters:
             raise InvalidBody("Shared memory is not served.", hint="Send the tensor itself.")
         if parts:
+            if entry.HasField("contents"):
+                raise InvalidBody(
+                    f"Input {spec.name!r} comes twice: in raw_input_contents and in its contents.",
+                    hint="Send one of them.",
+                )
             tensors[spec.name] = raw.array(parts[position], spec, shape)
         else:
             tensors[spec.name] = _typed(entry.contents, spec, shape)

@@ -11,6 +11,7 @@ Triton's, grpc_service.proto.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -70,13 +71,15 @@ _OPTIONAL = _Field.Label.Value("LABEL_OPTIONAL")
 _MESSAGE = _Field.Type.Value("TYPE_MESSAGE")
 
 
-def classes() -> dict[str, type[Any]]:
+def classes(
+    package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES
+) -> dict[str, type[Any]]:
     """The message classes by name, such as "ModelInferRequest"."""
     file = descriptor_pb2.FileDescriptorProto(
-        name="foldserve/inference.proto", package=PACKAGE, syntax="proto3"
+        name=f"foldserve/{package}.proto", package=package, syntax="proto3"
     )
     made: dict[str, Any] = {}
-    for name, fields in MESSAGES.items():
+    for name, fields in messages.items():
         outer, _, inner = name.partition(".")
         message = made[outer].nested_type.add() if inner else file.message_type.add()
         message.name = inner or outer
@@ -86,8 +89,8 @@ def classes() -> dict[str, type[Any]]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-        for name in MESSAGES
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name in messages
     }
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import orjson
 
-from service.errors import ServiceError
+from service.errors import BadRequest, EmptyBody, InvalidBody, ServiceError
 
 ONE_TEXT_PREFIXES = ("/v1/", "/v2/", "/v2")
+# What our own bodies look like is no hint for those of another protocol.
+_OUR_BODY = frozenset({EmptyBody.default_hint, InvalidBody.default_hint})
+_ANY_BODY = BadRequest.default_hint
 
 
 def error_body(path: str, error: ServiceError) -> bytes:
@@ -27,4 +30,5 @@ def one_text(error: ServiceError) -> bytes:
 
 def text(error: ServiceError) -> str:
     """Message and hint as one text, for protocols whose errors have one field."""
-    return f"{error.message} {error.hint}".strip()
+    hint = _ANY_BODY if error.hint in _OUR_BODY else error.hint
+    return f"{error.message} {hint}".strip()

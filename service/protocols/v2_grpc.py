@@ -14,13 +14,13 @@ Source: Open Inference Protocol, inference_grpc.md.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from service import health
 from service.auth import credentials
@@ -28,10 +28,10 @@ from service.codecs import v2_grpc
 from service.codecs.v2 import InferRequest
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
-from service.gate import Observer
+from service.gate import Observer, request_id
 from service.metrics import Metrics
 from service.model import ServedModel
-from service.protocols import grpc_messages, nonfinite, repository, shapes, v2
+from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2
 from service.protocols.endpoint import (
     LARGE_COPY_ELEMENTS,
     LARGE_OUTPUT_ELEMENTS,
@@ -52,7 +52,7 @@ _STATUS = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_WITHOUT_KEY = frozenset({"ServerLive", "ServerReady"})
+_WITHOUT_KEY = frozenset({"ServerLive", "ServerReady", "HealthCheck"})
 _ADMIN = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 # Room for names and shapes beside the tensors that --max-body-bytes is about.
 _ENVELOPE_BYTES = 64 * 1024
@@ -96,9 +96,8 @@ class GrpcServer:
         self._host = f"[{host}]" if ":" in host else host
         self.port = port
         self._classes = grpc_messages.classes()
+        self._classes |= grpc_messages.classes(grpc_health.PACKAGE, grpc_health.MESSAGES)
         self._server: Any = None
-        self._prefix = os.urandom(8).hex()
-        self._count = 0
 
     async def start(self) -> None:
         """Listen and serve. Raises CannotListen."""
@@ -114,7 +113,12 @@ class GrpcServer:
             maximum_concurrent_rpcs=settings.max_connections,
         )
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(grpc_messages.SERVICE, self._handlers()),)
+            (
+                grpc.method_handlers_generic_handler(grpc_messages.SERVICE, self._handlers()),
+                grpc.method_handlers_generic_handler(
+                    grpc_health.HEALTH, {"Check": self._handler("HealthCheck", self._health)}
+                ),
+            )
         )
         try:
             self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
@@ -142,26 +146,40 @@ class GrpcServer:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        return {
-            name: grpc.unary_unary_rpc_method_handler(
-                partial(self._call, name, method),
-                request_deserializer=self._classes[f"{name}Request"].FromString,
-                response_serializer=self._classes[f"{name}Response"].SerializeToString,
-            )
-            for name, method in methods.items()
-        }
+        return {name: self._handler(name, method) for name, method in methods.items()}
+
+    def _handler(self, name: str, method: Method) -> Any:
+        read = self._classes[f"{name}Request"].FromString
+
+        def message(data: bytes) -> Any:
+            try:
+                return read(data)
+            except DecodeError:  # told by `_call`
+                return None
+
+        return grpc.unary_unary_rpc_method_handler(
+            partial(self._call, name, method),
+            request_deserializer=message,
+            response_serializer=self._classes[f"{name}Response"].SerializeToString,
+        )
 
     async def _call(self, name: str, method: Method, request: Any, call: Any) -> Any:
         """One call: key, deadline, the method, its errors as a status, and the count."""
-        self._count += 1
-        exchange = Exchange(f"{self._prefix}{self._count:016x}", self._budget)
+        scope = {"method": "POST", "headers": _metadata(call)}
+        exchange = Exchange(request_id(scope), self._budget)
         exchange.route = f"grpc {name}"
         self._metrics.in_flight += 1
         try:
-            self._let_in(name, call)
+            self._let_in(name, scope["headers"])
+            if request is None:
+                raise InvalidBody(
+                    f"The message cannot be read as a {name}Request.",
+                    hint="Send what a client made from the protocol's .proto file would send.",
+                )
             exchange.hold(request.ByteSize())
             exchange.read = time.monotonic()
             answer = await method(request, exchange, self._deadline(call))
+            call.set_trailing_metadata((("x-request-id", exchange.request_id),))
             exchange.status = 200
             return answer
         except ServiceError as error:
@@ -175,16 +193,14 @@ class GrpcServer:
             exchange.release()
             exchange.finished = time.monotonic()
             self._metrics.finish(exchange)
-            if self._observers:
-                scope = {"method": "POST", "headers": _metadata(call)}
-                for observe in self._observers:
-                    observe(exchange, scope)
+            for observe in self._observers:
+                observe(exchange, scope)
 
-    def _let_in(self, name: str, call: Any) -> None:
+    def _let_in(self, name: str, metadata: list[tuple[bytes, bytes]]) -> None:
         access = self._context.access
         if name in _WITHOUT_KEY or not (access.closed or name in _ADMIN):
             return
-        key = credentials(_metadata(call))
+        key = credentials(metadata)
         if access.closed:
             access.require(key)
         if name in _ADMIN:
@@ -204,6 +220,13 @@ class GrpcServer:
         await call.abort(status, shapes.text(error), tuple(metadata))
 
     # --- the methods --------------------------------------------------------------------
+
+    async def _health(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+        ready = not health.obstacles(self._context.registry, self._context.lifecycle)
+        status = grpc_health.status(request.service, ready=ready)
+        if status is None:
+            raise NotFound("There is no such service.", hint=f"Ask for {grpc_messages.SERVICE}.")
+        return self._classes["HealthCheckResponse"](status=status)
 
     async def _server_live(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
         return self._classes["ServerLiveResponse"](live=True)

@@ -135,6 +135,12 @@ def typed(model: str, name: str, datatype: str, shape: list[int], **contents):
     return request
 
 
+def twice(*args, **contents):
+    request = typed(*args, **contents)
+    request.raw_input_contents.append(np.float32([5, 6, 7, 8]).tobytes())
+    return request
+
+
 def test_typed_contents_are_answered_with_typed_contents(connected):
     call = connected._client_stub.ModelInfer
     for model, datatype, field, values in (
@@ -169,6 +175,7 @@ WRONG = [
     (typed("int8", "x", "INT8", [1, 2], int_contents=[128, 0]), INVALID, "do not fit int8"),
     (typed("embedding", "index", "INT64", [1], int64_contents=[99]), INVALID, "Gather"),
     (service_pb2.ModelInferRequest(model_name="animals"), INVALID, "'x' is missing"),
+    (twice("animals", "x", "FP32", [1, 4], **FLOATS), INVALID, "comes twice"),
 ]
 
 
@@ -197,6 +204,56 @@ def test_raw_contents_that_do_not_fit(connected):
         call(wanted)
     with pytest.raises(InferenceServerException, match=r"larger than max|RESOURCE_EXHAUSTED"):
         connected.infer("animals", [given("x", np.zeros((200_000, 4), np.float32))])
+
+
+def test_what_is_no_message_is_the_clients_mistake(start, zoo: Path):
+    served = start(zoo, "--grpc-port", "0")
+    with grpc.insecure_channel(address(served)) as channel:
+        before = served.err
+        call = channel.unary_unary(f"/{grpc_messages.SERVICE}/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"\xff\xff\xff", metadata=[("x-request-id", "mine-1")])
+        assert caught.value.code() == INVALID
+        assert "ModelInferRequest" in caught.value.details()
+        assert dict(caught.value.trailing_metadata())["x-request-id"] == "mine-1"
+    assert served.stop() == 0
+    assert served.err == before
+
+
+def test_the_request_id_is_the_clients_if_it_is_sane(connected):
+    call = connected._client_stub.ServerLive.with_call
+    for given_, expected in (("a-b_c.1:2/3", True), ("x" * 129, False), ("a b", False)):
+        metadata = [("x-request-id", given_)]
+        answer = call(service_pb2.ServerLiveRequest(), metadata=metadata)[1]
+        own = dict(answer.trailing_metadata())["x-request-id"]
+        assert (own == given_) == expected
+        assert expected or len(own) == 32
+
+
+def check(target: str, service: str) -> int:
+    """grpc.health.v1.Health/Check; both messages have one field, of number 1."""
+    with grpc.insecure_channel(target) as channel:
+        name = service.encode()
+        request = b"\x0a%c%b" % (len(name), name) if name else b""
+        answer = channel.unary_unary("/grpc.health.v1.Health/Check")(request)
+    return answer[1] if answer else 0
+
+
+def test_kubernetes_asks_over_grpc(start, target: str, tmp_path: Path):
+    serving, not_serving = 1, 2
+    for service in ("", "inference.GRPCInferenceService", "readiness", "liveness"):
+        assert check(target, service) == serving
+    with pytest.raises(grpc.RpcError) as caught:
+        check(target, "other")
+    assert caught.value.code() == MISSING
+    (tmp_path / "models").mkdir()
+    (tmp_path / "keys").write_text(KEY)  # which nobody is asked for
+    flags = ("--grpc-port", "0", "--api-keys-file", str(tmp_path / "keys"))
+    served = start(tmp_path / "models", *flags)
+    served.wait_for("  grpc ")
+    empty = re.search(r"^  grpc +(\S+)$", served.out, re.MULTILINE)[1]
+    assert (check(empty, ""), check(empty, "liveness")) == (not_serving, serving)
+    assert served.stop() == 0
 
 
 def test_a_deadline_of_the_client_is_kept(start, tmp_path: Path):

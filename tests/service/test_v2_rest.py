@@ -303,3 +303,11 @@ def test_the_index_tells_what_is_served_and_what_is_not(start, tmp_path):
                 "cannot be changed over the network",
             )
     assert served.stop() == 0
+
+
+def test_hints_do_not_show_the_body_of_another_protocol(client: httpx.Client):
+    for url in ("/v2/models/animals/infer", "/v1/models/animals:predict"):
+        for content in (b"", b'{"id": 1, "inputs": [{}]}', b'{"inputs": 1, "id": 1}', b"[]"):
+            answer = client.post(url, content=content)
+            assert answer.status_code == 400
+            assert '{"inputs": [[...]]}' not in answer.json()["error"]
