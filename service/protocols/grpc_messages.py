@@ -71,9 +71,7 @@ _OPTIONAL = _Field.Label.Value("LABEL_OPTIONAL")
 _MESSAGE = _Field.Type.Value("TYPE_MESSAGE")
 
 
-def classes(
-    package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES
-) -> dict[str, type[Any]]:
+def classes(package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES) -> dict[str, type[Any]]:
     """The message classes by name, such as "ModelInferRequest"."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"foldserve/{package}.proto", package=package, syntax="proto3"
