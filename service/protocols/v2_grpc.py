@@ -21,6 +21,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from starlette.types import Scope
 
 from service import health
 from service.auth import credentials
@@ -165,12 +166,13 @@ class GrpcServer:
 
     async def _call(self, name: str, method: Method, request: Any, call: Any) -> Any:
         """One call: key, deadline, the method, its errors as a status, and the count."""
-        scope = {"method": "POST", "headers": _metadata(call)}
+        metadata = _metadata(call)
+        scope: Scope = {"method": "POST", "headers": metadata}
         exchange = Exchange(request_id(scope), self._budget)
         exchange.route = f"grpc {name}"
         self._metrics.in_flight += 1
         try:
-            self._let_in(name, scope["headers"])
+            self._let_in(name, metadata)
             if request is None:
                 raise InvalidBody(
                     f"The message cannot be read as a {name}Request.",
