@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import model, policy, tracing
 from service.access_log import AccessLog
-from service.choose import Wish
+from service.batching.choose import Wish
 from service.device import Choice
 from service.early import Early
 from service.exchange import Budget

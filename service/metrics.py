@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from service.batching.limits import Ran
 from service.errors import ServiceError
 from service.exchange import Exchange
 from service.exposition import Exposition, Histogram, merge
-from service.limits import Ran
 from service.pages import SharedPages
 from service.registry import Registry
 

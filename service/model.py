@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service import bundle, choose, external, selftest, warm_up
-from service.batch import Run, attempt
-from service.batcher import Batcher
+from service import bundle, external, selftest, warm_up
+from service.batching import choose
+from service.batching.batch import Run, attempt
+from service.batching.batcher import Batcher
+from service.batching.choose import Running, Wish
 from service.bundle import Rejected
-from service.choose import Running, Wish
 from service.device import CPU, Choice
 from service.errors import ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec

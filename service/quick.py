@@ -28,7 +28,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import http
-from service.batch import Outcome
+from service.batching.batch import Outcome
 from service.errors import QueueFull, ServiceError
 from service.full import Full, Refusals
 from service.gate import Gate

@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from service import selftest
-from service.batch import Run
+from service.batching.batch import Run
 from service.bundle import Rejected
 from service.errors import ServiceError
 from service.manifest import Manifest

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service import errors
-from service.batcher import Batcher
+from service.batching.batcher import Batcher
 from service.signature import Tensors
 
 FOREVER = float("inf")

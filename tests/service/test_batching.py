@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from service import errors, turn
-from service.batch import Item, Outcome, lane_of
-from service.batcher import Batcher
-from service.lanes import Lanes
-from service.limits import Limits, Ran
+from service import errors
+from service.batching import turn
+from service.batching.batch import Item, Outcome, lane_of
+from service.batching.batcher import Batcher
+from service.batching.lanes import Lanes
+from service.batching.limits import Limits, Ran
 from service.signature import Tensors
 
 POISON = -1.0

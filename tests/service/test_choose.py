@@ -11,9 +11,10 @@ import pytest
 import repository
 from onnx import TensorProto, helper
 
-from service import bundle, choose, device, model
+from service import bundle, device, model
+from service.batching import choose
+from service.batching.choose import Wish, best_batch
 from service.bundle import Rejected
-from service.choose import Wish, best_batch
 from service.manifest import Manifest, TensorSpec
 from service.signature import Signature, Tensors
 

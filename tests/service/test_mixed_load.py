@@ -18,7 +18,7 @@ import repository
 from onnx import TensorProto, helper
 
 from service import device, errors, model
-from service.choose import Wish
+from service.batching.choose import Wish
 from service.signature import Tensors
 
 REQUESTS = 4000
@@ -72,9 +72,9 @@ WAYS = {
 def test_no_row_is_ever_wrong(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch):
     make, wish = WAYS[way]
     if way == "event loop":  # however busy the machine is while this is measured
-        monkeypatch.setattr("service.choose._INLINE_S", 60.0)
-        monkeypatch.setattr("service.choose._INLINE_BATCH_S", 60.0)
-        monkeypatch.setattr("service.turn.TOO_LONG_S", 60.0)
+        monkeypatch.setattr("service.batching.choose._INLINE_S", 60.0)
+        monkeypatch.setattr("service.batching.choose._INLINE_BATCH_S", 60.0)
+        monkeypatch.setattr("service.batching.turn.TOO_LONG_S", 60.0)
     folder = repository.publish(tmp_path, "m", make(), batch_invariant=True)
     served = model.load(folder, "m", 1, device.choose("cpu"), 2, 1_000_000, wish)
     assert (served.running.limits.inline_rows > 0) == (way == "event loop")

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from repository import elementwise, graph, linear, publish, value
 
 from service import device, model, warm_up
+from service.batching.choose import Wish
 from service.bundle import Rejected
-from service.choose import Wish
 from service.manifest import Manifest
 from service.runtime import Runtime
 from service.signature import Tensors

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from service.batch import Item, Outcome, late, settle
+from service.batching.batch import Item, Outcome, late, settle
 
 # A run on the event loop that takes this long, time after time, does not belong there.
 TOO_LONG_S = 0.02

@@ -17,7 +17,7 @@ The runners give way to the event loop (`cpu.give_way`): however much there is t
 for health is answered, and who cannot be served is told so.
 
 A model whose run is shorter than the way to a thread and back may run on the event loop
-itself (service/turn.py).
+itself (service/batching/turn.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from service import cpu
-from service.batch import (
+from service.batching.batch import (
     Answer,
     Item,
     NotByRows,
@@ -45,17 +45,17 @@ from service.batch import (
     one_by_one,
     settle,
 )
+from service.batching.lanes import Lanes
+from service.batching.limits import Limits, Ran
+from service.batching.room import Room
+from service.batching.turn import Turn
 from service.errors import (
     DeadlineExceeded,
     ModelUnavailable,
     ServiceError,
     ShuttingDown,
 )
-from service.lanes import Lanes
-from service.limits import Limits, Ran
-from service.room import Room
 from service.signature import Tensors
-from service.turn import Turn
 
 logger = logging.getLogger("foldserve.batcher")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from service.batch import Item, Lane
+from service.batching.batch import Item, Lane
 
 
 class Lanes:

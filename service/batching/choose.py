@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from service.batch import Run
-from service.limits import Limits
+from service.batching.batch import Run
+from service.batching.limits import Limits
 from service.signature import Signature, Tensors
 
 _SIZES = (1, 2, 4, 8, 16, 32)
