@@ -20,8 +20,8 @@ from pathlib import Path
 
 from converter.atomic import sync_directory
 from converter.errors import UserError
-from service.folders import VERSION
 from service.manifest import MANIFEST_FILE
+from service.models.folders import VERSION
 from service.store.access import Missing, Store, StoreError, StoreUnusable
 from service.store.address import redacted, scheme
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from converter import cli
-from service import device, errors, model
+from service import device, errors
 from service.app import create_app
 from service.health import Lifecycle
+from service.models import model
+from service.models.registry import Registry
 from service.protocols import grpc_messages
-from service.registry import Registry
 from service.settings import parse
 
 HERE = Path(__file__).parent / "reference"

@@ -24,11 +24,11 @@ from service.exposition import CONTENT_TYPE
 from service.gate import Gate, Observer
 from service.health import Lifecycle
 from service.metrics import Metrics
+from service.models.registry import Entry, Registry
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.quick import Quick
-from service.registry import Entry, Registry
 from service.settings import Settings
 
 _CORS_REQUEST_HEADERS = [

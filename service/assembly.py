@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service import model, policy, tracing
+from service import tracing
 from service.access_log import AccessLog
 from service.batching.choose import Wish
 from service.device import Choice
@@ -16,14 +16,15 @@ from service.early import Early
 from service.exchange import Budget
 from service.listen import CannotStart
 from service.metrics import Metrics
+from service.models import model, policy
+from service.models.registry import Registry
 from service.protocols.endpoint import Context
-from service.registry import Registry
 from service.settings import Settings
 from service.tracing import Tracing
 
 if TYPE_CHECKING:
+    from service.models.registry import StoreMirror
     from service.protocols.v2_grpc import GrpcServer
-    from service.registry import StoreMirror
 
 logger = logging.getLogger("foldserve")
 

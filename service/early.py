@@ -23,7 +23,7 @@ from service import http
 from service.auth import Access, credentials
 from service.errors import QueueFull, ServiceError
 from service.metrics import Metrics
-from service.registry import Registry
+from service.models.registry import Registry
 from service.settings import Settings
 
 _MOST_PATHS = 1024

@@ -20,7 +20,7 @@ from starlette.types import Scope
 from service import http
 from service.errors import QueueFull, ServiceError
 from service.gate import Gate, request_id
-from service.registry import Registry
+from service.models.registry import Registry
 
 _ALERT_S = 5.0
 _FRESH_S = 1e-3

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import NotReady
-from service.registry import Registry
+from service.models.registry import Registry
 
 
 @dataclass(slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 from service.errors import ServiceError
 from service.manifest import TensorSpec
-from service.model import ServedModel
+from service.models.model import ServedModel
+from service.models.registry import Registry
 from service.protocols import documents, media
-from service.registry import Registry
 from service.signature import show
 
 ERROR_SCHEMA: dict[str, Any] = {

@@ -33,7 +33,7 @@ from service.errors import QueueFull, ServiceError
 from service.full import Full, Refusals
 from service.gate import Gate
 from service.hot import HotRoutes
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.protocols.endpoint import (
     Context,
     Decoded,

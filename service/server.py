@@ -30,12 +30,12 @@ from service.device import Choice, DeviceUnavailable
 from service.early import Early
 from service.exchange import Budget
 from service.health import Lifecycle, obstacles
-from service.heap import Calm, give_back
 from service.listen import CannotStart
 from service.metrics import Metrics
+from service.models.heap import Calm, give_back
+from service.models.registry import Registry
 from service.pages import SharedPages
 from service.protocols.endpoint import Context
-from service.registry import Registry
 from service.settings import Settings
 from service.workers import Worker
 

@@ -17,7 +17,7 @@ The runners give way to the event loop (`cpu.give_way`): however much there is t
 for health is answered, and who cannot be served is told so.
 
 A model whose run is shorter than the way to a thread and back may run on the event loop
-itself (service/batching/turn.py).
+itself (turn.py).
 """
 
 from __future__ import annotations

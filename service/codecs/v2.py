@@ -24,7 +24,7 @@ from service.codecs import json_, pieces, raw, v2_classes, v2_heads
 from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
 from service.manifest import TensorSpec
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.signature import Signature, Tensors, check_size, listing
 
 DATATYPES = {

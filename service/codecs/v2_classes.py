@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import InvalidBody
-from service.model import ServedModel
+from service.models.model import ServedModel
 
 
 def entry(

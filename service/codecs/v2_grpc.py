@@ -17,7 +17,7 @@ from service.codecs.v2 import DATATYPES, InferRequest, spec_of, unknown_output
 from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, OutOfRange, WrongShape
 from service.manifest import TensorSpec
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.signature import NUMPY_DTYPES, Signature, Tensors, check_size
 
 # dtype -> the field of InferTensorContents that holds it

@@ -9,7 +9,7 @@ import orjson
 
 from service.codecs import json_
 from service.codecs.v2 import DATATYPES
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.signature import Tensors
 
 Schema = dict[str, Any]

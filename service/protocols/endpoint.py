@@ -26,8 +26,8 @@ from service.early import Early
 from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType
 from service.exchange import Exchange
 from service.health import Lifecycle
-from service.model import ServedModel
-from service.registry import Registry
+from service.models.model import ServedModel
+from service.models.registry import Registry
 from service.settings import Settings
 from service.signature import Tensors
 

@@ -18,7 +18,7 @@ import re
 from urllib.parse import unquote_plus
 
 from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType, WrongType
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.signature import listing
 
 JSON = "application/json"

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.types import Scope
 
 from service import http
-from service.classify import predictions
 from service.codecs import images, json_, multipart, npy, raw
 from service.errors import UnsupportedMediaType
-from service.model import ServedModel
+from service.models.classify import predictions
+from service.models.model import ServedModel
 from service.protocols import media, nonfinite
 from service.protocols.endpoint import (
     LARGE_TEXT_BYTES,

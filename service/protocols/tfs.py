@@ -21,7 +21,7 @@ from service import http
 from service.codecs import tfs
 from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.protocols import nonfinite, shapes
 from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reply
 from service.protocols.routes import Fixed, Route, Routes

@@ -25,7 +25,7 @@ from service.auth import credentials
 from service.codecs import json_, v2
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.protocols import media, nonfinite, repository, shapes
 from service.protocols.endpoint import (
     LARGE_TEXT_BYTES,

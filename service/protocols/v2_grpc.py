@@ -31,7 +31,7 @@ from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
 from service.gate import Observer, request_id
 from service.metrics import Metrics
-from service.model import ServedModel
+from service.models.model import ServedModel
 from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2
 from service.protocols.endpoint import (
     LARGE_COPY_ELEMENTS,

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from service.folders import NAME, VERSION
 from service.manifest import MANIFEST_FILE
+from service.models.folders import NAME, VERSION
 from service.store.address import redacted, scheme
 
 LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024

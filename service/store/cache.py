@@ -20,9 +20,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.bundle import UNFETCHED_FILE, Rejected, read
-from service.folders import NAME, VERSION, Fingerprint, fingerprint
 from service.manifest import MANIFEST_FILE
+from service.models.bundle import UNFETCHED_FILE, Rejected, read
+from service.models.folders import NAME, VERSION, Fingerprint, fingerprint
 from service.store.address import identity
 
 _STAGING = ".fetch-"

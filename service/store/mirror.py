@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service import policy as policies
-from service.policy import Policy
+from service.models import policy as policies
+from service.models.policy import Policy
 from service.store.access import Missing, Store, StoreError, Versions
 from service.store.cache import Cache
 from service.store.download import Unfit, download, parse

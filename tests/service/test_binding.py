@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto
 from repository import elementwise, linear, pair, publish, reference
 
-from service import runtime
-from service.binding import BoundRun
 from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
-from service.runtime import Runtime
+from service.models import runtime
+from service.models.binding import BoundRun
+from service.models.runtime import Runtime
 
 X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 

@@ -11,11 +11,12 @@ import pytest
 import repository
 from onnx import TensorProto, helper
 
-from service import bundle, device, model
+from service import device
 from service.batching import choose
 from service.batching.choose import Wish, best_batch
-from service.bundle import Rejected
 from service.manifest import Manifest, TensorSpec
+from service.models import bundle, model
+from service.models.bundle import Rejected
 from service.signature import Signature, Tensors
 
 X = np.random.default_rng(3).standard_normal((3, 4)).astype(np.float32)

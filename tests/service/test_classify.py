@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.classify import predictions, probabilities
 from service.manifest import Classification
+from service.models.classify import predictions, probabilities
 
 LABELS = ["ant", "bee", "cat"]
 

@@ -10,8 +10,9 @@ import pytest
 from repository import linear, publish
 from test_process import command, sentence
 
-from service import device, runtime
+from service import device
 from service.device import CPU, CUDA, Choice, DeviceUnavailable, choose
+from service.models import runtime
 
 needs_cpu_wheel = pytest.mark.skipif(
     CUDA in ort.get_available_providers(), reason="this onnxruntime has CUDA"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from repository import linear
 
-from service.external import Unreadable, check, locations
+from service.models.external import Unreadable, check, locations
 
 
 def external(location: str, name: str = "W") -> TensorProto:

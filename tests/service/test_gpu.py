@@ -11,9 +11,10 @@ from onnx import TensorProto
 from repository import elementwise, linear, pair, publish, reference
 from test_process import command, sentence
 
-from service import device, model
+from service import device
 from service.device import CUDA, DeviceUnavailable
-from service.runtime import Runtime
+from service.models import model
+from service.models.runtime import Runtime
 
 
 def _obstacle() -> str:

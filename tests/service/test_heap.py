@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.heap import Calm, give_back
+from service.models.heap import Calm, give_back
 
 
 def resident_bytes() -> int:

@@ -17,8 +17,9 @@ import pytest
 import repository
 from onnx import TensorProto, helper
 
-from service import device, errors, model
+from service import device, errors
 from service.batching.choose import Wish
+from service.models import model
 from service.signature import Tensors
 
 REQUESTS = 4000

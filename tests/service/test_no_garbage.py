@@ -15,7 +15,8 @@ import pytest
 from repository import linear, publish
 from test_quick import BODY, PREDICT, Bench, X, answered, whole
 
-from service import device, model
+from service import device
+from service.models import model
 
 LATE = whole(PREDICT, BODY, X_Timeout_Ms="20")
 SHAPE = whole(PREDICT, b'{"inputs": [[1]]}')

@@ -119,10 +119,11 @@ IMPORTS = """
 import asyncio, json, sys
 from functools import partial
 from pathlib import Path
-from service import device, model
+from service import device
+from service.models import model
 from service.app import create_app
 from service.health import Lifecycle
-from service.registry import Registry
+from service.models.registry import Registry
 from service.settings import parse
 import service.server, service.__main__
 import uvloop, httptools, uvicorn.protocols.http.httptools_impl

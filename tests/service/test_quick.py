@@ -22,8 +22,8 @@ from service.auth import Access, KeyFile
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.metrics import Metrics
+from service.models.registry import Registry
 from service.quick import Call
-from service.registry import Registry
 from service.settings import Settings, parse
 
 X = np.linspace(-1, 1, 4, dtype=np.float32)[None]

@@ -16,10 +16,11 @@ import repository
 from onnx import TensorProto, helper
 from repository import bare, elementwise, linear, pair, publish, seal
 
-from service import device, errors, model
-from service.bundle import Rejected
-from service.folders import scan
-from service.registry import Registry
+from service import device, errors
+from service.models import model
+from service.models.bundle import Rejected
+from service.models.folders import scan
+from service.models.registry import Registry
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 CPU = device.choose("cpu")

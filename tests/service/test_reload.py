@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from repository import bare, linear, publish, reference
 
-from service import device, errors, model, policy
-from service.policy import Policy
-from service.registry import Registry
+from service import device, errors
+from service.models import model, policy
+from service.models.policy import Policy
+from service.models.registry import Registry
 from service.settings import SettingsError, parse
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)

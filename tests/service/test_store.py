@@ -17,9 +17,10 @@ import pytest
 import repository
 from repository import linear
 
-from service import assembly, policy
-from service.bundle import UNFETCHED_FILE
+from service import assembly
 from service.listen import CannotStart
+from service.models import policy
+from service.models.bundle import UNFETCHED_FILE
 from service.settings import parse
 from service.store import cache as caching
 from service.store import download as downloading

@@ -12,7 +12,7 @@ import pytest
 import repository
 from repository import linear
 
-from service.bundle import UNFETCHED_FILE
+from service.models.bundle import UNFETCHED_FILE
 from service.store import download as downloading
 from service.store import mirror as mirroring
 from service.store.access import Store, StoreError

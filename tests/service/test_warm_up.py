@@ -9,11 +9,12 @@ import pytest
 from onnx import TensorProto, helper
 from repository import elementwise, graph, linear, publish, value
 
-from service import device, model, warm_up
+from service import device
 from service.batching.choose import Wish
-from service.bundle import Rejected
 from service.manifest import Manifest
-from service.runtime import Runtime
+from service.models import model, warm_up
+from service.models.bundle import Rejected
+from service.models.runtime import Runtime
 from service.signature import Tensors
 
 

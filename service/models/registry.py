@@ -2,7 +2,7 @@
 
     models/<name>/<version>/    name as in the manifest, version a whole number from 1
 
-Which versions of a model are served is a matter of its policy (service/policy.py): by default
+Which versions of a model are served is a matter of its policy (policy.py): by default
 the latest good one. Versions are tried from the highest down; one is good if it loads, hashes,
 warms up and passes its self-test. Why the others did not is kept, and shown by GET /models.
 Anything else in the folders is left alone.
@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from service import policy as policies
-from service.bundle import Rejected
 from service.device import DeviceUnavailable
 from service.errors import (
     ModelLoading,
@@ -37,10 +35,12 @@ from service.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from service.folders import VERSION, Fingerprint, fingerprint, scan
-from service.heap import give_back
-from service.model import ServedModel
-from service.policy import Policy
+from service.models import policy as policies
+from service.models.bundle import Rejected
+from service.models.folders import VERSION, Fingerprint, fingerprint, scan
+from service.models.heap import give_back
+from service.models.model import ServedModel
+from service.models.policy import Policy
 from service.signature import listing
 
 logger = logging.getLogger("foldserve.registry")

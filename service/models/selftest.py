@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from service.bundle import Rejected, own_file
 from service.errors import ServiceError
 from service.manifest import Manifest
+from service.models.bundle import Rejected, own_file
 from service.signature import Signature, Tensors
 
 _LARGEST_UNPACKED_BYTES = 2 * 1024**3

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service import bundle, external, selftest, warm_up
 from service.batching import choose
 from service.batching.batch import Run, attempt
 from service.batching.batcher import Batcher
 from service.batching.choose import Running, Wish
-from service.bundle import Rejected
 from service.device import CPU, Choice
 from service.errors import ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
-from service.runtime import CannotLoad, Runtime, without_paths
+from service.models import bundle, external, selftest, warm_up
+from service.models.bundle import Rejected
+from service.models.runtime import CannotLoad, Runtime, without_paths
 from service.signature import NUMPY_DTYPES, Signature, Tensors, show
 
 _EXAMPLE_ELEMENTS = 2048

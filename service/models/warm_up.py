@@ -17,12 +17,12 @@ import time
 
 import numpy as np
 
-from service import selftest
 from service.batching.batch import Run
-from service.bundle import Rejected
 from service.errors import ServiceError
 from service.manifest import Manifest
-from service.runtime import without_paths
+from service.models import selftest
+from service.models.bundle import Rejected
+from service.models.runtime import without_paths
 from service.signature import NUMPY_DTYPES, Signature, Tensors
 
 # Sizes to try, in turn, for the open axes of a model that comes without a self-test.

@@ -1,0 +1,1 @@
+"""The models of a repository: read, checked, loaded, warmed up, served, reloaded."""
