@@ -15,20 +15,21 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import health, hot, http, openapi, playground
-from service.auth import Access
-from service.early import Early
+from service import health, http, openapi, playground
+from service.connections import hot
+from service.connections.auth import Access
+from service.connections.early import Early
+from service.connections.gate import Gate, Observer
+from service.connections.quick import Quick
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.exchange import Budget
 from service.exposition import CONTENT_TYPE
-from service.gate import Gate, Observer
 from service.health import Lifecycle
 from service.metrics import Metrics
 from service.models.registry import Entry, Registry
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
-from service.quick import Quick
 from service.settings import Settings
 
 _CORS_REQUEST_HEADERS = [

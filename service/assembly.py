@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from service import tracing
 from service.access_log import AccessLog
 from service.batching.choose import Wish
+from service.connections.early import Early
 from service.device import Choice
-from service.early import Early
 from service.exchange import Budget
 from service.listen import CannotStart
 from service.metrics import Metrics
@@ -181,7 +181,7 @@ def protocol(
     settings: Settings, metrics: Metrics, early: Early | None = None
 ) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
-    from service.connection import ConnectionLimits, connection_class
+    from service.connections.connection import ConnectionLimits, connection_class
 
     return connection_class(
         ConnectionLimits(

@@ -23,9 +23,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import http
+from service.connections.gate import request_id
 from service.errors import DeadlineExceeded, QueueFull, ReplicaLost, ServiceError, ShuttingDown
 from service.exchange import Budget, Exchange
-from service.gate import request_id
 from service.http import ClientGone
 from service.protocols import shapes
 from service.settings import Settings, parse

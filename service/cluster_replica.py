@@ -17,8 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import assembly, cpu, device, health
 from service.app import create_app
-from service.auth import Access, KeysUnusable
 from service.cluster_pages import NodePages
+from service.connections.auth import Access, KeysUnusable
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.listen import CannotStart

@@ -25,9 +25,9 @@ import uvicorn
 
 from service import assembly, cpu, device, listen
 from service.app import TITLE, create_app
-from service.auth import Access, KeysUnusable
+from service.connections.auth import Access, KeysUnusable
+from service.connections.early import Early
 from service.device import Choice, DeviceUnavailable
-from service.early import Early
 from service.exchange import Budget
 from service.health import Lifecycle, obstacles
 from service.listen import CannotStart

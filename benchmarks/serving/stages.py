@@ -74,7 +74,8 @@ class Stages:
 
 def _instrument(stages: Stages) -> None:
     """Clocks around the connection's bytes and onnxruntime's run; the observer among others."""
-    from service import assembly, connection, exchange
+    from service import assembly, exchange
+    from service.connections import connection
     from service.models import runtime
 
     clock = time.perf_counter

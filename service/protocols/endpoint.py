@@ -21,8 +21,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from service import http
-from service.auth import Access
-from service.early import Early
+from service.connections.auth import Access
+from service.connections.early import Early
 from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType
 from service.exchange import Exchange
 from service.health import Lifecycle

@@ -21,8 +21,8 @@ import orjson
 from starlette.types import Receive, Scope
 
 from service import health, http
-from service.auth import credentials
 from service.codecs import json_, v2
+from service.connections.auth import credentials
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel

@@ -24,12 +24,12 @@ from google.protobuf.message import DecodeError
 from starlette.types import Scope
 
 from service import health
-from service.auth import credentials
 from service.codecs import v2_grpc
 from service.codecs.v2 import InferRequest
+from service.connections.auth import credentials
+from service.connections.gate import Observer, request_id
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
-from service.gate import Observer, request_id
 from service.metrics import Metrics
 from service.models.model import ServedModel
 from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2

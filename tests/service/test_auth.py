@@ -13,7 +13,7 @@ from repository import linear, publish
 from test_predict_route import refused
 from test_process import command, sentence
 
-from service.auth import Access, KeyFile, KeysUnusable, credentials
+from service.connections.auth import Access, KeyFile, KeysUnusable, credentials
 from service.errors import AdminClosed, Forbidden, Unauthorized
 
 ONE = b"first-key-of-the-team"

@@ -13,8 +13,8 @@ import repository
 from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 
-from service.auth import Access
-from service.early import _MANY, Early
+from service.connections.auth import Access
+from service.connections.early import _MANY, Early
 from service.errors import QueueFull
 from service.exchange import Exchange
 from service.metrics import Metrics

@@ -15,10 +15,11 @@ import pytest
 from repository import linear, publish
 from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
 
-from service import cpu, full
-from service.auth import Access, KeyFile
-from service.connection import Connection
-from service.quick import ANSWERED, Quick
+from service import cpu
+from service.connections import full
+from service.connections.auth import Access, KeyFile
+from service.connections.connection import Connection
+from service.connections.quick import ANSWERED, Quick
 
 
 @pytest.fixture
@@ -160,7 +161,9 @@ def test_after_a_while_nobody_looks(served: Bench, monkeypatch: pytest.MonkeyPat
         connection = served.connect()
         with Waiting(served):
             ask(connection)
-            monkeypatch.setattr("service.quick.time.monotonic", lambda: connection_time() + 6)
+            monkeypatch.setattr(
+                "service.connections.quick.time.monotonic", lambda: connection_time() + 6
+            )
             ask(connection)
             return connection.cycle
 

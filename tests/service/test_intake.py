@@ -19,8 +19,8 @@ from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 from test_quick import Bench, answered
 
-from service.intake import Intake
-from service.shortcuts import _STRAIGHT_BYTES
+from service.connections.intake import Intake
+from service.connections.shortcuts import _STRAIGHT_BYTES
 
 if TYPE_CHECKING:  # other folders have a conftest of their own
     from conftest import Served

@@ -19,7 +19,7 @@ from itertools import count
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import http
-from service.auth import OPEN_PATHS, Access, credentials
+from service.connections.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
 from service.exchange import Budget, Exchange
 from service.metrics import Metrics

@@ -29,10 +29,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import http
 from service.batching.batch import Outcome
+from service.connections.full import Full, Refusals
+from service.connections.gate import Gate
+from service.connections.hot import HotRoutes
 from service.errors import QueueFull, ServiceError
-from service.full import Full, Refusals
-from service.gate import Gate
-from service.hot import HotRoutes
 from service.models.model import ServedModel
 from service.protocols.endpoint import (
     Context,

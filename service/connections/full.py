@@ -18,8 +18,8 @@ from collections.abc import Callable
 from starlette.types import Scope
 
 from service import http
+from service.connections.gate import Gate, request_id
 from service.errors import QueueFull, ServiceError
-from service.gate import Gate, request_id
 from service.models.registry import Registry
 
 _ALERT_S = 5.0

@@ -31,8 +31,12 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service import http, upgrade
-from service.auth import OPEN_PATHS
+from service import http
+from service.connections import upgrade
+from service.connections.auth import OPEN_PATHS
+from service.connections.gate import request_id
+from service.connections.quick import ANSWERED, Call
+from service.connections.shortcuts import Shortcuts
 from service.errors import (
     HeadersTooLarge,
     HeaderTimeout,
@@ -40,10 +44,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.gate import request_id
 from service.protocols import shapes
-from service.quick import ANSWERED, Call
-from service.shortcuts import Shortcuts
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 100

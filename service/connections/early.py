@@ -20,7 +20,7 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from service import http
-from service.auth import Access, credentials
+from service.connections.auth import Access, credentials
 from service.errors import QueueFull, ServiceError
 from service.metrics import Metrics
 from service.models.registry import Registry
