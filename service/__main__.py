@@ -13,8 +13,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from service.listen import CannotStart
-from service.logs import configure
 from service.settings import Settings, SettingsError, parse
+from service.telemetry.logs import configure
 
 if TYPE_CHECKING:
     from service.workers import Worker

@@ -23,14 +23,14 @@ from service.connections.gate import Gate, Observer
 from service.connections.quick import Quick
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.exchange import Budget
-from service.exposition import CONTENT_TYPE
 from service.health import Lifecycle
-from service.metrics import Metrics
 from service.models.registry import Entry, Registry
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.settings import Settings
+from service.telemetry.exposition import CONTENT_TYPE
+from service.telemetry.metrics import Metrics
 
 _CORS_REQUEST_HEADERS = [
     "authorization", "content-type", "inference-header-content-length", "x-api-key",

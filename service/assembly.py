@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service import tracing
-from service.access_log import AccessLog
 from service.batching.choose import Wish
 from service.connections.early import Early
 from service.device import Choice
 from service.exchange import Budget
 from service.listen import CannotStart
-from service.metrics import Metrics
 from service.models import model, policy
 from service.models.registry import Registry
 from service.protocols.endpoint import Context
 from service.settings import Settings
-from service.tracing import Tracing
+from service.telemetry import tracing
+from service.telemetry.access_log import AccessLog
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from service.models.registry import StoreMirror

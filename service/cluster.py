@@ -16,8 +16,8 @@ from service import assembly, cluster_plan, cpu
 from service.__main__ import program_version
 from service.cluster_replica import Served
 from service.listen import CannotStart
-from service.logs import configure
 from service.settings import Settings
+from service.telemetry.logs import configure
 
 cluster_plan.prepare(os.environ)  # before Ray is imported
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from service.pages import SharedPages
+from service.telemetry.pages import SharedPages
 
 _GONE_S = 5.0
 

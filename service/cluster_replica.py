@@ -22,8 +22,8 @@ from service.connections.auth import Access, KeysUnusable
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.listen import CannotStart
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 _CLOSE_S = 1.0
 _TICK_S = 1.0

@@ -31,12 +31,12 @@ from service.device import Choice, DeviceUnavailable
 from service.exchange import Budget
 from service.health import Lifecycle, obstacles
 from service.listen import CannotStart
-from service.metrics import Metrics
 from service.models.heap import Calm, give_back
 from service.models.registry import Registry
-from service.pages import SharedPages
 from service.protocols.endpoint import Context
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.pages import SharedPages
 from service.workers import Worker
 
 if TYPE_CHECKING:

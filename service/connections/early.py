@@ -22,9 +22,9 @@ from starlette.types import Scope
 from service import http
 from service.connections.auth import Access, credentials
 from service.errors import QueueFull, ServiceError
-from service.metrics import Metrics
 from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 _MOST_PATHS = 1024
 # Requests in one turn of the event loop that take no more than a few milliseconds of it.

@@ -22,8 +22,8 @@ from service import http
 from service.connections.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
 from service.exchange import Budget, Exchange
-from service.metrics import Metrics
 from service.protocols import shapes
+from service.telemetry.metrics import Metrics
 
 Observer = Callable[[Exchange, Scope], object]
 

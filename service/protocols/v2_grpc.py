@@ -30,7 +30,6 @@ from service.connections.auth import credentials
 from service.connections.gate import Observer, request_id
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
-from service.metrics import Metrics
 from service.models.model import ServedModel
 from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2
 from service.protocols.endpoint import (
@@ -40,6 +39,7 @@ from service.protocols.endpoint import (
     Context,
 )
 from service.signature import Tensors
+from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("foldserve.grpc")
 

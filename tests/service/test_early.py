@@ -17,8 +17,8 @@ from service.connections.auth import Access
 from service.connections.early import _MANY, Early
 from service.errors import QueueFull
 from service.exchange import Exchange
-from service.metrics import Metrics
 from service.settings import parse
+from service.telemetry.metrics import Metrics
 
 
 class Queue:

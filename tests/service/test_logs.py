@@ -11,9 +11,9 @@ import pytest
 import repository
 from repository import linear, publish
 
-from service.access_log import AccessLog
 from service.exchange import Exchange
-from service.logs import FIELDS, FORMAT, Json, Text
+from service.telemetry.access_log import AccessLog
+from service.telemetry.logs import FIELDS, FORMAT, Json, Text
 
 GOOD = {"inputs": [[1, 2, 3, 4]]}
 
@@ -99,8 +99,8 @@ def test_one_line_for_so_many_requests_and_one_for_every_failure(
 def test_lines_that_come_too_fast_are_dropped_and_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("service.access_log._CAPACITY_LINES", 5)
-    monkeypatch.setattr("service.access_log._PAUSE_S", 3600)
+    monkeypatch.setattr("service.telemetry.access_log._CAPACITY_LINES", 5)
+    monkeypatch.setattr("service.telemetry.access_log._PAUSE_S", 3600)
     caplog.set_level(logging.INFO)
     log = AccessLog(1)
     for exchange in exchanges(12):

@@ -19,7 +19,7 @@ from test_predict_route import refused
 from service import playground
 from service.errors import TooManyBytes
 from service.exchange import Budget, Exchange
-from service.exposition import Exposition, Histogram, merge
+from service.telemetry.exposition import Exposition, Histogram, merge
 
 BODY = {"inputs": [[1, 2, 3, 4]]}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -22,9 +22,9 @@ from service.connections.auth import Access, KeyFile
 from service.connections.quick import Call
 from service.exchange import Budget
 from service.health import Lifecycle
-from service.metrics import Metrics
 from service.models.registry import Registry
 from service.settings import Settings, parse
+from service.telemetry.metrics import Metrics
 
 X = np.linspace(-1, 1, 4, dtype=np.float32)[None]
 BODY = json.dumps({"inputs": X.tolist()}).encode()

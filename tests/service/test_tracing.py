@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from repository import linear, publish
 
-from service import tracing
 from service.exchange import Exchange
-from service.tracing import Tracing, TracingUnavailable
+from service.telemetry import tracing
+from service.telemetry.tracing import Tracing, TracingUnavailable
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

@@ -14,7 +14,7 @@ from collections import deque
 from starlette.types import Scope
 
 from service.exchange import Exchange
-from service.logs import FIELDS
+from service.telemetry.logs import FIELDS
 
 logger = logging.getLogger("foldserve.access")
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from service.batching.limits import Ran
 from service.errors import ServiceError
 from service.exchange import Exchange
-from service.exposition import Exposition, Histogram, merge
 from service.models.registry import Registry
-from service.pages import SharedPages
+from service.telemetry.exposition import Exposition, Histogram, merge
+from service.telemetry.pages import SharedPages
 
 SECONDS = (
     25e-6, 50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
