@@ -15,18 +15,14 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-import onnx_ir as ir
-
-from converter import curves
 from converter.atomic import A_DAY, stale, sync_directory
+from converter.contract import manifest, write_selftest
 from converter.errors import UserError
-from converter.folding import Decision, Refusal
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
 from converter.remote import publish_remote
@@ -34,12 +30,8 @@ from service.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     SELFTEST_FILE,
-    Curve,
-    DType,
     FileEntry,
-    Manifest,
     SelfTest,
-    TensorSpec,
 )
 from service.store.address import is_address, scheme
 
@@ -140,7 +132,7 @@ def _publish(
 ) -> Published:
     staged.mkdir()
     write_onnx(result.model, staged / MODEL_FILE)
-    self_test = _write_selftest(result, staged / SELFTEST_FILE)
+    self_test = write_selftest(result, staged / SELFTEST_FILE)
     files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
     newest = max(_versions(folder), default=0)
     if (
@@ -151,8 +143,8 @@ def _publish(
         return Published(folder / str(newest), newest, fresh=False)
     version = newest + 1
     while True:
-        manifest = _manifest(result, name, version, files, self_test)
-        text = manifest.model_dump_json(indent=2, exclude=_OPERATORS)
+        mine = manifest(result, name, version, files, self_test)
+        text = mine.model_dump_json(indent=2, exclude=_OPERATORS)
         _write(staged / MANIFEST_FILE, text.encode() + b"\n")
         staged.chmod(0o755)
         sync_directory(staged)
@@ -184,7 +176,7 @@ def _same(
         there = (path / MANIFEST_FILE).read_bytes()
     except OSError:
         return False
-    mine = _manifest(result, name, version, files, self_test)
+    mine = manifest(result, name, version, files, self_test)
     if json.loads(mine.model_dump_json(exclude=_OPERATORS)) != _parsed(there):
         return False
     return all(
@@ -201,97 +193,6 @@ def _parsed(content: bytes) -> Any:
     if isinstance(manifest, dict):
         manifest = {key: value for key, value in manifest.items() if key not in _OPERATORS}
     return manifest
-
-
-def _manifest(
-    result: FoldResult,
-    name: str,
-    version: int,
-    files: dict[str, FileEntry],
-    self_test: SelfTest,
-) -> Manifest:
-    loaded, proof = result.loaded, result.proof
-    invariance = proof.invariance
-    return Manifest(
-        name=name,
-        version=version,
-        description=loaded.description,
-        files=files,
-        inputs=[_spec(value) for value in result.model.graph.inputs],
-        outputs=[_spec(value) for value in result.model.graph.outputs],
-        dynamic_batch=loaded.dynamic_batch,
-        batch_invariant=proof.batch_invariant,
-        classification=loaded.classification,
-        preprocessing=loaded.preprocessing,
-        self_test=self_test,
-        metrics=loaded.metrics,
-        curves=_curves(loaded.path),
-        provenance={
-            "source": loaded.path.name,
-            "kind": loaded.kind,
-            "batchnorms": {
-                "folded": len(result.plan.folded),
-                "kept": {
-                    decision.site.name: str(decision.outcome) for decision in result.plan.kept
-                },
-                "each": [_fate(decision) for decision in result.plan.batchnorms],
-            },
-            "before": asdict(result.before),
-            "after": asdict(result.after),
-            "proof": {
-                "max_error_original": max(m.reference_error for m in proof.measurements),
-                "max_error_folded": max(m.candidate_error for m in proof.measurements),
-                "batch_invariance_difference": invariance.difference if invariance else None,
-            },
-        },
-    )
-
-
-def _curves(path: Path) -> list[Curve]:
-    """Those of the training, if they are those of these weights: `fold` says it otherwise."""
-    try:
-        return curves.read(path)
-    except curves.CurvesUnusable:
-        return []
-
-
-def _fate(decision: Decision) -> dict[str, Any]:
-    """Where a batch-norm went, or why it stays, in a sentence."""
-    outcome = decision.outcome
-    where = (
-        str(outcome)
-        if isinstance(outcome, Refusal)
-        else f"{outcome.direction} into {' and '.join(outcome.into)}"
-    )
-    return {"name": decision.site.name, "folded": decision.folded, "where": where}
-
-
-def _spec(value: ir.Value) -> TensorSpec:
-    dtype = cast(DType, value.dtype.numpy().name if value.dtype is not None else "float32")
-    shape: list[int | str] = [
-        dim if isinstance(dim, int) else dim.value or ("batch" if axis == 0 else f"axis_{axis}")
-        for axis, dim in enumerate(value.shape or ())
-    ]
-    return TensorSpec(name=value.name or "", dtype=dtype, shape=shape)
-
-
-def _write_selftest(result: FoldResult, path: Path) -> SelfTest:
-    """Inputs and what float64 says of them; other hardware may round differently, within
-    a thousandth of the largest number (TF32 keeps 10 bits)."""
-    proof = result.proof
-    types = {value.name: value.dtype for value in result.model.graph.outputs}
-    arrays = {f"input:{name}": array for name, array in proof.sample.items()}
-    atol = {}
-    for name, truth in proof.truth.items():
-        dtype = types[name]
-        arrays[f"output:{name}"] = truth.astype(dtype.numpy()) if dtype is not None else truth
-        mine = [m for m in proof.measurements if m.output == name]
-        atol[name] = max(max(100.0 * m.allowed, 1e-3 * m.magnitude) for m in mine)
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    return SelfTest(atol=atol)
 
 
 def _entry(path: Path) -> FileEntry:

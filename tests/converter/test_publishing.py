@@ -191,7 +191,7 @@ def test_only_what_can_be_served(tmp_path: Path) -> None:
     assert not (tmp_path / "net").exists()
 
 
-@pytest.mark.parametrize("step", ["write_onnx", "_write_selftest", "_entry", "_manifest", "_write"])
+@pytest.mark.parametrize("step", ["write_onnx", "write_selftest", "_entry", "manifest", "_write"])
 def test_a_crash_at_any_step_leaves_no_version(
     tmp_path: Path, proven: FoldResult, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -1,0 +1,119 @@
+"""The two halves' contract, as a fold fills it in: what model.json says, and selftest.npz."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from converter import curves
+from converter.folding import Decision, Refusal
+from converter.pipeline import FoldResult
+from service.manifest import Curve, DType, FileEntry, Manifest, SelfTest, TensorSpec
+
+
+def manifest(
+    result: FoldResult,
+    name: str,
+    version: int,
+    files: dict[str, FileEntry],
+    self_test: SelfTest,
+) -> Manifest:
+    """What model.json says of a fold.
+
+    Args:
+        result: a fold whose proof passed.
+        name, version: of the model in its repository.
+        files: of the version, besides model.json, with their sizes and sha256.
+        self_test: of `write_selftest`.
+    """
+    loaded, proof = result.loaded, result.proof
+    invariance = proof.invariance
+    return Manifest(
+        name=name,
+        version=version,
+        description=loaded.description,
+        files=files,
+        inputs=[_spec(value) for value in result.model.graph.inputs],
+        outputs=[_spec(value) for value in result.model.graph.outputs],
+        dynamic_batch=loaded.dynamic_batch,
+        batch_invariant=proof.batch_invariant,
+        classification=loaded.classification,
+        preprocessing=loaded.preprocessing,
+        self_test=self_test,
+        metrics=loaded.metrics,
+        curves=_curves(loaded.path),
+        provenance={
+            "source": loaded.path.name,
+            "kind": loaded.kind,
+            "batchnorms": {
+                "folded": len(result.plan.folded),
+                "kept": {
+                    decision.site.name: str(decision.outcome) for decision in result.plan.kept
+                },
+                "each": [_fate(decision) for decision in result.plan.batchnorms],
+            },
+            "before": asdict(result.before),
+            "after": asdict(result.after),
+            "proof": {
+                "max_error_original": max(m.reference_error for m in proof.measurements),
+                "max_error_folded": max(m.candidate_error for m in proof.measurements),
+                "batch_invariance_difference": invariance.difference if invariance else None,
+            },
+        },
+    )
+
+
+def write_selftest(result: FoldResult, path: Path) -> SelfTest:
+    """Inputs, and what float64 says of them, into `path`, fsynced.
+
+    Returns:
+        How far each output may be from it: other hardware may round differently, within a
+        thousandth of the largest number (TF32 keeps 10 bits).
+    """
+    proof = result.proof
+    types = {value.name: value.dtype for value in result.model.graph.outputs}
+    arrays = {f"input:{name}": array for name, array in proof.sample.items()}
+    atol = {}
+    for name, truth in proof.truth.items():
+        dtype = types[name]
+        arrays[f"output:{name}"] = truth.astype(dtype.numpy()) if dtype is not None else truth
+        mine = [m for m in proof.measurements if m.output == name]
+        atol[name] = max(max(100.0 * m.allowed, 1e-3 * m.magnitude) for m in mine)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    return SelfTest(atol=atol)
+
+
+def _curves(path: Path) -> list[Curve]:
+    """Those of the training, if they are those of these weights: `fold` says it otherwise."""
+    try:
+        return curves.read(path)
+    except curves.CurvesUnusable:
+        return []
+
+
+def _fate(decision: Decision) -> dict[str, Any]:
+    """Where a batch-norm went, or why it stays, in a sentence."""
+    outcome = decision.outcome
+    where = (
+        str(outcome)
+        if isinstance(outcome, Refusal)
+        else f"{outcome.direction} into {' and '.join(outcome.into)}"
+    )
+    return {"name": decision.site.name, "folded": decision.folded, "where": where}
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    dtype = cast(DType, value.dtype.numpy().name if value.dtype is not None else "float32")
+    shape: list[int | str] = [
+        dim if isinstance(dim, int) else dim.value or ("batch" if axis == 0 else f"axis_{axis}")
+        for axis, dim in enumerate(value.shape or ())
+    ]
+    return TensorSpec(name=value.name or "", dtype=dtype, shape=shape)
