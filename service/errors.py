@@ -329,11 +329,11 @@ class UnsupportedMediaType(ServiceError):
 
 
 class InputRefused(ServiceError):
-    """The request had the right shape, and a node of the graph refused its values."""
+    """The request was in order, and a node of the graph refused its values or sizes."""
 
     status = 422
     code = "input_refused"
-    default_hint = "Check the values against what the model was trained on, for example indices."
+    default_hint = "Check the values (indices) and the open sizes against what the model expects."
 
 
 class HeadersTooLarge(ServiceError):

@@ -31,12 +31,15 @@ _DTYPES = {
     **{name: name for name in NUMPY_DTYPES if name not in {"float32", "float64"}},
 }
 _TYPE = re.compile(r"tensor\((\w+)\)")
-_ORT_FAILURES = (ort_errors.RuntimeException, ort_errors.Fail)
+_ORT_FAILURES = (ort_errors.InvalidArgument, ort_errors.RuntimeException, ort_errors.Fail)
 _NO_MEMORY = re.compile(
-    r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED",
+    r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED"
+    r"|bad_alloc",
     re.IGNORECASE,
 )
 _FAILED_NODE = re.compile(r"while running (\w+) node")
+# A node that fails on the CPU does so because of what it was given; a GPU has troubles of its own.
+_DEVICE = re.compile(r"\bCU(DA|DNN|BLAS|FFT)")
 
 
 class CannotLoad(Exception):
@@ -85,24 +88,25 @@ class Runtime:
         """{input name: array} to {output name: array}; releases the GIL while it computes.
 
         Raises:
-            InputRefused: a node found the values (not the shapes) invalid.
+            InputRefused: a node found the values invalid, or sizes that do not go together.
             InferenceFailed: the device has no memory left.
             Exception: onnxruntime's own, for anything else.
         """
         try:
             values = self._call(inputs)
-        except ort_errors.InvalidArgument as error:
-            # The message quotes values and source paths: only the kind of node leaves.
-            node = _FAILED_NODE.search(str(error))
-            who = f"its {node[1]} node" if node else "it"
-            raise InputRefused(f"The model was not run: {who} refused the input.") from error
         except _ORT_FAILURES as error:
-            if _NO_MEMORY.search(str(error)):
+            text = str(error)
+            if _NO_MEMORY.search(text):
                 raise InferenceFailed(
                     "The device has no memory left for a run of this size.",
                     hint="Send fewer rows at a time, or raise --cuda-memory-limit-bytes.",
                 ) from error
-            raise
+            node = _FAILED_NODE.search(text)
+            if _DEVICE.search(text) or not (node or isinstance(error, ort_errors.InvalidArgument)):
+                raise
+            # The message quotes values and source paths: only the kind of node leaves.
+            who = f"its {node[1]} node" if node else "it"
+            raise InputRefused(f"The model was not run: {who} refused the input.") from error
         return dict(zip(self._output_names, values, strict=True))
 
 
