@@ -24,7 +24,8 @@ from service.connections.quick import Quick
 from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
 from service.exchange import Budget
 from service.health import Lifecycle
-from service.models.registry import Entry, Registry
+from service.models.entry import Entry
+from service.models.registry import Registry
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict

@@ -23,7 +23,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    from service.models.registry import StoreMirror
+    from service.models.repository import StoreMirror
     from service.protocols.v2_grpc import GrpcServer
 
 logger = logging.getLogger("foldserve")

@@ -1,9 +1,9 @@
-"""The repository on disk and what of it is served.
+"""What of the repository on disk is served.
 
     models/<name>/<version>/    name as in the manifest, version a whole number from 1
 
-Which versions of a model are served is a matter of its policy (policy.py): by default
-the latest good one. Versions are tried from the highest down; one is good if it loads, hashes,
+Which versions of a model are served is a matter of its policy (policy.py): by default the latest
+good one. Versions are tried from the highest down (trial.py); one is good if it loads, hashes,
 warms up and passes its self-test. Why the others did not is kept, and shown by GET /models.
 Anything else in the folders is left alone.
 
@@ -20,13 +20,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from service.device import DeviceUnavailable
 from service.errors import (
     ModelLoading,
     ModelNotChosen,
@@ -35,58 +30,16 @@ from service.errors import (
     UnknownModel,
     UnknownVersion,
 )
-from service.models import policy as policies
-from service.models.bundle import Rejected
-from service.models.folders import VERSION, Fingerprint, fingerprint, scan
+from service.models.entry import Entry
+from service.models.folders import VERSION
 from service.models.heap import give_back
 from service.models.model import ServedModel
 from service.models.policy import Policy
+from service.models.repository import Repository, StoreMirror
+from service.models.trial import Loader, Trial
 from service.signature import listing
 
 logger = logging.getLogger("foldserve.registry")
-
-
-Loader = Callable[[Path, str, int], ServedModel]
-
-# Of each model the versions that are served, and those that were rejected.
-Verdicts = Mapping[str, tuple[frozenset[int], frozenset[int]]]
-
-
-class StoreMirror(Protocol):
-    """Whoever keeps the repository in step with a store: service/store/mirror.py."""
-
-    address: str
-    trouble: str | None  # why the store cannot be read now
-
-    def refresh(self, verdicts: Verdicts | None = None, again: str | None = None) -> bool:
-        """Whether something in the repository has changed. `again`: a model to try anew."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """A model of the repository: the versions served, and why others are not.
-
-    Never changed once it is in `Registry.entries`: a reload puts a new one in its place.
-    """
-
-    name: str
-    versions: dict[int, ServedModel] = field(default_factory=dict)  # served, highest first
-    rejected: dict[int, str] = field(default_factory=dict)  # version -> reason, highest first
-    older: list[int] = field(default_factory=list)  # not wanted: higher versions serve
-    unloaded: bool = False  # by request; only another request brings it back
-    seen: dict[int, Fingerprint] = field(default_factory=dict)  # of the versions tried
-
-    @property
-    def served(self) -> ServedModel | None:
-        """The version for requests that name none: the highest one served."""
-        return next(iter(self.versions.values()), None)
-
-    @property
-    def trouble(self) -> str:
-        if self.unloaded:
-            return "it was unloaded"
-        reasons = "; ".join(f"version {v}: {why}" for v, why in self.rejected.items())
-        return reasons or "it has no version folder"
 
 
 class Registry:
@@ -111,19 +64,21 @@ class Registry:
         alone: bool = True,
         mirror: StoreMirror | None = None,
     ) -> None:
-        self._root = root
-        self._load_version = loader
+        self._repository = Repository(root, mirror)
+        self._trial = Trial(loader, policy or Policy())
         self.default_model = default_model
-        self._policy = policy or Policy()
         self._alone = alone
-        self.mirror = mirror
         self.entries: dict[str, Entry] = {}
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
         self._one_at_a_time = threading.Lock()
-        self._known: list[weakref.ref[ServedModel]] = []  # all that may still have threads
         self._stopped = threading.Event()
         self._seen: object = None  # what `load` found, for `watch`
+
+    @property
+    def mirror(self) -> StoreMirror | None:
+        """Whoever keeps the repository in step with a store."""
+        return self._repository.mirror
 
     def load(self) -> None:
         """Load every model of the repository for the first time.
@@ -131,13 +86,13 @@ class Registry:
         Raises:
             DeviceUnavailable: CUDA was required and did not start.
         """
-        self._refresh()
-        self._seen = self._snapshot()
+        self._repository.refresh(self.entries)
+        self._seen = self._repository.snapshot()
         try:
             self.reload()
             # A store has older versions to fall back on, if those that came do not work.
-            while any(not each.versions for each in self.entries.values()) and self._refresh():
-                self._seen = self._snapshot()
+            while not self._all_served() and self._repository.refresh(self.entries):
+                self._seen = self._repository.snapshot()
                 self.reload()
         finally:
             self.loading = False
@@ -159,9 +114,9 @@ class Registry:
         """
         with self._one_at_a_time:
             if name is not None:
-                self._refresh(name)
+                self._repository.refresh(self.entries, name)
             changed = []
-            found = dict(scan(self._root))
+            found = self._repository.folders()
             if name is not None and name not in found:
                 raise UnknownModel(f"The repository has no folder for model {name[:128]!r}.")
             for each in [name] if name is not None else sorted({*found, *self.entries}):
@@ -173,7 +128,9 @@ class Registry:
                     continue
                 if before and before.unloaded and name is None:
                     continue
-                after = self._look_again(each, found[each], before, again=name is not None)
+                after = self._trial.look_again(
+                    each, found[each], before, again=name is not None, first=self.loading
+                )
                 if after != before:
                     self._put(each, after)
                     changed.append(each)
@@ -201,12 +158,12 @@ class Registry:
         before = self._seen
         drained = True  # whatever the last change has replaced
         while not self._stopped.wait(interval_s):
-            if not drained and not self._replaced():
+            if not drained and not self._draining():
                 drained = True
                 give_back()
             # What a mirror puts there is whole at once.
-            settled = self._refresh()
-            now = self._snapshot()
+            settled = self._repository.refresh(self.entries)
+            now = self._repository.snapshot()
             if now is None:
                 continue
             if now != self._seen and (settled or now == before):
@@ -218,24 +175,14 @@ class Registry:
                     logger.exception("the repository could not be read again")
             before = now
 
-    def _refresh(self, again: str | None = None) -> bool:
-        """Whether the mirror has changed something; False without one."""
-        if self.mirror is None:
-            return False
-        verdicts = {
-            name: (frozenset(each.versions), frozenset(each.rejected))
-            for name, each in self.entries.items()
-        }
-        try:
-            return self.mirror.refresh(verdicts, again)
-        except Exception:  # what was fetched is served on
-            logger.exception("the model store could not be looked at")
-            return False
+    def _all_served(self) -> bool:
+        """Whether each model has a version that works."""
+        return all(entry.versions for entry in self.entries.values())
 
-    def _replaced(self) -> list[weakref.ref[ServedModel]]:
-        """Those that have threads still, and are served no longer."""
+    def _draining(self) -> bool:
+        """Whether versions have threads still, and are served no longer."""
         serving = {id(model) for model in self.every_version()}
-        return [ref for ref in self._known if (model := ref()) and id(model) not in serving]
+        return any(id(model) not in serving for model in self._trial.alive())
 
     def served(self) -> list[ServedModel]:
         """The models that can answer, by name, each in the version for requests that name none."""
@@ -288,7 +235,7 @@ class Registry:
             False if one of them is still running after `timeout_s`.
         """
         self._stopped.set()
-        alive = [model for ref in self._known if (model := ref()) is not None]
+        alive = self._trial.alive()
         for model in alive:
             model.batcher.retire()
         stopped = [model.batcher.close(timeout_s) for model in alive]
@@ -316,78 +263,7 @@ class Registry:
             entries[name] = entry
         self.entries = dict(sorted(entries.items()))
         self.changes += 1
-        self._known = [ref for ref in self._known if ref() is not None]
-
-    def _look_again(
-        self, name: str, folders: dict[int, Path], before: Entry | None, *, again: bool
-    ) -> Entry:
-        """The entry as it should be now; what has not changed on disk is taken over.
-
-        Args:
-            before: what is served now.
-            again: try also what was rejected and has not changed.
-        """
-        before = before or Entry(name)
-        after = Entry(name)
-        policy = policies.of_model(folders, self._policy)
-        for version in policy.missing(folders):
-            after.rejected[version] = "the version policy asks for it, and it is not there"
-        for version in policy.candidates(folders):
-            if policy.wanted is not None and len(after.versions) >= policy.wanted:
-                after.older.append(version)
-                continue
-            prints = fingerprint(folders[version])
-            serving = before.versions.get(version)
-            reason = before.rejected.get(version)
-            same = before.seen.get(version) == prints
-            if not same or (serving is None and (reason is None or again)):
-                serving, reason = self._try(folders[version], name, version, serving)
-            after.seen[version] = prints
-            if serving is not None:
-                after.versions[version] = serving
-            if reason is not None:
-                after.rejected[version] = reason
-        after.older += [
-            v for v in sorted(folders, reverse=True) if policy.only and v not in policy.only
-        ]
-        return after
-
-    def _try(
-        self, folder: Path, name: str, version: int, serving: ServedModel | None
-    ) -> tuple[ServedModel | None, str | None]:
-        """Load a version: it, or the one that is `serving` on and the reason."""
-        try:
-            served = self._load_version(folder, name, version)
-        except Rejected as rejection:
-            reason = str(rejection)
-            logger.error("model %s version %d is not served: %s", name, version, reason)
-        except DeviceUnavailable as error:
-            if self.loading:
-                raise
-            reason = str(error)
-            logger.error("model %s version %d is not served: %s", name, version, reason)
-        except Exception as error:  # one odd folder must not keep the others from loading
-            reason = f"unexpected {type(error).__name__}, see the log"
-            logger.exception("model %s version %d could not be loaded", name, version)
-        else:
-            self._known.append(weakref.ref(served))
-            if not self.loading:
-                logger.info("model %s version %d is served from now on", name, version)
-            return served, None
-        if serving is not None:
-            reason += " (its files were changed; as it was loaded before, it serves on)"
-        return serving, reason
-
-    def _snapshot(self) -> object:
-        """What the repository looks like; None when it cannot be read, which is no change."""
-        try:
-            return [
-                (name, [(version, fingerprint(path)) for version, path in sorted(folders.items())])
-                for name, folders in scan(self._root, quiet=True)
-            ]
-        except OSError as error:
-            logger.error("the models folder cannot be read: %s", error.strerror)
-            return None
+        self._trial.forget()
 
 
 def _still_loading() -> ModelLoading:

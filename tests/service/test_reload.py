@@ -257,7 +257,7 @@ def test_no_cuda_during_a_reload_is_a_reason_and_no_end(tmp_path: Path, make: Ma
     def loader(*_) -> model.ServedModel:
         raise device.DeviceUnavailable("the GPU is gone")
 
-    registry._load_version = loader
+    registry._trial.load = loader
     registry.reload()
     assert state(registry) == ([1], [2], [])
 
