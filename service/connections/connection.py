@@ -34,8 +34,8 @@ from uvicorn.protocols.http.httptools_impl import (
 from service import http
 from service.connections import upgrade
 from service.connections.auth import OPEN_PATHS
+from service.connections.call import ANSWERED, Call
 from service.connections.gate import request_id
-from service.connections.quick import ANSWERED, Call
 from service.connections.shortcuts import Shortcuts
 from service.errors import (
     HeadersTooLarge,

@@ -15,8 +15,9 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import http
+from service.connections.call import ANSWERED
 from service.connections.intake import Intake
-from service.connections.quick import ANSWERED, Found, Quick
+from service.connections.quick import Found, Quick
 
 # A body from here on is read straight into its place, unless its head says one of these.
 _STRAIGHT_BYTES = 128 * 1024

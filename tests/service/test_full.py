@@ -18,8 +18,9 @@ from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whol
 from service import cpu
 from service.connections import full
 from service.connections.auth import Access, KeyFile
+from service.connections.call import ANSWERED
 from service.connections.connection import Connection
-from service.connections.quick import ANSWERED, Quick
+from service.connections.quick import Quick
 
 
 @pytest.fixture

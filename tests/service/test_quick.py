@@ -19,7 +19,7 @@ from repository import linear, pair, publish, reference
 from service import assembly, device
 from service.app import create_app
 from service.connections.auth import Access, KeyFile
-from service.connections.quick import Call
+from service.connections.call import Call
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.models.registry import Registry
@@ -490,7 +490,7 @@ def test_a_server_on_a_socket(start, models: Path):
 
 def test_an_idle_connection_keeps_no_model_alive():
     """It remembers its last call, and may stay idle for longer than a version is served."""
-    from service.connections.quick import Call
+    from service.connections.call import Call
 
     class Model:
         pass

@@ -1,0 +1,185 @@
+"""A prediction without a task, from the batch that runs it to the socket.
+
+To uvicorn's connection a call is its cycle, to the batcher the future of the answer:
+
+    Turn -> Call.set_result   encode, write, count
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future as PoolFuture
+from functools import partial
+from typing import TYPE_CHECKING
+
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service import http
+from service.batching.batch import Outcome
+from service.errors import ServiceError
+from service.models.model import ServedModel
+from service.protocols.endpoint import Decoded, Endpoint, Reply, reply_headers
+from service.protocols.endpoint import light_answer as light
+
+if TYPE_CHECKING:
+    from service.connections.quick import Quick
+
+logger = logging.getLogger("foldserve.predict")
+
+
+class _Nobody:
+    """In the place of the event that wakes a task: there is none."""
+
+    def set(self) -> None:
+        pass
+
+
+class _Answered:
+    """To uvicorn's connection a cycle that is over."""
+
+    message_event = _Nobody()
+    response_complete = True
+
+
+ANSWERED = _Answered()
+
+
+class Call:
+    """A request on its way; to uvicorn's connection a cycle, to the batcher the answer.
+
+    `error`: why it could not begin; to be told with `refuse` once the connection knows the call.
+    """
+
+    message_event = _Nobody()
+    more_body = False
+    response_started = False
+
+    __slots__ = (
+        "_endpoint", "_model", "_quick", "_scope", "connection", "decoded", "disconnected", "error",
+        "keep_alive", "response_complete",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        quick: Quick,
+        connection: HttpToolsProtocol,
+        scope: Scope,
+        endpoint: Endpoint,
+        model: ServedModel,
+    ) -> None:
+        self._quick = quick
+        self._scope = scope
+        self._endpoint = endpoint
+        self._model: ServedModel | None = model
+        self.connection = connection
+        self.decoded: Decoded | None = None
+        self.error: ServiceError | None = None
+        self.keep_alive = True
+        self.response_complete = False
+        self.disconnected = False
+
+    @property
+    def scope(self) -> Scope:
+        return self._scope
+
+    def done(self) -> bool:
+        """Whether it has been answered, or nobody is there to answer."""
+        return self.response_complete or self.disconnected
+
+    def hang_up(self) -> None:
+        """The connection has gone."""
+        self.disconnected = True
+        self._let_go()
+        if not self.response_complete:
+            self.response_complete = True
+            self._quick.gate.leave(self._scope, http.exchange(self._scope))
+
+    def set_result(self, outcome: Outcome) -> None:
+        """Answer with what the batcher made of it."""
+        if isinstance(outcome, ServiceError):
+            self.refuse(outcome)
+            return
+        exchange = http.exchange(self._scope)
+        exchange.answered = time.monotonic()
+        decoded, model = self.decoded, self._model
+        assert decoded is not None
+        assert model is not None
+        if light(decoded, outcome):
+            try:
+                reply = decoded.encode(model, outcome)
+            except ServiceError as error:
+                self.refuse(error)
+            except Exception:  # noqa: BLE001  a defect
+                self.refuse(defect(self))
+            else:
+                self._reply(reply)
+            return
+        job = self._quick.pool.submit(partial(decoded.encode, model, outcome))
+        call_soon = self.connection.loop.call_soon_threadsafe
+        job.add_done_callback(lambda job: call_soon(self._encoded, job))
+
+    def _let_go(self) -> None:
+        """An idle connection remembers its last call, which must not keep a model alive."""
+        self.decoded = None
+        self._model = None
+
+    def refuse(self, error: ServiceError) -> None:
+        """Answer with an error."""
+        http.exchange(self._scope).error = error.code
+        self._write(error.status, self._endpoint.error_body(error), error.headers())
+
+    def _encoded(self, job: PoolFuture[Reply]) -> None:
+        if self.done():
+            return
+        try:
+            reply = job.result()
+        except ServiceError as error:
+            self.refuse(error)
+        except Exception:  # noqa: BLE001  a defect
+            self.refuse(defect(self))
+        else:
+            self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
+        http.exchange(self._scope).encoded = time.monotonic()
+        headers = reply_headers(self._scope, reply)
+        self._write(reply.status, reply.body, headers, reply.content_type)
+
+    def _write(
+        self,
+        status: int,
+        body: bytes,
+        headers: http.Headers,
+        content_type: bytes = b"application/json",
+    ) -> None:
+        connection, quick = self.connection, self._quick
+        transport = connection.transport
+        if transport.is_closing():
+            self.hang_up()
+            return
+        exchange = http.exchange(self._scope)
+        exchange.status = status
+        answer = [
+            quick.head(status, connection.server_state.default_headers),
+            content_type,
+            b"\r\ncontent-length: %d\r\n" % len(body),
+            *[b"%b: %b\r\n" % pair for pair in headers],
+            b"x-request-id: %b\r\n" % exchange.request_id.encode(),
+            b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n",
+            body,
+        ]
+        transport.write(b"".join(answer))
+        self.response_complete = True
+        self._let_go()
+        if not self.keep_alive:
+            transport.close()
+        quick.gate.leave(self._scope, exchange)
+        connection.on_response_complete()
+
+
+def defect(call: Call) -> ServiceError:
+    """The error for an exception that nobody expected, which is logged."""
+    logger.exception("request %s failed", http.exchange(call.scope).request_id)
+    return ServiceError("Something went wrong inside the server.")
