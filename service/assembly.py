@@ -181,7 +181,8 @@ def protocol(
     settings: Settings, metrics: Metrics, early: Early | None = None
 ) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
-    from service.connections.connection import ConnectionLimits, connection_class
+    from service.connections.connection import connection_class
+    from service.connections.endings import ConnectionLimits
 
     return connection_class(
         ConnectionLimits(
