@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         progress(f"reading {args.data}")
         sizes = _sizes(args, trained)
         source = data.read(args.data, sizes)
+        if trained.content:  # a checkpoint of ours
+            source = source.pictures(args.data)
         population = data.some(data.shaped(source.train, sizes, args.data), args.limit, args.seed)
         measured = source.measured
         if measured is not None:

@@ -57,6 +57,11 @@ class Data:
         """What accuracy can be measured on: `test`, else `train` if it has labels."""
         return self.test or (self.train if self.train.labels is not None else None)
 
+    def pictures(self, path: Path) -> Data:
+        """Both as `pictures` makes them. Raises UserError."""
+        test = None if self.test is None else pictures(self.test, path)
+        return replace(self, train=pictures(self.train, path), test=test)
+
 
 def read(path: Path, sizes: tuple[int, ...] | None = None) -> Data:
     """Read a folder of MNIST's or an image folder, an .npz (x, y), or an .npy of inputs.
@@ -161,8 +166,8 @@ def _tensor(array: np.ndarray[Any, Any], path: Path) -> Tensor:
 def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Samples:
     """Bring inputs into the shape that a network takes, where there is no doubt how.
 
-    (N, H, W) for a network of one channel gets a channel axis; (N, H, W, C) for one of C channels
-    has it moved to the front.
+    (N, H, W) for a network of one channel gets a channel axis, (N, F) for one of images of one row
+    two axes; (N, H, W, C) for one of C channels has it moved to the front.
 
     Args:
         sizes: of one sample, None where nobody knows them: nothing is done then.
@@ -175,6 +180,8 @@ def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Sampl
         return samples
     if (1, *have) == sizes:
         return replace(samples, inputs=samples.inputs.unsqueeze(1))
+    if (1, 1, *have) == sizes:  # features, an image of one row for `train`
+        return replace(samples, inputs=samples.inputs[:, None, None])
     if len(have) == 3 and (have[2], have[0], have[1]) == sizes:
         return replace(samples, inputs=samples.inputs.permute(0, 3, 1, 2))
     if len(have) == len(sizes) and have[0] == sizes[0]:
@@ -183,6 +190,24 @@ def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Sampl
         f"an input of {path} is {_words(have)}, and the network takes {_words(sizes)}",
         "give data of the shape that it was trained on, or --input-shape if it takes others",
     )
+
+
+def pictures(samples: Samples, path: Path) -> Samples:
+    """For a network of `train`: integers of any type are pixels, as they were there.
+
+    Raises:
+        UserError: they are not from 0 to 255.
+    """
+    x = samples.inputs
+    if x.is_floating_point() or x.dtype == torch.uint8:
+        return samples
+    if x.dtype == torch.bool or int(x.min()) < 0 or int(x.max()) > 255:
+        raise UserError(
+            f"the inputs of {path} are {str(x.dtype).removeprefix('torch.')}, from {x.min()} to "
+            f"{x.max()}",
+            "give pixels from 0 to 255, or floats as the network is to see them",
+        )
+    return replace(samples, inputs=x.to(torch.uint8))
 
 
 def some(samples: Samples, limit: int | None, seed: int) -> Samples:

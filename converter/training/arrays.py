@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from converter.training.data import (
 
 NAMES = "x and y, or x_train, y_train, x_test and y_test"
 TEST_SHARE = 0.2  # where the file has no test images
+LARGEST_USUAL = 20.0  # of a float; standardised data stay below
 TEST_SEED = 0  # fixed, so that every training of a file is measured on the same images
 
 Array = npt.NDArray[Any]
@@ -67,15 +69,40 @@ def load(path: Path) -> Dataset:
     classes = int(max(train.labels.max(), test.labels.max())) + 1
     if not 2 <= classes <= LARGEST_CLASSES:
         raise UserError(
-            f"the labels of {path} go up to {classes - 1}", f"give 2 to {LARGEST_CLASSES} classes"
+            f"the labels of {path} go up to {classes - 1}, which makes {classes} classes",
+            f"give 2 to {LARGEST_CLASSES} classes",
         )
+    numbers = "pixels" if min(train.images.shape[2:]) > 1 else "features"
     return Dataset(
         train,
         test,
         labels=[str(number) for number in range(classes)],
         description=f"{len(train)} training and {len(test)} test images of an .npz file",
         preprocessing=preprocessing_of(train.images),
+        notes=tuple(_suspicious(train, classes, numbers)),
     )
+
+
+def _suspicious(train: Split, classes: int, numbers: str) -> Iterator[str]:
+    """What trains without an error, and is seldom what was meant."""
+    missing = torch.bincount(train.labels, minlength=classes).eq(0).nonzero().flatten().tolist()
+    if missing:
+        yield (
+            f"{len(missing)} of {classes} classes have no training image "
+            f"({', '.join(map(str, missing[:5]))}{', ...' if len(missing) > 5 else ''}): labels "
+            "are the numbers 0 to classes - 1; np.unique(y, return_inverse=True)[1] makes them so"
+        )
+    largest = float(train.images.abs().max())
+    if train.images.is_floating_point() and largest > LARGEST_USUAL:
+        yield (
+            f"the {numbers} go up to {largest:g}, and floats reach the network as they are: scale "
+            "them to about -1 to 1, give pixels as uint8, or add --input-norm"
+        )
+    if not train.images.is_floating_point() and largest <= 1:
+        yield (
+            f"the {numbers} go up to {largest:g}, and integers are divided by 255: give 0 to 255, "
+            "or floats, which are left as they are"
+        )
 
 
 def _split(path: Path, archive: zipfile.ZipFile, x: str, y: str) -> Split:
@@ -86,12 +113,16 @@ def _split(path: Path, archive: zipfile.ZipFile, x: str, y: str) -> Split:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(
             f"{y!r} of {path} is {labels.dtype} of shape {labels.shape}",
-            "give one integer an image, the number of its class",
+            "give one integer an image, the number of its class: np.unique(y, return_inverse=True)"
+            "[1] of names, y.argmax(1) of one-hot rows, y.astype(int) of whole floats",
         )
     if len(labels) != len(images) or not len(labels):
         raise UserError(f"{path} has {len(images)} images and {len(labels)} labels in {x!r}, {y!r}")
     if labels.min() < 0 or labels.max() > LARGEST_CLASSES:
-        raise UserError(f"{y!r} of {path} goes from {labels.min()} to {labels.max()}")
+        raise UserError(
+            f"{y!r} of {path} goes from {labels.min()} to {labels.max()}",
+            f"give the numbers of the classes, from 0 and below {LARGEST_CLASSES}",
+        )
     return Split(images, torch.from_numpy(labels.astype(np.int64)))
 
 
@@ -105,9 +136,14 @@ def _images(what: str, values: Array) -> Tensor:
     elif kind == "f":
         values = values.astype(np.float32, copy=False)
         if not np.isfinite(values).all():
-            raise UserError(f"{what} holds values that are not finite")
+            bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
+            raise UserError(
+                f"{what} holds NaN or infinity in {int(bad.sum())} of {len(values)} rows, first in "
+                f"row {int(bad.argmax())}",
+                "replace these values, or leave the rows out",
+            )
     else:
-        raise UserError(f"{what} is of type {values.dtype}", "give integers or floats")
+        raise UserError(f"{what} is of type {values.dtype}", "give uint8 pixels, or floats")
 
     shape = values.shape
     if values.ndim == 2:

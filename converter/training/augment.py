@@ -13,6 +13,12 @@ TURN = 10.0  # degrees, up to, to either side
 ZOOM = 0.1  # up to this much larger or smaller
 
 
+def can_move(images: Tensor) -> bool:
+    """Whether (N, C, H, W) are pictures: in one row or column the numbers are features, which
+    would be shifted out of it."""
+    return min(images.shape[2:]) > 1
+
+
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turn, zoom and shift each image by its own random amounts, bilinearly, zeros outside.
 

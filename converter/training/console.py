@@ -86,15 +86,16 @@ def table(result: TrainResult) -> Table:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     last = result.history[-1]
+    threads = "thread" if result.threads == 1 else "threads"
     for name, value in (
         ("checkpoint", f"{result.output} ({result.bytes / 1000:,.0f} kB)"),
         ("parameters", f"{result.parameters:,}"),
         ("data", result.dataset),
         ("epochs", f"{last.number}" + (", stopped early" if result.stopped_early else "")),
-        ("train loss", f"{last.train_loss:.4f} (augmented images)"),
+        ("train loss", f"{last.train_loss:.4f}" + " (augmented images)" * result.augmented),
         ("test loss", f"{result.test_loss:.4f}"),
         ("test accuracy", f"{result.test_accuracy:.2%}"),
-        ("time", f"{result.seconds:.0f} s on {result.device}, {result.threads} CPU threads"),
+        ("time", f"{result.seconds:.0f} s on {result.device}, {result.threads} CPU {threads}"),
     ):
         grid.add_row(name, escape(value))
     return grid

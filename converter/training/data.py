@@ -44,6 +44,7 @@ class Dataset:
         attribution: whom to name.
         preprocessing: how a picture becomes an input of the network; None when nobody knows.
         validation: held out of `train`, see `hold_out`.
+        notes: sentences about what is suspicious in it.
     """
 
     train: Split
@@ -54,6 +55,7 @@ class Dataset:
     attribution: str = ""
     preprocessing: Preprocessing | None = None
     validation: Split | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:

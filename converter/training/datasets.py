@@ -30,6 +30,7 @@ def load(
         which: a key of `NAMED`, or the path of an `.npz` file or of a folder of pictures.
         data_dir: for a name: where its files are; None downloads them once, to the cache.
         image_size: (height, width) that pictures of a folder are squeezed to.
+        progress: is told of downloads, and of what is suspicious in the data.
 
     Raises:
         UserError: for data that there is not, that is damaged, or too large.
@@ -39,6 +40,14 @@ def load(
         if image_size is not None:
             raise UserError(f"the images of {which} have one size", "leave out --image-size")
         return read(data_dir or download.fetch(origin=origin, progress=progress))
+    data = _of_path(which, data_dir, image_size)
+    if progress is not None:
+        for note in data.notes:
+            progress.say(f"note: {note}")
+    return data
+
+
+def _of_path(which: str, data_dir: Path | None, image_size: tuple[int, int] | None) -> Dataset:
     path = Path(which)
     if data_dir is not None:
         raise UserError(

@@ -20,7 +20,7 @@ class FitOptions:
         seed: of the order of the images and of their augmentation.
         device: where; a `torch.device` or its name.
         optimizer, schedule: a key of `schedules.OPTIMIZERS` and of `schedules.SCHEDULES`.
-        augment: whether the images are moved a little.
+        augment: whether the images are moved a little; features (one row) never are.
         patience: stop when the validation loss has not fallen for so many epochs, and go back
             to the weights of the best one; None never stops. Needs a validation split.
         mixed_precision: float16 where it is safe, with a scaled loss; on CUDA only.

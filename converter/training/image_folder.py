@@ -26,6 +26,7 @@ from service.manifest import Preprocessing, TensorSpec
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 LARGEST_FILE = 64 << 20  # bytes
 LARGEST_PICTURE = 50_000_000  # pixels before it is resized
+GRAY = {"1", "L", "I", "I;16"}  # modes of Pillow; PNGs of 16 bits are the last two
 TURNED = {5, 6, 7, 8}  # values of the EXIF orientation that exchange width and height
 
 Found = list[tuple[Path, int]]  # a picture and the number of its class
@@ -47,8 +48,12 @@ def load(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     labels = _classes(train_folder if apart else folder)
     found = [_find(train_folder if apart else folder, labels)]
     if apart:
-        if _classes(test_folder) != labels:
-            raise UserError(f"{train_folder} and {test_folder} have other classes")
+        if other := set(_classes(test_folder)) ^ set(labels):
+            raise UserError(
+                f"{train_folder} and {test_folder} do not have the same sub-folders: "
+                f"{', '.join(sorted(other)[:5])}{', ...' if len(other) > 5 else ''} is in one only",
+                "give both the same, one for each class, with a picture in each",
+            )
         found.append(_find(test_folder, labels))
     everything = [path for part in found for path, _ in part]
     if len(everything) < 10:
@@ -103,7 +108,7 @@ def _look(pil: Any, paths: list[Path], size: tuple[int, int] | None) -> tuple[in
         try:
             with pil.open(path, formats=["PNG", "JPEG"]) as image:
                 width, height = image.size
-                gray = gray and image.mode in {"1", "L"}
+                gray = gray and image.mode in GRAY
                 if image.getexif().get(0x0112) in TURNED:
                     width, height = height, width
         except (OSError, ValueError, SyntaxError, pil.DecompressionBombError) as error:

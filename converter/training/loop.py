@@ -1,9 +1,9 @@
 """The training loop, read top to bottom.
 
 By default AdamW on the cross-entropy, a learning rate that rises for a fifth of the steps and
-then falls along a cosine to zero, and images that are shifted, turned and scaled a little. The
-weights of the last step are the result, unless `patience` stops it: then those of the epoch with
-the lowest validation loss.
+then falls along a cosine to zero, and images that are shifted, turned and scaled a little
+(features, which come as images of one row, are not). The weights of the last step are the result,
+unless `patience` stops it: then those of the epoch with the lowest validation loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.training.augment import augment
+from converter.training.augment import augment, can_move
 from converter.training.data import Dataset, pixels
 from converter.training.evaluate import loss_and_accuracy
 from converter.training.fit_options import FitOptions
@@ -82,6 +82,7 @@ def fit(
     if resume is not None:
         state.restore(resume)
     history, observer = state.history, Everybody(observers)
+    moves = options.augment and can_move(data.train.images)
     images, labels = data.train.images.to(state.device), data.train.labels.to(state.device)
 
     observer.start(Run(module, options.epochs, batches, done=len(history.epochs)))
@@ -93,7 +94,7 @@ def fit(
         order = torch.randperm(len(labels), generator=state.generator).to(state.device)  # (N,)
         for chosen in torch.split(order, options.batch_size)[:batches]:  # (B,)
             x = pixels(images[chosen])  # (B, C, H, W)
-            if options.augment:
+            if moves:
                 x = augment(x, state.generator)
             lr = SCHEDULES[options.schedule](len(history.steps), steps, options.lr)
             step = Step(number, len(history.steps) + 1, state.step(x, labels[chosen], lr), lr)

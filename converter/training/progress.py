@@ -47,7 +47,7 @@ class Epoch:
 
     Attributes:
         number: 1 for the first.
-        train_loss: mean over the epoch's batches, augmented images, while the weights moved.
+        train_loss: mean over the epoch's batches, of images as augmented, while the weights moved.
         validation_loss, validation_accuracy: after the epoch, in evaluation mode, on the images
             that were held out; on the test images, which then decide nothing, when none were.
         seconds: of the pass and its evaluation together.

@@ -15,6 +15,7 @@ from converter.errors import UserError
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
 from converter.training.architectures import Style
 from converter.training.architectures.task import LARGEST_SIDE
+from converter.training.augment import can_move
 from converter.training.data import Dataset, hold_out
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
@@ -111,6 +112,7 @@ class TrainResult:
         threads: that torch used on the CPU.
         seconds: reading, training and writing together.
         dataset: "MNIST" when the checksums say so.
+        augmented: whether the training images were moved.
     """
 
     output: Path
@@ -124,6 +126,7 @@ class TrainResult:
     threads: int
     seconds: float
     dataset: str
+    augmented: bool
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values, for `--json`."""
@@ -231,6 +234,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         threads=options.threads,
         seconds=time.perf_counter() - started,
         dataset=data.description,
+        augmented=options.augment and can_move(data.train.images),
     )
 
 

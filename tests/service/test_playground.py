@@ -102,6 +102,61 @@ def test_a_picture_is_chosen_or_dropped(
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
 
 
+def test_a_picture_is_pasted(visit: Callable[..., Page], digits: Served, png: Path) -> None:
+    """By Ctrl+V of what another page has put on the real clipboard."""
+    page = visit(f"{digits.url}/")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("tab", name="Picture").click()
+    page.evaluate(
+        """bytes => navigator.clipboard.write([new ClipboardItem({
+            "image/png": new Blob([new Uint8Array(bytes)], { type: "image/png" }) })])""",
+        list(png.read_bytes()),
+    )
+    page.keyboard.press("Control+V")
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+    # Text is nothing to look at, and a picture that is pasted elsewhere is not sent.
+    page.get_by_role("tab", name="Numbers").click()
+    page.keyboard.press("Control+V")
+    expect(page.locator("#verdict")).to_have_text("Nothing was asked yet.")
+
+
+def test_a_photograph_is_turned_upright(
+    visit: Callable[..., Page], digits: Served, png: Path
+) -> None:
+    """A camera's JPEG lies on its side and says so."""
+    page = visit(f"{digits.url}/")
+    page.get_by_role("tab", name="Picture").click()
+    assert page.locator("#file").get_attribute("accept") == "image/*"  # offers the camera
+    jpeg, exif = png.with_suffix(".jpg"), Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees clockwise to see it
+    with Image.open(png) as image:
+        large = image.resize((280, 280)).transpose(Image.Transpose.ROTATE_90)
+        large.save(jpeg, exif=exif, quality=95)
+    page.locator("#file").set_input_files(jpeg)
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^7, "))
+
+
+def test_a_phone_is_wide_enough(
+    visit: Callable[..., Page], digits: Served, server: Served, png: Path
+) -> None:
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    page = visit(f"{digits.url}/", viewport={"width": 340, "height": 700})
+    page.get_by_role("tab", name="Picture").click()
+    assert page.evaluate(wide) <= 0
+    page.locator("#file").set_input_files(png)
+    expect(page.locator(".bars li.best")).to_be_visible()
+    assert page.evaluate(wide) <= 0
+    starts = {
+        box["x"] for box in (bar.bounding_box() for bar in page.locator(".track").all()) if box
+    }
+    assert len(starts) == 1  # all bars begin at one line
+    page = visit(f"{server.url}/", viewport={"width": 340, "height": 700})
+    for name in ("animals", "pair", "free"):
+        page.get_by_label("Predict with").select_option(name)
+        page.get_by_role("button", name="Predict").click()
+        assert page.evaluate(wide) <= 0
+
+
 def test_the_browser_prepares_what_the_service_cannot_read(
     visit: Callable[..., Page], digits: Served, png: Path
 ) -> None:
@@ -126,7 +181,7 @@ def test_no_picture_at_all(visit: Callable[..., Page], digits: Served, tmp_path:
 
 def test_numbers_and_their_errors(visit: Callable[..., Page], server: Served) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Serve with").select_option("animals")
+    page.get_by_label("Predict with").select_option("animals")
     expect(page.get_by_role("tab")).to_have_text(["Numbers"])
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
@@ -143,12 +198,25 @@ def test_numbers_and_their_errors(visit: Callable[..., Page], server: Served) ->
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
 
 
+def test_every_row_is_answered(visit: Callable[..., Page], server: Served) -> None:
+    page = visit(f"{server.url}/")
+    page.get_by_label("Predict with").select_option("animals")
+    page.get_by_label("Inputs as JSON").fill(json.dumps({"inputs": [[1, 2, 3, 4]] * 6}))
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#verdict")).to_have_text(re.compile(r"^row 1: .*; row 4: [^;]*$"))
+    expect(page.locator(".bars")).to_have_count(4)
+    expect(page.locator("#outputs")).to_contain_text("2 more rows")
+    page.get_by_label("Predict with").select_option("fixed")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator(".values")).to_have_text(re.compile(r"^(\S+  \S+  \S+\n?){2}$"))
+
+
 @pytest.mark.parametrize("name", ["pair", "embedding", "int64", "not", "half", "free", "scalar"])
 def test_the_example_fits_every_signature(
     visit: Callable[..., Page], server: Served, name: str
 ) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Serve with").select_option(name)
+    page.get_by_label("Predict with").select_option(name)
     expect(page.locator("#facts")).to_contain_text("input")
     page.get_by_role("tab", name="Numbers").click()
     page.get_by_role("button", name="Predict").click()
@@ -267,7 +335,7 @@ def test_how_it_was_trained(
 
 def test_a_model_without_a_record_has_no_curves(visit: Callable[..., Page], server: Served) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Serve with").select_option("pair")
+    page.get_by_label("Predict with").select_option("pair")
     expect(page.locator("#facts")).to_contain_text("positive")
     expect(page.locator("#training")).to_be_hidden()
 
@@ -335,7 +403,7 @@ def test_what_is_copied_runs_with_a_key_and_two_inputs(
     page = visit(f"{served.url}/")
     page.get_by_label("API key").fill("a-good-key-of-some-length")
     page.get_by_role("button", name="Use it").click()
-    page.get_by_label("Serve with").select_option("pair")
+    page.get_by_label("Predict with").select_option("pair")
     expect(page.locator("#facts")).to_contain_text("positive")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#verdict")).to_have_text(re.compile("answered"))

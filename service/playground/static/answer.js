@@ -4,6 +4,7 @@ import { byId, element, percent, show, table } from "./dom.js";
 
 const ALL_UP_TO = 12; // labels; of more, only the likeliest are shown
 const FIRST = 24; // numbers of an output without labels
+const ROWS = 4; // of a classifier's answer
 
 const ACTIVATIONS = {
   softmax(row) {
@@ -18,13 +19,21 @@ const ACTIVATIONS = {
 export function showAnswer(model, { answer, stages, total }) {
   hideProblem();
   const how = model.classification;
-  const row = how ? answer.outputs[how.output][0] : null;
-  const usable = row !== null && row.every((v) => typeof v === "number");
-  byId("outputs").replaceChildren(...(usable ? [bars(how, row)] : Object.entries(answer.outputs).map(tensor)));
+  const rows = how ? answer.outputs[how.output] : [];
+  const usable = rows.length > 0 && rows.flat().every((v) => typeof v === "number");
+  byId("outputs").replaceChildren(...(usable ? rowsOf(how, rows) : Object.entries(answer.outputs).map(tensor)));
   for (const warning of answer.warnings ?? []) byId("outputs").append(element("p", { class: "problem" }, warning));
-  const best = answer.predictions?.[0];
-  byId("verdict").textContent = best ? `${best.label}, ${percent(best.probability)}` : `Version ${answer.model.version} answered.`;
+  const best = (answer.predictions ?? []).slice(0, ROWS).map((row) => `${row.label}, ${percent(row.probability)}`);
+  const verdict = best.length > 1 ? best.map((text, i) => `row ${i + 1}: ${text}`).join("; ") : best[0];
+  byId("verdict").textContent = verdict ?? `Version ${answer.model.version} answered.`;
   showTimes(stages, total);
+}
+
+// Bars for each row; of many rows only the first are shown.
+function rowsOf(how, rows) {
+  if (rows.length === 1) return [bars(how, rows[0])];
+  const shown = rows.slice(0, ROWS).flatMap((row, i) => [element("h3", {}, `Row ${i + 1} of ${rows.length.toLocaleString("en")}`), bars(how, row)]);
+  return rows.length > ROWS ? [...shown, element("p", { class: "hint" }, `… ${(rows.length - ROWS).toLocaleString("en")} more rows`)] : shown;
 }
 
 function bars(how, row) {
@@ -48,7 +57,15 @@ function tensor([name, value]) {
   const flat = [value].flat(Infinity);
   const more = flat.length > FIRST ? ` … ${(flat.length - FIRST).toLocaleString("en")} more` : "";
   return element("div", {}, element("h3", {}, `${name} (${shapeOf(value).join(" x ") || "a number"})`),
-    element("p", { class: "values" }, flat.slice(0, FIRST).map((v) => (typeof v === "number" ? show(v) : String(v))).join("  ") + more));
+    element("p", { class: "values" }, lines(value, flat.slice(0, FIRST).map((v) => (typeof v === "number" ? show(v) : String(v)))) + more));
+}
+
+// Two axes are a row a line; of others the numbers simply follow each other.
+function lines(value, texts) {
+  const wide = shapeOf(value).length === 2 ? value[0].length : texts.length;
+  const made = [];
+  for (let i = 0; i < texts.length; i += wide) made.push(texts.slice(i, i + wide).join("  "));
+  return made.join("\n");
 }
 
 function showTimes(stages, total) {

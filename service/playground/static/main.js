@@ -99,12 +99,13 @@ async function open(name) {
 // What waits for a model, and what is said when there is none.
 function showWhetherServed(served, loading) {
   for (const part of document.querySelectorAll("main > :not(#model, #live, #training)")) part.hidden = !served;
-  byId("choice").disabled = !served;
+  byId("chooser").hidden = !served;
   if (served) return;
   model = null;
   byId("training").hidden = true;
   byId("facts").replaceChildren();
-  byId("about").textContent = loading ? "The models are being loaded." : "No model is served. Publish one: python -m converter fold model.pt --publish models/mine";
+  if (loading) byId("about").textContent = "The models are being loaded.";
+  else byId("about").replaceChildren("No model is served. Publish one:", element("pre", {}, "python -m converter fold model.pt --publish models/mine"));
 }
 
 // Each version that was refused, of all models, with its reason.

@@ -245,6 +245,18 @@ def test_a_file_that_unpacks_to_too_much_is_not_unpacked(
         data.read(tmp_path / "d.npz")
 
 
+def test_what_train_reads_is_read_alike(tmp_path: Path) -> None:
+    """Integers of any type are pixels for a network of `train`, features an image of one row."""
+    file = tmp_path / "data.npz"
+    np.savez(file, x=np.arange(20).reshape(5, 4), y=np.arange(5) % 2)
+    found = data.read(file).pictures(file)
+    assert found.train.inputs.dtype == torch.uint8
+    assert data.shaped(found.train, (1, 1, 4), file).inputs.shape == (5, 1, 1, 4)
+    np.savez(file, x=np.arange(20).reshape(5, 4) - 1)
+    with pytest.raises(UserError, match="int64, from -1 to 18"):
+        data.read(file).pictures(file)
+
+
 def test_a_random_part_is_the_same_for_the_same_seed() -> None:
     samples = data.Samples(torch.arange(100), torch.arange(100))
     first, second = data.some(samples, 10, 3), data.some(samples, 10, 3)

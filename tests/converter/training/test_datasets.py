@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from converter.errors import UserError
 from converter.training import TrainOptions, arrays, checkpoint, datasets, fashion, train
 from converter.training.data import Dataset, pixels
+from converter.training.progress import Progress
 from service.codecs.images import rows
 from service.manifest import TensorSpec
 
@@ -99,7 +101,7 @@ def test_floats_reach_the_network_as_they_are_and_bytes_as_parts_of_one() -> Non
         ({"x": bytes_of(20, 4, 4), "y": np.zeros(20, int)}, "go up to 0"),
         ({"x": bytes_of(20, 4, 4), "y": np.arange(20) * 10**9}, "goes from 0 to"),
         ({"x": bytes_of(20, 4, 4).astype(int) * 2, "y": np.arange(20) % 2}, "'x' of"),
-        ({"x": np.full((20, 4, 4), np.nan), "y": np.arange(20) % 2}, "not finite"),
+        ({"x": np.full((20, 4, 4), np.nan), "y": np.arange(20) % 2}, "NaN or infinity in 20"),
         ({"x": np.full((20, 4, 4), "a"), "y": np.arange(20) % 2}, "is of type <U1"),
         ({"x": bytes_of(20, 4, 4, 5), "y": np.arange(20) % 2}, "has shape"),
         ({"x": bytes_of(20), "y": np.arange(20) % 2}, "has shape"),
@@ -111,6 +113,33 @@ def test_arrays_that_are_no_data_set(path: Path, content: dict[str, Any], why: s
     np.savez(path, **content)
     with pytest.raises(UserError, match=why):
         arrays.load(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "why"),
+    [
+        (bytes_of(20, 4, 4), np.arange(20) % 2 * 7, r"6 of 8 classes .* \(1, 2, 3, 4, 5, \.\.\.\)"),
+        (bytes_of(20, 4, 4) / 1.0 + 1, np.arange(20) % 2, "pixels go up to .* floats reach"),
+        (bytes_of(20, 4) / 1.0 + 1, np.arange(20) % 2, "features go up to .* floats reach"),
+        (bytes_of(20, 4, 4) % 2, np.arange(20) % 2, "pixels go up to 1, and integers are divided"),
+        (bytes_of(20, 4, 4), np.arange(20) % 2, None),
+        (RNG.standard_normal((20, 4, 4)), np.arange(20) % 2, None),
+    ],
+)
+def test_what_is_seldom_meant_is_said(path: Path, x: Any, y: Any, why: str | None) -> None:
+    np.savez(path, x=x, y=y)
+    said: list[str] = []
+
+    class Listener(Progress):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    datasets.load(str(path), progress=Listener())
+    if why is None:
+        assert said == []
+    else:
+        (note,) = said
+        assert re.search(why, note)
 
 
 def test_objects_are_not_unpickled(path: Path) -> None:
@@ -218,7 +247,7 @@ def test_other_classes_in_train_and_test(tmp_path: Path) -> None:
     folder_of(tmp_path / "train")
     folder_of(tmp_path / "test")
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "fox")
-    with pytest.raises(UserError, match="other classes"):
+    with pytest.raises(UserError, match="dog, fox is in one only"):
         datasets.load(str(tmp_path))
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from converter.errors import UserError
 from converter.training import Diverged, Epoch, FitOptions, Observer, Run, Step, fit, mnist
 from converter.training.architectures import build
-from converter.training.augment import augment
+from converter.training.augment import augment, can_move
+from converter.training.data import Dataset, Split
 from converter.training.evaluate import accuracy, logits, loss_and_accuracy, predictions
 from converter.training.schedules import warm_up_cosine
 
@@ -73,6 +74,23 @@ def test_the_generator_decides_the_augmentation(data: mnist.Dataset) -> None:
     once = augment(x, torch.Generator().manual_seed(1))
     assert torch.equal(once, augment(x, torch.Generator().manual_seed(1)))
     assert not torch.equal(once, augment(x, torch.Generator().manual_seed(2)))
+
+
+def test_features_stay_where_they_are() -> None:
+    """In an image of one row a shift would take them out of it."""
+    x = torch.arange(1.0, 25.0).reshape(4, 1, 1, 6)
+    split = Split(x, torch.tensor([0, 1, 0, 1]))
+    seen = []
+
+    class Remember(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.detach().clone())
+            return super().forward(x.flatten(1))
+
+    fit(Remember(6, 2), Dataset(split, split, ["a", "b"], ""), FitOptions(epochs=1, batch_size=4))
+    assert sorted(seen[0].flatten().tolist()) == x.flatten().tolist()
+    assert not can_move(x)
+    assert can_move(x.reshape(4, 1, 2, 3))
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn", "mlp"])

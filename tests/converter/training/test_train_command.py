@@ -221,6 +221,7 @@ def test_the_table_says_what_lies_where() -> None:
         threads=2,
         seconds=61.2,
         dataset="MNIST",
+        augmented=True,
     )
     page = io.StringIO()
     Console(file=page, width=120).print(table(result))
