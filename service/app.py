@@ -34,10 +34,14 @@ from service.telemetry.exposition import CONTENT_TYPE
 from service.telemetry.metrics import Metrics
 
 _CORS_REQUEST_HEADERS = [
-    "authorization", "content-type", "inference-header-content-length", "x-api-key",
-    "x-request-id", "x-timeout-ms",
+    "authorization", "content-type", "inference-header-content-length", "traceparent",
+    "tracestate", "x-api-key", "x-dtype", "x-request-id", "x-server-timing", "x-shape",
+    "x-timeout-ms",
 ]  # fmt: skip
-_CORS_ANSWER_HEADERS = ["inference-header-content-length", "retry-after", "x-request-id"]
+_CORS_ANSWER_HEADERS = [
+    "inference-header-content-length", "retry-after", "server-timing", "x-dtype", "x-request-id",
+    "x-shape",
+]  # fmt: skip
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 

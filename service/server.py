@@ -47,6 +47,7 @@ logger = logging.getLogger("foldserve")
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 # On every answer: a browser must not guess that JSON is something it could run.
 _HEADERS = [("x-content-type-options", "nosniff")]
+_LAST = (b"connection", b"close")
 # Owners have nothing left to do by then, unless a run hangs.
 _CLOSE_S = 1.0
 
@@ -112,6 +113,10 @@ class Server(uvicorn.Server):
                     check_time(now)
         if time.monotonic() >= self._exit_at:
             self.should_exit = True
+        if self._lifecycle.draining and _LAST not in self.config.encoded_headers:
+            # Whoever keeps a connection leaves it with the next answer, not in mid-request.
+            self.config.encoded_headers.append(_LAST)
+            counter = 0  # the headers of all answers are made anew
         return await super().on_tick(counter)
 
 

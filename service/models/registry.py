@@ -67,7 +67,7 @@ class Registry:
         self._repository = Repository(root, mirror)
         self._trial = Trial(loader, policy or Policy())
         self.default_model = default_model
-        self._alone = alone
+        self.alone = alone
         self.entries: dict[str, Entry] = {}
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
@@ -145,7 +145,7 @@ class Registry:
         """
         with self._one_at_a_time:
             self.entry(name)
-            if not self._alone:
+            if not self.alone:
                 raise NotWithWorkers("One of several workers cannot unload a model for all.")
             self._put(name, Entry(name, unloaded=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from service.errors import InvalidBody
+from service.errors import InvalidBody, NotWithWorkers
 from service.protocols.endpoint import Context
 
 
@@ -49,11 +49,17 @@ async def load(context: Context, name: str, options: dict[str, Any]) -> None:
         InvalidBody: the request brings a model or a configuration of its own.
         UnknownModel: there is no such folder.
         ModelUnavailable: none of its versions works; the reasons are in the message.
+        NotWithWorkers: other processes serve it as well, and would never look.
     """
     if options.get("parameters"):
         raise InvalidBody(
             "A model is loaded as it lies in the repository, without parameters.",
             hint="Put the files into models/<name>/<version>/ and load it without parameters.",
+        )
+    if not (context.registry.alone or context.settings.watch_interval_ms):
+        raise NotWithWorkers(
+            "One of several workers cannot load a model for all, and the others do not watch.",
+            hint="Start the server with --watch-interval-ms above 0: every worker notices.",
         )
     await asyncio.to_thread(context.registry.reload, name)
     context.registry.find(name)

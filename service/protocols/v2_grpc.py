@@ -6,6 +6,7 @@ HTTP server, on a port of its own (--grpc-port), and needs the extra `grpc`.
     4xx/5xx of the error     gRPC status
     400, 413, 422            INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INVALID_ARGUMENT
     401, 403, 404            UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND
+    409                      FAILED_PRECONDITION
     500, 503, 504            INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED
 
 Source: Open Inference Protocol, inference_grpc.md.
@@ -48,6 +49,7 @@ _STATUS = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     503: grpc.StatusCode.UNAVAILABLE,

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -269,6 +270,28 @@ def test_sigterm_finishes_what_is_under_way(start, slow_zoo: Path):
     assert served.err == ""
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(address(served), timeout=5)
+
+
+def test_connections_that_are_kept_end_with_their_next_answer(start, zoo: Path):
+    served = start(zoo, "--drain-delay-ms", "60000")
+    with served.client() as kept:
+        body = {"inputs": {"x": [[1, 2, 3, 4]]}}
+        asked = (
+            partial(kept.post, "/models/animals/predict", json=body),
+            partial(kept.get, "/health/live"),
+        )
+        assert all("connection" not in ask().headers for ask in asked)
+        served.process.send_signal(signal.SIGTERM)
+        while kept.get("/health/ready").status_code == 200:
+            time.sleep(0.01)
+        end = time.monotonic() + 30
+        while "connection" not in (answer := kept.get("/health/live")).headers:
+            assert time.monotonic() < end
+        for ask in asked:
+            answer = ask()
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    served.process.send_signal(signal.SIGTERM)
+    assert served.end() == 0
 
 
 def test_the_drain_has_a_deadline_and_those_left_are_told(start, slow_zoo: Path):

@@ -329,13 +329,20 @@ def test_the_origins_that_are_named_may_read(start, tmp_path: Path):
             asked = {
                 "origin": origin,
                 "access-control-request-method": "POST",
-                "access-control-request-headers": "content-type,x-api-key",
+                # All that the service reads: docs/protocols.md and docs/service.md.
+                "access-control-request-headers": "content-type,x-api-key,x-shape,x-dtype,"
+                "x-timeout-ms,x-server-timing,x-request-id,traceparent,tracestate,"
+                "inference-header-content-length,authorization,accept",
             }
             answer = client.options("/predict", headers=asked)
             assert answer.status_code == 200
             assert answer.headers["access-control-allow-origin"] == origin
-            answer = client.post("/predict", json=BODY, headers={"origin": origin})
+            raw = {"accept": "application/octet-stream", "x-server-timing": "1"}
+            answer = client.post("/predict", json=BODY, headers={"origin": origin, **raw})
             assert answer.headers["access-control-allow-origin"] == origin
+            readable = answer.headers["access-control-expose-headers"].split(", ")
+            assert {"x-shape", "x-dtype", "server-timing", "x-request-id"} <= set(readable)
+            assert set(readable) & set(answer.headers) >= {"x-shape", "x-dtype", "server-timing"}
         for origin in ("https://a.example.evil", "http://a.example", "null", "https://b.example"):
             answer = client.post("/predict", json=BODY, headers={"origin": origin})
             assert "access-control-allow-origin" not in answer.headers

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -20,6 +22,7 @@ from service import device, errors
 from service.models import model, policy
 from service.models.policy import Policy
 from service.models.registry import Registry
+from service.protocols import repository
 from service.settings import SettingsError, parse
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
@@ -237,6 +240,28 @@ def test_one_of_several_workers_does_not_unload(tmp_path: Path):
     with pytest.raises(errors.NotWithWorkers):
         registry.unload("m")
     assert registry.find("m").version == 1
+    assert registry.close(60)
+
+
+@pytest.mark.parametrize(
+    ("alone", "interval_ms", "loads"),
+    [(True, 0, True), (False, 1000, True), (False, 0, False)],
+)
+def test_one_of_several_workers_loads_only_if_the_others_will_notice(
+    tmp_path: Path, alone: bool, interval_ms: int, loads: bool
+):
+    put(tmp_path, 1)
+    registry = Registry(tmp_path, LOADER, alone=alone)
+    registry.load()
+    put(tmp_path, 2)
+    settings: Any = SimpleNamespace(watch_interval_ms=interval_ms)
+    context: Any = SimpleNamespace(registry=registry, settings=settings)
+    if loads:
+        asyncio.run(repository.load(context, "m", {}))
+    else:
+        with pytest.raises(errors.NotWithWorkers, match="do not watch"):
+            asyncio.run(repository.load(context, "m", {}))
+    assert registry.find("m").version == 1 + loads
     assert registry.close(60)
 
 
