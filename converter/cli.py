@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from converter.errors import UserError
+from service.version import program_version
 
 # name -> (module, help). Modules are imported when asked for: torch takes seconds.
 COMMANDS = {
@@ -76,6 +77,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="python -m converter",
         description="Fold batch normalization into the weights around it, and prove it.",
     )
+    version = f"Foldserve {program_version()}"
+    parser.add_argument("--version", action="version", version=version, help="show the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)

@@ -80,12 +80,8 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
             return _publish_remote(result, folder, if_changed)
         folder = unquote(folder.partition("://")[2])
     folder = Path(folder)
+    check_folder(folder)
     name = folder.resolve().name
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"{name!r} is no name for a model.",
-            "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit.",
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
@@ -98,6 +94,38 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
             f"cannot publish to {folder}: {error.strerror or error}.",
             "Check that the folder can be written to and has room.",
         ) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Whether a model may be published there: known before minutes of work.
+
+    Raises:
+        UserError: the name is none for a model, or the folder is one of models.
+    """
+    name = folder.resolve().name
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no name for a model.",
+            "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit.",
+        )
+    inside = (path for path in _folders(folder) if not path.name.isdecimal())
+    model = next((path for path in inside if any(map(_is_version, _folders(path)))), None)
+    if model is not None:
+        raise UserError(
+            f"{folder} holds models, such as {model.name}: a version of one goes below its name.",
+            f"Give the model a name: --publish {folder / 'NAME'}",
+        )
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _is_version(folder: Path) -> bool:
+    return folder.name.isdecimal() and (folder / MODEL_FILE).is_file()
 
 
 def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Published:

@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from service.listen import CannotStart
 from service.settings import Settings, SettingsError, parse
 from service.telemetry.logs import configure
+from service.version import program_version
 
 if TYPE_CHECKING:
     from service.workers import Worker
@@ -58,14 +58,6 @@ def _serve_on_ray(settings: Settings) -> int:
     from service.cluster_run import run
 
     return run(settings, program_version())
-
-
-def program_version() -> str:
-    """Of the program, as it was installed."""
-    try:
-        return metadata.version("foldserve")
-    except metadata.PackageNotFoundError:  # run from a copied folder
-        return "unknown"
 
 
 if __name__ == "__main__":

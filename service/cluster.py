@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from service import assembly, cluster_plan, cpu
-from service.__main__ import program_version
 from service.cluster_replica import Served
 from service.listen import CannotStart
 from service.settings import Settings
 from service.telemetry.logs import configure
+from service.version import program_version
 
 cluster_plan.prepare(os.environ)  # before Ray is imported
 

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.manifest import VERSION_POLICY
 from service.store.address import is_address
+from service.version import program_version
 
 PREFIX = "FOLDSERVE_"
 
@@ -231,7 +232,14 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         SettingsError: an unknown variable or an unusable value; the text names each.
         SystemExit: argparse's own, code 2 for an unknown flag, 0 after --help.
     """
-    flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
+    parser = _parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        near = difflib.get_close_matches(flag, map(_flag, Settings.model_fields), n=1)
+        meant = f". Did you mean {near[0]}?" if near else " (--help lists all)"
+        parser.error(f"unknown argument {flag}{meant}")
+    flags = {k: v for k, v in vars(known).items() if v is not None}
     _refuse_unknown(environ)
     try:
         return Settings(**flags)
@@ -242,10 +250,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service",
+        usage="python -m service [--models FOLDER] [--port PORT] [--SETTING VALUE ...]",
         description="Answer predictions from the ONNX models of a repository.",
         epilog="Each flag has an environment variable, for example FOLDSERVE_PORT for --port.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"Foldserve {program_version()}")
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f" (default: {field.default})"
         parser.add_argument(_flag(name), metavar="VALUE", help=f"{field.description}{default}")
@@ -268,7 +278,12 @@ def _sentences(error: ValidationError, flags: Mapping[str, object]) -> str:
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0])
         source = _flag(name) if name in flags else PREFIX + name.upper()
-        lines.append(f"{source}={detail['input']!r} cannot be used: {detail['msg']}.")
+        why = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "string_pattern_mismatch":
+            why = f"it sets the {Settings.model_fields[name].description}"
+        elif detail["type"] in {"int_parsing", "float_parsing"}:
+            why = "it must be a number" if detail["type"][0] == "f" else "it must be a whole number"
+        lines.append(f"{source}={detail['input']!r} cannot be used: {why}.")
     return "\n".join(lines)
 
 

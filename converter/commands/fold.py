@@ -17,7 +17,7 @@ from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
 from converter.provenance import describe_provenance
-from converter.publishing import Published, publish
+from converter.publishing import Published, check_folder, publish
 from converter.remote import open_store
 from converter.render import show_fold, show_source, terminal, working
 from converter.report import describe_fold
@@ -120,8 +120,14 @@ def _check(args: argparse.Namespace) -> None:
     """Find mistakes before minutes of work, not after."""
     if args.if_changed and not args.publish:
         raise UserError("--if-changed goes with --publish.")
-    if args.publish and is_address(args.publish) and scheme(args.publish) != "file":
-        open_store(args.publish)
+    for path in (args.data, args.labels):
+        if path and not path.is_file():
+            raise UserError(f"there is no file {path}.")
+    if args.publish and is_address(args.publish):
+        if scheme(args.publish) != "file":
+            open_store(args.publish)
+    elif args.publish:
+        check_folder(Path(args.publish))
     folded = args.output or (None if args.publish else default_output(args.file))
     output.check((folded, args.json, args.html), args.file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from converter.sources import Loaded, LoadOptions, load, parse_arch_arg, parse_input_shape
@@ -51,7 +52,11 @@ def load_from(args: argparse.Namespace) -> Loaded:
     Raises:
         UserError: the file or an argument is at fault.
     """
-    return load(args.file, options_of(args))
+    loaded = load(args.file, options_of(args))
+    if args.arch and args.arch not in loaded.kind:
+        note = f"--arch {args.arch} is not used: the file itself says what network it holds"
+        return replace(loaded, notes=[*loaded.notes, note])
+    return loaded
 
 
 def options_of(args: argparse.Namespace) -> LoadOptions:

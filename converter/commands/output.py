@@ -53,13 +53,16 @@ def check(paths: Iterable[Path | None], source: Path) -> None:
     """Find mistakes before minutes of work, not after.
 
     Raises:
-        UserError: a folder does not exist, or the input would be overwritten.
+        UserError: a folder does not exist, or stands where a file is to be; or the input would
+            be overwritten.
     """
     for path in paths:
         if path is None:
             continue
         if not path.parent.is_dir():
             raise UserError(f"the folder {path.parent} does not exist.", "Create it first.")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder.", "Give the name of a file.")
         if path.exists() and source.exists() and path.samefile(source):
             raise UserError(f"{path} is the input.", "Give another name.")
 

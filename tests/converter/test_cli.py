@@ -255,3 +255,59 @@ def test_not_enough_memory(
     said = capsys.readouterr().err
     assert "there is not enough memory: Unable to allocate 7.28 TiB" in said
     assert "--input-shape" in said
+
+
+def test_a_folder_of_models_is_no_place_for_a_version(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known before the work: `--publish models` in place of `--publish models/net`."""
+    models = tmp_path / "models"
+    assert main(["fold", str(model), "--publish", str(models / "net")]) == 0
+    assert main(["fold", str(model), "--publish", str(models / "net")]) == 0
+    assert (models / "net" / "2").is_dir()
+    capsys.readouterr()
+    for folder, said in (
+        (models, "holds models, such as net"),
+        (tmp_path / "a b", "'a b' is no name for a model"),
+    ):
+        assert main(["fold", str(model), "--publish", str(folder)]) == 2
+        told = capsys.readouterr()
+        assert said in told.err
+        assert told.out == ""
+    assert [path.name for path in models.iterdir()] == ["net"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "none.npz"], "there is no file none.npz"),
+        (["--labels", "none.txt"], "there is no file none.txt"),
+        (["--json", "."], ". is a folder"),
+    ],
+)
+def test_mistakes_are_known_before_the_work(
+    flags: list[str],
+    said: str,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert main(["fold", str(model), *flags]) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.out == ""
+
+
+def test_an_architecture_that_is_not_used_is_said(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(model), "--arch", "timm:resnet18"]) == 0
+    assert "--arch timm:resnet18 is not used" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("Foldserve ")

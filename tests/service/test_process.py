@@ -71,7 +71,7 @@ def test_a_missing_models_folder(tmp_path: Path):
 
 def test_wrong_settings():
     sentence(command("--port", "70000"), 2, "--port='70000' cannot be used", "--help")
-    sentence(command("--no-such-flag"), 2, "unrecognized arguments: --no-such-flag")
+    sentence(command("--no-such-flag"), 2, "unknown argument --no-such-flag")
     sentence(command(FOLDSERVE_DEVICE="tpu"), 2, "FOLDSERVE_DEVICE='tpu'", "'cuda'")
     sentence(command(FOLDSERVE_MODEL="m"), 2, "FOLDSERVE_MODEL is no setting", "FOLDSERVE_MODELS")
 

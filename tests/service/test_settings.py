@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import PREFIX, Settings, SettingsError, parse
+from service.version import program_version
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,44 @@ def test_an_unknown_flag_ends_with_code_2(argv: list[str], capsys: pytest.Captur
         parse(argv, {})
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--prot", "1"], "unknown argument --prot. Did you mean --port?"),
+        (["--prot=1"], "unknown argument --prot. Did you mean --port?"),
+        (["8000"], "unknown argument 8000 (--help lists all)"),
+    ],
+)
+def test_what_an_unknown_flag_is_answered(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        parse(argv, {})
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 2  # not fifty flags in front of it
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--version-policy", "latest:0"], "latest, latest:N, all or specific:A,B"),
+        (["--port", "http"], "it must be a whole number"),
+        (["--cors-origins", "*"], r"used: '\*' is no origin"),
+    ],
+)
+def test_unusable_values_are_told_in_words(argv: list[str], why: str):
+    with pytest.raises(SettingsError, match=why):
+        parse(argv, {})
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"Foldserve {program_version()}\n"
 
 
 def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]):
