@@ -88,17 +88,20 @@ class Connection(Endings):
 
     def _parse(self, data: bytes) -> None:
         """uvicorn's `data_received`, but for what is done with an Upgrade."""
+        left: bytes | memoryview = data
         try:
-            self.parser.feed_data(data)
+            while left:
+                try:
+                    self.parser.feed_data(left)
+                    return
+                except httptools.HttpParserUpgrade as asked:
+                    left = memoryview(left)[asked.args[0] :]
+                parser, self._upgrade = self.parser, False
+                self._renew_the_parser()
+                method, version = parser.get_method(), parser.get_http_version()
+                self.parser.feed_data(upgrade.without(method, self.url, version, self.headers))
         except httptools.HttpParserError:
             self.send_400_response("")
-        except httptools.HttpParserUpgrade as asked:
-            parser, self._upgrade = self.parser, False
-            head = upgrade.without(
-                parser.get_method(), self.url, parser.get_http_version(), self.headers
-            )
-            self._renew_the_parser()
-            self._parse(head + data[asked.args[0] :])
 
     def on_headers_complete(self) -> None:
         self._heads += 1

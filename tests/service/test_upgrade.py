@@ -110,6 +110,17 @@ def test_what_comes_behind_a_request_without_a_body_is_answered(served, protocol
         assert closed(connection)
 
 
+def test_many_in_one_read_are_too_many(served):
+    asked = b"GET /health/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with connect(served) as connection:
+        connection.sendall(asked * 3000)
+        came = b""
+        while part := connection.recv(65536):
+            came += part
+        assert 1 <= came.count(b"HTTP/1.1 200 OK") <= 101
+    assert served.err == ""
+
+
 def test_bad_bodies_of_such_requests(served):
     with connect(served) as connection:
         connection.sendall(HEAD % INFER.encode() + b"Content-Length: 2\r\n\r\n{}")
