@@ -156,7 +156,8 @@ def check_shape(spec: TensorSpec, received: Sequence[int]) -> None:
     for axis, (dim, size) in enumerate(zip(spec.shape, received, strict=True)):
         if isinstance(dim, str):
             if size == 0:
-                raise EmptyBatch(f"{what()}: axis {axis} ({dim}) is empty.")
+                hint = None if axis == 0 else "Send at least one element on every axis."
+                raise EmptyBatch(f"{what()}: axis {axis} ({dim}) is empty.", hint=hint)
         elif dim != size:
             raise WrongShape(f"{what()}: axis {axis} must be {dim}.")
 

@@ -198,3 +198,10 @@ def test_a_damaged_npy_file_is_an_array_or_a_refusal(position: int, junk: bytes)
     damaged = content[:position] + junk + content[position + len(junk) :]
     with contextlib.suppress(ServiceError):
         assert npy.decode(damaged, SPEC).nbytes == X.nbytes
+
+
+def test_what_is_empty_is_named(client: httpx.Client):
+    for shape, hint in (("0,2", "row"), ("2,0", "element on every axis")):
+        headers = {**OCTETS, "x-shape": shape}
+        answer = client.post("/models/free/predict", content=b"", headers=headers)
+        assert hint in refused(answer, 400, "empty_batch")["hint"]
