@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "--input-shape; else use a machine with more memory.",
             )
         )
+    except OSError as error:  # of what is written besides files: a full disk behind `> log.txt`
+        place = f"{error.filename}: " if error.filename else ""
+        return _complain(UserError(f"the system refused: {place}{error.strerror or error}."))
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         return 130

@@ -1,7 +1,8 @@
 """Weights without their network: find them in the file, build `--arch`, and fit one to the other.
 
 Rules for finding, in this order: the keys of `WRAPPERS` are looked into, averaged weights first;
-`module.` (DataParallel) and `_orig_mod.` (torch.compile) are taken off the names.
+`module.` (DataParallel) and `_orig_mod.` (torch.compile) are taken off the names. Of several
+networks under other keys, the one is taken whose names and shapes are those of `--arch`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,15 @@ def load(path: Path, content: Any, options: LoadOptions, kind: str) -> Loaded:
 
 def rebuild(path: Path, content: Any, options: LoadOptions) -> Rebuilt:
     """The network itself. Call it in `arch.importable_here()`; raises as `load` does."""
-    tensors, notes = find(content, path)
+    parts = parts_of(content)
+    if len(parts) > 1 and options.arch:
+        return _rebuild_part(path, parts, options)
+    if len(parts) > 1:
+        raise UserError(
+            f"{path} holds the weights of several networks: {_listed(parts)}",
+            "say one of them: --arch timm:resnet50 or --arch package.module:factory",
+        )
+    tensors, notes = find(next(iter(parts.values()), content), path)
     if not options.arch:
         raise UserError(
             f"{path} is a state_dict: {describe(tensors)}. It holds weights, not the network",
@@ -81,6 +90,51 @@ def rebuild(path: Path, content: Any, options: LoadOptions) -> Rebuilt:
     tensors, more = _unwrap_common_prefix(tensors, built.module)
     uncounted = fill(built.module, tensors, str(path), options.arch)
     return Rebuilt(built.module, built.known, uncounted, notes + more)
+
+
+def parts_of(content: Any) -> dict[str, Mapping[str, Any]]:
+    """The networks of a checkpoint that holds several, under names of its own: a generator and a
+    discriminator, a student and a teacher. None where a key of `WRAPPERS` tells which is meant."""
+    if not isinstance(content, Mapping) or is_state_dict(content):
+        return {}
+    if any(_has_tensors(content.get(key)) for key in WRAPPERS):
+        return {}
+    return {str(key): value for key, value in content.items() if is_state_dict(value)}
+
+
+def _rebuild_part(
+    path: Path, parts: Mapping[str, Mapping[str, Any]], options: LoadOptions
+) -> Rebuilt:
+    """The one of several networks whose names and shapes are those of `--arch`."""
+    assert options.arch
+    built = arch.build(options.arch, options.arch_args)
+    wanted = {k: v.shape for k, v in built.module.state_dict().items() if isinstance(v, Tensor)}
+    fitting = []
+    for key, content in parts.items():
+        tensors, notes = find(content, path)
+        tensors, more = _unwrap_common_prefix(tensors, built.module)
+        if all(wanted.get(k) == v.shape for k, v in tensors.items()) and all(
+            k in tensors or k.endswith(COUNTER) for k in wanted
+        ):
+            fitting.append((key, tensors, notes + more))
+    if len(fitting) != 1:
+        raise UserError(
+            f"{path} holds the weights of several networks: {_listed(parts)}. "
+            f"{'More than one' if fitting else 'None'} of them is that of {options.arch}",
+            "save the state_dict() of the one that is meant alone: torch.save(..., path)"
+            if fitting
+            else "choose the --arch and --arch-arg values that one of them was trained with",
+        )
+    key, tensors, notes = fitting[0]
+    others = ", ".join(repr(other) for other in parts if other != key)
+    also = f" (not used: {others})" if others else ""
+    uncounted = fill(built.module, tensors, str(path), options.arch)
+    note = f"the weights under {key!r} were taken, which are those of {options.arch}{also}"
+    return Rebuilt(built.module, built.known, uncounted, [note, *notes])
+
+
+def _listed(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"{key!r} ({len(part)} tensors)" for key, part in parts.items())
 
 
 def find(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -257,6 +257,19 @@ def test_not_enough_memory(
     assert "--input-shape" in said
 
 
+def test_a_console_that_cannot_be_written_to(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fold model.pt > /full/disk/log.txt`: a sentence, not a traceback."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("converter.commands.fold.show_source", full)
+    assert main(["fold", str(model)]) == 2
+    assert "error: the system refused: No space left on device." in capsys.readouterr().err
+
+
 def test_a_folder_of_models_is_no_place_for_a_version(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,6 +189,34 @@ def test_no_weights(tmp_path: Path, content: object, found: str) -> None:
     assert "state_dict()" in raised.value.hint
 
 
+def test_a_network_under_a_name_of_its_own(tmp_path: Path, module: nn.Module, filled) -> None:
+    load(save(tmp_path, {"generator": module.state_dict(), "epoch": 3}), ARCH)
+    assert_equal(filled, module)
+
+
+def test_of_several_networks_the_one_that_fits(tmp_path: Path, module: nn.Module, filled) -> None:
+    other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    path = save(tmp_path, {"D": other, "G": wrapped, "D_steps": 2})
+    loaded = load(path, ARCH)
+    assert_equal(filled, module)
+    assert "which are those of source_nets:ConvNet (not used: 'D')" in loaded.notes[0]
+    with pytest.raises(UserError, match=r"several networks: 'D' \(7 tensors\), 'G'"):
+        load(path)
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_of_several_networks_none_or_two_fit(
+    tmp_path: Path, module: nn.Module, copies: int
+) -> None:
+    other = nn.Linear(3, 2).state_dict()
+    content = {f"net_{i}": module.state_dict() for i in range(copies)} | {"a": other, "b": other}
+    with pytest.raises(UserError, match=r"None|More than one") as raised:
+        load(save(tmp_path, content), ARCH)
+    assert ("More than one of them" in raised.value.message) is bool(copies)
+    assert "net_1" in raised.value.message or not copies
+
+
 def test_counters_may_be_missing(tmp_path: Path, module: nn.Module, assert_same) -> None:
     """Files from before torch 0.4.1 have none: nothing is known, so nothing is suspected."""
     content = {k: v for k, v in module.state_dict().items() if "num_batches" not in k}
