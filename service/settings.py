@@ -213,6 +213,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin.strip()!r} is no origin such as https://example.org")
         return value
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _over_http(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("they go over HTTP, to an address such as http://host:4318/v1/traces")
+        return value
+
     @field_validator("port", mode="before")
     @classmethod
     def _not_a_service_link(cls, value: object) -> object:

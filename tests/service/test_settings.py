@@ -54,7 +54,7 @@ def test_every_knob_has_a_flag_and_a_variable(read, name: str):
         "nan_policy": "error", "version_policy": "latest:7", "log_level": "error",
         "cors_origins": "https://a.example", "metrics": "off", "log_format": "json",
         "engine": "ray", "gpus_per_replica": "0.5", "target_ongoing_requests": "7.5",
-        "scale_window_ms": "700",
+        "scale_window_ms": "700", "otlp_endpoint": "http://a:4318/v1/traces",
     }.get(name, "7")  # fmt: skip
     flag = "--" + name.replace("_", "-")
     assert str(getattr(read(flag, value), name)) == value
@@ -157,6 +157,7 @@ def test_what_an_unknown_flag_is_answered(
         (["--version-policy", "latest:0"], "latest, latest:N, all or specific:A,B"),
         (["--port", "http"], "it must be a whole number"),
         (["--cors-origins", "*"], r"used: '\*' is no origin"),
+        (["--otlp-endpoint", "collector:4317"], "they go over HTTP"),
     ],
 )
 def test_unusable_values_are_told_in_words(argv: list[str], why: str):
