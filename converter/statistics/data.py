@@ -111,8 +111,11 @@ def _opened(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # a damaged file may raise anything
+        why = str(error).partition("\n")[0]
+        if "pickle" in why:  # what numpy takes every other file for, with advice that is none
+            why = "it is neither .npz nor .npy, or holds Python objects"
         raise UserError(
-            f"{path} is no data that can be read: {str(error).partition(chr(10))[0]}",
+            f"{path} is no data that can be read: {why}",
             "give a folder with MNIST's files, a folder of images, an .npz (x, y), or an .npy",
         ) from error
     return nullcontext(found) if isinstance(found, np.ndarray) else closing(found)

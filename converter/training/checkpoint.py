@@ -96,8 +96,12 @@ def read(path: Path) -> Checkpoint:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch lets errors of many kinds out of a damaged file
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a file of plain weights: {reason}") from error
+        # torch's own words would tell people to read it without that protection.
+        raise UserError(
+            f"{path} is not a file of plain weights: damaged, of another kind, or with "
+            "whole Python objects in it",
+            "give a checkpoint that `train` or `finetune` wrote",
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of format {FORMAT!r}")
     values = {}

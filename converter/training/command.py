@@ -153,9 +153,9 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output",
         type=Path,
-        default=default.output,
         metavar="FILE",
-        help="the checkpoint to write (default: %(default)s)",
+        help=f"the checkpoint to write (default: {default.output} for the network that ships, "
+        "ARCH.pt for others)",
     )
     group.add_argument(
         "--resume",
@@ -208,7 +208,7 @@ def _interrupted(options: TrainOptions) -> str:
 def options_of(args: argparse.Namespace) -> TrainOptions:
     """The options that the parsed command line asks for. Raises UserError."""
     same = (
-        "arch dataset data_dir validation output epochs batch_size lr optimizer schedule patience "
+        "arch dataset data_dir validation epochs batch_size lr optimizer schedule patience "
         "mixed_precision seed device threads resume csv"
     )
     given: dict[str, Any] = {name: getattr(args, name) for name in same.split()}
@@ -217,8 +217,17 @@ def options_of(args: argparse.Namespace) -> TrainOptions:
         style=style_of(args),
         image_size=image_size(args.image_size),
         augment=not args.no_augment,
+        output=args.output or default_output(args.arch, args.dataset),
         **given,
     )
+
+
+def default_output(arch: str, dataset: str) -> Path:
+    """Nothing but the network that ships is written over it."""
+    default = TrainOptions()
+    if (arch, dataset) == (default.arch, default.dataset):
+        return default.output
+    return Path(re.sub("[^A-Za-z0-9._-]", "-", arch) + ".pt")
 
 
 def arch_args(pairs: list[str]) -> dict[str, int]:

@@ -149,7 +149,8 @@ def classifier(module: nn.Module, x: Tensor) -> str:
         first = str(error).partition("\n")[0]
         raise UserError(
             f"the network does not run on images {tuple(x.shape[1:])}: {first}",
-            "give an architecture for such images (--arch-arg in_chans=1), or other images",
+            "give an architecture for such images (timm: --arch-arg in_chans=1 for gray ones), or "
+            "images of the size that it was made for",
         ) from error
     finally:
         for hook in hooks:

@@ -86,6 +86,20 @@ def test_every_option_arrives() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        ("--seed 1", "models/mnist/checkpoint.pt"),
+        ("--arch resnet", "resnet.pt"),
+        ("--dataset fashion-mnist", "mnist_cnn.pt"),
+        ("--arch timm:resnet18", "timm-resnet18.pt"),
+        ("--arch resnet --output a/b.pt", "a/b.pt"),
+    ],
+)
+def test_another_network_is_not_written_over_the_one_that_ships(words: str, output: str) -> None:
+    assert options_of(parse(*words.split())).output == Path(output)
+
+
 def test_no_affine_is_neither_scale_nor_center() -> None:
     assert options_of(parse("--no-affine")).style == Style(scale=False, center=False)
 
