@@ -41,13 +41,13 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments)
-    args = parser.parse_args(arguments)
-    args.arguments = arguments
-    if args.command is None:
-        parser.print_help()
-        return 2
     try:
+        parser = _parser(arguments)  # imports what the command needs: seconds, with torch
+        args = parser.parse_args(arguments)
+        args.arguments = arguments
+        if args.command is None:
+            parser.print_help()
+            return 2
         return int(import_module(COMMANDS[args.command][0]).run(args))
     except UserError as error:
         return _complain(error)

@@ -257,6 +257,20 @@ def test_not_enough_memory(
     assert "--input-shape" in said
 
 
+@pytest.mark.parametrize("when", ["converter.cli.import_module", "converter.commands.fold.run"])
+def test_an_interrupt_is_a_word(
+    when: str, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At work, and before, while torch is imported."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(when, interrupt)
+    assert main(["fold", str(model)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_console_that_cannot_be_written_to(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
