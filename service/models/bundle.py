@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
+from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
 
 # In the place of a version of a remote store that could not be fetched: the reason.
 UNFETCHED_FILE = "unfetched.txt"
@@ -50,9 +50,22 @@ def read(folder: Path, name: str, version: int) -> Manifest | None:
     try:
         if path.stat().st_size > _LONGEST_MANIFEST_BYTES:
             raise Rejected(f"{MANIFEST_FILE} is larger than {_LONGEST_MANIFEST_BYTES} bytes")
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise Rejected(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from None
+    manifest = parse(text, name, version)
+    _verify_files(folder, manifest)
+    return manifest
+
+
+def parse(text: bytes, name: str, version: int) -> Manifest:
+    """The manifest of a version, out of the text of model.json.
+
+    Raises:
+        Rejected: it is not valid, or of another model or version.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -64,8 +77,15 @@ def read(folder: Path, name: str, version: int) -> Manifest | None:
             f"{MANIFEST_FILE} says {manifest.name!r} version {manifest.version}, "
             f"but lies in the folder of {name!r} version {version}"
         )
-    _verify_files(folder, manifest)
     return manifest
+
+
+def check_sha256(name: str, found: str, entry: FileEntry) -> None:
+    """Raises Rejected if the file of that name is not the one that was published."""
+    if found != entry.sha256:
+        raise Rejected(
+            f"sha256 of {name} is {found[:12]}..., {MANIFEST_FILE} says {entry.sha256[:12]}..."
+        )
 
 
 def own_file(folder: Path, name: str) -> Path:
@@ -117,10 +137,7 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise Rejected(f"{name} cannot be read: {error.strerror}") from None
-        if found != entry.sha256:
-            raise Rejected(
-                f"sha256 of {name} is {found[:12]}..., {MANIFEST_FILE} says {entry.sha256[:12]}..."
-            )
+        check_sha256(name, found, entry)
     _refuse_unlisted_weights(folder, manifest)
 
 

@@ -10,9 +10,9 @@ import os
 import re
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from service.manifest import MANIFEST_FILE, FileEntry, Manifest
+from service.models import bundle
+from service.models.bundle import Rejected
 from service.store.access import Missing, Store, StoreError
 from service.store.cache import write
 
@@ -22,34 +22,20 @@ _MOST_FILES = 1000
 _FILE = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]{1,200}")
 
 
-class Unfit(Exception):
-    """What came is not what the manifest promises, or the manifest is none; the text says so."""
-
-
 def parse(text: bytes, name: str, version: int) -> Manifest:
     """The manifest of a version, as the service will want it.
 
     Raises:
-        Unfit: it is not valid, or of another model or version, or has names that are no files'.
+        Rejected: it is not valid, or of another model or version, or has names that are no files'.
     """
-    try:
-        manifest = Manifest.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Unfit(
-            f"{MANIFEST_FILE} is not valid: {where + ': ' if where else ''}{first['msg']}"
-        ) from None
-    if (manifest.name, manifest.version) != (name, version):
-        raise Unfit(
-            f"{MANIFEST_FILE} says {manifest.name!r} version {manifest.version}, "
-            f"but lies in the folder of {name!r} version {version}"
-        )
+    manifest = bundle.parse(text, name, version)
     if len(manifest.files) > _MOST_FILES:
-        raise Unfit(f"{MANIFEST_FILE} lists more than {_MOST_FILES} files")
+        raise Rejected(f"{MANIFEST_FILE} lists more than {_MOST_FILES} files")
     for file in manifest.files:
         if not _FILE.fullmatch(file) or file == MANIFEST_FILE:
-            raise Unfit(f"{MANIFEST_FILE} lists {file[:200]!r}, which is no name for a file here")
+            raise Rejected(
+                f"{MANIFEST_FILE} lists {file[:200]!r}, which is no name for a file here"
+            )
     return manifest
 
 
@@ -57,7 +43,7 @@ def download(store: Store, manifest: Manifest, text: bytes, folder: Path) -> Non
     """All files of a version into `folder`, each fsynced, the manifest last.
 
     Raises:
-        Unfit: a file is missing, or has another size or sha256 than the manifest says.
+        Rejected: a file is missing, or has another size or sha256 than the manifest says.
         StoreError: it cannot be read.
         OSError: it cannot be written.
     """
@@ -66,7 +52,7 @@ def download(store: Store, manifest: Manifest, text: bytes, folder: Path) -> Non
         try:
             _copy(store, source, folder / file, entry)
         except Missing:
-            raise Unfit(f"{file} is missing in the store") from None
+            raise Rejected(f"{file} is missing in the store") from None
         except StoreError as error:
             raise StoreError(f"{file} cannot be read: {error}") from None
     write(folder / MANIFEST_FILE, text)
@@ -83,15 +69,13 @@ def _copy(store: Store, source: str, target: Path, entry: FileEntry) -> None:
             whole = found == 0 and len(chunk) > end  # the server knows no ranges
             found += len(chunk)
             if found > entry.bytes:
-                raise Unfit(f"{target.name} has more than the {entry.bytes} bytes that it should")
+                raise Rejected(
+                    f"{target.name} has more than the {entry.bytes} bytes that it should"
+                )
             digest.update(chunk)
             local.write(chunk)
             if found < entry.bytes and (whole or found < end):
-                raise Unfit(f"{target.name} ends after {found} of {entry.bytes} bytes")
+                raise Rejected(f"{target.name} ends after {found} of {entry.bytes} bytes")
         local.flush()
         os.fsync(local.fileno())
-    if digest.hexdigest() != entry.sha256:
-        raise Unfit(
-            f"sha256 of {target.name} is {digest.hexdigest()[:12]}..., "
-            f"{MANIFEST_FILE} says {entry.sha256[:12]}..."
-        )
+    bundle.check_sha256(target.name, digest.hexdigest(), entry)

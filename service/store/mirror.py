@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.models import policy as policies
+from service.models.bundle import Rejected
 from service.models.policy import Policy
 from service.store.access import Missing, Store, StoreError, Versions
 from service.store.cache import Cache
-from service.store.download import Unfit, download, parse
+from service.store.download import download, parse
 
 logger = logging.getLogger("foldserve.store")
 
@@ -183,7 +184,7 @@ class Mirror:
                 logger.info("%s/%d was fetched", name, version)
         except Missing:
             return kept is not None  # gone since it was listed
-        except (StoreError, Unfit, OSError) as error:
+        except (StoreError, Rejected, OSError) as error:
             self._failed(run, key, mark, error, kept is not None)
             return kept is not None
         if mark is not None:
@@ -196,7 +197,7 @@ class Mirror:
         size = len(text) + sum(entry.bytes for entry in manifest.files.values())
         room = self._max_bytes - self._cache.size_bytes()
         if size > room:
-            raise Unfit(
+            raise Rejected(
                 f"it has {size} bytes, and --max-model-cache-bytes leaves room for {max(room, 0)}"
             )
         with self._cache.staged(name, version) as stage:
