@@ -86,9 +86,11 @@ class Served:
         return self.end()
 
     def end(self) -> int:
+        """Wait, close the pipes, and the exit code; the same when it has ended already."""
         code = self.process.wait(timeout=60)
         for reader in self._readers:
-            reader.join()
+            reader.join(60)
+            assert not reader.is_alive(), "a process that the server has left holds its pipes"
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         self.process.stdout.close()
@@ -109,7 +111,7 @@ def start() -> Iterator[Callable[..., Served]]:
     for served in running:
         if served.process.poll() is None:
             served.process.kill()
-            served.end()
+        served.end()
 
 
 CLASSIFIER = {"output": "scores", "labels": ["ant", "bee", "cat"]}

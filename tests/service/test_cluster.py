@@ -76,9 +76,11 @@ def served(start, models: Path) -> Iterator:
         family = _below(server.process.pid)
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGTERM)
-            server.process.wait(60)
-        for pid in filter(_runs, family[1:]):  # nothing, unless a test has failed
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(60)
+        for pid in filter(_runs, family):  # nothing, unless a test has failed
             os.kill(pid, signal.SIGKILL)
+        server.end()  # also if it never started: or a later test is blamed for its pipes
         shutil.rmtree(scratch, ignore_errors=True)
 
 
