@@ -21,6 +21,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from service import http
+from service.codecs import compressed
 from service.connections.auth import Access
 from service.connections.early import Early
 from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType
@@ -169,7 +170,7 @@ class Inference(Endpoint):
 
     def check_headers(self, scope: Scope) -> None:
         """Refuse by the headers alone what cannot be read, before the body is."""
-        refuse_compression(scope)
+        content_coding(scope)
 
     def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
         """The request in tensors; `body` is bytes unless `binary` says so."""
@@ -210,6 +211,9 @@ class Inference(Endpoint):
         body = await self.read_body(scope, receive, front or 0)
         deadline = time.monotonic() + patience_s
         with hang_up:
+            coding = content_coding(scope)
+            if coding is not None:
+                body = await self._inflated(scope, body, coding)
             light = self.light(scope, body)
             decode = partial(self._decode, scope, body, model, front is not None)
             del body  # JSON, once it has been read, is not kept while its tensors are run
@@ -220,6 +224,15 @@ class Inference(Endpoint):
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             return reply
+
+    async def _inflated(self, scope: Scope, body: http.Body, coding: bytes) -> bytes:
+        """The content of a compressed body; each step counts as bytes that arrived."""
+        books, limit = http.exchange(scope), self.context.settings.max_body_bytes
+        steps, pieces = compressed.inflate(body, coding, limit), []
+        while piece := await self.context.job(False, partial(next, steps, b"")):
+            books.hold(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def _decode(self, scope: Scope, body: http.Body, model: ServedModel, binary: bool) -> Decoded:
         return self.decode(scope, body if binary else bytes(body), model)
@@ -240,21 +253,30 @@ def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
     return size <= (LARGE_COPY_ELEMENTS if decoded.light else LARGE_OUTPUT_ELEMENTS)
 
 
-def refuse_compression(scope: Scope) -> None:
-    """Raises UnsupportedMediaType for a body with a Content-Encoding or in a coding besides chunks.
+def content_coding(scope: Scope) -> bytes | None:
+    """How the body is compressed; None if it is not.
 
     Only the last Transfer-Encoding is undone by the parser, which sees to it that it is `chunked`.
+
+    Raises:
+        UnsupportedMediaType: in a way that nothing here inflates, or for a transfer coding
+            besides chunks.
     """
-    encoding = http.header(scope, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
-        raise UnsupportedMediaType(
-            "The body has a Content-Encoding.", hint="Send the body uncompressed."
-        )
     transfer = http.header(scope, b"transfer-encoding")
     if transfer is not None and transfer.strip().lower() != b"chunked":
         raise UnsupportedMediaType(
             "The body has a Transfer-Encoding besides chunked.", hint="Send the body uncompressed."
         )
+    encoding = http.header(scope, b"content-encoding")
+    coding = encoding.strip().lower() if encoding is not None else b""
+    if coding in {b"", b"identity"}:
+        return None
+    if coding not in compressed.KNOWN:
+        raise UnsupportedMediaType(
+            "The body has a Content-Encoding that is not read here.",
+            hint="Send it as gzip, as deflate or uncompressed.",
+        )
+    return coding
 
 
 def request_id(scope: Scope) -> str:

@@ -18,7 +18,6 @@ from service.protocols.endpoint import (
     Decoded,
     Inference,
     Reply,
-    refuse_compression,
 )
 from service.settings import Settings
 from service.signature import Tensors
@@ -31,8 +30,8 @@ class Predict(Inference):
     """The route. `scope["path_params"]` may have `name` and `version`."""
 
     def check_headers(self, scope: Scope) -> None:
-        """Refuse what is compressed or of a media type that nothing here reads."""
-        refuse_compression(scope)
+        """Refuse what is compressed in another way, or of a media type that nothing here reads."""
+        super().check_headers(scope)
         media.of_body(http.header(scope, b"content-type"))
 
     def binary(self, scope: Scope) -> int | None:

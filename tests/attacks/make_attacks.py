@@ -146,8 +146,14 @@ BODIES: dict[str, tuple[bytes, dict[str, str], str, list[int]]] = {
 }  # fmt: skip
 GZIPPED = gzip.compress(bytes(5_000_000), mtime=0)
 BODIES |= {
-    "gzip-bomb": (GZIPPED, {**JSON, "content-encoding": "gzip"}, "/predict", [415]),
-    "v2-gzip-bomb": (GZIPPED, {**JSON, "content-encoding": "gzip"}, V2, [415]),
+    "gzip-bomb": (GZIPPED, {**JSON, "content-encoding": "gzip"}, "/predict", [413]),
+    "v2-gzip-bomb": (GZIPPED, {**JSON, "content-encoding": "gzip"}, V2, [413]),
+    "gzip-cut": (GZIPPED[:-9], {**JSON, "content-encoding": "gzip"}, "/predict", [400, 413]),
+    "gzip-not": (GZIPPED[1:], {**JSON, "content-encoding": "gzip"}, "/predict", [400]),
+    "deflate-raw": (
+        zlib.compress(b"{}")[2:-4], {**JSON, "content-encoding": "deflate"}, "/predict", [400],
+    ),
+    "coding-twice": (GZIPPED, {**JSON, "content-encoding": "gzip, gzip"}, "/predict", [415]),
     "xml": (b"<!DOCTYPE a [<!ENTITY a 'a'>]>", {"content-type": "text/xml"}, "/predict", [415]),
     "pickle-type": (pickled(), {"content-type": "application/x-pickle"}, "/predict", [415]),
     "timeout-text": (ROW % b"4", {**JSON, "x-timeout-ms": "1e9"}, "/predict", [400]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import http.client
 import json
 import socket
@@ -199,14 +198,14 @@ def test_json_by_any_of_its_names(client: httpx.Client, content_type: str | None
         {"content-type": "image/gif"},
         {"content-type": "application/jsonx"},
         {"content-type": "application/json; charset=utf-16"},
-        {"content-type": "application/json", "content-encoding": "gzip"},
+        {"content-type": "application/json", "content-encoding": "br"},
+        {"content-type": "application/json", "content-encoding": "gzip, gzip"},
     ],
     ids=lambda headers: list(headers.values())[-1],
 )
 def test_other_media_types(client: httpx.Client, headers: dict[str, str]):
-    content = gzip.compress(GOOD) if "content-encoding" in headers else GOOD
     body = refused(
-        client.post("/predict", content=content, headers=headers), 415, "unsupported_media_type"
+        client.post("/predict", content=GOOD, headers=headers), 415, "unsupported_media_type"
     )
     assert "application/json" in body["hint"] or "uncompressed" in body["hint"]
 

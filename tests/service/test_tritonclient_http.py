@@ -52,6 +52,17 @@ def test_it_infers_in_every_mix_of_bytes_and_json(connected, sent: bool, returne
         assert result.get_response()["id"] == "r7"
 
 
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_it_may_compress_what_it_sends(connected, sent: bool, coding: str):
+    scores = repository.reference(repository.linear(), {"x": X})["scores"]
+    result = connected.infer(
+        "animals", [given("x", X, sent)], request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+    )  # fmt: skip
+    np.testing.assert_allclose(result.as_numpy("scores"), scores, rtol=1e-5, atol=1e-6)
+
+
 def test_two_inputs_and_every_dtype(connected):
     a, b = X[:, :2].copy(), X[:, 2:].copy()
     result = connected.infer("pair", [given("b", b, binary=False), given("a", a)])
