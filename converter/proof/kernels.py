@@ -18,9 +18,17 @@ import onnx_ir as ir
 import torch
 from torch.nn import functional as F
 
+from converter.proof.normalizing import (
+    global_lp_pool,
+    lrn,
+    mean_variance_normalization,
+    softmax_before_13,
+)
 from converter.proof.pad import pad
 from converter.proof.quantization import dequantize_linear, quantize_linear
+from converter.proof.recurrent import recurrent
 from converter.proof.resize import resize
+from converter.proof.sampling import grid_sample, unpadded_places
 
 Array = npt.NDArray[Any]
 Kernel = Callable[[ir.Node, Sequence[Array | None]], tuple[Array, ...] | None]
@@ -231,16 +239,23 @@ def _windows(
 
 
 def max_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """MaxPool-1/8/10/11/12 without indices, of floats and of integers; padding never wins."""
+    """MaxPool-1/8/10/11/12, of floats and of integers; padding never wins."""
     x = np.asarray(inputs[0])
     windows = _windows(node, x)
-    if len(node.outputs) > 1 or windows is None:
+    if windows is None:
         return None
     kernel, stride, dilation, _, exact = windows
-    y = _MAX_POOL[x.ndim - 2](
-        _padded(_tensor(x), exact, -np.inf), kernel, stride=stride, dilation=dilation
+    y, places = _MAX_POOL[x.ndim - 2](
+        _padded(_tensor(x), exact, -np.inf),
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        return_indices=True,
     )
-    return (y.numpy().astype(x.dtype, copy=False),)
+    found: Array = y.numpy().astype(x.dtype, copy=False)
+    if len(node.outputs) == 1:
+        return (found,)
+    return found, unpadded_places(node, places.numpy(), x.shape, exact)
 
 
 def average_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
@@ -303,4 +318,19 @@ KERNELS: dict[str, Kernel] = {
     "DequantizeLinear": dequantize_linear,
     "Resize": resize,
     "Upsample": resize,
+    "GridSample": grid_sample,
+    "RNN": recurrent,
+    "LSTM": recurrent,
+    "GRU": recurrent,
+    "LRN": lrn,
+    "MeanVarianceNormalization": mean_variance_normalization,
+    "GlobalLpPool": global_lp_pool,
 }
+_BEFORE_13: dict[str, Kernel] = dict.fromkeys(
+    ("Softmax", "LogSoftmax", "Hardmax"), softmax_before_13
+)
+
+
+def kernels_of(opset: int) -> dict[str, Kernel]:
+    """By op: the kernels for what the ops of that opset mean."""
+    return KERNELS | _BEFORE_13 if opset < 13 else KERNELS

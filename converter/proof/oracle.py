@@ -21,7 +21,7 @@ from onnx.reference.op_run import OpRun
 
 from converter.folding.naming import label
 from converter.folding.rounding import round_once
-from converter.proof.kernels import KERNELS
+from converter.proof.kernels import kernels_of
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -62,6 +62,8 @@ class Oracle:
             ir.passes.common.InlinePass()(model)
         self._model = model
         self._rounded = rounded
+        opsets = model.graph.opset_imports
+        self._kernels = kernels_of(opsets.get("", opsets.get("ai.onnx", 0)))
         self._evaluators: dict[ir.Node, tuple[ReferenceEvaluator, list[ir.Value]]] = {}
 
     def run(self, feeds: Feeds) -> Feeds:
@@ -94,7 +96,7 @@ class Oracle:
             if node.domain == "":
                 if node.op_type in {"Cast", "CastLike"}:
                     return (self._cast(node, inputs),)
-                kernel = KERNELS.get(node.op_type)
+                kernel = self._kernels.get(node.op_type)
                 results = kernel(node, inputs) if kernel else None
                 if results is not None:
                     return results

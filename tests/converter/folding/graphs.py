@@ -30,6 +30,7 @@ Feeds = dict[str, Array]
 BATCH = 3
 TYPES = {
     "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
     "float32": TensorProto.FLOAT,
