@@ -6,7 +6,7 @@
 3. Sub-expressions of constants are evaluated (the zero bias that torch's exporter builds by
    Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic; weights that are
    normalised or standardised).
-4. Nodes that nothing reads go, and shapes are inferred.
+4. Nodes that nothing reads go, and shapes are inferred, those of a Reshape to computed sizes, too.
 
 onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong ones.
 """
@@ -23,6 +23,7 @@ from onnxscript import optimizer
 
 from converter.folding.view import View, numbers
 from converter.rewiring import bypass
+from converter.shape_arithmetic import tell_reshapes
 from converter.weight_norms import evaluate_batchnorms
 from converter.zero_biases import drop_zero_biases
 
@@ -41,6 +42,7 @@ _ON_WEIGHTS = frozenset(
     | {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax"}
     | {"Slice", "Gather", "Split", "Concat", "Cast"}
 )
+_RESHAPES_IN_A_ROW = 4
 # The operand that changes nothing.
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 
@@ -68,6 +70,11 @@ def normalize(model: ir.Model) -> ir.Model:
         drop_zero_biases(model)
         model = _drop_unused(model)
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        # What is told of one Reshape may make the input of the next one known.
+        for _ in range(_RESHAPES_IN_A_ROW):
+            if not tell_reshapes(model):
+                break
+            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
     common.NameFixPass()(model)
     return model
 

@@ -2,12 +2,14 @@
 
 Exporters write x.reshape(x.shape[0], -1) as Shape, Slice, Concat and more, even where all sizes but
 the batch are known. Here such arithmetic is done on sizes that are numbers or names of axes, and
-the Reshape gets a constant: (-1, 192), where at most one size has no number.
+the Reshape gets a constant: (-1, 192), where at most one size has no number (`fix_reshapes`), or
+only the shape that it makes is told (`tell_reshapes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,55 @@ def fix_reshapes(model: ir.Model) -> None:
         node.replace_input_with(1, _initializer(graph, f"{node.outputs[0].name}_shape", target))
         out = node.outputs[0]
         out.shape = ir.Shape(sizes)
+
+
+def tell_reshapes(model: ir.Model) -> bool:
+    """Annotate the results of Reshapes whose sizes are computed but known, in place; True if there
+    was something to tell. -1 is what remains of the input: (N, 8, 5, 5) as (N, -1) is (N, 200)."""
+    told = False
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type != "Reshape" or node.domain != "" or len(node.inputs) < 2:
+            continue
+        source, out = node.inputs[0], node.outputs[0]
+        if source is None or source.shape is None or _constant(node.inputs[1]) is not None:
+            continue
+        made = _made([_size(dim) for dim in source.shape], sizes_of(node.inputs[1]))
+        if made is None or (out.shape is not None and len(out.shape) != len(made)):
+            continue
+        known = [None] * len(made) if out.shape is None else [_size(dim) for dim in out.shape]
+        better = [
+            old if isinstance(old, int) else new for old, new in zip(known, made, strict=True)
+        ]
+        if better != known:
+            out.shape = ir.Shape(better)
+            told = True
+    return told
+
+
+def _made(old: Sizes, target: Sizes | None) -> Sizes | None:
+    """The shape that Reshape makes of `old`; None if a size of it cannot be told.
+
+    A size of 0 is not decided on: it copies one, or is one, as `allowzero` says (Reshape-14).
+    """
+    if target is None or None in target or 0 in target or target.count(-1) > 1:
+        return None
+    if -1 not in target:
+        return target
+    names = [size for size in old if not isinstance(size, int)]
+    for size in target:
+        if not isinstance(size, int):
+            if size not in names:
+                return None
+            names.remove(size)
+    whole = prod(size for size in old if isinstance(size, int))
+    part = prod(size for size in target if isinstance(size, int) and size != -1)
+    if names or not whole or whole % part:
+        return None
+    return [whole // part if size == -1 else size for size in target]
+
+
+def _size(dim: int | ir.SymbolicDim) -> Size:
+    return dim if isinstance(dim, int) else dim.value
 
 
 def sizes_of(value: ir.Value | None, depth: int = 0) -> Sizes | None:
@@ -83,7 +134,11 @@ def _shape(node: ir.Node, _depth: int) -> Sizes | None:
 
 def _slice(node: ir.Node, depth: int) -> Sizes | None:
     data = sizes_of(node.inputs[0], depth)
-    bounds = [_constant(value) for value in node.inputs[1:3]]
+    if len(node.inputs) < 3:  # before opset 10 they were attributes
+        given = [node.attributes.get_ints(name, None) for name in ("starts", "ends")]
+        bounds = [None if bound is None else list(bound) for bound in given]
+    else:
+        bounds = [_constant(value) for value in node.inputs[1:3]]
     steps = _constant(node.inputs[4]) if len(node.inputs) > 4 else [1]
     if data is None or steps != [1]:
         return None
