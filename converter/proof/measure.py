@@ -85,14 +85,14 @@ def measure(
     finite = np.isfinite(expected) & (np.abs(expected) <= limit)
     problem = ""
     if expected.size and not finite.any():
-        problem = "no finite number to compare: pass inputs of your own with --data"
+        problem = "no finite number to compare: " + _ask(case)
     elif not np.isfinite(folded[finite & np.isfinite(original)]).all():
         problem = "the folded model gives NaN or infinity where the original does not"
     usable = finite & np.isfinite(original) & np.isfinite(folded)
     magnitude = largest_of(expected[usable])
     reference_error = largest_of(original[usable] - expected[usable])
     if expected.size and not usable.any():
-        problem = problem or "the original gives no finite number: pass inputs with --data"
+        problem = problem or "the original gives no finite number: " + _ask(case)
     elif magnitude and reference_error > _USABLE[dtype] * magnitude:
         problem = problem or (
             f"the original itself is {reference_error / magnitude:.0%} of the largest number away "
@@ -109,6 +109,12 @@ def measure(
         pooled=dtype in _POOLED,
         half=dtype in _HALF,
     )
+
+
+def _ask(case: Case) -> str:
+    if case.given:
+        return "look for NaN, infinity or far too large numbers in these inputs"
+    return "pass inputs of your own with --data"
 
 
 def pool(measurements: tuple[Measurement, ...], random: Container[str]) -> tuple[Measurement, ...]:

@@ -126,7 +126,10 @@ def _import(name: str) -> Any:
     except Exception as error:  # importing runs code
         raise UserError(
             f"--arch needs {name}, which cannot be imported: {gist(error)}",
-            f"`python -c 'import {name}'` shows the whole error",
+            # timm imports torchvision, whose compiled operators are for one build of torch.
+            "torch and torchvision must be builds for each other: install both from the same index"
+            if "torchvision::" in str(error)
+            else f"`python -c 'import {name}'` shows the whole error",
         ) from error
 
 

@@ -123,6 +123,20 @@ def _dynamo(module: nn.Module, call: Call) -> Exported:
     return Exported(model, inputs.dynamic_batch(model))
 
 
+@contextlib.contextmanager
+def _no_graphs() -> Iterator[None]:
+    """When the TorchScript exporter fails it prints a whole graph, past Python's streams.
+
+    It turns its own log on whatever it is set to, so the function that writes it is exchanged.
+    """
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
+
+
 def script(module: Any, call: Call) -> Exported:
     """By the TorchScript exporter, told to keep the batch-norms (PRESERVE, no folding).
 
@@ -132,7 +146,7 @@ def script(module: Any, call: Call) -> Exported:
     names = list(call.names)
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
         path = Path(folder) / "model.onnx"
-        with silent() as caught, torch.no_grad():
+        with silent() as caught, _no_graphs(), torch.no_grad():
             torch.onnx.export(
                 module,
                 args,

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
+from converter.errors import UserError
 from converter.sources import examples, infer, inputs
 from converter.sources.examples import Known
 from converter.sources.export import export
@@ -34,7 +36,7 @@ def from_module(
         pickled: whether the module's mode is its author's doing, and worth a note.
 
     Raises:
-        UserError: see `examples.resolve` and `export.export`.
+        UserError: a lazy layer has no weights yet; see `examples.resolve` and `export.export`.
     """
     notes = []
     if pickled and any(m.training for m in module.modules() if isinstance(m, _NormBase)):
@@ -42,6 +44,7 @@ def from_module(
             "the model was saved in training mode and was set to eval(): in training its "
             "batch-norms normalise each batch by itself and change their statistics"
         )
+    _require_weights(module, path)
     module = module.eval().cpu().requires_grad_(False)
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if dtypes & set(HALVES):
@@ -62,6 +65,24 @@ def from_module(
         reference=exported.reference,
         untracked=untracked(module) - uncounted,
     )
+
+
+def _require_weights(module: nn.Module, path: Path) -> None:
+    """A lazy layer (LazyLinear, LazyBatchNorm2d) gets its weights from the first batch it sees."""
+    lazy = [
+        f"{name} ({type(layer).__name__})"
+        for name, layer in module.named_modules()
+        if any(
+            is_lazy(tensor)
+            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+        )
+    ]
+    if lazy:
+        raise UserError(
+            f"{path} has layers that never saw an input and so have no weights: "
+            f"{', '.join(lazy[:3])}{' and others' if len(lazy) > 3 else ''}",
+            "run the model once, on a batch, before it is saved",
+        )
 
 
 def untracked(module: nn.Module) -> frozenset[str]:

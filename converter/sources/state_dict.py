@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from converter.errors import UserError
 from converter.sources import arch
@@ -237,7 +238,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
     shapes = [
         f"{k} is {tuple(tensors[k].shape)}, not {tuple(v.shape)}"
         for k, v in wanted.items()
-        if k in tensors and tensors[k].shape != v.shape
+        if k in tensors and not is_lazy(v) and tensors[k].shape != v.shape
     ]
     complaints = [
         f"{len(items)} {words}: {', '.join(items[:3])}{', ...' if len(items) > 3 else ''}"

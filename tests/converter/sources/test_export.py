@@ -170,7 +170,7 @@ def test_the_second_exporter(assert_same, op_types) -> None:
     assert_same(loaded, module)
 
 
-def test_when_both_exporters_fail() -> None:
+def test_when_both_exporters_fail(capfd: pytest.CaptureFixture[str]) -> None:
     class Sparse(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             y = super().forward(x)
@@ -184,6 +184,7 @@ def test_when_both_exporters_fail() -> None:
     assert "\n" not in raised.value.message
     assert "\x1b" not in raised.value.message
     assert raised.value.hint
+    assert capfd.readouterr() == ("", "")  # no graph, which the exporter prints by itself
 
 
 @pytest.mark.parametrize("module", [ConvNet(), DecidesByValue()])

@@ -116,6 +116,21 @@ def test_the_averaged_module_is_preferred(tmp_path: Path, assert_same) -> None:
     assert_same(loaded, plain.float().eval())
 
 
+@pytest.mark.parametrize("ran", [False, True])
+def test_lazy_layers_have_weights_once_they_ran(tmp_path: Path, ran: bool, assert_same) -> None:
+    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    module = nn.Sequential(*layers, nn.LazyLinear(2))
+    path = tmp_path / "model.pt"
+    if ran:
+        module(torch.randn(4, 3, 6, 6))
+        assert_same(load(save(path, module), TRUST), module.eval())
+        return
+    with pytest.raises(UserError, match="never saw an input") as raised:
+        load(save(path, module), TRUST)
+    assert "0 (LazyConv2d), 1 (LazyBatchNorm2d), 4 (LazyLinear)" in raised.value.message
+    assert "on a batch" in raised.value.hint
+
+
 def test_a_trusted_module_of_a_missing_class(tmp_path: Path) -> None:
     path = save(tmp_path / "model.pt", ConvNet())
     content = path.read_bytes().replace(b"source_nets\nConvNet", b"source_netz\nConvNet")

@@ -313,6 +313,17 @@ def test_a_library_that_is_not_installed(
     assert raised.value.hint == f"pip install {library}"
 
 
+def test_torchvision_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(arch.importlib, "import_module", fails)
+    path = save(tmp_path, ConvNet().state_dict())
+    with pytest.raises(UserError, match="operator torchvision::nms does not exist") as raised:
+        torch_.load(path, LoadOptions(arch="timm:resnet18"))
+    assert "install both from the same index" in str(raised.value.hint)
+
+
 def test_a_package_whose_import_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing_import.py").write_text("raise RuntimeError('no GPU here')\n")
     monkeypatch.chdir(tmp_path)
