@@ -8,6 +8,7 @@ but for their lengths: these it knows without counting.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -16,6 +17,9 @@ from simdjson import Array, Object, Parser
 
 Code = Literal["d", "i", "u"]
 _CODES: dict[str, Code] = {"f": "d", "i": "i", "u": "u"}
+# A parser's memory, some ten times the text, costs more to get than a small text to parse.
+_KEPT_BYTES = 64 * 1024
+_kept = threading.local()
 # What simdjson raises for a text or an element that is not as expected.
 _REFUSED = (ValueError, TypeError, LookupError, RuntimeError)
 
@@ -23,7 +27,7 @@ _REFUSED = (ValueError, TypeError, LookupError, RuntimeError)
 def of_list(text: bytes, dtype: np.dtype, lengths: Sequence[int] = ()) -> np.ndarray | None:
     """As `of_member`, of a document that is a list."""
     try:
-        return _flat(Parser().parse(text), dtype, lengths)
+        return _flat(_parser(text).parse(text), dtype, lengths)
     except _REFUSED:
         return None
 
@@ -45,10 +49,21 @@ def of_member(
         of that kind there, or a number that the dtype cannot hold.
     """
     try:
-        document = Parser().parse(text)
+        document = _parser(text).parse(text)
         return _flat(document[key], dtype, lengths) if isinstance(document, Object) else None
     except _REFUSED:
         return None
+
+
+def _parser(text: bytes) -> Parser:
+    """One for each thread, which all small texts share, or a new one."""
+    if len(text) > _KEPT_BYTES:
+        return Parser()
+    try:
+        parser: Parser = _kept.parser
+    except AttributeError:
+        parser = _kept.parser = Parser()
+    return parser
 
 
 def _flat(found: object, dtype: np.dtype, lengths: Sequence[int]) -> np.ndarray | None:
