@@ -11,8 +11,9 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from converter.folding.fold import FoldOverflowError, apply_plan
+from converter.folding.fold import apply_plan
 from converter.folding.hazards import Hazard
+from converter.folding.overflow import FoldOverflowError, GivenUp
 from converter.folding.plan import Decision, Plan
 from converter.folding.planner import make_plan
 from converter.folding.refusal import Refusal
@@ -31,6 +32,9 @@ __all__ = [
     "fold_graph",
     "plan_graph",
 ]
+
+
+Leave = dict[str, Refusal]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,32 +81,32 @@ def fold_graph(
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
 
     A fold whose weights would overflow their type is taken back, and its batch-norm is kept
-    with that reason. What one round makes possible (a sum that is one convolution now, with a
-    batch-norm behind it) is folded in the next. Arguments as for `plan_graph`;
-    `store` keeps the new weights (default: in memory).
+    with that reason; this ends, as `overflow.py` argues. What one round makes possible (a sum
+    that is one convolution now, with a batch-norm behind it) is folded in the next. Arguments as
+    for `plan_graph`; `store` keeps the new weights (default: in memory).
     """
-    leave: dict[str, Refusal] = {}
-    apart: set[str | None] = set()
+    given_up = GivenUp()
     while True:
         copy = model.clone()
         sites = find_sites(copy, untracked)
         unwanted = _unwanted(sites, only, skip)
-        plan = make_plan(copy, sites, {**unwanted, **leave}, apart, through_relu=through_relu)
-        step = plan
+
+        def planned(
+            sites: Sequence[Site], copy: ir.Model = copy, unwanted: Leave = unwanted
+        ) -> Plan:
+            leave = {**unwanted, **given_up.sites}
+            return make_plan(copy, sites, leave, given_up.apart, through_relu=through_relu)
+
+        plan = step = planned(sites)
         try:
             found = apply_plan(copy, step, store)
+            # Each step takes nodes out of the graph, or changes none.
             while step.applied or step.merges:
-                left = _renamed(find_sites(copy, untracked), plan)
-                step = make_plan(
-                    copy, left, {**unwanted, **leave}, apart, through_relu=through_relu
-                )
+                step = planned(_renamed(find_sites(copy, untracked), plan))
                 found += apply_plan(copy, step, store)
                 plan = plan.followed_by(step)
-        except FoldOverflowError as overflow:
-            if any(overflow.node is merge.target for merge in step.merges):
-                apart.add(overflow.node.outputs[0].name)
-            else:
-                leave |= _because(overflow, step)
+        except FoldOverflowError as error:
+            given_up.because_of(error.overflows, (site.name for site in sites))
             continue
         return Folded(copy, plan.without_plain_factors(), tuple(found))
 
@@ -121,16 +125,4 @@ def _unwanted(sites: list[Site], only: Sequence[str], skip: Sequence[str]) -> di
         site.name: Refusal("skipped", "left alone as asked.")
         for site in sites
         if (only and not matches(site.name, only)) or matches(site.name, skip)
-    }
-
-
-def _because(overflow: FoldOverflowError, plan: Plan) -> dict[str, Refusal]:
-    """Keep the batch-norms that were folded into the node whose weights overflowed."""
-    return {
-        decision.site.name: Refusal(
-            "overflow", f"{overflow}.", "Convert the model to float32, or fold before converting."
-        )
-        for decision in plan.applied
-        if isinstance(decision.outcome, Route)
-        and any(edit.node is overflow.node for edit in decision.outcome.edits)
     }

@@ -6,17 +6,21 @@ node at a time, so that the memory needed beyond the model is that of its larges
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from converter.folding import updates
-from converter.folding.branches import merged, rewire
+from converter.folding.affine import Affine
+from converter.folding.branches import Merge, merged, rewire
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard
+from converter.folding.overflow import DoesNotFitError, FoldOverflowError, Overflow
 from converter.folding.plan import Decision, Plan
 from converter.folding.sites import Site
 from converter.folding.step import Absorb
 from converter.folding.view import View
-from converter.folding.writer import FoldOverflowError, Writer, graphs_of
+from converter.folding.writer import Writer, graphs_of
 from converter.on_disk import Store, in_memory
 from converter.rewiring import bypass
 
@@ -32,9 +36,9 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
         What is suspicious about the folded weights.
 
     Raises:
-        FoldOverflowError: a weight became infinite; throw the model away.
+        FoldOverflowError: weights became infinite, all of them are told; throw the model away.
     """
-    writer = Writer(model, store)
+    writer = _Writes(Writer(model, store), plan)
     by_node: dict[ir.Node, list[Absorb]] = {}
     for route in plan.routes:
         for edit in route.edits:
@@ -64,12 +68,13 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
         total = None if constants.behind is None else view.bias_behind(node)
         if total is not None:
             biases.setdefault(total, folded(total)).add_from_behind(constants)
+            writer.gives(node, to=total)
         if node not in biases:
             writer.write(constants)
     for constants in biases.values():
         writer.write(constants)
     for merge in plan.merges:
-        writer.write(merged(merge, folded))
+        writer.write_merged(merge, merged(merge, folded))
     for decision in plan.applied:
         if decision.site.node not in gone:
             _remove(decision, data[decision.site], writer)
@@ -78,10 +83,58 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
         _drop_rest(decision.site)
     for graph in graphs_of(model):
         _drop_unused(graph)
+    if writer.overflows:
+        raise FoldOverflowError(writer.overflows)
     return writer.hazards
 
 
-def _remove(decision: Decision, data: tuple[int, ...], writer: Writer) -> None:
+class _Writes:
+    """A writer that goes on where a constant does not fit, and notes whose maps are in it."""
+
+    def __init__(self, writer: Writer, plan: Plan) -> None:
+        self._writer, self._plan = writer, plan
+        self._causes: dict[ir.Node, list[Decision]] = {}
+        # Writing may exchange names.
+        self._names = {merge.target: merge.target.outputs[0].name for merge in plan.merges}
+        of = {decision.outcome: decision for decision in plan.applied}
+        for route in plan.routes:
+            for edit in route.edits:
+                self._causes.setdefault(edit.node, []).append(of[route])
+        self.overflows: list[Overflow] = []
+
+    @property
+    def hazards(self) -> list[Hazard]:
+        return self._writer.hazards
+
+    def gives(self, node: ir.Node, to: ir.Node) -> None:
+        """The Add `to` takes up the shift of the product in front of it."""
+        self._causes.setdefault(to, []).extend(self._causes.get(node, ()))
+
+    def write(self, constants: Constants) -> None:
+        try:
+            self._writer.write(constants)
+        except DoesNotFitError as error:
+            self._note(error, self._causes[constants.node])
+
+    def write_merged(self, merge: Merge, constants: Constants) -> None:
+        try:
+            self._writer.write(constants)
+        except DoesNotFitError as error:
+            self._note(error, (), self._names[merge.target])
+
+    def become(self, decision: Decision, source: ir.Value, half: Affine) -> None:
+        try:
+            self._writer.become(decision.site.nodes, source, half)
+        except DoesNotFitError as error:
+            self._note(error, (decision,))
+
+    def _note(
+        self, error: DoesNotFitError, causes: Sequence[Decision], merge: str | None = None
+    ) -> None:
+        self.overflows.append(Overflow(str(error), error.dtype, tuple(causes), merge))
+
+
+def _remove(decision: Decision, data: tuple[int, ...], writer: _Writes) -> None:
     """Its nodes go; where half of the map stays, the last of them becomes that half.
 
     `data`: where each node had its data, which may come from an Add behind a product by now.
@@ -90,7 +143,7 @@ def _remove(decision: Decision, data: tuple[int, ...], writer: Writer) -> None:
     if decision.remainder is not None:
         source = site.nodes[0].inputs[data[0]]
         assert source is not None
-        writer.become(site.node, source, decision.remainder)
+        writer.become(decision, source, decision.remainder)
         return
     for node, index in zip(site.nodes, data, strict=True):
         source = node.inputs[index]

@@ -39,7 +39,7 @@ def make_plan(
     model: ir.Model,
     sites: Sequence[Site],
     leave: Mapping[str, Refusal] | None = None,
-    apart: Container[str | None] = (),
+    apart: Container[object] = (),
     *,
     through_relu: bool = False,
 ) -> Plan:

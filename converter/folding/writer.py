@@ -6,7 +6,7 @@ model. What does not fit into its type is an error, not an infinity.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +17,12 @@ from converter.folding.affine import Affine, Float64, along_axis
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.naming import label, unique
+from converter.folding.overflow import DoesNotFitError
 from converter.folding.rounding import round_once
 from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.folding.view import numbers
 from converter.on_disk import Store, in_memory
 from converter.rewiring import bypass
-
-
-class FoldOverflowError(Exception):
-    """Folded weights exceed their type. `node` is the op; the model is half edited."""
-
-    def __init__(self, node: ir.Node, dtype: str) -> None:
-        super().__init__(f"the folded weights of {label(node)} do not fit into {dtype}")
-        self.node = node
-        self.dtype = dtype
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
@@ -54,6 +46,11 @@ class Writer:
         self.hazards: list[Hazard] = []
 
     def write(self, constants: Constants) -> None:
+        """Put the changed constants of one node into the graph.
+
+        Raises:
+            DoesNotFitError: one is too large for its type.
+        """
         node = constants.node
         if constants.thresholds is not None:
             self._bound(node, constants.thresholds)
@@ -85,7 +82,7 @@ class Writer:
             rounded = round_once(values, type_)
             lost = np.isinf(rounded) & np.isfinite(values)
             if lost.any() or np.isnan(rounded).any():
-                raise FoldOverflowError(node, str(np.dtype(type_)))
+                raise DoesNotFitError(node, str(np.dtype(type_)))
             name = unique(f"{node.name or node.outputs[0].name}_threshold", self._names)
             return _initializer(graph, name, rounded)
 
@@ -98,11 +95,21 @@ class Writer:
         if found is not None:
             self.hazards.append(found)
 
-    def become(self, node: ir.Node, source: ir.Value, half: Affine) -> None:
-        """`node`, the last of a chain, becomes source + shift, or source * scale."""
+    def become(self, nodes: Sequence[ir.Node], source: ir.Value, half: Affine) -> None:
+        """The last of the nodes of a chain becomes source + shift, or source * scale.
+
+        Raises:
+            DoesNotFitError: its constant is too large for the type of theirs.
+        """
+        node = nodes[-1]
         op, values = ("Mul", half.scale) if half.scales else ("Add", half.shift)
         result, graph = node.outputs[0], node.graph
-        held = next(value for value in node.inputs if value is not None and value.is_initializer())
+        held = next(
+            value
+            for link in reversed(nodes)  # a Neg has none
+            for value in link.inputs
+            if value is not None and value.is_initializer()
+        )
         assert graph is not None
         assert result.shape is not None
         name = unique(f"{node.name or result.name}_{op.lower()}", self._names)
@@ -185,12 +192,18 @@ def _replace_suffix(name: str, what: str) -> str:
 
 
 def _rounded(values: Float64, like: ir.Value, node: ir.Node) -> npt.NDArray[Any]:
-    """`values` in the type of `like`, whose numbers were finite; so must these be."""
+    """`values` in the type of `like`: what is finite stays so, and no number of a constant of
+    finite ones becomes infinite.
+
+    Raises:
+        DoesNotFitError: one would.
+    """
     assert like.const_value is not None
     dtype = like.const_value.dtype.numpy()
     rounded = round_once(values, dtype)
-    if not np.isfinite(rounded).all() and np.isfinite(numbers(like)).all():
-        raise FoldOverflowError(node, str(np.dtype(dtype)))
+    infinite = ~np.isfinite(rounded)
+    if infinite.any() and (np.isfinite(values[infinite]).any() or np.isfinite(numbers(like)).all()):
+        raise DoesNotFitError(node, str(np.dtype(dtype)))
     return rounded
 
 

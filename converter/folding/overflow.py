@@ -1,0 +1,110 @@
+"""Folded weights that do not fit into their type, and what is decided because of them.
+
+Folding is tried in rounds, each on a new copy of the graph. A round ends well, or with overflows
+that carry what caused them: decisions that were applied, or a merge. One cause of each is given
+up for good, so the next round is another one:
+
+* A round applies no batch-norm that was given up (the planner refuses it by name), and makes no
+  merge that was (it is not found again). So what a round names is new, and with each round more
+  is given up.
+* There are only as many names as the graph has nodes, so the rounds end. As those of a large
+  graph could be many, after `MOST_ROUNDS` everything is given up, which leaves nothing to
+  overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from converter.folding.naming import label
+from converter.folding.plan import Decision
+from converter.folding.refusal import Refusal
+
+MOST_ROUNDS = 64
+
+_HINT = "Convert the model to float32, or fold before converting."
+
+
+class DoesNotFitError(Exception):
+    """A constant of `node` is too large for `dtype`."""
+
+    def __init__(self, node: ir.Node, dtype: str) -> None:
+        super().__init__(f"the folded weights of {label(node)} do not fit into {dtype}")
+        self.node = node
+        self.dtype = dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Overflow:
+    """Weights that do not fit.
+
+    Attributes:
+        sentence: which, for a person.
+        dtype: the type that is too small.
+        decisions: the batch-norms that went into them, in the order in which they did.
+        merge: the name of the result of the op that was to take up branches, if it was one.
+    """
+
+    sentence: str
+    dtype: str
+    decisions: tuple[Decision, ...]
+    merge: str | None = None
+
+
+class FoldOverflowError(Exception):
+    """Folded weights exceed their type; the model is half edited.
+
+    `overflows`: at least one, and each has a decision or a merge.
+    """
+
+    def __init__(self, overflows: Sequence[Overflow]) -> None:
+        super().__init__("; ".join(overflow.sentence for overflow in overflows))
+        self.overflows = tuple(overflows)
+
+
+class _Everything(Container[object]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+@dataclass
+class GivenUp:
+    """What the rounds so far have decided not to do.
+
+    Attributes:
+        sites: batch-norms, by name, with the reason.
+        merges: ops that are not to take up branches, by the name of their result.
+    """
+
+    sites: dict[str, Refusal] = field(default_factory=dict)
+    merges: set[str] = field(default_factory=set)
+    _rounds: int = 0
+    _all: bool = False
+
+    @property
+    def apart(self) -> Container[object]:
+        """The merges that are not to be made."""
+        return _Everything() if self._all else self.merges
+
+    def because_of(self, overflows: Iterable[Overflow], names: Iterable[str]) -> None:
+        """Give up what caused each overflow: the merge, else the map that came last, since those
+        before it may fit without it. `names`: those of all batch-norms of the graph."""
+        self._rounds += 1
+        for overflow in overflows:
+            if overflow.merge is not None:
+                self.merges.add(overflow.merge)
+            elif overflow.decisions:
+                name = overflow.decisions[-1].site.name
+                self.sites[name] = Refusal("overflow", f"{overflow.sentence}.", _HINT)
+        if self._rounds >= MOST_ROUNDS:
+            self._all = True
+            why = Refusal(
+                "overflow",
+                f"in {MOST_ROUNDS} attempts, each without what did not fit in the one before, some "
+                "folded weights still did not fit into their type, so all is left as it was.",
+                _HINT,
+            )
+            self.sites = {**dict.fromkeys(names, why), **self.sites}
