@@ -8,6 +8,7 @@
 Everything that the command line does is one of these calls; they are imported on first use.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from converter.proof.verify import Proof, verify
     from converter.publishing import Published, publish
     from converter.sources import Loaded, LoadOptions, load
+
+# onnxruntime reads it when it is loaded, and without it keeps an id below HOME and calls Microsoft.
+# Set here, it is there before any module of the package can import onnxruntime, and inherited.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _WHERE = {
     "UserError": "converter.errors",

