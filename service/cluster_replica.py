@@ -7,6 +7,7 @@ everything behind it is the same: gate, keys, protocols, deadlines, queues, batc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from service import assembly, cpu, device, health
+from service import assembly, cpu, device, faults, health
 from service.app import create_app
 from service.cluster_pages import NodePages
 from service.connections.auth import Access, KeysUnusable
@@ -24,6 +25,8 @@ from service.health import Lifecycle
 from service.listen import CannotStart
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("foldserve")
 
 _CLOSE_S = 1.0
 _TICK_S = 1.0
@@ -118,6 +121,7 @@ class Served:
 
     async def _tick(self) -> None:
         while True:
-            self._access.refresh()
-            self._metrics.share(self._registry)
+            with faults.contained(logger, "the duties of each second could not be done"):
+                self._access.refresh()
+                self._metrics.share(self._registry)
             await asyncio.sleep(_TICK_S)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import assembly, cpu, device, listen
+from service import assembly, cpu, device, faults, listen
 from service.app import TITLE, create_app
 from service.connections.auth import Access, KeysUnusable
 from service.connections.early import Early
@@ -102,15 +102,22 @@ class Server(uvicorn.Server):
         """SIGHUP: read the key files again."""
         self._reread = True
 
+    def _look_around(self, *, force: bool) -> None:
+        """Once a second; whatever fails of it, the rest is done and the server goes on."""
+        with faults.contained(logger, "the keys could not be read again"):
+            self._access.refresh(force=force)
+        with faults.contained(logger, "the duties of each second could not be done"):
+            self.each_second()
+        now = time.monotonic()
+        for connection in list(self.server_state.connections):
+            if check_time := getattr(connection, "check_time", None):
+                with faults.contained(logger, "a connection could not be looked at"):
+                    check_time(now)
+
     async def on_tick(self, counter: int) -> bool:
         if self._reread or counter % _TICKS_PER_REFRESH == 0:
             force, self._reread = self._reread, False
-            self._access.refresh(force=force)
-            self.each_second()
-            now = time.monotonic()
-            for connection in list(self.server_state.connections):
-                if check_time := getattr(connection, "check_time", None):
-                    check_time(now)
+            self._look_around(force=force)
         if time.monotonic() >= self._exit_at:
             self.should_exit = True
         if self._lifecycle.draining and _LAST not in self.config.encoded_headers:

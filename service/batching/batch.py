@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from service import faults
 from service.errors import DeadlineExceeded, InferenceFailed, ServiceError
 from service.signature import Tensors
 
@@ -88,9 +89,12 @@ def lane_of(inputs: Tensors) -> Lane:
 
 
 def settle(answer: Answer, outcome: Outcome) -> None:
-    """Tell the one who waits, if somebody still does."""
-    if not answer.done():
-        answer.set_result(outcome)
+    """Tell the one who waits, if somebody still does; never raises, for others wait behind it."""
+    try:
+        if not answer.done():
+            answer.set_result(outcome)
+    except Exception:  # noqa: BLE001  a defect of whoever waits
+        faults.report(logger, "an answer could not be given")
 
 
 def _settle_all(settled: Iterable[tuple[Item, Outcome]]) -> None:
@@ -147,6 +151,14 @@ def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, 
 
 def late() -> DeadlineExceeded:
     return DeadlineExceeded("The request waited until its deadline.")
+
+
+def not_in_time() -> DeadlineExceeded:
+    return DeadlineExceeded("The answer was not ready in time.")
+
+
+def defect() -> ServiceError:
+    return ServiceError("Something went wrong inside the server.")
 
 
 def _alone(run: Run, item: Item, model: str) -> Outcome:

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from service import cpu
+from service import cpu, faults
 from service.batching.batch import (
     Answer,
     Item,
@@ -38,23 +38,21 @@ from service.batching.batch import (
     Outcome,
     Run,
     Told,
+    defect,
     deliver,
     execute,
     lane_of,
     late,
+    not_in_time,
     one_by_one,
     settle,
 )
+from service.batching.deadlines import Deadlines
 from service.batching.lanes import Lanes
 from service.batching.limits import Limits, Ran
 from service.batching.room import Room
 from service.batching.turn import Turn
-from service.errors import (
-    DeadlineExceeded,
-    ModelUnavailable,
-    ServiceError,
-    ShuttingDown,
-)
+from service.errors import ModelUnavailable, ServiceError, ShuttingDown
 from service.signature import Tensors
 
 logger = logging.getLogger("foldserve.batcher")
@@ -102,9 +100,11 @@ class Batcher:
         self._dead = False
         self._idle = 0
         self._turn = Turn()
+        self._running: dict[int, list[Item]] = {}  # by runner
+        self._deadlines = Deadlines(self)
         self._changed = threading.Condition()
         self._threads = [
-            threading.Thread(target=self._own, name=f"owner-{name}-{i}", daemon=True)
+            threading.Thread(target=self._own, args=(i,), name=f"owner-{name}-{i}", daemon=True)
             for i in range(limits.runners)
         ]
         for thread in self._threads:
@@ -263,14 +263,13 @@ class Batcher:
         self, item: Item, answer: asyncio.Future[Outcome], loop: asyncio.AbstractEventLoop
     ) -> Outcome:
         self._put(item)
-        error = DeadlineExceeded("The answer was not ready in time.")
         wait_s = max(0.0, item.deadline - time.monotonic())
-        timer = loop.call_later(wait_s, settle, answer, error)
+        timer = loop.call_later(wait_s, settle, answer, not_in_time())
         try:
             return await answer
         finally:
             timer.cancel()
-            self._abandon(item)
+            self.abandon(item)
 
     def _put(self, item: Item) -> None:
         with self._changed:
@@ -278,7 +277,12 @@ class Batcher:
             self._lanes.put(item)
             self._changed.notify()
 
-    def _abandon(self, item: Item) -> None:
+    def under_way(self) -> list[Item]:
+        """What waits for a runner, and what runs in one."""
+        with self._changed:
+            return [*self._lanes, *(item for batch in self._running.values() for item in batch)]
+
+    def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more: free its room if it has not been taken."""
         item.gone = True
         if not item.taken:
@@ -293,9 +297,12 @@ class Batcher:
                 while True:
                     wait_s = self._wait_s()
                     if wait_s is not None and wait_s <= 0:
-                        # The other idle runners have been woken too: leave them their share.
-                        share = math.ceil(self._lanes.rows / self._idle)
-                        limit = min(self.max_batch_rows, max(share, 1))
+                        limit = self.max_batch_rows
+                        if self._max_wait_s <= 0:
+                            # The other idle runners are woken too: leave them their share. What
+                            # has waited for company, though, is to run together.
+                            share = math.ceil(self._lanes.rows / self._idle)
+                            limit = min(limit, max(share, 1))
                         batch, expired = self._lanes.take(limit, time.monotonic())
                         if expired:
                             deliver([(item, late()) for item in expired])
@@ -320,18 +327,21 @@ class Batcher:
             return 0.0
         return min(head.since + self._max_wait_s, head.deadline) - time.monotonic()
 
-    def _own(self) -> None:
+    def _own(self, runner: int) -> None:
         cpu.give_way()
         work = None
         free = time.monotonic()
         try:
             while (work := self._take()) is not None:
+                self._running[runner] = work[0]
                 deliver(self._outcomes(*work, free))
+                del self._running[runner]
                 work = None  # an idle owner must not keep the last request's tensors alive
                 free = time.monotonic()
         except BaseException:  # the thread itself is broken, for example out of memory
             with self._changed:
                 self._dead = True
+                self._running.pop(runner, None)
                 left = [*(work[0] if work else ()), *self._lanes.clear()]
             error = ModelUnavailable(f"The worker of model {self._name!r} has died.")
             deliver([(item, error) for item in left])
@@ -354,10 +364,12 @@ class Batcher:
         with self._changed:
             if self._closing or self._dead:
                 return False
-            for item in items:
-                if not item.answer.done():
-                    self._lanes.put(item)
+            left = [item for item in items if not item.answer.done()]
+            for item in left:
+                self._lanes.put(item)
             self._changed.notify_all()
+        if left and left[0].loop is not None:
+            self._deadlines.watch(left, left[0].loop)
         return True
 
     def leave_the_loop(self, took_s: float) -> None:
@@ -373,21 +385,28 @@ class Batcher:
     def _outcomes(self, batch: list[Item], run: Run, free: float) -> list[tuple[Item, Outcome]]:
         started = time.monotonic()
         try:
-            return execute(run, batch, self._name)
-        except NotByRows as reason:
-            if self.max_batch_rows > 1:
-                self.max_batch_rows = 1
-                logger.error("model %s is not batched any more: %s", self._name, reason)
-            return one_by_one(run, batch, self._name)
+            try:
+                return execute(run, batch, self._name)
+            except NotByRows as reason:
+                if self.max_batch_rows > 1:
+                    self.max_batch_rows = 1
+                    logger.error("model %s is not batched any more: %s", self._name, reason)
+                return one_by_one(run, batch, self._name)
+        except Exception:  # noqa: BLE001  a defect; the owner and the loop live on
+            faults.report(logger, f"a batch of model {self._name} could not be run")
+            return [(item, defect()) for item in batch]
         finally:
             self._count(batch, free, started, time.monotonic())
 
     def _count(self, batch: list[Item], free: float, started: float, ended: float) -> None:
         took_s = ended - started
         rows = sum([item.rows for item in batch])
-        for item in batch:
-            if item.told is not None:
-                item.told(free, started, ended, rows)
-        self.room.learn(rows, len(batch), took_s)
-        if self.observe is not None:
-            self.observe(Ran(rows, len(batch), took_s))
+        try:
+            self.room.learn(rows, len(batch), took_s)
+            for item in batch:
+                if item.told is not None:
+                    item.told(free, started, ended, rows)
+            if self.observe is not None:
+                self.observe(Ran(rows, len(batch), took_s))
+        except Exception:  # noqa: BLE001  whoever only looks on must not end anything
+            faults.report(logger, f"a batch of model {self._name} could not be counted")

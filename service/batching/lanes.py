@@ -11,6 +11,7 @@ Not thread-safe: the owner of the lanes holds a lock.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from service.batching.batch import Item, Lane
 
@@ -25,6 +26,10 @@ class Lanes:
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
+
+    def __iter__(self) -> Iterator[Item]:
+        for lane in self._lanes.values():
+            yield from lane
 
     def put(self, item: Item) -> None:
         lane = self._lanes.get(item.lane)
@@ -80,7 +85,7 @@ class Lanes:
 
     def clear(self) -> list[Item]:
         """Take everything out."""
-        items = [item for lane in self._lanes.values() for item in lane]
+        items = list(self)
         self._lanes.clear()
         self.rows = 0
         return items

@@ -8,10 +8,14 @@ much may wait for that is bounded by the model's queue, like everything that wai
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
-from service.batching.batch import Item, Outcome, late, settle
+from service import faults
+from service.batching.batch import Item, Outcome, late, not_in_time, settle
+
+logger = logging.getLogger("foldserve.batcher")
 
 # A run on the event loop that takes this long, time after time, does not belong there.
 TOO_LONG_S = 0.02
@@ -53,24 +57,34 @@ class Turn:
         self.rows += item.rows
 
     def _end(self, work: Work) -> None:
+        try:
+            self._run_next(work)
+        except Exception:  # noqa: BLE001  a defect; what waits behind it has its turn all the same
+            faults.report(logger, "a turn of the event loop could not be finished")
+        finally:
+            if self._items and self._loop is not None:
+                self._loop.call_soon(self._end, work)
+            else:
+                self._loop = None
+
+    def _run_next(self, work: Work) -> None:
         if work.share_turn(self._items, self.rows):
-            self._items, self.rows, self._loop = [], 0, None
+            self._items, self.rows = [], 0
             return
         now = time.monotonic()
         batch = self._next_batch(now, work.turn_limit())
         if batch:
             # On a busy machine time passes by itself: a suspect is judged by what it computes.
             cpu = time.thread_time() if self._slow else None
-            for item, outcome in work.run_turn(batch):
-                settle(item.answer, outcome)
+            outcomes = work.run_turn(batch)
+            ended = time.monotonic()
+            for item, outcome in outcomes:
+                # Nobody could be told meanwhile: the loop was here.
+                settle(item.answer, outcome if ended < item.deadline else not_in_time())
             took_s = time.monotonic() - now if cpu is None else time.thread_time() - cpu
             self._slow = self._slow + 1 if took_s > TOO_LONG_S else 0
             if self._slow == _CHANCES:
                 work.leave_the_loop(took_s)
-        if self._items and self._loop is not None:
-            self._loop.call_soon(self._end, work)
-        else:
-            self._loop = None
 
     def _next_batch(self, now: float, limit: int) -> list[Item]:
         """Take the items that run next; those that nobody waits for, or are late, are dropped."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service import http
+from service import faults, http
 from service.batching.batch import Outcome
 from service.errors import ServiceError
 from service.models.model import ServedModel
@@ -97,7 +97,20 @@ class Call:
             self._quick.gate.leave(self._scope, http.exchange(self._scope))
 
     def set_result(self, outcome: Outcome) -> None:
-        """Answer with what the batcher made of it."""
+        """Answer with what the batcher made of it; a call that cannot be answered is hung up."""
+        try:
+            self._take(outcome)
+        except Exception:  # noqa: BLE001  a defect
+            self._fail()
+
+    def _fail(self) -> None:
+        """Rather no connection than one that waits for ever."""
+        faults.report(logger, "an answer could not be written")
+        if not self.done():
+            self.hang_up()
+            self.connection.transport.abort()
+
+    def _take(self, outcome: Outcome) -> None:
         if isinstance(outcome, ServiceError):
             self.refuse(outcome)
             return
@@ -140,7 +153,10 @@ class Call:
         except Exception:  # noqa: BLE001  a defect
             self.refuse(defect(self))
         else:
-            self._reply(reply)
+            try:
+                self._reply(reply)
+            except Exception:  # noqa: BLE001  a defect
+                self._fail()
 
     def _reply(self, reply: Reply) -> None:
         http.exchange(self._scope).encoded = time.monotonic()

@@ -10,6 +10,7 @@ An id, a key, and a place in the books:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -18,12 +19,14 @@ from itertools import count
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import http
+from service import faults, http
 from service.connections.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
 from service.exchange import Budget, Exchange
 from service.protocols import shapes
 from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("foldserve.gate")
 
 Observer = Callable[[Exchange, Scope], object]
 
@@ -48,6 +51,19 @@ def request_id(scope: Scope) -> str:
     if given and _SANE.fullmatch(given):
         return given.decode("latin-1")
     return f"{_PREFIX}{next(_NUMBERS):016x}"
+
+
+def tell(metrics: Metrics, observers: Sequence[Observer], exchange: Exchange, scope: Scope) -> None:
+    """Count a request that is over, and tell whoever looks on; what fails there is logged only."""
+    try:
+        metrics.finish(exchange)
+    except Exception:  # noqa: BLE001  whoever only looks on must not end anything
+        faults.report(logger, "a request could not be counted")
+    for observe in observers:
+        try:
+            observe(exchange, scope)
+        except Exception:  # noqa: BLE001
+            faults.report(logger, "an observer of the requests failed")
 
 
 class Gate:
@@ -132,9 +148,7 @@ class Gate:
         if not exchange.route:
             # What the framework matched; anything else is one name, however many there are.
             exchange.route = getattr(scope.get("route"), "path", "other")
-        self.metrics.finish(exchange)
-        for observe in self._observers:
-            observe(exchange, scope)
+        tell(self.metrics, self._observers, exchange, scope)
 
     def forget(self, exchange: Exchange) -> None:
         """Close the books of a request that enters again by another way."""

@@ -28,7 +28,7 @@ from service import health
 from service.codecs import v2_grpc
 from service.codecs.v2 import InferRequest
 from service.connections.auth import credentials
-from service.connections.gate import Observer, request_id
+from service.connections.gate import Observer, request_id, tell
 from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
 from service.exchange import Budget, Exchange
 from service.models.model import ServedModel
@@ -196,9 +196,7 @@ class GrpcServer:
             self._metrics.in_flight -= 1
             exchange.release()
             exchange.finished = time.monotonic()
-            self._metrics.finish(exchange)
-            for observe in self._observers:
-                observe(exchange, scope)
+            tell(self._metrics, self._observers, exchange, scope)
 
     def _let_in(self, name: str, metadata: list[tuple[bytes, bytes]]) -> None:
         access = self._context.access

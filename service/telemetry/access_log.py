@@ -13,6 +13,7 @@ from collections import deque
 
 from starlette.types import Scope
 
+from service import faults
 from service.exchange import Exchange
 from service.telemetry.logs import FIELDS
 
@@ -54,9 +55,11 @@ class AccessLog:
         self._writer.join()
 
     def _write(self) -> None:
-        while not self._stop.wait(_PAUSE_S):
-            self._flush()
-        self._flush()
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(_PAUSE_S)
+            with faults.contained(logger, "a line of the access log could not be written"):
+                self._flush()
 
     def _flush(self) -> None:
         while self._lines:

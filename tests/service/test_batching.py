@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -328,6 +330,36 @@ def test_a_wait_for_company_ends_when_the_batch_is_full(model: Model, make):
     assert model.ran == [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("runners", [2, 4])
+def test_what_has_waited_for_company_is_one_batch_however_many_runners(
+    model: Model, make, runners: int
+):
+    model.go.set()
+    batcher = make(runners=runners, max_batch_rows=64, max_wait_s=0.1)
+
+    async def main():
+        asked = [ask(batcher, i) for i in range(8)]
+        await asyncio.gather(*asked)
+
+    asyncio.run(main())
+    assert model.ran == [list(range(8))]
+
+
+def test_more_than_a_batch_holds_is_as_few_batches_as_can_be(model: Model, make):
+    model.go.set()
+    batcher = make(runners=2, max_batch_rows=4, max_wait_s=3600)
+
+    async def main():
+        await until(lambda: batcher._idle == 2)
+        with batcher._changed:
+            asked = [ask(batcher, i) for i in range(8)]
+            await until(lambda: batcher.waiting_samples == 8)
+        await asyncio.gather(*asked)
+
+    asyncio.run(main())
+    assert sorted(model.ran) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_a_wait_for_company_ends_by_itself_and_at_the_deadline(model: Model, make):
     model.go.set()
     batcher = make(max_batch_rows=4, max_wait_s=0.005)
@@ -474,6 +506,99 @@ def test_on_the_loop_poison_cancelled_and_late_requests_are_their_own_affair(qui
     assert isinstance(full, errors.QueueFull)
     assert quick.ran == [[1, POISON, 4, 5], [1], [POISON], [4], [5]]
     assert batcher.waiting_samples == 0
+
+
+def test_a_run_on_the_loop_that_outlives_a_deadline_is_no_answer(make):
+    def run(inputs: Tensors) -> Tensors:
+        time.sleep(0.05)
+        return {"y": inputs["x"]}
+
+    batcher = make(run, max_batch_rows=8, inline_rows=8)
+
+    async def main():
+        answers = await asyncio.gather(
+            ask(batcher, 1, deadline=soon(0.01)), ask(batcher, 2), return_exceptions=True
+        )
+        assert isinstance(answers[0], errors.DeadlineExceeded)
+        assert rows(answers[1]) == [2]
+
+    asyncio.run(main())
+
+
+def test_one_by_one_looks_at_the_clock_before_each(make):
+    """A batch that fails takes its time again for each of its requests."""
+    ran: list[list[float]] = []
+    deadline = soon(1)
+
+    def run(inputs: Tensors) -> Tensors:
+        ran.append(inputs["x"].tolist())
+        if len(ran[-1]) > 1:
+            raise RuntimeError
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        return {"y": inputs["x"]}
+
+    batcher = make(run, max_batch_rows=8, inline_rows=8)
+
+    async def main():
+        asked = [ask(batcher, i, deadline=deadline) for i in (1, 2, 3)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in answers] == [errors.DeadlineExceeded] * 3
+
+    asyncio.run(main())
+    assert ran == [[1, 2, 3], [1]]
+
+
+@pytest.mark.parametrize("by_task", [True, False])
+def test_what_leaves_the_loop_keeps_its_deadline(model: Model, make, by_task: bool):
+    """Both runners hang: who waits for them is told at its own time, and gives its room back."""
+    batcher = make(max_batch_rows=1, inline_rows=8, runners=2, row_s=1.0, capacity=8)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        said: list[tuple[int, object]] = []
+
+        def enter(value: int, deadline: float) -> None:
+            if by_task:
+                task = ask(batcher, value, deadline=deadline)
+                task.add_done_callback(lambda task: said.append((value, task.exception())))
+                return
+            answer: asyncio.Future[object] = loop.create_future()
+            answer.add_done_callback(lambda answer: said.append((value, answer.result())))
+            batcher.enter(x(value), 1, deadline, answer, loop, "", lambda *_: None)
+
+        enter(0, soon(0.5))  # these two run, and a later one has less time
+        enter(1, soon(0.6))
+        await entered(model)
+        await entered(model)
+        enter(2, soon(60))
+        enter(3, soon(0.05))
+        await until(lambda: len(said) == 3)
+        assert [value for value, _ in said] == [3, 0, 1]
+        assert {type(error) for _, error in said} == {errors.DeadlineExceeded}
+        assert batcher.waiting_samples == 1
+        model.go.set()
+        await until(lambda: len(said) == 4)
+        assert said[3][0] == 2
+        assert not isinstance(said[3][1], errors.ServiceError)
+
+    asyncio.run(main())
+    assert sorted(x for ran in model.ran for x in ran) == [0, 1, 2]
+
+
+def test_the_timer_of_deadlines_does_not_keep_a_model_alive():
+    def run(inputs: Tensors) -> Tensors:
+        return {"y": inputs["x"]}
+
+    async def main():
+        batcher = Batcher(run, 8, "m", Limits(runners=2, inline_rows=8, row_s=1.0))
+        gone = weakref.ref(batcher)
+        await ask(batcher, 1, deadline=soon(3600))
+        assert await asyncio.to_thread(batcher.close, 60)
+        del batcher
+        gc.collect()
+        assert gone() is None
+
+    asyncio.run(main())
 
 
 def test_a_turn_of_a_loop_that_has_gone_does_not_hurt_the_next(quick: Model, make):
