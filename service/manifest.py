@@ -36,7 +36,7 @@ DType = Literal[
     "float16", "bfloat16", "float32", "float64",
     "int8", "int16", "int32", "int64",
     "uint8", "uint16", "uint32", "uint64",
-    "bool",
+    "bool", "string",
 ]  # fmt: skip
 
 # A fixed size, or the name of a size that may differ from request to request ("batch").

@@ -29,8 +29,15 @@ ERROR_RESPONSE: dict[str, Any] = {
     "description": "Any error, always of this shape.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
-_NUMBER: dict[str, Any] = {"description": "an input without axes", "type": ["number", "boolean"]}
-_NUMBERS: dict[str, Any] = {"description": "nested lists of numbers", "type": "array", "items": {}}
+_NUMBER: dict[str, Any] = {
+    "description": "an input without axes",
+    "type": ["number", "boolean", "string"],
+}
+_NUMBERS: dict[str, Any] = {
+    "description": "nested lists of numbers or text",
+    "type": "array",
+    "items": {},
+}
 
 
 def extend(document: dict[str, Any], registry: Registry) -> dict[str, Any]:

@@ -27,13 +27,18 @@ from service.manifest import Dim, Manifest, TensorSpec
 
 Tensors = dict[str, np.ndarray]
 
-# The element types that numpy has and the protocols can carry; bfloat16 is not among them.
+# The element types that numpy has and the protocols can carry; bfloat16 is not among them. An
+# array of strings holds str objects, as onnxruntime takes and gives them.
+STRING = "string"
 NUMPY_DTYPES: dict[str, np.dtype] = {
-    name: np.dtype(name)
-    for name in (
-        "float16", "float32", "float64", "int8", "int16", "int32", "int64",
-        "uint8", "uint16", "uint32", "uint64", "bool",
-    )
+    **{
+        name: np.dtype(name)
+        for name in (
+            "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+            "uint8", "uint16", "uint32", "uint64", "bool",
+        )
+    },
+    STRING: np.dtype(object),
 }  # fmt: skip
 
 
@@ -50,6 +55,8 @@ class Signature:
     # (name, dtype, sizes of a row) of each input, if only the number of rows is open: what a
     # request is compared with first.
     rows: tuple[tuple[str, np.dtype, tuple[int, ...]], ...] = ()
+    # Whether an input holds strings, which are decoded one by one.
+    texts: bool = False
     # What a codec has worked out for this signature and may need again; it bounds the number.
     kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -66,6 +73,7 @@ class Signature:
             outputs={spec.name: spec for spec in manifest.outputs},
             batched=manifest.dynamic_batch,
             rows=tuple(plain) if manifest.dynamic_batch and len(plain) == len(rows) else (),
+            texts=any(spec.dtype == STRING for spec in manifest.inputs),
         )
 
     def check_names(self, given: Mapping[str, object]) -> None:
@@ -92,7 +100,7 @@ class Signature:
         for position, (name, spec) in enumerate(self.inputs.items()):
             array = tensors[name]
             if array.dtype != NUMPY_DTYPES[spec.dtype]:
-                raise WrongType(f"Input {name!r} is {array.dtype}, expected {spec.dtype}.")
+                raise WrongType(f"Input {name!r} is {dtype_name(array)}, expected {spec.dtype}.")
             check_shape(spec, array.shape)
             for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
                 # The row count is one for the whole request, whatever each input calls it.
@@ -132,6 +140,11 @@ def _row(spec: TensorSpec) -> tuple[str, np.dtype, tuple[int, ...]] | None:
     if not spec.shape or len(sizes) + 1 < len(spec.shape) or spec.dtype not in NUMPY_DTYPES:
         return None
     return spec.name, NUMPY_DTYPES[spec.dtype], sizes
+
+
+def dtype_name(array: np.ndarray) -> str:
+    """The element type of an array as a manifest names it."""
+    return STRING if array.dtype.kind == "O" else array.dtype.name
 
 
 def check_size(spec: TensorSpec, shape: Sequence[int]) -> None:

@@ -42,6 +42,8 @@ _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
 _LARGE_ELEMENTS = 64 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
+# What an element may be, by the kind of numpy's dtype; of integers there are two.
+_ALLOWED: dict[str, set[type]] = {"b": {bool}, "f": {int, float}, "O": {str}}
 
 
 def decode(body: bytes, signature: Signature) -> Tensors:
@@ -82,6 +84,8 @@ def tensor(array: np.ndarray) -> Any:
 
     A large one is written here and now, in pieces, so that other threads get their turn.
     """
+    if array.dtype.kind == "O":
+        return array.tolist()
     if array.ndim == 0:
         value = array.item()
         return value if not isinstance(value, float) or np.isfinite(value) else None
@@ -222,8 +226,10 @@ def array_of(
         if quick is not None and len(quick):
             return quick
     _check_depth(value, spec, where, batched)
-    if not plain or dtype.kind == "b":
+    if not plain or dtype.kind in "bO":
         _inspect(value, spec, where)
+    if dtype.kind == "O":
+        return np.array(value, dtype)
     try:
         if dtype.kind == "f":
             with np.errstate(over="ignore"):
@@ -297,7 +303,7 @@ def _inspect(value: Any, spec: TensorSpec, where: str) -> None:
     """Look at every list and element; raise for the first that does not fit the spec."""
     rank = len(spec.shape)
     kind = NUMPY_DTYPES[spec.dtype].kind
-    allowed: set[type] = {bool} if kind == "b" else {int, float} if kind == "f" else {int}
+    allowed = _ALLOWED.get(kind, {int})
     sizes: list[int] = []  # length of the lists at each level, set by the first list there
 
     def visit(level: Any, index: tuple[int, ...]) -> None:
@@ -332,7 +338,10 @@ def _refuse_element(element: Any, spec: TensorSpec, where: str) -> None:
         raise NullValue(f"{where} is null.")
     if isinstance(element, list):
         raise RaggedInput(f"{where} is a list, expected an element of {spec.dtype}.")
-    if isinstance(element, bool):
+    if kind == "O":
+        if not isinstance(element, str):
+            raise WrongType(f"{where} is {kind_of(element)}, expected text.")
+    elif isinstance(element, bool):
         if kind != "b":
             raise WrongType(f"{where} is a boolean, expected a number of {spec.dtype}.")
     elif isinstance(element, str | dict):

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from service.codecs import raw
 from service.errors import InvalidBody, WrongType
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES, check_size
+from service.signature import NUMPY_DTYPES, STRING, check_size
 
 _MAGIC = b"\x93NUMPY"
 # Major version -> the format of the header's length, which follows the two version bytes.
@@ -39,8 +39,13 @@ def decode(body: bytes | memoryview, spec: TensorSpec) -> np.ndarray:
 
     Raises:
         InvalidBody: not a .npy file, cut off, or with bytes behind its end.
-        WrongType: another dtype, objects among them.
+        WrongType: another dtype, objects among them; or the input takes strings.
     """
+    if spec.dtype == STRING:
+        raise WrongType(
+            f"Input {spec.name!r} takes strings, which a .npy file holds as Python objects only.",
+            hint="Send JSON, or BYTES by the Open Inference Protocol at /v2.",
+        )
     dtype, fortran, shape, offset = _header(body)
     wanted = NUMPY_DTYPES[spec.dtype]
     if dtype.newbyteorder("=") != wanted:

@@ -1,5 +1,7 @@
 """Raw bytes to tensors and back: little-endian, C order, nothing else.
 
+Strings have no fixed size: each stands behind its length (see `strings`).
+
 No copy is made: the array looks into the body. It is copied only if the tensor starts at an
 address that does not suit its dtype, as it may behind a JSON header.
 """
@@ -12,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from service.codecs import strings
 from service.errors import InvalidBody, OutOfRange, WrongShape, WrongType
 from service.manifest import TensorSpec
-from service.signature import NUMPY_DTYPES, check_size, show
+from service.signature import NUMPY_DTYPES, STRING, check_size, show
 
 _LITTLE_ENDIAN = {
     name: dtype if sys.byteorder == "little" else dtype.newbyteorder("<")
@@ -41,9 +44,12 @@ def array(
         WrongShape: the bytes are too many or too few for the shape.
         OutOfRange: a bool is neither 0 nor 1.
         TensorTooLarge: more than --max-tensor-bytes.
+        InvalidUtf8: a string is not UTF-8.
     """
-    dtype = _LITTLE_ENDIAN[spec.dtype]
     size = len(body) - offset if size is None else size
+    if spec.dtype == STRING:
+        return strings.of_binary(memoryview(body)[offset : offset + size], spec, shape)
+    dtype = _LITTLE_ENDIAN[spec.dtype]
     count = math.prod(shape)
     if count * dtype.itemsize != size:
         raise WrongShape(
@@ -71,9 +77,14 @@ def deduce_shape(spec: TensorSpec, size: int) -> list[int]:
     """The shape that `size` bytes have when at most one axis of the input is open.
 
     Raises:
-        InvalidBody: more than one axis is open.
+        InvalidBody: more than one axis is open, or the elements are strings.
         WrongShape: the bytes are no whole number of elements of that axis.
     """
+    if spec.dtype == STRING:
+        raise InvalidBody(
+            f"The size of the body does not tell how many strings it holds for {spec.name!r}.",
+            hint="Send their shape in a header, for example X-Shape: 1,3.",
+        )
     open_axes = [axis for axis, dim in enumerate(spec.shape) if isinstance(dim, str)]
     if len(open_axes) > 1:
         raise InvalidBody(
@@ -104,7 +115,9 @@ def only_input(inputs: dict[str, TensorSpec], what: str) -> TensorSpec:
 
 
 def bytes_of(tensor: np.ndarray) -> bytes:
-    """The elements, little-endian and in C order."""
+    """The elements, little-endian and in C order; strings each behind its length."""
+    if tensor.dtype.kind == "O":
+        return strings.binary(tensor)
     if sys.byteorder == "little" and tensor.dtype.isnative:
         return tensor.tobytes()
     return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()

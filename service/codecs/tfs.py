@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs import json_, pieces
+from service.codecs import json_, pieces, strings
 from service.errors import InvalidBody, MissingInput, WrongType
-from service.signature import Signature, Tensors, show
+from service.signature import STRING, Signature, Tensors, show
 
 SIGNATURE = "serving_default"
 _HINT = 'Send {"instances": [...]} with a row for each sample, or {"inputs": ...}.'
@@ -59,6 +59,7 @@ def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
     if not plain:
         json_.refuse_duplicate_keys(body)
     signature.check_names(named)
+    named = {name: _texts(value, name, signature) for name, value in named.items()}
     tensors = {
         name: json_.array_of(named[name], spec, f"{key}: {name!r}", plain, signature.batched)
         for name, spec in signature.inputs.items()
@@ -105,8 +106,7 @@ def _columns(rows: Any, signature: Signature) -> tuple[dict[str, Any], Any]:
     """Rows as {name: list of rows}, and what stays of them without their tensors."""
     if not isinstance(rows, list) or not rows:
         raise InvalidBody("'instances' must be a list with at least one row.", hint=_HINT)
-    if not isinstance(rows[0], dict):
-        _refuse_base64(rows)
+    if not isinstance(rows[0], dict) or strings.is_base64(rows[0]):
         return {_only_input(signature, "a row is one value"): rows}, 0
     names = rows[0].keys()
     for position, row in enumerate(rows):
@@ -115,14 +115,12 @@ def _columns(rows: Any, signature: Signature) -> tuple[dict[str, Any], Any]:
                 f"instances[{position}] does not have the names of instances[0].",
                 hint="Every row must name the same inputs.",
             )
-        _refuse_base64(row)
     envelope = [dict.fromkeys(row, 0) for row in rows]
     return {name: [row[name] for row in rows] for name in names}, envelope
 
 
 def _whole(inputs: Any, signature: Signature) -> tuple[dict[str, Any], Any]:
-    _refuse_base64(inputs)
-    if isinstance(inputs, dict):
+    if isinstance(inputs, dict) and not strings.is_base64(inputs):
         return inputs, dict.fromkeys(inputs, 0)
     return {_only_input(signature, "'inputs' is one value"): inputs}, 0
 
@@ -136,12 +134,14 @@ def _only_input(signature: Signature, what: str) -> str:
     return next(iter(signature.inputs))
 
 
-def _refuse_base64(value: Any) -> None:
-    """{"b64": ...} holds the bytes of a string tensor."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    if (isinstance(value, dict) and "b64" in value) or any(
-        isinstance(element, dict) and "b64" in element for element in inner
-    ):
+def _texts(value: Any, name: str, signature: Signature) -> Any:
+    """The value, with text in the place of the base64 that may stand for a string."""
+    if signature.inputs[name].dtype == STRING:
+        return strings.of_base64(value, name)
+    inner = value if isinstance(value, list) else [value]
+    if any(map(strings.is_base64, inner)):
         raise WrongType(
-            "base64 stands for strings, and no model here takes strings.", hint="Send numbers."
+            f"base64 stands for strings, and input {name!r} takes {signature.inputs[name].dtype}.",
+            hint="Send numbers.",
         )
+    return value

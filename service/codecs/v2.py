@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from service.codecs import json_, pieces, raw, v2_classes, v2_heads
+from service.codecs import json_, pieces, raw, strings, v2_classes, v2_heads
 from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
-from service.signature import Signature, Tensors, check_size, listing
+from service.signature import STRING, Signature, Tensors, check_size, dtype_name, listing
 
 DATATYPES = {
     "bool": "BOOL",
@@ -37,6 +37,7 @@ DATATYPES = {
     "float16": "FP16",
     "float32": "FP32",
     "float64": "FP64",
+    STRING: "BYTES",
 }
 
 
@@ -58,7 +59,8 @@ def decode(
     Args:
         body: the whole HTTP body.
         header_bytes: the value of Inference-Header-Content-Length, None without it. 0 means
-            that the body is the one tensor of a model whose shape the byte size tells.
+            that the body is the one tensor of a model whose shape the byte size tells, or its
+            one string.
         signature: of the model.
 
     Raises:
@@ -67,7 +69,10 @@ def decode(
     """
     if header_bytes == 0:
         spec = raw.only_input(signature.inputs, "a raw binary request")
-        tensor = raw.array(body, spec, raw.deduce_shape(spec, len(body)))
+        if spec.dtype == STRING:
+            tensor = strings.of_whole_body(body, spec)
+        else:
+            tensor = raw.array(body, spec, raw.deduce_shape(spec, len(body)))
         return InferRequest({spec.name: tensor}, None, [], True)
     if header_bytes is not None and header_bytes > len(body):
         raise InvalidBody(
@@ -118,7 +123,7 @@ def encode(
         if classes:
             entry, data = v2_classes.entry(name, array, classes, model, binary)
         else:
-            entry = {"name": name, "shape": array.shape, "datatype": DATATYPES[array.dtype.name]}
+            entry = {"name": name, "shape": array.shape, "datatype": DATATYPES[dtype_name(array)]}
             data = raw.bytes_of(array) if binary else b""
             if not binary:
                 entry["data"] = json_.tensor(array.reshape(-1))
@@ -157,12 +162,9 @@ def spec_of(name: object, datatype: object, signature: Signature) -> TensorSpec:
     expected = DATATYPES[spec.dtype]
     if datatype != expected:
         shown = datatype[:16] if isinstance(datatype, str) else json_.kind_of(datatype)
-        hint = None
-        if datatype == "BYTES":
-            hint = "BYTES (strings) cannot be served: no model here takes them."
         raise WrongType(
             f"Input {name!r} has the datatype {shown}, expected {expected}.",
-            hint=hint or f"Convert the tensor to {spec.dtype} and send it as {expected}.",
+            hint=f"Convert the tensor to {spec.dtype} and send it as {expected}.",
         )
     return spec
 

@@ -9,13 +9,14 @@ Source: Triton's extension_classification.md.
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
 
+from service.codecs import strings
 from service.errors import InvalidBody
 from service.models.model import ServedModel
+from service.signature import dtype_name
 
 
 def entry(
@@ -33,9 +34,9 @@ def entry(
     Raises:
         InvalidBody: the output does not have two axes of numbers.
     """
-    if scores.ndim != 2 or scores.dtype.kind == "b":
+    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
         raise InvalidBody(
-            f"Output {name!r} has no classes: it is {scores.dtype} with {scores.ndim} axes.",
+            f"Output {name!r} has no classes: it is {dtype_name(scores)} with {scores.ndim} axes.",
             hint="Ask for it without 'classification'.",
         )
     rows = best(scores, classes, _labels(name, model))
@@ -48,7 +49,7 @@ def entry(
     if not binary:
         made["data"] = texts
         return made, b""
-    return made, with_lengths(texts)
+    return made, strings.with_lengths(text.encode() for text in texts)
 
 
 def best(scores: np.ndarray, classes: int, labels: list[str]) -> list[list[str]]:
@@ -61,12 +62,6 @@ def best(scores: np.ndarray, classes: int, labels: list[str]) -> list[list[str]]
         ]
         for row, chosen in zip(scores, order, strict=True)
     ]
-
-
-def with_lengths(texts: list[str]) -> bytes:
-    """BYTES elements as binary data."""
-    encoded = [text.encode() for text in texts]
-    return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
 
 
 def _labels(name: str, model: ServedModel) -> list[str]:

@@ -8,17 +8,25 @@ Source: Open Inference Protocol, inference_grpc.md, "Tensor Data".
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from service.codecs import raw, v2_classes
+from service.codecs import raw, strings, v2_classes
 from service.codecs.v2 import DATATYPES, InferRequest, spec_of, unknown_output
 from service.codecs.v2_heads import Wanted
 from service.errors import DuplicateKey, InvalidBody, OutOfRange, WrongShape
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
-from service.signature import NUMPY_DTYPES, Signature, Tensors, check_size
+from service.signature import (
+    NUMPY_DTYPES,
+    STRING,
+    Signature,
+    Tensors,
+    check_size,
+    dtype_name,
+)
 
 # dtype -> the field of InferTensorContents that holds it
 CONTENTS = {
@@ -33,6 +41,7 @@ CONTENTS = {
     "uint64": "uint64_contents",
     "float32": "fp32_contents",
     "float64": "fp64_contents",
+    STRING: "bytes_contents",
 }
 
 
@@ -88,14 +97,14 @@ def _typed(contents: Any, spec: TensorSpec, shape: list[int]) -> np.ndarray:
     check_size(spec, shape)
     given = getattr(contents, field)
     check_size(spec, [len(given)])
-    wide = np.array(given)
-    count = 1
-    for size in shape:
-        count *= size
-    if wide.size != count:
+    count = math.prod(shape)
+    if len(given) != count:
         raise WrongShape(
-            f"Input {spec.name!r} has {wide.size} elements, its shape {shape} has {count}."
+            f"Input {spec.name!r} has {len(given)} elements, its shape {shape} has {count}."
         )
+    if spec.dtype == STRING:
+        return strings.of_parts(given, spec, shape)
+    wide = np.array(given)
     if dtype.kind in "iu" and wide.size:
         limits = np.iinfo(dtype)
         if wide.min() < limits.min or wide.max() > limits.max:
@@ -134,7 +143,7 @@ def encode(
     if warnings:
         response.parameters["warning"].string_param = " ".join(warnings)
     wanted = request.outputs or [Wanted(name, binary=False) for name in outputs]
-    as_raw = request.binary or any(outputs[w.name].dtype.name not in CONTENTS for w in wanted)
+    as_raw = request.binary or any(dtype_name(outputs[w.name]) not in CONTENTS for w in wanted)
     for name, _, classes in wanted:
         array = outputs[name]
         entry = response.outputs.add(name=name)
@@ -145,11 +154,14 @@ def encode(
             if not as_raw:
                 entry.contents.bytes_contents.extend(text.encode() for text in made["data"])
         else:
-            entry.datatype = DATATYPES[array.dtype.name]
+            kind = dtype_name(array)
+            entry.datatype = DATATYPES[kind]
             entry.shape.extend(array.shape)
             data = raw.bytes_of(array) if as_raw else b""
             if not as_raw:
                 flat = np.ascontiguousarray(array).reshape(-1).tolist()
-                getattr(entry.contents, CONTENTS[array.dtype.name]).extend(flat)
+                if kind == STRING:
+                    flat = [text.encode() for text in flat]
+                getattr(entry.contents, CONTENTS[kind]).extend(flat)
         if as_raw:
             response.raw_output_contents.append(data)

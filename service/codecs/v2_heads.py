@@ -105,7 +105,8 @@ def keep(
         outputs, binary: see `Head`.
         signature: of the model.
     """
-    if len(text) > _LONGEST_BYTES or not tensors:
+    # Of strings the sizes do not tell the bytes.
+    if len(text) > _LONGEST_BYTES or not tensors or signature.texts:
         return None
     inputs = [(signature.inputs[name], a.shape, a.nbytes) for name, a in tensors.items()]
     plain = all(w.binary and not w.classes for w in outputs) if outputs else binary

@@ -19,7 +19,7 @@ from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
 from service.models.binding import BoundRun
-from service.signature import NUMPY_DTYPES, Tensors
+from service.signature import NUMPY_DTYPES, STRING, Tensors
 
 # onnxruntime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal. A session's errors
 # come as exceptions too; the ones of the library, such as a missing cuDNN, only as log lines.
@@ -78,9 +78,11 @@ class Runtime:
         self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
         self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
         self._output_names = [spec.name for spec in self.outputs]
+        specs = [*self.inputs, *self.outputs]
         self._call: Callable[[Tensors], Sequence[np.ndarray]] = (
             BoundRun(self._session, self._output_names, device_id=choice.device_id)
-            if self.provider == CUDA
+            # A device holds no strings: the session itself keeps them on the host.
+            if self.provider == CUDA and not any(spec.dtype == STRING for spec in specs)
             else partial(self._session.run, self._output_names)
         )
 

@@ -23,10 +23,12 @@ from service.manifest import Manifest
 from service.models import selftest
 from service.models.bundle import Rejected
 from service.models.runtime import without_paths
-from service.signature import NUMPY_DTYPES, Signature, Tensors
+from service.signature import NUMPY_DTYPES, STRING, Signature, Tensors
 
 # Sizes to try, in turn, for the open axes of a model that comes without a self-test.
 _GUESSED_SIZES = (1, 32, 224)
+# Strings to try: a model may read them as numbers, or have no use for those.
+_GUESSED_TEXTS = ("0", "")
 _RUNS = 3
 _LONG_RUN_MS = 100.0
 
@@ -66,8 +68,7 @@ def _of_size(named: dict[str, int], signature: Signature, example: Tensors | Non
         for axis, dim in enumerate(spec.shape):
             usual = 1 if given is None else given.shape[axis]
             shape.append(dim if isinstance(dim, int) else named.get(dim, usual))
-        dtype = NUMPY_DTYPES[spec.dtype]
-        tensors[name] = np.zeros(shape, dtype) if given is None else np.resize(given, shape)
+        tensors[name] = _filled(shape, spec.dtype) if given is None else np.resize(given, shape)
     return tensors
 
 
@@ -78,14 +79,15 @@ def first_row(test: selftest.SelfTestData, signature: Signature) -> Tensors:
 
 def made_up(signature: Signature, run: Run) -> Tensors | None:
     """Zeros of the smallest size that the model accepts; None when it accepts none tried."""
-    for size in _GUESSED_SIZES:
+    for text, size in itertools.product(_GUESSED_TEXTS[: 1 + signature.texts], _GUESSED_SIZES):
         zeros = {
-            name: np.zeros(
+            name: _filled(
                 [
                     dim if isinstance(dim, int) else 1 if axis == 0 else size
                     for axis, dim in enumerate(spec.shape)
                 ],
-                NUMPY_DTYPES[spec.dtype],
+                spec.dtype,
+                text,
             )
             for name, spec in signature.inputs.items()
         }
@@ -95,6 +97,11 @@ def made_up(signature: Signature, run: Run) -> Tensors | None:
             continue
         return zeros
     return None
+
+
+def _filled(shape: list[int], dtype: str, text: str = _GUESSED_TEXTS[0]) -> np.ndarray:
+    """Zeros, or strings that are all the same."""
+    return np.full(shape, text, object) if dtype == STRING else np.zeros(shape, NUMPY_DTYPES[dtype])
 
 
 def fastest_ms(

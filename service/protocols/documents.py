@@ -10,13 +10,13 @@ import orjson
 from service.codecs import json_
 from service.codecs.v2 import DATATYPES
 from service.models.model import ServedModel
-from service.signature import Tensors
+from service.signature import Tensors, dtype_name
 
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 _SIZES: Schema = {"type": "array", "items": {"type": "integer", "minimum": -1}}
-_DATATYPE: Schema = {"type": "string", "enum": [*DATATYPES.values(), "BYTES"]}
+_DATATYPE: Schema = {"type": "string", "enum": [*DATATYPES.values()]}
 _PARAMETERS: Schema = {"type": "object", "additionalProperties": {}}
 _LIST: Schema = {"type": "array", "items": {}}
 _OBJECT: Schema = {"type": "object", "additionalProperties": {}}
@@ -215,7 +215,7 @@ def _v2_example(tensors: Tensors) -> Schema:
             {
                 "name": name,
                 "shape": list(array.shape),
-                "datatype": DATATYPES[array.dtype.name],
+                "datatype": DATATYPES[dtype_name(array)],
                 "data": plain({name: array.reshape(-1)})[name],
             }
             for name, array in tensors.items()

@@ -42,6 +42,8 @@ LARGE_TEXT_BYTES = 256 * 1024
 LARGE_OUTPUT_ELEMENTS = 64 * 1024
 LARGE_COPY_ELEMENTS = 1024 * 1024
 _LARGE_JOBS_AT_ONCE = 2
+# A string takes about as long to write as this many elements to copy.
+_TEXT_IN_ELEMENTS = 16
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -215,6 +217,8 @@ class Inference(Endpoint):
             if coding is not None:
                 body = await self._inflated(scope, body, coding)
             light = self.light(scope, body)
+            if model.signature.texts:  # read one by one, also where tensors are only looked at
+                light = light and len(body) <= LARGE_TEXT_BYTES
             decode = partial(self._decode, scope, body, model, front is not None)
             del body  # JSON, once it has been read, is not kept while its tensors are run
             decoded = await context.job(light, decode)
@@ -249,7 +253,7 @@ def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
     """Whether encoding takes so little that the event loop may do it."""
     size = 0
     for array in outputs.values():
-        size += array.size
+        size += array.size if array.dtype.kind != "O" else array.size * _TEXT_IN_ELEMENTS
     return size <= (LARGE_COPY_ELEMENTS if decoded.light else LARGE_OUTPUT_ELEMENTS)
 
 

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from service import http
 from service.codecs import images, json_, multipart, npy, raw
-from service.errors import UnsupportedMediaType
+from service.errors import NotAcceptable, UnsupportedMediaType
 from service.models.classify import predictions
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite
@@ -20,7 +20,7 @@ from service.protocols.endpoint import (
     Reply,
 )
 from service.settings import Settings
-from service.signature import Tensors
+from service.signature import STRING, Tensors, dtype_name
 
 # The body: bytes, or any buffer for one of tensors as they are (`Predict.binary`).
 Reader = Callable[[Scope, Any, ServedModel, Settings], Tensors]
@@ -47,6 +47,11 @@ class Predict(Inference):
         if answer == media.JSON:
             return Decoded(read(scope, body, model, self.context.settings), self._encode)
         output = media.only_output(model, scope["query_string"])
+        if answer == media.NPY and model.signature.outputs[output].dtype == STRING:
+            raise NotAcceptable(
+                f"Output {output!r} holds strings, which a .npy file holds as Python objects only.",
+                hint=f"Accept JSON, or {media.OCTETS}: each string behind its length.",
+            )
 
         def encode(model: ServedModel, outputs: Tensors) -> Reply:  # noqa: ARG001
             array = outputs[output]
@@ -54,7 +59,7 @@ class Predict(Inference):
             if answer == media.NPY:
                 return Reply(npy.encode(array), media.NPY.encode())
             sizes = ",".join(map(str, array.shape)).encode()
-            headers = [(b"x-shape", sizes), (b"x-dtype", array.dtype.name.encode())]
+            headers = [(b"x-shape", sizes), (b"x-dtype", dtype_name(array).encode())]
             return Reply(raw.bytes_of(array), media.OCTETS.encode(), headers)
 
         return Decoded(read(scope, body, model, self.context.settings), encode, light=True)

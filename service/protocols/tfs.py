@@ -32,6 +32,7 @@ DT = {
     "float32": "DT_FLOAT",
     "float64": "DT_DOUBLE",
     "bool": "DT_BOOL",
+    "string": "DT_STRING",
     **{
         f"{kind}{bits}": f"DT_{kind.upper()}{bits}"
         for kind in ("int", "uint")

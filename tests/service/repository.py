@@ -23,6 +23,7 @@ DTYPES = {
     TensorProto.INT8: "int8",
     TensorProto.UINT8: "uint8",
     TensorProto.BOOL: "bool",
+    TensorProto.STRING: "string",
 }
 
 
@@ -83,6 +84,21 @@ def pair():
         ],
         {"zero": np.zeros((), np.float32)},
     )
+
+
+def sums_of_text(width: int = 16):
+    """Strings of whole numbers, (batch, width): their sums and differences, as strings again."""
+    nodes = [
+        helper.make_node("Cast", ["INPUT0"], ["a"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["INPUT1"], ["b"], to=TensorProto.INT32),
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Sub", ["a", "b"], ["difference"]),
+        helper.make_node("Cast", ["sum"], ["OUTPUT0"], to=TensorProto.STRING),
+        helper.make_node("Cast", ["difference"], ["OUTPUT1"], to=TensorProto.STRING),
+    ]
+    tensor = [value(n, TensorProto.STRING, ["batch", width]) for n in ("INPUT0", "INPUT1")]
+    made = [value(n, TensorProto.STRING, ["batch", width]) for n in ("OUTPUT0", "OUTPUT1")]
+    return graph(nodes, tensor, made)
 
 
 def embedding():
@@ -229,11 +245,13 @@ def publish(
         floats = [key for key, array in outputs.items() if array.dtype.kind == "f"]
         for key in floats:
             outputs[key] = outputs[key].astype(np.float64) + off_by
-        np.savez(
-            folder / "selftest.npz",
+        arrays = {
             **{f"input:{k}": a for k, a in test.items()},
             **{f"output:{k}": a for k, a in outputs.items()},
-        )
+        }
+        # Strings in numpy's own form: objects would need pickle.
+        arrays = {k: a.astype(str) if a.dtype.kind == "O" else a for k, a in arrays.items()}
+        np.savez(folder / "selftest.npz", **arrays)
         changes = {"self_test": {"atol": dict.fromkeys(floats, atol)}, **changes}
     return seal(folder, **changes)
 

@@ -165,7 +165,7 @@ WRONG = [
     (typed("nope", "x", "FP32", [1, 4], **FLOATS), MISSING, "no model 'nope'"),
     (typed("animals", "y", "FP32", [1, 4], **FLOATS), INVALID, "no input 'y'"),
     (typed("animals", "x", "FP64", [1, 4], **FLOATS), INVALID, "expected FP32"),
-    (typed("animals", "x", "BYTES", [1, 4], **FLOATS), INVALID, "strings"),
+    (typed("animals", "x", "BYTES", [1, 4], **FLOATS), INVALID, "datatype BYTES, expected FP32"),
     (typed("animals", "x", "FP32", [2, 4], **FLOATS), INVALID, "4 elements"),
     (typed("animals", "x", "FP32", [2, 2], **FLOATS), INVALID, "axis 1 must be 4"),
     (typed("animals", "x", "FP32", [-1, -4], **FLOATS), INVALID, "negative"),

@@ -170,7 +170,7 @@ WRONG = [
     ({"inputs": [{**ONE, "name": "y"}]}, "no input 'y'"),
     ({"inputs": [{**ONE, "name": None}]}, "no 'name'"),
     ({"inputs": [{**ONE, "datatype": "FP64"}]}, "datatype FP64, expected FP32"),
-    ({"inputs": [{**ONE, "datatype": "BYTES"}]}, "strings"),
+    ({"inputs": [{**ONE, "datatype": "BYTES"}]}, "datatype BYTES, expected FP32"),
     ({"inputs": [{**ONE, "datatype": 3}]}, "expected FP32"),
     ({"inputs": [{**ONE, "shape": [4]}]}, "expected shape (batch, 4), received (4,)"),
     ({"inputs": [{**ONE, "shape": [2, 2]}]}, "axis 1 must be 4"),

@@ -6,7 +6,7 @@ import { byId, element } from "./dom.js";
 const SHORT = 1500; // characters of JSON that are written into the code itself
 
 const DTYPES = {
-  float16: "FP16", float32: "FP32", float64: "FP64", bool: "BOOL", int8: "INT8", int16: "INT16",
+  string: "BYTES", float16: "FP16", float32: "FP32", float64: "FP64", bool: "BOOL", int8: "INT8", int16: "INT16",
   int32: "INT32", int64: "INT64", uint8: "UINT8", uint16: "UINT16", uint32: "UINT32", uint64: "UINT64",
 };
 
@@ -43,7 +43,7 @@ function triton(model, body) {
   const tensor = (spec) => {
     const from = model.inputs.length === 1 ? 'given["inputs"]' : `given["inputs"][${JSON.stringify(spec.name)}]`;
     return `inputs.append(httpclient.InferInput(${JSON.stringify(spec.name)}, [], "${DTYPES[spec.dtype] ?? "FP32"}"))
-tensor = np.asarray(${from}, "${spec.dtype}")
+tensor = np.asarray(${from}, "${spec.dtype === "string" ? "object" : spec.dtype}")
 inputs[-1].set_shape(tensor.shape)
 inputs[-1].set_data_from_numpy(tensor)`;
   };

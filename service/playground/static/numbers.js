@@ -11,6 +11,7 @@ const count = (spec) => sizes(spec).reduce((a, b) => a * b, 1);
 
 function value(spec, i, random) {
   if (spec.dtype === "bool") return i % 2 === 0;
+  if (spec.dtype === "string") return String(i);
   if (/int/.test(spec.dtype)) return i % 2;
   return random ? Number((Math.random() * 2 - 1).toPrecision(4)) : Number(Math.sin(i).toFixed(2));
 }
