@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from converter.folding.fold import apply_plan
+from converter.folding.growth import too_dear
 from converter.folding.hazards import Hazard
 from converter.folding.overflow import FoldOverflowError, GivenUp
 from converter.folding.plan import Decision, Plan
@@ -81,7 +82,8 @@ def fold_graph(
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
 
     A fold whose weights would overflow their type is taken back, and its batch-norm is kept
-    with that reason; this ends, as `overflow.py` argues. What one round makes possible (a sum
+    with that reason; this ends, as `overflow.py` argues. So is one that would copy more than it
+    saves (`growth.py`), if it has no other way. What one round makes possible (a sum
     that is one convolution now, with a batch-norm behind it) is folded in the next. Arguments as
     for `plan_graph`; `store` keeps the new weights (default: in memory).
     """
@@ -94,8 +96,14 @@ def fold_graph(
         def planned(
             sites: Sequence[Site], copy: ir.Model = copy, unwanted: Leave = unwanted
         ) -> Plan:
-            leave = {**unwanted, **given_up.sites}
-            return make_plan(copy, sites, leave, given_up.apart, through_relu=through_relu)
+            while True:
+                leave = {**unwanted, **given_up.sites}
+                apart, barred = given_up.apart, given_up.barred
+                found = make_plan(copy, sites, leave, apart, barred, through_relu=through_relu)
+                dear = too_dear(copy, found)
+                if not any(dear):
+                    return found
+                given_up.too_dear(*dear)
 
         plan = step = planned(sites)
         try:

@@ -1,4 +1,4 @@
-"""Folded weights that do not fit into their type, and what is decided because of them.
+"""Folded weights that do not fit into their type, and what is given up because of them.
 
 Folding is tried in rounds, each on a new copy of the graph. A round ends well, or with overflows
 that carry what caused them: decisions that were applied, or a merge. One cause of each is given
@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from converter.folding.branches import Merge
+from converter.folding.growth import Barred
 from converter.folding.naming import label
 from converter.folding.plan import Decision
 from converter.folding.refusal import Refusal
@@ -77,17 +79,29 @@ class GivenUp:
     Attributes:
         sites: batch-norms, by name, with the reason.
         merges: ops that are not to take up branches, by the name of their result.
+        barred: constants that are not to be changed for a batch-norm, with the reason.
     """
 
     sites: dict[str, Refusal] = field(default_factory=dict)
     merges: set[str] = field(default_factory=set)
+    barred: Barred = field(default_factory=dict)
     _rounds: int = 0
+    _plans: int = 0
     _all: bool = False
 
     @property
     def apart(self) -> Container[object]:
         """The merges that are not to be made."""
         return _Everything() if self._all else self.merges
+
+    def too_dear(self, barred: Barred, merges: Iterable[Merge]) -> None:
+        """Give up what is not worth its bytes. What is barred was not, so plans are made anew
+        only as often as there are pairs of a constant and a batch-norm; after `MOST_ROUNDS`, only
+        as often as there are constants."""
+        self._plans += 1
+        self.merges.update(merge.target.outputs[0].name or "" for merge in merges)
+        for (constant, site), why in barred.items():
+            self.barred[constant, site if self._plans < MOST_ROUNDS else None] = why
 
     def because_of(self, overflows: Iterable[Overflow], names: Iterable[str]) -> None:
         """Give up what caused each overflow: the merge, else the map that came last, since those

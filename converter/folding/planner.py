@@ -25,6 +25,7 @@ from converter.folding.affine import Affine
 from converter.folding.backward import backward
 from converter.folding.branches import Merge, find_merges
 from converter.folding.forward import forward
+from converter.folding.growth import Barred, why_barred
 from converter.folding.naming import label
 from converter.folding.parting import parted
 from converter.folding.passed import Passed
@@ -40,6 +41,7 @@ def make_plan(
     sites: Sequence[Site],
     leave: Mapping[str, Refusal] | None = None,
     apart: Container[object] = (),
+    barred: Barred | None = None,
     *,
     through_relu: bool = False,
 ) -> Plan:
@@ -50,9 +52,10 @@ def make_plan(
         sites: its batch-norms.
         leave: batch-norms to keep in any case, by name, each with its reason.
         apart: convolutions, by the name of their result, that are not to take up branches.
+        barred: constants that are not to be changed for a batch-norm (`growth.py`).
         through_relu: a Relu or Clip may become a maximum with one number a channel.
     """
-    planner = _Planner(sites, leave or {})
+    planner = _Planner(sites, leave or {}, barred or {})
     planner.go(_backward, sites)
     merges = tuple(
         merge
@@ -83,8 +86,9 @@ _THROUGH_RELU = (
 class _Planner:
     """The decisions so far, and the graph as they will leave it."""
 
-    def __init__(self, sites: Sequence[Site], leave: Mapping[str, Refusal]) -> None:
+    def __init__(self, sites: Sequence[Site], leave: Mapping[str, Refusal], barred: Barred) -> None:
         self.view = View()
+        self._barred = barred
         self.routes: list[Route] = []
         self.outcomes: dict[ir.Node, Route | Refusal] = {}
         self._left = frozenset(leave)
@@ -115,9 +119,11 @@ class _Planner:
         for node in [site.node for site in sites]:
             if node not in self._open:
                 continue
-            outcome = way(self._open[node], self.view)
+            site = self._open[node]
+            outcome = way(site, self.view)
             if isinstance(outcome, Route):
-                site = self._open[node]
+                outcome = why_barred(outcome, site, self._barred) or outcome
+            if isinstance(outcome, Route):
                 self._settle(node, outcome)
                 if outcome.remainder is None:
                     self.view.look_through(*site.nodes, source=site.source)

@@ -152,7 +152,9 @@ class Writer:
 
     def _copy(self, node: ir.Node, index: int, old: ir.Value, rounded: npt.NDArray[Any]) -> None:
         """`old` has other readers: they keep it. Equal copies are made once, in the graph of
-        `old`, where all of its readers can see them."""
+        `old`, where all of its readers can see them; none where nothing changes."""
+        if np.array_equal(_tensor(old), rounded):
+            return
         for copy in self._copies.setdefault(old, []):
             if np.array_equal(_tensor(copy), rounded):
                 node.replace_input_with(index, copy)

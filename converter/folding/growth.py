@@ -1,0 +1,292 @@
+"""What a plan costs in bytes: constants that several ops read are copied where they change apart.
+
+A constant of n numbers that is read by several ops becomes as many as its readers need different
+ones (one, where all need the same change, none where all go), so a plan adds (versions - 1) * n
+numbers for it. That is worth it
+
+1. where it is little: all that a plan adds is at most a sixteenth of the model's constants, or
+   1,024 numbers (a page of memory); or
+2. where each map that goes needs one copy at most, as for a convolution with two batch-norms of
+   different statistics, and the copies have no more numbers than the maps cost multiply-adds for
+   one sample; axes of unknown size, but for the batch, count as large.
+
+The same holds for new constants beyond those that go with the maps: a bias where none was, or a
+number for each channel where one for all was added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.branches import Merge
+from converter.folding.naming import label
+from converter.folding.plan import Decision, Plan
+from converter.folding.refusal import Refusal
+from converter.folding.routes import Route
+from converter.folding.sites import Site
+from converter.folding.step import Absorb
+
+LITTLE = 1024
+_SHARE = 16
+
+# Which inputs of an op a map changes: those by its scale alone, and those by either half. An op
+# of two operands changes the constant one; the rest of the ops have no constants that are changed.
+_BY_SCALE = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "RNN", "LSTM", "GRU"), (1,)),
+    **dict.fromkeys(("MatMul", "Einsum", "Mul", "Div"), (0, 1)),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), (1,)),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), (1,)),
+}
+_BY_EITHER = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "BatchNormalization"), (2,)),
+    **dict.fromkeys(("InstanceNormalization", "LayerNormalization", "GroupNormalization"), (2,)),
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), (3,)),
+    **dict.fromkeys(("Add", "Sub"), (0, 1)),
+    "Gather": (0,),
+}
+_OPERANDS = frozenset({"Add", "Sub", "Mul", "Div"})
+_SCALE = Affine(np.zeros(1), np.zeros(1), 0)
+
+
+def _flag(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+# How many outputs an op has that may get a bias, by its weight.
+_BIASED: dict[str, Callable[[ir.Node, Sequence[int]], int]] = {
+    "Conv": lambda _, weight: weight[0],
+    "ConvTranspose": lambda node, weight: weight[1] * _flag(node, "group", 1),
+    "Gemm": lambda node, weight: weight[0 if _flag(node, "transB", 0) else 1],
+    "MatMul": lambda node, weight: weight[-1 if _constant(node, 1) is not None else 0],
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), lambda _, weight: 2 * weight[0] * weight[1]),
+}
+
+# The name of a constant, or of the result of an op; and of a batch-norm, None for all of them.
+Barred = dict[tuple[str | None, str | None], Refusal]
+
+
+def changed_by(edit: Absorb) -> list[tuple[int, ir.Value]]:
+    """The constants of its node that an edit changes, each with the index of the input."""
+    op, scales = edit.node.op_type, edit.affine.scales
+    wanted = (*(_BY_SCALE.get(op, ()) if scales else ()), *_BY_EITHER.get(op, ()))
+    found = ((index, _constant(edit.node, index)) for index in wanted)
+    return [(index, value) for index, value in found if value is not None]
+
+
+def why_barred(route: Route, site: Site, barred: Barred) -> Refusal | None:
+    """The reason why one of the edits of a way is not to be made for `site`, if there is one."""
+    if not barred:
+        return None
+    for edit in route.edits:
+        names = [value.name for _, value in changed_by(edit)] + [edit.node.outputs[0].name]
+        for name in names:
+            why = barred.get((name, site.name)) or barred.get((name, None))
+            if why is not None:
+                return why.at(edit.node).past(*route.steps)
+    return None
+
+
+@dataclass(eq=False)
+class _Share:
+    """One constant that changes: who changes it, and what for."""
+
+    value: ir.Value
+    # What becomes of it for each node that reads it; two of the same key read one copy.
+    keys: dict[tuple[ir.Node, int], tuple[object, ...]] = field(default_factory=dict)
+    edits: dict[Decision, int] = field(default_factory=dict)
+    merges: list[Merge] = field(default_factory=list)
+
+    def versions(self, removed: frozenset[ir.Node]) -> int:
+        readers = [
+            self.keys.get((use.node, use.idx), ())
+            for use in self.value.uses()
+            if use.node not in removed
+        ]
+        kept = self.value.is_graph_output() and () not in readers
+        return len(set(readers)) + kept
+
+
+def too_dear(model: ir.Model, plan: Plan) -> tuple[Barred, list[Merge]]:
+    """What of a plan is not worth its bytes: which constants are not to be changed for which
+    batch-norms, with the reason, and merges that are not to be made."""
+    removed = _removed(plan)
+    shares = [share for share in _shares(plan, removed) if share.versions(removed) > 1]
+    left = max(LITTLE, _numbers(model) // _SHARE)
+    barred: Barred = {}
+    merges: list[Merge] = []
+    for share in sorted(shares, key=lambda share: _copies(share, removed) * _size(share.value)):
+        copies = _copies(share, removed)
+        numbers = copies * _size(share.value)
+        if numbers <= left:
+            left -= numbers
+            continue
+        saved = _saved(share)
+        if copies <= len(share.edits) + len(share.merges) and (saved is None or numbers <= saved):
+            continue
+        why = Refusal("dearer", _sentence(share, copies, saved))
+        most = max(share.edits.values(), default=0)
+        for decision, edits in share.edits.items():
+            if edits == most:
+                barred[share.value.name, decision.site.name] = why
+        merges += share.merges
+    for decision in plan.applied:
+        new = _new_numbers(decision, removed)
+        more = sum(new.values()) - _own_numbers(decision.site, removed)
+        if more <= left:
+            left -= max(more, 0)
+            continue
+        node = max(new, key=lambda node: new[node])
+        why = Refusal("dearer", f"{label(node)} would get {more:,} numbers more than go with it.")
+        barred[node.outputs[0].name, decision.site.name] = why
+    return barred, merges
+
+
+def _shares(plan: Plan, removed: frozenset[ir.Node]) -> list[_Share]:
+    """The constants with several readers that a plan changes."""
+    found: dict[ir.Value, _Share] = {}
+    of = {decision.outcome: decision for decision in plan.applied}
+
+    def note(node: ir.Node, index: int, value: ir.Value, key: tuple[object, ...]) -> _Share:
+        share = found.setdefault(value, _Share(value))
+        share.keys[node, index] = share.keys.get((node, index), ()) + key
+        return share
+
+    for route in plan.routes:
+        for edit in route.edits:
+            if edit.node in removed:
+                continue
+            for index, value in changed_by(edit):
+                if len(value.uses()) < 2 and not value.is_graph_output():
+                    continue
+                share = note(edit.node, index, value, _key(edit, index))
+                share.edits[of[route]] = share.edits.get(of[route], 0) + 1
+    for merge in plan.merges:
+        weight = _constant(merge.target, 1) or _constant(merge.target, 0)
+        if weight is not None and len(weight.uses()) > 1:
+            note(merge.target, 1, weight, (merge.target,)).merges.append(merge)
+    return list(found.values())
+
+
+def _key(edit: Absorb, index: int) -> tuple[object, ...]:
+    """Equal for two edits that make the same of the same constant."""
+    affine, node = edit.affine, edit.node
+    both = index not in _BY_SCALE.get(node.op_type, ())
+    layout = tuple(
+        (name, str(node.attributes[name].value))
+        for name in ("group", "transB", "transA", "alpha", "beta", "equation", "epsilon")
+        if name in node.attributes
+    )
+    others = tuple(_constant(node, other) for other in range(1, len(node.inputs)) if both)
+    shift = affine.shift.tobytes() if both else b""
+    head = (node.op_type, layout, others, edit.side, affine.axis)
+    return (*head, affine.scale.tobytes(), shift)
+
+
+def _removed(plan: Plan) -> frozenset[ir.Node]:
+    gone = {node for merge in plan.merges for node in merge.gone}
+    for decision in plan.applied:
+        gone.update(decision.site.nodes)
+    return frozenset(gone)
+
+
+def _copies(share: _Share, removed: frozenset[ir.Node]) -> int:
+    return share.versions(removed) - 1
+
+
+def _saved(share: _Share) -> int | None:
+    """The multiply-adds, for one sample, of what goes; None where a size is not known."""
+    parts = [(d.site.result, len(d.site.nodes) - (d.remainder is not None)) for d in share.edits]
+    parts += [(m.target.outputs[0], len(m.gone) + len(m.branches)) for m in share.merges]
+    costs = [_cost(value, nodes) for value, nodes in parts]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
+def _cost(value: ir.Value, nodes: int) -> int | None:
+    if value.shape is None or not len(value.shape):
+        return None
+    sizes = [1, *value.shape[1:]] if not isinstance(value.shape[0], int) else [*value.shape]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    return nodes * prod(size for size in sizes if isinstance(size, int))
+
+
+def _sentence(share: _Share, copies: int, saved: int | None) -> str:
+    value, held = share.value, share.value.const_value
+    assert held is not None
+    first = next(iter(share.keys))[0]
+    others = len({use.node for use in value.uses()}) - 1
+    gain = "" if saved is None else f", to save {saved:,} multiply-adds of a sample"
+    times = "one more copy" if copies == 1 else f"{copies} more copies"
+    return (
+        f"{label(first)} shares the constant {value.name!r} with {others} other "
+        f"op{'' if others == 1 else 's'}: to change it takes {times} of it, "
+        f"{copies * held.nbytes:,} bytes{gain}."
+    )
+
+
+def _new_numbers(decision: Decision, removed: frozenset[ir.Node]) -> dict[ir.Node, int]:
+    """How many numbers each op gets that it did not have."""
+    found: dict[ir.Node, int] = {}
+    edits = decision.outcome.edits if isinstance(decision.outcome, Route) else ()
+    for edit in edits:
+        if edit.node not in removed:
+            new = _new_bias(edit) + _repeated(edit)
+            found[edit.node] = max(found.get(edit.node, 0), new)
+    return found
+
+
+def _new_bias(edit: Absorb) -> int:
+    """The size of a bias that an op does not have yet."""
+    node = edit.node
+    bias = _BY_EITHER.get(node.op_type, (None,))[0] if node.op_type in _BIASED else None
+    if not edit.affine.shifts or (bias is not None and _constant(node, bias) is not None):
+        return 0
+    if edit.side == "after":
+        return edit.affine.channels if node.op_type in _BIASED else 0
+    weight = next((value for _, value in changed_by(replace(edit, affine=_SCALE))), None)
+    if node.op_type not in _BIASED or weight is None or weight.const_value is None:
+        return 0
+    return _BIASED[node.op_type](node, [int(size) for size in weight.const_value.shape.numpy()])
+
+
+def _repeated(edit: Absorb) -> int:
+    """What an operand of one number grows by when it becomes one for each channel."""
+    held = [value for _, value in changed_by(edit) if edit.node.op_type in _OPERANDS]
+    return sum(max(0, edit.affine.channels - 1) for value in held if _size(value) == 1)
+
+
+def _own_numbers(site: Site, removed: frozenset[ir.Node]) -> int:
+    """The numbers of the constants that go with a batch-norm."""
+    own = {
+        value
+        for node in site.nodes
+        for value in node.inputs
+        if value is not None
+        and value.const_value is not None
+        and all(use.node in removed for use in value.uses())
+    }
+    return sum(_size(value) for value in own)
+
+
+def _constant(node: ir.Node, index: int) -> ir.Value | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return None if value.is_graph_input() else value
+
+
+def _size(value: ir.Value) -> int:
+    return 0 if value.const_value is None else int(value.const_value.size)
+
+
+def _numbers(model: ir.Model) -> int:
+    graphs = (model.graph, *model.graph.subgraphs())
+    return sum(_size(value) for graph in graphs for value in graph.initializers.values())
