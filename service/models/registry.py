@@ -14,12 +14,16 @@ Anything else in the folders is left alone.
 The old version serves until the new one is ready, and if that never gets ready, for ever. It is
 not closed by the swap: those who have found it finish with it, and the last one to let go of it
 ends its threads. So no request fails because of a reload.
+
+A model leaves when its folder does. A folder that is there and has no version any more, of one
+model or of all, is rather a volume that is not mounted: what was served is served on, and said.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping, Sized
 from pathlib import Path
 
 from service.errors import (
@@ -72,6 +76,7 @@ class Registry:
         self.loading = True
         self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
         self._one_at_a_time = threading.Lock()
+        self.emptied: frozenset[str] = frozenset()  # served on, though nothing of them is there
         self._stopped = threading.Event()
         self._seen: object = None  # what `load` found, for `watch`
 
@@ -119,8 +124,13 @@ class Registry:
             found = self._repository.folders()
             if name is not None and name not in found:
                 raise UnknownModel(f"The repository has no folder for model {name[:128]!r}.")
+            emptied = self._emptied(found)
+            if emptied and not any(found.values()):
+                return []
             for each in [name] if name is not None else sorted({*found, *self.entries}):
                 before = self.entries.get(each)
+                if each in emptied:
+                    continue
                 if each not in found:
                     logger.info("model %s is gone from the repository", each)
                     self._put(each, None)
@@ -165,7 +175,10 @@ class Registry:
             settled = self._repository.refresh(self.entries)
             now = self._repository.snapshot()
             if now is None:
+                self._emptied({})
                 continue
+            if self.emptied:
+                self._emptied(dict(now))
             if now != self._seen and (settled or now == before):
                 self._seen = now
                 try:
@@ -174,6 +187,27 @@ class Registry:
                 except Exception:  # what is served is served on
                     logger.exception("the repository could not be read again")
             before = now
+
+    def _emptied(self, found: Mapping[str, Sized]) -> frozenset[str]:
+        """The models that stay though the repository has no version of them, which is logged.
+
+        Args:
+            found: of each model whose folder is there, its versions.
+        """
+        lost = not any(map(len, found.values()))
+        served = [entry.name for entry in self.entries.values() if entry.versions]
+        now = frozenset(name for name in served if lost or (name in found and not found[name]))
+        if now and now != self.emptied:
+            logger.error(
+                "%s no version any more (is a volume not mounted?): %s, served on from memory. To "
+                "take a model away, remove its own folder or unload it.",
+                "the models folder has" if lost else "these models' folders have",
+                listing(sorted(now)),
+            )
+        if self.emptied - now:
+            logger.warning("the folders have versions again: %s", listing(sorted(self.emptied)))
+        self.emptied = now
+        return now
 
     def _all_served(self) -> bool:
         """Whether each model has a version that works."""

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from service.models.entry import Entry
-from service.models.folders import fingerprint, scan
+from service.models.folders import Fingerprint, fingerprint, scan
 
 logger = logging.getLogger("foldserve.registry")
 
 # Of each model the versions that are served, and those that were rejected.
 Verdicts = Mapping[str, tuple[frozenset[int], frozenset[int]]]
+
+
+# Of each model its versions, and what they look like from outside.
+Snapshot = list[tuple[str, list[tuple[int, Fingerprint]]]]
 
 
 class StoreMirror(Protocol):
@@ -65,7 +69,7 @@ class Repository:
             logger.exception("the model store could not be looked at")
             return False
 
-    def snapshot(self) -> object:
+    def snapshot(self) -> Snapshot | None:
         """What the repository looks like; None when it cannot be read, which is no change."""
         try:
             return [

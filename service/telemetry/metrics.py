@@ -129,6 +129,11 @@ class Metrics:
         page.family("foldserve_ready", "gauge", "1 when GET /health/ready answers 200.")
         page.sample(int(self.ready()))
         _render_models(page, registry)
+        page.family(
+            "foldserve_models_without_folder", "gauge",
+            "Models that are served though their files are gone, as of a volume not mounted.",
+        )  # fmt: skip
+        page.sample(len(registry.emptied))
         self._render_process(page)
         return page.text()
 

@@ -34,8 +34,8 @@ Make = Callable[..., Registry]
 def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Registry] = []
 
-    def begin(text: str = "latest", loader=LOADER) -> Registry:
-        made.append(Registry(tmp_path, loader, policy=policy.parse(text)))
+    def begin(text: str = "latest", loader=LOADER, root: Path = tmp_path) -> Registry:
+        made.append(Registry(root, loader, policy=policy.parse(text)))
         made[-1].load()
         return made[-1]
 
@@ -215,6 +215,90 @@ def test_versions_and_models_that_go_away(tmp_path: Path, make: Make):
     assert registry.find(None).name == "n"
     with pytest.raises(errors.UnknownModel):
         registry.reload("m")
+
+
+def empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        shutil.rmtree(each)
+
+
+@pytest.mark.parametrize("name", [None, "m"])
+def test_an_emptied_folder_drops_nothing(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture, name: str | None
+):
+    """As a volume that is not mounted any more looks: its place is there, and nothing in it."""
+    for name_of_one in ("m", "n"):
+        put(tmp_path, 1, name_of_one)
+    put(tmp_path, 2)
+    registry = make()
+    served = registry.every_version()
+    empty(tmp_path)
+    if name is not None:
+        with pytest.raises(errors.UnknownModel):
+            registry.reload(name)
+    assert registry.reload() == []
+    assert registry.reload() == []
+    assert registry.every_version() == served
+    assert registry.emptied == {"m", "n"}
+    assert registry.find("m").version == 2
+    assert caplog.text.count("is a volume not mounted?): 'm', 'n', served on from memory") == 1
+    put(tmp_path, 3)
+    put(tmp_path, 1, "n")
+    assert registry.reload() == ["m", "n"]
+    assert registry.emptied == frozenset()
+    assert registry.find("m").version == 3
+    assert "the folders have versions again: 'm', 'n'" in caplog.text
+
+
+def test_the_emptied_folder_of_one_model_drops_nothing_either(tmp_path: Path, make: Make):
+    for name_of_one in ("m", "n"):
+        put(tmp_path, 1, name_of_one)
+    registry = make()
+    empty(tmp_path / "m")
+    assert registry.reload() == []
+    assert registry.reload("m") == []
+    assert (registry.find("m").version, registry.emptied) == (1, {"m"})
+    shutil.rmtree(tmp_path / "m")  # not emptied but taken away: that is meant
+    assert registry.reload() == ["m"]
+    assert (set(registry.entries), registry.emptied) == ({"n"}, frozenset())
+
+
+def test_what_is_unloaded_is_not_kept_for_an_emptied_folder(tmp_path: Path, make: Make):
+    put(tmp_path, 1)
+    registry = make()
+    empty(tmp_path)
+    assert registry.reload() == []
+    registry.unload("m")
+    registry.reload()
+    assert registry.served() == []
+    assert registry.emptied == frozenset()
+
+
+@pytest.mark.parametrize("gone", [empty, shutil.rmtree])
+def test_the_watch_keeps_what_it_served_and_says_so_until_the_folder_is_back(
+    tmp_path: Path, make: Make, monkeypatch, caplog: pytest.LogCaptureFixture, gone
+):
+    models, aside = tmp_path / "models", tmp_path / "aside"
+    put(models, 1)
+    registry = make(root=models)
+    shutil.copytree(models, aside)
+    watch = threading.Thread(target=registry.watch, args=(0.01,))
+    watch.start()
+    gone(models)
+    end = time.monotonic() + 60
+    while not registry.emptied:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert registry.find("m").version == 1
+    shutil.rmtree(models, ignore_errors=True)
+    shutil.copytree(aside, models)
+    while registry.emptied:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert registry.find("m").version == 1
+    assert registry.close(30)
+    watch.join(60)
+    assert "served on from memory" in caplog.text
 
 
 def test_unloaded_until_it_is_asked_for_by_name(tmp_path: Path, make: Make):
