@@ -68,6 +68,7 @@ class Server(uvicorn.Server):
         self._access = access
         self._reread = False
         self.each_second: Callable[[], None] = lambda: None
+        self.leaving: Callable[[], None] = lambda: None
         self._delay_s = delay_s
         self._exit_at = float("inf")
         self._grpc = grpc
@@ -86,6 +87,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Both front ends at the same time, each with the same deadline."""
+        self.leaving()
         grace_s = self.config.timeout_graceful_shutdown or 0
         stopping = self._grpc.stop(0 if self.force_exit else grace_s) if self._grpc else None
         await asyncio.gather(super().shutdown(sockets), *([stopping] if stopping else []))
@@ -189,10 +191,14 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     calm = Calm()
 
     def each_second() -> None:
+        if worker:
+            worker.beat()
         metrics.share(registry)
         calm.second(budget.held, metrics.in_flight)
 
     server.each_second = each_second
+    if worker:
+        server.leaving = worker.leaving
     metrics.connections = lambda: len(server.server_state.connections)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, server.handle_hang_up)

@@ -7,6 +7,7 @@
     signals   SIGTERM, SIGINT and SIGHUP are handed on; the workers drain as a single server does
     crash     another is started after 0.1 s; after 0.2 s, 0.4 s, ... 30 s if it did not last
     no start  a worker that ends before it has ever served ends everything, with its exit code
+    hang      a worker whose event loop says nothing for --worker-timeout-ms is killed and replaced
     orphans   a worker whose supervisor has gone stops as on SIGTERM
 
 A worker is a whole server: it has models, queues and counters of its own, and an Nth of the CPUs.
@@ -15,6 +16,7 @@ A worker is a whole server: it has models, queues and counters of its own, and a
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -40,6 +42,10 @@ _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 30.0
 _SETTLED_S = 10.0  # who has lived that long has not crashed at once
 _POLL_S = 1.0
+# Beyond the time that a drain may take, before what is left of it is killed.
+_LATE_S = 10.0
+# What a worker says through its pipe.
+_SERVING, _ALIVE, _LEAVING = b"s", b".", b"e"
 _HANDED_ON = ("SIGTERM", "SIGINT", "SIGHUP")
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -49,14 +55,27 @@ class Worker:
     """What a worker is told.
 
     `index`: from 0, the same again after a crash. `pages`: a folder for the metrics of all.
+    `say`: hands a message to the supervisor.
     """
 
     count: int
     index: int
     port: int
     first: bool
-    serving: Callable[[], None]  # to be called once the models are loaded
     pages: Path
+    say: Callable[[bytes], None]
+
+    def serving(self) -> None:
+        """To be called once the models are loaded."""
+        self.say(_SERVING)
+
+    def beat(self) -> None:
+        """To be called about once a second, by the event loop: it turns."""
+        self.say(_ALIVE)
+
+    def leaving(self) -> None:
+        """To be called when the event loop takes its last steps: it beats no more."""
+        self.say(_LEAVING)
 
 
 @dataclass(slots=True)
@@ -66,7 +85,8 @@ class _Process:
     index: int
     pid: int = 0
     started: float = 0.0
-    ready_fd: int = -1
+    ear: int = -1  # where it is heard
+    heard: float | None = None  # when it said last that it lives; None before and after
     crashes: int = 0
     due: float = field(default=0.0)
 
@@ -92,15 +112,20 @@ def supervise(settings: Settings, run: Callable[[Worker], int]) -> int:
             f"--workers needs a folder for temporary files: {error.strerror}. Set TMPDIR to one."
         ) from None
     with keeper, shared as pages:
-        return _Supervisor(settings.workers, port, run, Path(pages)).run()
+        return _Supervisor(settings, port, run, Path(pages)).run()
 
 
 class _Supervisor:
-    def __init__(self, count: int, port: int, run: Callable[[Worker], int], pages: Path) -> None:
+    def __init__(
+        self, settings: Settings, port: int, run: Callable[[Worker], int], pages: Path
+    ) -> None:
+        self._longest_silence_s = settings.worker_timeout_ms / 1000 or math.inf
+        self._grace_s = (settings.drain_delay_ms + settings.drain_timeout_ms) / 1000 + _LATE_S
+        self._end_by = math.inf
         self._run = run
         self._pages = pages
         self._port = port
-        self._processes = [_Process(index) for index in range(count)]
+        self._processes = [_Process(index) for index in range(settings.workers)]
         self._ever_served = False
         self._ending = False
         self._code = 0
@@ -115,11 +140,17 @@ class _Supervisor:
         for name in _HANDED_ON:
             signal.signal(getattr(signal, name), self._hand_on)
         self._start(self._processes[0])
+        looked = time.monotonic()
         while True:
             self._reap()
             if self._ending and not any(p.pid for p in self._processes):
                 return self._code
             now = time.monotonic()
+            if now - looked > 2 * _POLL_S:
+                # It was this process that did not run: what was said meanwhile is still to be read.
+                self._forgive(now - looked)
+            looked = now
+            self._kill_what_hangs(now)
             due = [p for p in self._processes if not p.pid and not self._ending]
             for process in due:
                 if now >= process.due and (self._ever_served or process.index == 0):
@@ -127,20 +158,53 @@ class _Supervisor:
             self._sleep(min([_POLL_S, *(max(0.0, p.due - now) for p in due if p.due > now)]))
 
     def _sleep(self, seconds: float) -> None:
-        waiting = {p.ready_fd: p for p in self._processes if p.ready_fd >= 0}
+        waiting = {p.ear: p for p in self._processes if p.ear >= 0}
         readable, _, _ = select.select([self._woken, *waiting], [], [], seconds)
         with suppress(BlockingIOError):
             while os.read(self._woken, 512):
                 pass
         for fd in readable:
             if fd in waiting:
-                self._ever_served |= bool(os.read(fd, 1))
-                os.close(fd)
-                waiting[fd].ready_fd = -1
+                self._hear(waiting[fd])
+
+    def _hear(self, process: _Process) -> None:
+        """Take what a worker has said, or that it says no more."""
+        said = os.read(process.ear, 4096)
+        self._ever_served |= _SERVING in said
+        if not said:
+            os.close(process.ear)
+            process.ear = -1
+        if not said or _LEAVING in said:
+            process.heard = None
+        elif _ALIVE in said:
+            process.heard = time.monotonic()
+
+    def _forgive(self, seconds: float) -> None:
+        for process in self._processes:
+            if process.heard is not None:
+                process.heard += seconds
+
+    def _kill_what_hangs(self, now: float) -> None:
+        """A stopped process hears no other signal, and one whose loop is held up obeys none."""
+        for process in self._processes:
+            if not process.pid:
+                continue
+            silent_s = 0.0 if process.heard is None else now - process.heard
+            if silent_s > self._longest_silence_s:
+                why = f"its event loop has not turned for {silent_s:.0f} s"
+            elif now > self._end_by:
+                why = "it does not end"
+            else:
+                continue
+            logger.error("worker %d (pid %d) is killed: %s", process.index, process.pid, why)
+            process.heard = None
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if number in _ENDING:
             self._ending = True
+            self._end_by = min(self._end_by, time.monotonic() + self._grace_s)
             number = signal.SIGTERM
         for process in self._processes:
             if process.pid:
@@ -148,19 +212,21 @@ class _Supervisor:
                     os.kill(process.pid, number)
 
     def _start(self, process: _Process) -> None:
-        ready, write_ready = os.pipe()
+        ear, mouth = os.pipe()
+        os.set_blocking(mouth, False)  # a supervisor that does not listen holds nobody up
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal between the fork and the note of the pid would miss the new process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
         pid = os.fork()
         if pid == 0:
-            self._become(process.index, write_ready)
-        process.pid, process.started, process.ready_fd = pid, time.monotonic(), ready
-        os.close(write_ready)
+            self._become(process.index, mouth)
+        process.pid, process.started, process.ear = pid, time.monotonic(), ear
+        process.heard = None
+        os.close(mouth)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
 
-    def _become(self, index: int, write_ready: int) -> None:
+    def _become(self, index: int, mouth: int) -> None:
         """The new process: forget the supervisor, run the worker, exit."""
         code = 1
         try:
@@ -174,13 +240,13 @@ class _Supervisor:
                 os.close(fd)
             threading.Thread(target=_follow, args=(self._lifeline,), daemon=True).start()
 
-            def serving() -> None:
+            def say(message: bytes) -> None:
                 with suppress(OSError):
-                    os.write(write_ready, b"1")
+                    os.write(mouth, message)
 
             first = not self._ever_served
             count = len(self._processes)
-            code = self._run(Worker(count, index, self._port, first, serving, self._pages))
+            code = self._run(Worker(count, index, self._port, first, self._pages, say))
         except BaseException:  # noqa: BLE001  nothing may return into the supervisor's code
             traceback.print_exc()
         finally:
@@ -201,10 +267,8 @@ class _Supervisor:
 
     def _ended(self, process: _Process, code: int) -> None:
         pid, process.pid = process.pid, 0
-        if process.ready_fd >= 0:
-            self._ever_served |= bool(os.read(process.ready_fd, 1))
-            os.close(process.ready_fd)
-            process.ready_fd = -1
+        while process.ear >= 0:
+            self._hear(process)
         if self._ending:
             if code != -signal.SIGTERM:  # before it could handle the signal: that is no failure
                 self._code = self._code or _exit_code(code)

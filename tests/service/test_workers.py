@@ -135,6 +135,66 @@ def test_a_worker_that_dies_is_replaced_and_the_others_serve_on(start, tmp_path:
     assert served.stop() == 0
 
 
+BLOCKED = """
+import signal, time
+signal.signal(signal.SIGUSR2, lambda *_: time.sleep(3600))  # on the main thread: the event loop's
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR2])
+def test_a_worker_that_hangs_is_replaced_and_the_others_serve_on(
+    start, tmp_path: Path, number: int
+):
+    models, site = tmp_path / "models", tmp_path / "site"
+    publish(models, "m", linear(), test={"x": X})
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(BLOCKED)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    served = start(models, "--workers", "2", "--worker-timeout-ms", "3000",
+                   env={"PYTHONPATH": path})  # fmt: skip
+    pid, url = served.process.pid, served.url
+    until(lambda: len(serving(pid)) == 2)
+    hung = serving(pid)[0]
+    os.kill(hung, number)
+    until(lambda: hung not in children(pid))
+    served.wait_for(f"(pid {hung}) is killed: its event loop has not turned for")
+    until(lambda: len(serving(pid)) == 2)
+    for _ in range(8):
+        right(ask(url))
+    assert served.err.count("is killed") == 1
+    assert served.stop() == 0
+
+
+def test_a_worker_that_hangs_does_not_hold_the_end_up(start, tmp_path: Path):
+    publish(tmp_path, "m", linear(), test={"x": X})
+    served = start(tmp_path, "--workers", "2", "--worker-timeout-ms", "2000")
+    until(lambda: len(serving(served.process.pid)) == 2)
+    os.kill(serving(served.process.pid)[1], signal.SIGSTOP)
+    assert served.stop() == 128 + signal.SIGKILL
+    assert served.err.count("is killed") == 1
+
+
+def test_a_long_drain_is_not_taken_for_a_hang(start, tmp_path: Path):
+    """While connections are waited for, the loop that beats has ended."""
+    repository.publish(tmp_path, "slow", repository.slow(8000))
+    served = start(tmp_path, "--workers", "2", "--worker-timeout-ms", "1500",
+                   "--drain-timeout-ms", "60000")  # fmt: skip
+    url = served.url
+    until(lambda: len(serving(served.process.pid)) == 2)
+    host, port = url.removeprefix("http://").split(":")
+    content = b'{"inputs": [[1.0]]}'
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head.encode())  # a body that takes longer than a worker may be silent
+        time.sleep(0.2)
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(4)
+        connection.sendall(content)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert served.end() == 0
+    assert "is killed" not in served.err
+
+
 def test_workers_do_not_outlive_their_supervisor(start, tmp_path: Path):
     publish(tmp_path, "m", linear())
     served = start(tmp_path, "--workers", "2")
