@@ -55,6 +55,7 @@ def normalize(model: ir.Model) -> ir.Model:
         opsets.setdefault("", opsets.pop(_LONG_NAME))
     if model.functions:
         common.InlinePass()(model)
+    _drop_empty_outputs(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(model)
     with quiet("onnxscript", "onnx_ir"):
@@ -77,6 +78,15 @@ def normalize(model: ir.Model) -> ir.Model:
             common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
     common.NameFixPass()(model)
     return model
+
+
+def _drop_empty_outputs(model: ir.Model) -> None:
+    """Outputs without a name at a node's end are as good as none (onnx/docs/IR.md, "Optional
+    Inputs and Outputs"): with a name, they would make a batch-norm of before opset 14 train."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        wanted = [place for place, value in enumerate(node.outputs, 1) if value.name]
+        if wanted and wanted[-1] < len(node.outputs):
+            node.resize_outputs(wanted[-1])
 
 
 def _drop_unused(model: ir.Model) -> ir.Model:

@@ -22,6 +22,7 @@ import onnx_ir as ir
 from converter.errors import UserError
 from converter.on_disk import LARGE, OpenFile, fits, tensor_in
 from converter.sources import wire
+from converter.sources.sparse import make_dense
 from converter.sources.wire import tag, varint
 
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9
@@ -50,6 +51,7 @@ def read(path: Path) -> ir.Model:
         content, places = _slim(stream, file.size)
     proto = onnx.ModelProto.FromString(content)
     del content
+    make_dense(proto, path)
     names = Counter(tensor.name for tensor in proto.graph.initializer)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(

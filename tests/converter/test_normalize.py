@@ -85,6 +85,29 @@ def test_a_batchnorm_of_a_weight_is_evaluated(opset: int, training: bool) -> Non
     assert_equal(model, after)
 
 
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 14, 15, 20])
+@pytest.mark.parametrize("empty", [0, 2, 4])
+def test_outputs_without_a_name_are_no_training(opset: int, empty: int) -> None:
+    g = Graph(opset=opset)
+    y = g.bn(conv(g), 4)
+    g.nodes[-1].output.extend([""] * (empty if opset < 14 else min(empty, 2)))
+    g.output(g.op("Relu", y))
+    model = g.model()
+    assert ops(fold(model).model) == ["Conv", "Relu"]
+    assert_equal(model, fold(model).model)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13, 14, 15])
+def test_a_named_output_behind_an_empty_one_is_training(opset: int) -> None:
+    g = Graph(opset=opset)
+    attributes = {"training_mode": 1} if opset >= 14 else {}
+    y = g.bn(conv(g), 4, **attributes)
+    g.nodes[-1].output.extend(["", "running_var"])
+    g.output(g.op("Relu", y))
+    g.output("running_var")
+    assert "BatchNormalization" in ops(fold(g.model()).model)
+
+
 def test_a_batchnorm_of_a_weight_that_is_an_output_stays() -> None:
     g = Graph()
     g.output(g.bn(g.weight(1, 4, 3), 4), shape=[1, 4, 3])
