@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an argument of the architecture (num_classes=10); may be repeated",
     )
     group.add_argument(
+        "--weights",
+        metavar="KEY",
+        help="which weights of a file that holds several sets, its keys joined by dots: "
+        "params_ema, callbacks.EMA.state_dict; default: averaged ones, if they fit",
+    )
+    group.add_argument(
         "--input-shape",
         action="append",
         default=[],
@@ -67,4 +73,5 @@ def options_of(args: argparse.Namespace) -> LoadOptions:
         input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
         trust_pickle=args.trust_pickle,
         custom_objects=tuple(args.custom_objects),
+        weights=args.weights,
     )

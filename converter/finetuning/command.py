@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="an argument of the architecture (in_chans=1); may be repeated",
     )
+    parser.add_argument(
+        "--weights", metavar="KEY", help="which weights of a file with several sets, as for fold"
+    )
     group = parser.add_argument_group("how it is transferred")
     group.add_argument(
         "--freeze-bn",
@@ -186,7 +189,9 @@ def base_of(args: argparse.Namespace) -> Base:
         raise UserError(
             f"{args.arch} with the weights of a file", "a checkpoint says itself what it is of"
         )
-    trained = load_module(args.file, LoadOptions(arch=args.arch, arch_args=arguments))
+    trained = load_module(
+        args.file, LoadOptions(arch=args.arch, arch_args=arguments, weights=args.weights)
+    )
     if trained.content:
         raise UserError(f"{args.file} says itself what it is of", "leave out --arch")
     return Base(args.arch, arguments, (), weights_of(trained.module))

@@ -21,6 +21,9 @@ __all__ = [
     "parse_input_shape",
 ]
 
+# The loaders of files that may hold several sets of weights.
+SETS = ("torch_", "safetensors_")
+
 
 def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # noqa: B008 frozen
     """Read a model file of any kind; nothing is folded yet.
@@ -31,6 +34,11 @@ def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # n
     """
     path = Path(path)
     kind = detect(path)
+    if options.weights is not None and kind.loader not in SETS:
+        raise UserError(
+            f"--weights {options.weights}: {path} is {kind.what}, which holds one set of weights",
+            "leave it out",
+        )
     try:
         # Imported now: an .onnx file must not cost the seconds that torch takes to start.
         loader = importlib.import_module(f"converter.sources.{kind.loader}")

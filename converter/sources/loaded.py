@@ -34,6 +34,8 @@ class LoadOptions:
         input_shapes: shapes of the inputs, see `InputShape`.
         trust_pickle: unpickle arbitrary Python objects, which can run any code.
         custom_objects: modules to import that define a Keras model's own classes.
+        weights: of a file with several sets of weights the one that is meant, its keys joined by
+            dots ("ema.state_dict").
     """
 
     arch: str | None = None
@@ -41,6 +43,7 @@ class LoadOptions:
     input_shapes: tuple[InputShape, ...] = ()
     trust_pickle: bool = False
     custom_objects: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 @dataclass(frozen=True)

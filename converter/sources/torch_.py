@@ -6,6 +6,7 @@ the file: a pickle is a program, and loading it runs it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,11 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.sources import checkpoint, pickles, state_dict
+from converter.sources import checkpoint, choosing, pickles, state_dict, unwrapped, weight_sets
 from converter.sources.arch import importable_here
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.module import from_module
 from converter.sources.quiet import torch_quiet
-
-# Under these keys training scripts store whole modules; the averaged weights come first.
-MODULE_KEYS = ("ema", "model_ema", "model", "net", "network", "module")
 
 _INSTEAD = (
     "unpickling runs whatever code the file holds. Where the model was made, save its "
@@ -85,7 +83,9 @@ def _unpickle(path: Path, seen: pickles.Scan) -> Any:
     """Run the pickle. Only called when the user said that the file is trusted."""
     try:
         with torch_quiet():
-            return torch.load(path, map_location="cpu", weights_only=False)
+            return torch.load(
+                path, map_location="cpu", weights_only=False, pickle_module=unwrapped.Pickle
+            )
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(
             f"{path} needs code that is not here: {error}",
@@ -99,15 +99,15 @@ def _unpickle(path: Path, seen: pickles.Scan) -> Any:
 def _read(path: Path, content: Any, options: LoadOptions) -> Loaded:
     """Tell the three apart by what is in them."""
     if is_checkpoint(content):
+        require_no_choice(path, options)
         return checkpoint.load(path, content, options)
-    module, where = module_in(content)
-    if module is not None and not options.arch:
-        kind = f"a pickled {type(module).__name__}"
-        loaded = from_module(module, path=path, kind=kind, options=options, pickled=True)
-        if where:
-            loaded.notes.insert(0, f"the module under {where!r} was taken")
-        return loaded
-    return state_dict.load(path, content, options, "a torch.save file")
+    found = None if options.arch else module_in(content, path, options.weights)
+    if found is None:
+        return state_dict.load(path, content, options, "a torch.save file")
+    kind = f"a pickled {type(found.module).__name__}"
+    loaded = from_module(found.module, path=path, kind=kind, options=options, pickled=True)
+    loaded.notes[:0] = found.notes
+    return loaded
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -115,12 +115,44 @@ def is_checkpoint(content: Any) -> bool:
     return isinstance(content, dict) and str(content.get("format")).startswith(checkpoint.FAMILY)
 
 
-def module_in(content: Any) -> tuple[nn.Module | None, str]:
-    """The module that was saved, and the key of `MODULE_KEYS` under which it lay."""
-    if isinstance(content, nn.Module):
-        return content, ""
-    if isinstance(content, dict):
-        for key in MODULE_KEYS:
-            if isinstance(content.get(key), nn.Module):
-                return content[key], key
-    return None, ""
+def require_no_choice(path: Path, options: LoadOptions) -> None:
+    """Raises UserError when `--weights` chooses where there is nothing to choose from."""
+    if options.weights is not None:
+        raise UserError(
+            f"--weights {options.weights}: {path} holds one set of weights only", "leave it out"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """A module of a trusted pickle, without its wrappers, and what was done."""
+
+    module: nn.Module
+    notes: list[str]
+
+
+def module_in(content: Any, path: Path, key: str | None) -> Found | None:
+    """The module that was saved: alone, or of several the averaged one, or that under `key`.
+
+    Raises:
+        UserError: no name tells which of several is meant, or there is no such key.
+    """
+    sets = weight_sets.find(content)
+    among = sets if key is None else choosing.under(sets, key, path)
+    modules = [s for s in among if s.module is not None and (s.tensors or not s.trail)]
+    if not modules or (key is not None and len(modules) < len(among)):
+        return None
+    chosen = choosing.preferred(modules)
+    if chosen is None or chosen.module is None:
+        raise UserError(
+            f"{path} holds several modules: {choosing.listed(modules)}. No name tells which is "
+            "meant",
+            f"say which: --weights {modules[0].label}",
+        )
+    module, wrappers = unwrapped.unwrap(chosen.module)
+    notes = [f"the module under {chosen.label!r} was taken"] if chosen.trail else []
+    if others := [s for s in sets if s is not chosen]:
+        notes.append(f"not used: {choosing.listed(others)}; --weights NAME takes others")
+    if wrappers:
+        notes.append(f"{' and '.join(wrappers)} was taken off the module")
+    return Found(module, notes)

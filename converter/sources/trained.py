@@ -79,12 +79,16 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
     with _imports(options):
         content = torch_.content_of(path, options)
         if torch_.is_checkpoint(content):
+            torch_.require_no_choice(path, options)
             return _checkpoint(path, content)
-        module, where = torch_.module_in(content)
-        if module is not None and not options.arch:
-            notes = (f"the module under {where!r} was taken",) if where else ()
+        found = None if options.arch else torch_.module_in(content, path, options.weights)
+        if found is not None:
+            module = found.module
             return Trained(
-                module, f"a pickled {type(module).__name__}", lambda _: _torch(module), notes=notes
+                module,
+                f"a pickled {type(module).__name__}",
+                lambda _: _torch(module),
+                notes=tuple(found.notes),
             )
     return _with_arch(path, content, options, "a torch.save file", _torch)
 

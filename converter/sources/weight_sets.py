@@ -1,0 +1,171 @@
+"""Which sets of weights a checkpoint holds: every mapping with tensors, however deep it lies.
+
+A training script saves the last weights, averaged ones (EMA, SWA), those of several networks, and
+what its optimizer remembers. Here they are listed; `choosing` says which of them is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+DEEPEST = 16  # levels of containers; a pickle may hold itself
+
+# Where training scripts keep weights, the most telling name first.
+USUAL = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "params",
+    "net",
+    "network",
+    "module",
+    "weights",
+)
+# Averaged weights, as a part of a name: params_ema, ema_model, modelEMA, swa_state_dict.
+AVERAGED = re.compile(
+    r"(^|[^a-z])(ema|swa|swag|averaged?|averaging|avg|polyak|shadow)([^a-z]|$)", re.IGNORECASE
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# How many steps went into an average: of none, it is a copy of the weights before training.
+COUNTERS = ("n_averaged", "num_updates", "updates", "initted")
+# What optimizers remember of each weight (torch.optim).
+MOMENTS = frozenset(
+    {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "exp_avg_diff", "square_avg"}
+    | {"neg_pre_grad", "momentum_buffer", "grad_avg", "acc_delta", "sum", "prev", "step_size"}
+)
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """Tensors that lie together in a file.
+
+    Attributes:
+        trail: the keys and places that lead to them, from the outermost.
+        tensors: by name; empty when they have none.
+        unnamed: the tensors of a list, in its order.
+        module: the whole module that a trusted pickle holds here; `tensors` is its state then.
+        counts: numbers beside them that tell how many steps an average is made of.
+        parts: for sets that are read as one, the trails of those.
+    """
+
+    trail: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    unnamed: tuple[Tensor, ...] = ()
+    module: nn.Module | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """As `--weights` takes it."""
+        return ".".join(self.trail)
+
+    @property
+    def size(self) -> int:
+        return len(self.tensors) or len(self.unnamed)
+
+    def described(self) -> str:
+        """ "params_ema (12 tensors)"."""
+        return counted(self.label or "the outermost level", self.size)
+
+
+def counted(name: str, count: int) -> str:
+    return f"{name} ({count} tensor{'' if count == 1 else 's'})"
+
+
+def is_averaged(trail: Iterable[str]) -> bool:
+    """Whether a name on the way says that the weights are averaged ones."""
+    return any(AVERAGED.search(_CAMEL.sub("_", key)) for key in trail)
+
+
+def rank(trail: Iterable[str]) -> tuple[int, ...]:
+    """The smaller, the more probably the weights that are meant; equal when no name tells."""
+    places: list[int] = []
+    for key in trail:
+        places.append(USUAL.index(key) if key in USUAL else len(USUAL))
+        if key not in USUAL:
+            break
+    return tuple(places)
+
+
+def find(content: Any) -> list[WeightSet]:
+    """Every set of weights in what a file held, in the file's order."""
+    return list(_walk(content, (), {}))
+
+
+def joined(sets: list[WeightSet]) -> list[WeightSet]:
+    """Sets that may be the parts of one network: {"encoder": ..., "decoder": ...}, one for each
+    level of the file that has several, with the keys as prefixes of the names."""
+    found = []
+    levels = dict.fromkeys(s.trail[:depth] for s in sets for depth in range(len(s.trail)))
+    for level in levels:
+        below = [s for s in sets if s.trail[: len(level)] == level and s.tensors]
+        if len(below) > 1:
+            tensors = {
+                ".".join((*s.trail[len(level) :], name)): tensor
+                for s in below
+                for name, tensor in s.tensors.items()
+            }
+            found.append(WeightSet(level, tensors, parts=tuple(s.trail for s in below)))
+    return found
+
+
+def _walk(value: Any, trail: tuple[str, ...], beside: Mapping[str, float]) -> Iterator[WeightSet]:
+    if len(trail) > DEEPEST:
+        return
+    if isinstance(value, nn.Module):
+        yield WeightSet(trail, _tensors(value.state_dict()), module=value, counts=beside)
+    elif isinstance(value, Mapping):
+        yield from _walk_mapping(value, trail, beside)
+    elif isinstance(value, list | tuple):
+        if value and all(isinstance(item, Tensor) for item in value):
+            if trail and _are_weights(value):
+                yield WeightSet(trail, {}, unnamed=tuple(value), counts=beside)
+            return
+        for index, item in enumerate(value):
+            yield from _walk(item, (*trail, str(index)), {})
+
+
+def _walk_mapping(
+    value: Mapping[Any, Any], trail: tuple[str, ...], beside: Mapping[str, float]
+) -> Iterator[WeightSet]:
+    if "param_groups" in value:
+        return  # an optimizer's state
+    tensors = _tensors(value)
+    counts = {**beside, **_counts(value)}
+    if tensors.keys() <= MOMENTS:
+        tensors = {}
+    if _are_weights(tensors.values()):
+        yield WeightSet(trail, tensors, counts=counts)
+    for key, inner in value.items():
+        if not isinstance(inner, Tensor):
+            yield from _walk(inner, (*trail, str(key)), counts)
+
+
+def _tensors(value: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {str(key): inner for key, inner in value.items() if isinstance(inner, Tensor)}
+
+
+def _are_weights(tensors: Iterable[Tensor]) -> bool:
+    """Not the states of random generators, nor single numbers that were measured."""
+    tensors = list(tensors)
+    return any(t.is_floating_point() or t.is_complex() for t in tensors) and any(
+        t.ndim for t in tensors
+    )
+
+
+def _counts(value: Mapping[Any, Any]) -> dict[str, float]:
+    found = {}
+    for key in COUNTERS:
+        number = value.get(key)
+        if isinstance(number, Tensor) and number.numel() == 1:
+            number = number.item()
+        if isinstance(number, int | float):
+            found[key] = number
+    return found
