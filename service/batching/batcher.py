@@ -280,7 +280,10 @@ class Batcher:
     def under_way(self) -> list[Item]:
         """What waits for a runner, and what runs in one."""
         with self._changed:
-            return [*self._lanes, *(item for batch in self._running.values() for item in batch)]
+            waiting = list(self._lanes)
+        # The runners do not ask for the lock: this copy is made in one step.
+        running = list(self._running.values())
+        return [*waiting, *(item for batch in running for item in batch)]
 
     def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more: free its room if it has not been taken."""
