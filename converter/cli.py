@@ -1,6 +1,7 @@
 """`python -m converter`: the subcommands, their errors, and their exit codes.
 
-0 = done and proven; 1 = the proof failed; 2 = the input was at fault; 130 = interrupted.
+0 = done and proven; 1 = the proof failed: the models differ; 2 = the input was at fault;
+3 = it could not be measured whether they differ; 130 = interrupted.
 """
 
 from __future__ import annotations

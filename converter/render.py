@@ -13,7 +13,14 @@ from converter.advice import advise
 from converter.pipeline import FoldResult, Size
 from converter.proof import Proof
 from converter.render_plan import show_advice, show_hazards, show_plan
+from converter.report import conclusion
 from converter.sources.loaded import Loaded
+
+VERDICTS = {
+    "equal": Text("equal", style="green"),
+    "differs": Text("DIFFERS", style="bold red"),
+    "unmeasured": Text("cannot tell", style="yellow"),
+}
 
 
 def terminal() -> Console:
@@ -45,9 +52,6 @@ def show_proof(
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("")
         for m in proof.measurements:
-            verdict = (
-                Text("equal", style="green") if m.passed else Text("DIFFERS", style="bold red")
-            )
             table.add_row(
                 m.output,
                 m.inputs,
@@ -55,30 +59,50 @@ def show_proof(
                 f"{m.reference_error:.1e}",
                 f"{m.candidate_error:.1e}",
                 f"{m.allowed:.1e}",
-                verdict,
+                VERDICTS[m.verdict],
             )
         console.print(Text("\nProof: largest errors against float64", style="bold"))
         console.print(table)
         for problem in dict.fromkeys(m.problem for m in proof.measurements if m.problem):
-            console.print(Text(f"  {problem}", style="red"))
+            console.print(Text(f"  {problem}", style="red" if not proof.passed else "yellow"))
+    show_parts(console, proof)
     show_framework(console, proof)
     for note in proof.notes:
         console.print(Text(f"  note: {note}"))
     show_invariance(console, proof)
-    if proof.failure:
-        console.print(Text(f"\nNot proven: {proof.failure}", style="bold red"))
-    elif proof.passed:
-        console.print(Text(f"Proven: {names[1]} equals {names[0]}.", style="bold green"))
-    else:
-        console.print(Text(f"Not proven: {names[1]} differs.", style="bold red"))
+    style = "bold green" if proof.passed else "bold red"
+    before = "\n" if proof.failure else ""
+    console.print(Text(before + conclusion(proof, names), style=style))
+
+
+def show_parts(console: Console, proof: Proof) -> None:
+    """Parts of outputs with numbers of several sizes: those that differ, or how many do not."""
+    wrong = [m for m in proof.parts if m.verdict == "differs"]
+    for m in wrong:
+        console.print(
+            Text(
+                f"  {m.output}, {m.inputs}, {m.part}: max |y| {m.magnitude:.3g}, error "
+                f"{m.candidate_error:.1e}, allowed {m.allowed:.1e} at numbers of this size",
+                style="red",
+            )
+        )
+    if proof.parts and not wrong:
+        console.print(
+            f"Numbers of other sizes in one output, each by its own scale: "
+            f"{len(proof.parts)} parts, all equal."
+        )
 
 
 def show_framework(console: Console, proof: Proof) -> None:
     """Whether the exported graph computes what the framework itself does."""
     if not proof.framework:
         return
-    worst = max(proof.framework, key=lambda m: m.candidate_error - m.allowed)
-    if all(m.passed for m in proof.framework):
+    worst = max(proof.framework, key=lambda m: (not m.passed, m.candidate_error - m.allowed))
+    if worst.verdict == "unmeasured":
+        console.print(
+            Text(f"Export: could not be compared on its example: {worst.problem}", style="yellow")
+        )
+    elif all(m.passed for m in proof.framework):
         console.print(
             f"Export: the original framework's own outputs agree "
             f"(error {worst.candidate_error:.1e}, allowed {worst.allowed:.1e})."
@@ -100,7 +124,7 @@ def show_invariance(console: Console, proof: Proof) -> None:
         return
     if invariance.holds:
         console.print(
-            f"Batch invariance: a sample alone equals itself in a batch of 5 "
+            f"Batch invariance: a sample alone equals itself in a batch of {invariance.batch} "
             f"(difference {invariance.difference:.1e})."
         )
     else:

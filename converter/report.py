@@ -9,11 +9,13 @@ from typing import Any
 from converter.advice import advise
 from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Preview
-from converter.proof import Measurement, Proof
+from converter.proof import Measurement, Proof, Verdict
 from converter.reasons import groups, warnings
 from converter.sources.loaded import Loaded
 
 FORMAT = "foldserve.report/1"
+# What `fold` and `verify` exit with.
+EXIT_CODES: dict[Verdict, int] = {"equal": 0, "differs": 1, "unmeasured": 3}
 
 
 def describe_source(loaded: Loaded) -> dict[str, Any]:
@@ -86,9 +88,13 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
     invariance = proof.invariance
     return {
         "passed": proof.passed,
+        "verdict": proof.verdict,
+        "conclusion": conclusion(proof),
+        "unmeasured": list(proof.unmeasured),
         "failure": proof.failure,
         "rule": "folded <= 2*original + 4*u*max|y|",
         "measurements": [_describe(m, "folded") for m in proof.measurements],
+        "parts": [_describe(m, "folded") for m in proof.parts],
         "framework": [_describe(m, "framework") for m in proof.framework],
         "batch_invariance": None
         if invariance is None
@@ -111,8 +117,26 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
         f"error_{who}": _finite(m.candidate_error),
         "allowed": _finite(m.allowed),
         "passed": m.passed,
+        "verdict": m.verdict,
         "problem": m.problem,
+        "part": m.part,
     }
+
+
+def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) -> str:
+    """The verdict in a sentence: equal, differs, and "could not be told" are three ends."""
+    if proof.verdict == "equal":
+        return f"Proven: {names[1]} equals {names[0]}."
+    if proof.failure:
+        return f"Not proven: {proof.failure}"
+    if proof.verdict == "differs":
+        return f"Not proven: {names[1]} differs."
+    which = ", ".join(map(repr, proof.unmeasured)) or "any output"
+    return (
+        f"Not proven, and not refuted: it could not be measured whether {names[1]} equals "
+        f"{names[0]}. On all inputs that were tried, {names[0]} itself is too far from float64 at "
+        f"{which}. Pass inputs with --data on which it has something to say."
+    )
 
 
 def describe_preview(preview: Preview) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from converter.provenance import describe_provenance
 from converter.publishing import Published, check_folder, publish
 from converter.remote import open_store
 from converter.render import show_fold, show_source, terminal, working
-from converter.report import describe_fold
+from converter.report import EXIT_CODES, describe_fold
 from converter.sources import Loaded
 from service.manifest import Classification
 from service.store.address import is_address, scheme
@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: folded and proven. 1: not proven, and nothing is written.
+    """0: folded and proven. 1: the folded model differs, 3: it could not be measured whether it
+    does; then nothing is written.
 
     Raises:
         UserError: the input is at fault (exit code 2).
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if not result.proof.passed:
         console.print(Text("Nothing was written.", style="bold red"))
         _write_reports(args, report | {"written": []}, result)
-        return 1
+        return EXIT_CODES[result.proof.verdict]
     written: list[str] = []
     if args.publish:
         published = publish(result, args.publish, if_changed=args.if_changed)

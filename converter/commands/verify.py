@@ -10,7 +10,7 @@ from converter.errors import UserError
 from converter.normalize import normalize
 from converter.proof import load_data, verify
 from converter.render import show_proof, terminal, working
-from converter.report import FORMAT, describe_proof
+from converter.report import EXIT_CODES, FORMAT, describe_proof
 from converter.sources import Loaded, LoadOptions, load, parse_input_shape
 
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: equal. 1: not equal, or not provable.
+    """0: equal. 1: not equal. 3: it could not be measured whether they are.
 
     Raises:
         UserError: the input is at fault (exit code 2).
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             "proof": describe_proof(proof),
         },
     )
-    return 0 if proof.passed else 1
+    return EXIT_CODES[proof.verdict]
 
 
 def _onnx(path: Path, options: LoadOptions) -> Loaded:

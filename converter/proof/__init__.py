@@ -1,8 +1,18 @@
 """Prove that a folded graph computes what the original did: `verify` and what it is made of."""
 
 from converter.proof.examples import load_data
-from converter.proof.measure import Measurement
+from converter.proof.invariance import Invariance
+from converter.proof.measure import Measurement, Verdict
 from converter.proof.oracle import Oracle, OracleError
-from converter.proof.verify import Invariance, Proof, verify
+from converter.proof.verify import Proof, verify
 
-__all__ = ["Invariance", "Measurement", "Oracle", "OracleError", "Proof", "load_data", "verify"]
+__all__ = [
+    "Invariance",
+    "Measurement",
+    "Oracle",
+    "OracleError",
+    "Proof",
+    "Verdict",
+    "load_data",
+    "verify",
+]

@@ -5,9 +5,10 @@ The rule is `verify`'s; here it is applied to one output on one set of inputs.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Literal
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +23,14 @@ _UNIT_ROUNDOFF = {
     # network. 4 * u * max|y| is then 1e-12 of the largest number.
     "float64": 2.5e-13,
 }
+# Beyond this part of what is `usable`, other inputs are tried as well.
+_SHARP = 0.1
+# Where the reference's own error is beyond `usable`, a candidate whose error is so many times what
+# the rule allows is wrong all the same.
+_FAR = 4.0
+# How far another framework's kernels, which sum in another order, may be from float64: 10 times as
+# far as the reference, and 64 units in the last place of the largest number.
+_FRAMEWORK = (10.0, 64.0)
 # Types for which what is allowed is pooled over the random inputs (`pool`). Rounding through a
 # whole network in float32 is many times 4 * u * max|y|, so that the reference's own error decides,
 # and on a single input its luck. In half types 4 * u * max|y| does, which may be near 0 by luck.
@@ -32,11 +41,43 @@ _POOLED = frozenset({"float32"}) | _HALF
 _USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
 
 
+# "unmeasured": it could not be told whether it is equal.
+Verdict = Literal["equal", "differs", "unmeasured"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the rule says for a type of number. `usable`, `pooled`, `half` as above."""
+
+    roundoff: float
+    usable: float
+    largest: float
+    pooled: bool
+    half: bool
+
+
+def limits_of(dtype: str) -> Limits | None:
+    """None for types that are not floating point: those must be equal."""
+    if dtype not in _UNIT_ROUNDOFF:
+        return None
+    return Limits(
+        _UNIT_ROUNDOFF[dtype], _USABLE[dtype], _largest(dtype), dtype in _POOLED, dtype in _HALF
+    )
+
+
+def allowance(limits: Limits, reference_error: float, magnitude: float) -> float:
+    """The rule on one set of inputs: 2 * err(reference) + 4 * u * max|y|."""
+    return 2.0 * reference_error + 4.0 * limits.roundoff * magnitude
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One output on one set of inputs. Errors are maxima of |y - float64|, in y's unit.
 
     `pooled`: sizes on the other random inputs count, too; `half`: half of their median.
+    `part`: which numbers of the output, "" for all (`parts.py`); `scant`: too few to tell.
+    `unmeasured`: these inputs cannot tell whether the candidate is right, and `problem` says why.
+    `sharp`: there is something in the output, and the reference's error is far below `usable`.
     """
 
     output: str
@@ -48,6 +89,10 @@ class Measurement:
     problem: str = ""
     pooled: bool = False
     half: bool = False
+    part: str = ""
+    scant: bool = False
+    unmeasured: bool = False
+    sharp: bool = True
 
     @property
     def floor(self) -> float:
@@ -58,56 +103,88 @@ class Measurement:
     def passed(self) -> bool:
         return not self.problem and self.candidate_error <= self.allowed
 
+    @property
+    def verdict(self) -> Verdict:
+        if self.unmeasured:
+            return "unmeasured"
+        return "equal" if self.passed else "differs"
+
 
 @dataclass(frozen=True)
 class Case:
     """One set of inputs and its name in the report ("batch 2", "your data, 64 rows").
 
-    `given`: by the user, not drawn at random.
+    `given`: by the user, not drawn at random. `kind`: how it was drawn, "" for standard normal
+    numbers: only what is drawn alike sets a scale for one another.
     """
 
     name: str
     feeds: Feeds
     framework: Feeds | None = None
     given: bool = False
+    kind: str = ""
 
 
 def measure(
-    output: str, dtype: str, case: Case, truth: Array, reference: Array, candidate: Array
+    output: str,
+    dtype: str,
+    case: Case,
+    truth: Array,
+    reference: Array,
+    candidate: Array,
+    who: str = "the folded model",
+    slack: tuple[float, float] = (0.0, 0.0),
 ) -> Measurement:
+    """One output on one set of inputs.
+
+    Args:
+        who: what the candidate is, for the sentences.
+        slack: what it may be off at least: so many times the reference's error, and so many
+            times u * max|y|.
+    """
     if truth.shape != reference.shape or truth.shape != candidate.shape:
         shapes = f"{truth.shape}, {reference.shape} and {candidate.shape}"
         return Measurement(output, case.name, 0.0, 0.0, np.inf, 0.0, f"the shapes differ: {shapes}")
-    if dtype not in _UNIT_ROUNDOFF:
+    limits = limits_of(dtype)
+    if limits is None:
         return _exact(output, case, truth, reference, candidate)
     expected, original, folded = (wide(array) for array in (truth, reference, candidate))
-    limit = _largest(dtype)
-    finite = np.isfinite(expected) & (np.abs(expected) <= limit)
-    problem = ""
-    if expected.size and not finite.any():
-        problem = "no finite number to compare: " + _ask(case)
-    elif not np.isfinite(folded[finite & np.isfinite(original)]).all():
-        problem = "the folded model gives NaN or infinity where the original does not"
+    finite = np.isfinite(expected) & (np.abs(expected) <= limits.largest)
     usable = finite & np.isfinite(original) & np.isfinite(folded)
     magnitude = largest_of(expected[usable])
     reference_error = largest_of(original[usable] - expected[usable])
-    if expected.size and not usable.any():
-        problem = problem or "the original gives no finite number: " + _ask(case)
-    elif magnitude and reference_error > _USABLE[dtype] * magnitude:
-        problem = problem or (
+    candidate_error = largest_of(folded[usable] - expected[usable])
+    allowed = max(
+        allowance(limits, reference_error, magnitude),
+        slack[0] * reference_error + slack[1] * limits.roundoff * magnitude,
+    )
+    problem, unmeasured = "", False
+    if not np.isfinite(folded[finite & np.isfinite(original)]).all():
+        problem = f"{who} gives NaN or infinity where the original does not"
+    elif expected.size and not finite.any():
+        problem, unmeasured = "no finite number to compare: " + _ask(case), True
+    elif expected.size and not usable.any():
+        problem, unmeasured = "the original gives no finite number: " + _ask(case), True
+    elif magnitude and reference_error > limits.usable * magnitude:
+        problem = (
             f"the original itself is {reference_error / magnitude:.0%} of the largest number away "
             "from float64, too far to prove anything"
         )
+        unmeasured = candidate_error <= _FAR * allowed
+        if not unmeasured:
+            problem += f"; {who} is {candidate_error / reference_error:.0f} times as far"
     return Measurement(
         output,
         case.name,
         magnitude,
         reference_error,
-        largest_of(folded[usable] - expected[usable]),
-        2.0 * reference_error + 4.0 * _UNIT_ROUNDOFF[dtype] * magnitude,
+        candidate_error,
+        allowed,
         problem,
-        pooled=dtype in _POOLED,
-        half=dtype in _HALF,
+        pooled=limits.pooled,
+        half=limits.half,
+        unmeasured=unmeasured,
+        sharp=magnitude > 0.0 and reference_error <= _SHARP * limits.usable * magnitude,
     )
 
 
@@ -117,32 +194,54 @@ def _ask(case: Case) -> str:
     return "pass inputs of your own with --data"
 
 
-def pool(measurements: tuple[Measurement, ...], random: Container[str]) -> tuple[Measurement, ...]:
+def pool(
+    measurements: tuple[Measurement, ...],
+    random: Container[str],
+    others: Sequence[Container[str]] = (),
+) -> tuple[Measurement, ...]:
     """What the rule allows on the random inputs, which are drawn alike, taken together.
 
     On one input an output may be near zero, or the reference near the truth, by luck: a right fold
     then draws another error of the usual size. So for the types of `_POOLED` max|y| and the
     reference's error are the largest on all random inputs. What the user gives, of any size, sets
     no scale for others; the reference's error on it is at least the share of max|y| that it is on
-    random inputs.
+    random inputs, as far as those are `sharp`.
 
     In half types 4 * u alone is 0.2 % or 1.6 % of max|y|, and the reference may be a quarter of it
     away from the truth where it overflows nearly: the largest would excuse too much. There an
     input is allowed at least half of the median.
+
+    Args:
+        random: names of the inputs of standard normal numbers.
+        others: the same for each other kind of numbers that were drawn.
     """
-    usable = [m for m in measurements if m.pooled and not m.problem and m.inputs in random]
-    largest = {name: [m for m in usable if m.output == name] for name in {m.output for m in usable}}
     return tuple(
-        replace(m, allowed=max(m.allowed, _together(m, largest[m.output], m.inputs in random)))
-        if m.pooled and m.output in largest
-        else m
+        replace(m, allowed=max(m.allowed, *_pools(m, measurements, random, others)))
         for m in measurements
     )
 
 
-def _together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) -> float:
+def _pools(
+    m: Measurement,
+    measurements: Sequence[Measurement],
+    random: Container[str],
+    others: Sequence[Container[str]],
+) -> Iterator[float]:
+    yield 0.0
+    mine = [o for o in measurements if o.output == m.output and not o.problem]
+    for kind in (random, *others):
+        if m.inputs in kind:
+            yield allowed_together(m, [o for o in mine if o.inputs in kind], True)
+            return
+    yield allowed_together(m, [o for o in mine if o.inputs in random and o.sharp], False)
+
+
+def allowed_together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) -> float:
+    """What the random inputs `others` let `m` be off; 0 where they say nothing of it."""
+    if not m.pooled or not others:
+        return 0.0
     if m.half:
-        return 0.5 * median(o.allowed for o in others) if drawn_alike and others else 0.0
+        return 0.5 * median(o.allowed for o in others) if drawn_alike else 0.0
     if drawn_alike:
         floor = max(o.floor for o in others)
         return 2.0 * max(o.reference_error for o in others) + floor
@@ -153,11 +252,9 @@ def _together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) 
 def from_framework(
     output: str, dtype: str, case: Case, truth: Array, reference: Array, framework: Array
 ) -> Measurement:
-    found = measure(output, dtype, case, truth, reference, framework)
-    if dtype not in _UNIT_ROUNDOFF:
-        return found
-    slack = 10.0 * found.reference_error + 64.0 * _UNIT_ROUNDOFF[dtype] * found.magnitude
-    return replace(found, allowed=max(found.allowed, slack))
+    """The original framework's own output in the candidate's place."""
+    who = "the original framework"
+    return measure(output, dtype, case, truth, reference, framework, who, _FRAMEWORK)
 
 
 def _exact(
@@ -167,7 +264,13 @@ def _exact(
     wrong = int(np.count_nonzero(candidate != truth))
     wrong_before = int(np.count_nonzero(reference != truth))
     return Measurement(
-        output, case.name, float(truth.size), wrong_before, wrong, 2.0 * wrong_before
+        output,
+        case.name,
+        float(truth.size),
+        wrong_before,
+        wrong,
+        2.0 * wrong_before,
+        sharp=truth.size > 0,
     )
 
 

@@ -9,72 +9,78 @@ usually are on random inputs (`measure.pool`). Folding may cost about one roundi
 weight, relative to |W||x| (Higham, "Accuracy and Stability of Numerical Algorithms",
 section 3.1), and no more. The reference's own error sets the scale, so that a loose
 tolerance cannot hide a wrong fold in a well-conditioned network, nor a tight one condemn a
-right fold in an ill-conditioned one. Outputs that are not floating point must be equal,
-except where the reference differs from float64 as well.
+right fold in an ill-conditioned one. Numbers of other sizes in one output are judged by their
+own scale (`parts`). Outputs that are not floating point must be equal, except where the reference
+differs from float64 as well.
+
+A candidate that fails by what may be luck is measured on more inputs of that kind, and all of them
+count: the largest error of many inputs is no matter of luck. An output on which the original
+itself cannot be measured is tried on other kinds of inputs (`draws`); if none tells anything, the
+verdict is "unmeasured", which is neither "equal" nor "differs".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from converter.proof import examples
-from converter.proof.measure import (
-    Case,
-    Measurement,
-    from_framework,
-    largest_of,
-    measure,
-    pool,
-    wide,
-)
-from converter.proof.oracle import Feeds, Oracle, OracleError
-from converter.proof.runtime import EmulatedRunner, Runner, RunnerError, runner
+from converter.proof.draws import KINDS, STANDARD, Kind, draw, kinds_for
+from converter.proof.invariance import Invariance, invariance
+from converter.proof.judging import Judgement, judge
+from converter.proof.measure import Case, Measurement, Verdict
+from converter.proof.oracle import Feeds, OracleError
+from converter.proof.runtime import RunnerError
+from converter.proof.trials import CandidateError, Trial, Trials
 from converter.sources.loaded import Input, Reference
 
-
-@dataclass(frozen=True)
-class Invariance:
-    """Whether a sample alone gives the same as that sample in a batch.
-
-    `difference` is the largest, `allowed` what rounding explains; `problem` is a sentence
-    when it could not be measured or does not hold.
-    """
-
-    difference: float
-    allowed: float
-    problem: str = ""
-
-    @property
-    def holds(self) -> bool:
-        return not self.problem and self.difference <= self.allowed
+# Samples that are drawn in addition, in this order, while a failure may be luck.
+ROWS = (16, 32)
+# Samples of a batch in these draws, where the batch may vary.
+_BATCH = examples.BATCHES[-1]
+# Samples of other kinds of inputs, and of the self-test.
+_PAIR = 2
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a comparison. `failure` is the sentence that says why there is none."""
+    """The result of a comparison. `failure` is the sentence that says why there is none.
+
+    `verdict` is "equal", "differs", or "unmeasured": it could not be told. `unmeasured` names the
+    outputs on which the original itself is too far from float64 on all inputs.
+    """
 
     measurements: tuple[Measurement, ...] = ()
+    # The worst of each part of an output whose numbers are of several sizes.
+    parts: tuple[Measurement, ...] = ()
     # The original framework's own outputs in the candidate's place: is the export right?
     framework: tuple[Measurement, ...] = ()
     invariance: Invariance | None = None
     notes: tuple[str, ...] = ()
     failure: str = ""
-    # Inputs of one batch and the oracle's outputs for them: what a self-test is made of.
+    # Whether the failure is one of the candidate, or of the measurement.
+    failed: Verdict = "unmeasured"
+    unmeasured: tuple[str, ...] = ()
+    # Inputs of one batch, the oracle's outputs for them, and which of the measurements' inputs
+    # they are: what a self-test is made of.
     sample: Feeds = field(default_factory=dict)
     truth: Feeds = field(default_factory=dict)
+    sampled: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.failure:
+            return self.failed
+        if any(m.verdict == "differs" for m in (*self.measurements, *self.parts, *self.framework)):
+            return "differs"
+        return "equal" if self.measurements and not self.unmeasured else "unmeasured"
 
     @property
     def passed(self) -> bool:
-        return (
-            not self.failure
-            and bool(self.measurements)
-            and all(m.passed for m in (*self.measurements, *self.framework))
-        )
+        return self.verdict == "equal"
 
     @property
     def batch_invariant(self) -> bool:
@@ -110,132 +116,132 @@ def verify(
     """
     problem = _signature_problem(reference, candidate)
     if problem:
-        return Proof(failure=problem)
-    cases = [
-        Case(
-            "the fixed batch" if batch is None else f"batch {batch}",
-            examples.random_feeds(inputs, batch, seed),
-        )
-        for batch in examples.batches(dynamic_batch)
-    ]
+        return Proof(failure=problem, failed="differs")
+    cases = [draw(STANDARD, inputs, batch, seed) for batch in examples.batches(dynamic_batch)]
     if data is not None:
         cases.append(Case(_name_of(data, inputs), data, given=True))
     if framework is not None:
         cases.append(Case("the export's example", framework.inputs, framework.outputs))
+    types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
     try:
-        return _measure_all(truth, reference, candidate, inputs, cases, dynamic_batch, progress)
+        run = Trials(truth, reference, candidate, progress)
+        trials = run.run(cases)
+        plan = _Plan(inputs, dynamic_batch, seed)
+        judged = judge(trials, types)
+        while more := plan.next(judged, trials, list(types)):
+            trials += run.run(more, optional=True)
+            judged = judge(trials, types)
+        return _proof(run, trials, judged, inputs, dynamic_batch, list(types), progress)
     except OracleError as error:
         return Proof(failure=f"there is no float64 oracle: {error}")
     except RunnerError as error:
         return Proof(failure=f"onnxruntime: {error}")
+    except CandidateError as error:
+        return Proof(failure=f"onnxruntime: {error}", failed="differs")
 
 
-def _measure_all(
-    truth: ir.Model,
-    reference: ir.Model,
-    candidate: ir.Model,
+class _Plan:
+    """What to draw next, until a verdict is no matter of luck."""
+
+    def __init__(self, inputs: Sequence[Input], dynamic_batch: bool, seed: int) -> None:
+        self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
+        self._kinds = iter(kinds_for(inputs))
+        self._turns: dict[str, int] = {}
+        self._rounds: dict[str, Iterator[int]] = {}
+
+    def next(
+        self, judged: Judgement, trials: Sequence[Trial], outputs: Sequence[str]
+    ) -> list[Case]:
+        """The next inputs; none when the verdict stands."""
+        if judged.gross:
+            return []
+        drawn = {t.case.name: t.case.kind for t in trials if not t.case.given}
+        for m in judged.all:
+            if m.verdict == "differs" and m.inputs in drawn:
+                kind = next(k for k in (STANDARD, *KINDS) if k.name == drawn[m.inputs])
+                rows = next(self._rounds.setdefault(kind.name, iter(ROWS)), 0)
+                return self._draw(kind, rows, _BATCH)
+        if any(m.verdict == "differs" for m in judged.all) or not judged.coarse(outputs):
+            return []
+        other = next(self._kinds, None)
+        return self._draw(other, _PAIR, _PAIR) if other else []
+
+    def _draw(self, kind: Kind, rows: int, batch: int) -> list[Case]:
+        size = batch if self._dynamic else _fixed_rows(self._inputs)
+        first = self._turns.get(kind.name, 1 if kind is STANDARD else 0)
+        turns = range(first, first - (-rows // size))
+        self._turns[kind.name] = turns.stop
+        fixed = batch if self._dynamic else None
+        return [draw(kind, self._inputs, fixed, self._seed, turn) for turn in turns]
+
+
+def _proof(
+    run: Trials,
+    trials: Sequence[Trial],
+    judged: Judgement,
     inputs: Sequence[Input],
-    cases: Sequence[Case],
     dynamic_batch: bool,
+    outputs: Sequence[str],
     progress: Callable[[str], None],
 ) -> Proof:
-    oracle = Oracle(truth)
-    truths = []
-    for case in cases:
-        progress(f"float64 oracle, {case.name}")
-        truths.append(oracle.run(case.feeds))
-    progress("original in onnxruntime")
-    reference_runner = runner(reference, optimize=False)
-    originals = _run_cases(reference_runner, cases, "the original")
-    exact_reference = isinstance(reference_runner, EmulatedRunner)
-    del reference_runner
-    progress("folded in onnxruntime")
-    candidate_runner = runner(candidate, optimize=True)
-    results = _run_cases(candidate_runner, cases, "the folded model")
-    types = {value.name: _type_name(value) for value in reference.graph.outputs}
-    measurements = tuple(
-        measure(name, types.get(name, "float32"), case, expected[name], got[name], found[name])
-        for case, expected, got, found in zip(cases, truths, originals, results, strict=True)
-        for name in expected
-    )
-    measurements = pool(measurements, {case.name for case in cases if not case.given})
-    by_framework = tuple(
-        from_framework(
-            name, types.get(name, "float32"), case, expected[name], got[name], case.framework[name]
-        )
-        for case, expected, got in zip(cases, truths, originals, strict=True)
-        for name in case.framework or ()
-        if case.framework is not None and name in expected
-    )
-    invariance = None
+    checked = None
     if dynamic_batch:
         progress("batch invariance")
-        largest = len(examples.BATCHES) - 1
-        invariance = _invariance(
-            candidate_runner, inputs, cases[largest], results[largest], measurements
-        )
-    notes = [candidate_runner.note] if candidate_runner.note else []
-    if exact_reference and not notes:
-        notes.append("the original was emulated, the folded model ran in onnxruntime.")
-    sample = 1 if dynamic_batch else 0  # a batch of two where there is one
+        trial = _telling(trials, judged, range(_BATCH, 1, -1), len(examples.BATCHES) - 1)
+        allowed = {
+            name: max(m.allowed for m in judged.measurements if m.output == name)
+            for name in trial.truth
+        }
+        checked = invariance(run.candidate, inputs, trial.case, trial.candidate, allowed)
+    sample = _telling(trials, judged, (_PAIR,), 1) if dynamic_batch else _telling(trials, judged)
     return Proof(
-        measurements,
-        by_framework,
-        invariance,
-        tuple(notes),
-        sample=cases[sample].feeds,
-        truth=truths[sample],
+        judged.measurements,
+        judged.parts,
+        judged.framework,
+        checked,
+        (*run.notes, *_notes(judged, outputs)),
+        unmeasured=tuple(judged.unmeasured(outputs)),
+        sample=sample.case.feeds,
+        truth=sample.truth,
+        sampled=sample.case.name,
     )
+
+
+def _telling(
+    trials: Sequence[Trial], judged: Judgement, batches: Sequence[int] = (), usual: int = 0
+) -> Trial:
+    """The trial to build on: that of the usual batch, unless its outputs tell nothing."""
+    blunt = {m.inputs for m in judged.measurements if not m.passed or not m.sharp}
+    drawn = [t for t in trials if not t.case.given and t.case.framework is None]
+    for trial in (drawn[usual], *drawn):
+        rows = {len(array) for array in trial.case.feeds.values() if array.ndim}
+        if trial.case.name not in blunt and (not batches or rows & set(batches)):
+            return trial
+    return drawn[usual]
+
+
+def _notes(judged: Judgement, outputs: Sequence[str]) -> Iterator[str]:
+    """What is told of outputs that could be measured only coarsely, or that say nothing."""
+    for name in judged.coarse(outputs):
+        mine = [m for m in judged.measurements if m.output == name and m.verdict == "equal"]
+        if mine and all(m.magnitude == 0.0 for m in mine):
+            yield f"output {name!r} is empty or 0 on all inputs: pass inputs with --data."
+        elif mine:
+            best = min(m.reference_error / m.magnitude for m in mine if m.magnitude)
+            yield (
+                f"output {name!r} could be measured only coarsely: the original itself is "
+                f"{best:.1%} of the largest number away from float64."
+            )
+
+
+def _fixed_rows(inputs: Sequence[Input]) -> int:
+    sizes = [item.example[0] for item in inputs if item.example]
+    return max(1, max(sizes, default=1))
 
 
 def _name_of(data: Feeds, inputs: Sequence[Input]) -> str:
     rows = [len(data[item.name]) for item in inputs if examples.batched(item)]
     return f"your data, {rows[0]} rows" if rows else "your data"
-
-
-def _run_cases(run: Runner, cases: Sequence[Case], who: str) -> list[Feeds]:
-    found = []
-    for case in cases:
-        try:
-            found.append(run.run(case.feeds))
-        except RunnerError as error:
-            raise RunnerError(f"{who} fails on {case.name}: {error}") from error
-    return found
-
-
-def _invariance(
-    run: Runner,
-    inputs: Sequence[Input],
-    case: Case,
-    together: Feeds,
-    measurements: Sequence[Measurement],
-) -> Invariance:
-    """Each sample of `case` alone, against itself in that batch; the worst output counts."""
-    alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
-    worst = Invariance(0.0, 0.0)
-    for name, batch in together.items():
-        if batch.ndim == 0 or len(batch) != len(alone):
-            return Invariance(
-                np.inf, 0.0, f"output {name!r} of shape {batch.shape} has no batch axis"
-            )
-        if any(single[name].shape != (1, *batch.shape[1:]) for single in alone):
-            return Invariance(np.inf, 0.0, f"output {name!r} has another shape alone")
-        found = wide(np.concatenate([single[name] for single in alone])), wide(batch)
-        both = np.isfinite(found[0]) & np.isfinite(found[1])
-        if not np.array_equal(np.isfinite(found[0]), np.isfinite(found[1])):
-            return Invariance(np.inf, 0.0, f"output {name!r} is finite only alone or in a batch")
-        difference = largest_of(found[0][both] - found[1][both])
-        # Both runs are this close to the same truth, so they may be so far apart.
-        allowed = max(m.allowed for m in measurements if m.output == name)
-        if difference > allowed:
-            return Invariance(
-                difference,
-                allowed,
-                "a sample's answer depends on the others in its batch (batch statistics?)",
-            )
-        if difference >= worst.difference:
-            worst = Invariance(difference, allowed)
-    return worst
 
 
 def _signature_problem(reference: ir.Model, candidate: ir.Model) -> str:

@@ -166,14 +166,20 @@ def test_the_same_report_gives_the_same_page(made: dict[str, Any]) -> None:
 def test_a_proof_that_failed(made: dict[str, Any]) -> None:
     failed = Page(page(report(graph(), Proof(failure="there is no float64 oracle"))))
     assert "Not proven. 2 of 5 batch-norms folded" in failed.text
+    assert "Nothing was written" in failed.text
     assert "there is no float64 oracle" in failed.text
-    broken = {**made["proof"], "passed": False}
+    broken = {
+        **made["proof"],
+        "passed": False,
+        "verdict": "differs",
+        "conclusion": "Not proven: folded differs.",
+    }
     broken["measurements"] = [
-        {**m, "error_folded": None, "passed": False, "problem": "NaN"}
+        {**m, "error_folded": None, "passed": False, "verdict": "differs", "problem": "NaN"}
         for m in broken["measurements"]
     ]
     found = Page(page({**made, "proof": broken}))
-    assert "The folded model differs, and was not written" in found.text
+    assert "Not proven: folded differs. Nothing was written" in found.text
     assert "not finite" in found.text
 
 

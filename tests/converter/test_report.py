@@ -219,7 +219,9 @@ class MeasurementForm(Form):
     error_folded: float | None
     allowed: float | None
     passed: bool
+    verdict: Literal["equal", "differs", "unmeasured"]
     problem: str
+    part: str
 
 
 class InvarianceForm(Form):
@@ -231,9 +233,13 @@ class InvarianceForm(Form):
 
 class ProofForm(Form):
     passed: bool
+    verdict: Literal["equal", "differs", "unmeasured"]
+    conclusion: str
+    unmeasured: list[str]
     failure: str
     rule: str
     measurements: list[MeasurementForm]
+    parts: list[MeasurementForm]
     framework: list[dict[str, Any]]
     batch_invariance: InvarianceForm | None
     notes: list[str]

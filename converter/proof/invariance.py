@@ -1,0 +1,79 @@
+"""Whether a sample alone gives the same as that sample in a batch: requests may then be joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from converter.proof import examples
+from converter.proof.measure import Case, largest_of, wide
+from converter.proof.oracle import Feeds
+from converter.proof.runtime import Runner
+from converter.sources.loaded import Input
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Whether a sample alone gives the same as that sample in a batch.
+
+    `difference` is the largest, `allowed` what rounding explains; `problem` is a sentence
+    when it could not be measured or does not hold. `batch`: how many samples were together.
+    """
+
+    difference: float
+    allowed: float
+    problem: str = ""
+    batch: int = 5
+
+    @property
+    def holds(self) -> bool:
+        return not self.problem and self.difference <= self.allowed
+
+
+def invariance(
+    run: Runner,
+    inputs: Sequence[Input],
+    case: Case,
+    together: Feeds,
+    allowed: Mapping[str, float],
+) -> Invariance:
+    """Each sample of `case` alone, against itself in that batch; the worst output counts.
+
+    Args:
+        together: the outputs for the whole batch.
+        allowed: by output, how far both may be from the truth, and so from one another.
+    """
+    alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
+    return compare(together, alone, allowed)
+
+
+def compare(together: Feeds, alone: Sequence[Feeds], allowed: Mapping[str, float]) -> Invariance:
+    """The outputs of a batch against those of its samples, each a batch of one."""
+    rows = len(alone)
+    worst = Invariance(0.0, 0.0, batch=rows)
+    for name, batch in together.items():
+        if batch.ndim == 0 or len(batch) != rows:
+            return Invariance(
+                np.inf, 0.0, f"output {name!r} of shape {batch.shape} has no batch axis", rows
+            )
+        if any(single[name].shape != (1, *batch.shape[1:]) for single in alone):
+            return Invariance(np.inf, 0.0, f"output {name!r} has another shape alone", rows)
+        found = wide(np.concatenate([single[name] for single in alone])), wide(batch)
+        both = np.isfinite(found[0]) & np.isfinite(found[1])
+        if not np.array_equal(np.isfinite(found[0]), np.isfinite(found[1])):
+            return Invariance(
+                np.inf, 0.0, f"output {name!r} is finite only alone or in a batch", rows
+            )
+        difference = largest_of(found[0][both] - found[1][both])
+        if difference > allowed[name]:
+            return Invariance(
+                difference,
+                allowed[name],
+                "a sample's answer depends on the others in its batch (batch statistics?)",
+                rows,
+            )
+        if difference >= worst.difference:
+            worst = Invariance(difference, allowed[name], batch=rows)
+    return worst

@@ -1,0 +1,117 @@
+"""From trials to measurements: each output on each set of inputs, whole and by parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from converter.proof.measure import Measurement, from_framework, measure, pool
+from converter.proof.parts import Outcome, by_parts
+from converter.proof.trials import Trial
+
+# A candidate so many times beyond what is allowed is no matter of luck: nothing more is drawn.
+GROSS = 16.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`measurements` of whole outputs, `parts` of those with numbers of several sizes, and
+    `framework`: of the original framework's outputs in the candidate's place."""
+
+    measurements: tuple[Measurement, ...]
+    parts: tuple[Measurement, ...]
+    framework: tuple[Measurement, ...]
+
+    @property
+    def all(self) -> tuple[Measurement, ...]:
+        return (*self.measurements, *self.parts, *self.framework)
+
+    @property
+    def gross(self) -> bool:
+        """Whether something differs by far more than luck explains."""
+        return any(
+            m.verdict == "differs"
+            and not m.scant
+            and (m.problem or m.candidate_error > GROSS * m.allowed)
+            for m in self.all
+        )
+
+    def coarse(self, outputs: Sequence[str]) -> list[str]:
+        """Outputs for which no inputs were found on which the original is near to float64."""
+        sharp = {m.output for m in self.measurements if m.verdict == "equal" and m.sharp}
+        return [name for name in outputs if name not in sharp]
+
+    def unmeasured(self, outputs: Sequence[str]) -> list[str]:
+        """Outputs that no inputs could tell anything about."""
+        told = {m.output for m in self.measurements if not m.unmeasured}
+        return [name for name in outputs if name not in told]
+
+
+def judge(trials: Sequence[Trial], types: Mapping[str, str]) -> Judgement:
+    """Measure every trial.
+
+    Args:
+        types: of the outputs, by name: numpy's name of each.
+    """
+    measurements = tuple(
+        measure(
+            name,
+            types.get(name, "float32"),
+            trial.case,
+            trial.truth[name],
+            trial.reference[name],
+            trial.candidate[name],
+        )
+        for trial in trials
+        for name in trial.truth
+    )
+    kinds = _names_by_kind(trials)
+    pooled = pool(measurements, kinds.pop("", ()), tuple(kinds.values()))
+    return Judgement(
+        pooled,
+        _parts(trials, types, pooled),
+        tuple(
+            from_framework(
+                name,
+                types.get(name, "float32"),
+                trial.case,
+                trial.truth[name],
+                trial.reference[name],
+                trial.case.framework[name],
+            )
+            for trial in trials
+            for name in trial.case.framework or ()
+            if trial.case.framework is not None and name in trial.truth
+        ),
+    )
+
+
+def _names_by_kind(trials: Sequence[Trial]) -> dict[str, list[str]]:
+    kinds: dict[str, list[str]] = {}
+    for trial in trials:
+        if not trial.case.given:
+            kinds.setdefault(trial.case.kind, []).append(trial.case.name)
+    return kinds
+
+
+def _parts(
+    trials: Sequence[Trial], types: Mapping[str, str], whole: Sequence[Measurement]
+) -> tuple[Measurement, ...]:
+    """By parts, what is right as a whole; each kind of inputs for itself."""
+    right = {(m.output, m.inputs) for m in whole if m.passed}
+    wrong = {m.output for m in whole if m.verdict == "differs"}
+    found: list[Measurement] = []
+    for name in dict.fromkeys(m.output for m in whole):
+        if name in wrong:
+            continue
+        usable = [t for t in trials if (name, t.case.name) in right]
+        standard = [_outcome(t, name) for t in usable if not t.case.given and not t.case.kind]
+        for kind in dict.fromkeys((t.case.given, t.case.kind) for t in usable):
+            mine = [_outcome(t, name) for t in usable if (t.case.given, t.case.kind) == kind]
+            others = standard if kind[0] else ()
+            found += by_parts(name, types.get(name, "float32"), mine, others)
+    return tuple(found)
+
+
+def _outcome(trial: Trial, name: str) -> Outcome:
+    return Outcome(trial.case, trial.truth[name], trial.reference[name], trial.candidate[name])

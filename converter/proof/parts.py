@@ -1,0 +1,228 @@
+"""One output, part by part: numbers of one size are not judged by the scale of others.
+
+A detector's output holds boxes of 1e5 beside scores of 1: four roundings of the boxes hide an
+error of 0.05 in the scores. So along each axis but the batch the slices (one channel, one
+place of a flat vector) are put together by size, and the rule is applied to each part.
+
+* The size of a slice is the largest number that float64 gives it on all inputs that were drawn
+  alike. Neither rounding error has a say in it, so that no part is made of slices on which the
+  original was lucky.
+* Slices within a factor of `ALIKE` of the largest are a part, the largest of the others begin
+  the next one: a classifier's scores are one part, and nothing changes for them.
+* A part with few numbers proves nothing by failing: the largest of few errors is a matter of
+  luck, and so is a channel that a Relu leaves nearly empty. Such a part is `scant`: more inputs
+  are drawn (`verify`), and if it stays so it is judged together with the next larger part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.proof.measure import (
+    Case,
+    Limits,
+    Measurement,
+    allowance,
+    allowed_together,
+    limits_of,
+    wide,
+)
+from converter.proof.oracle import Array
+
+# Slices whose largest numbers are within this factor are judged by one scale.
+ALIKE = 8.0
+# So many rounding errors other than 0 a part must have before it is judged alone.
+ENOUGH = 32
+# Numbers of an array that are looked at together, which bounds the memory.
+_SLAB = 2**22
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An output's results on one set of inputs: in float64, of the original, of the folded."""
+
+    case: Case
+    truth: Array
+    reference: Array
+    candidate: Array
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Of each slice along an axis, on one set of inputs: sizes and errors, shape (slices,).
+
+    `counted`: how many numbers of it are rounded at all by either graph.
+    """
+
+    case: Case
+    magnitude: npt.NDArray[np.float64]
+    reference_error: npt.NDArray[np.float64]
+    candidate_error: npt.NDArray[np.float64]
+    counted: npt.NDArray[np.int64]
+
+
+def by_parts(
+    output: str, dtype: str, outcomes: Sequence[Outcome], others: Sequence[Outcome] = ()
+) -> tuple[Measurement, ...]:
+    """The worst measurement of each part of one output, over all of `outcomes`.
+
+    Args:
+        outcomes: on inputs that were drawn alike, or all that the user gave.
+        others: on the random inputs, where `outcomes` are the user's: the original's error is
+            at least the share of the size of a part that it is there.
+
+    Nothing for an axis whose slices are all alike: that is the whole output's measurement.
+    """
+    limits = limits_of(dtype)
+    if limits is None or not outcomes:
+        return ()
+    found: list[Measurement] = []
+    for axis in _axes([outcome.truth.shape for outcome in outcomes]):
+        slices = [_slices(outcome, axis, limits) for outcome in outcomes]
+        beside = [
+            _slices(other, axis, limits)
+            for other in others
+            if other.truth.ndim > axis and other.truth.shape[axis] == outcomes[0].truth.shape[axis]
+        ]
+        found += _along(output, axis, limits, slices, beside)
+    return tuple(found)
+
+
+def _axes(shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
+    """Axes with several slices, equally many on all inputs; the batch's own differ."""
+    if len({len(shape) for shape in shapes}) > 1:
+        return
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        if len(set(sizes)) == 1 and sizes[0] > 1:
+            yield axis
+
+
+def _slices(outcome: Outcome, axis: int, limits: Limits) -> Slices:
+    size = outcome.truth.shape[axis]
+    sums = [np.zeros(size) for _ in range(3)]
+    counted = np.zeros(size, np.int64)
+    # Slabs across another axis than the one looked at.
+    across = 1 if axis == 0 else 0
+    arrays = (outcome.truth, outcome.reference, outcome.candidate)
+    long = arrays[0].shape[across] if arrays[0].ndim > 1 else 1
+    step = max(1, _SLAB * long // max(1, arrays[0].size))
+    rest = tuple(a for a in range(arrays[0].ndim) if a != axis)
+    for start in range(0, long, step):
+        window = (
+            tuple(
+                slice(start, start + step) if a == across else slice(None)
+                for a in range(arrays[0].ndim)
+            )
+            if arrays[0].ndim > 1
+            else ()
+        )
+        truth, reference, candidate = (wide(array[window]) for array in arrays)
+        with np.errstate(invalid="ignore", over="ignore"):
+            usable = (
+                np.isfinite(truth)
+                & (np.abs(truth) <= limits.largest)
+                & np.isfinite(reference)
+                & np.isfinite(candidate)
+            )
+            errors = [
+                np.where(usable, np.abs(number), 0.0)
+                for number in (truth, reference - truth, candidate - truth)
+            ]
+        for total, error in zip(sums, errors, strict=True):
+            np.maximum(total, error.max(axis=rest, initial=0.0), out=total)
+        counted += np.count_nonzero((errors[1] > 0.0) | (errors[2] > 0.0), axis=rest)
+    return Slices(outcome.case, sums[0], sums[1], sums[2], counted)
+
+
+def _along(
+    output: str, axis: int, limits: Limits, slices: Sequence[Slices], beside: Sequence[Slices]
+) -> Iterator[Measurement]:
+    size = np.max([part.magnitude for part in slices], axis=0)
+    members = groups_of_like_size(size)
+    if len(members) < 2:
+        return
+    for index, chosen in enumerate(members):
+        found = _judge(output, axis, limits, slices, beside, chosen)
+        # A scant part that fails is judged with the next larger ones.
+        for larger in reversed(members[:index]):
+            if found.passed or not found.scant:
+                break
+            chosen = np.concatenate([larger, chosen])
+            wider = _judge(output, axis, limits, slices, beside, chosen)
+            found = replace(wider, scant=True, part=found.part)
+        yield found
+
+
+def groups_of_like_size(
+    size: npt.NDArray[np.float64],
+) -> list[npt.NDArray[np.intp]]:
+    """Indices of slices, largest first, each group within a factor of `ALIKE`; slices of zeros
+    have no size, and go with the smallest."""
+    order = np.argsort(-size, kind="stable")
+    groups: list[npt.NDArray[np.intp]] = []
+    start = 0
+    while start < len(order):
+        first = size[order[start]]
+        end = start + int(np.count_nonzero(size[order[start:]] * ALIKE >= first))
+        if first == 0.0 and groups:
+            groups[-1] = np.concatenate([groups[-1], order[start:]])
+            break
+        groups.append(order[start:end])
+        start = end
+    return groups
+
+
+def _judge(
+    output: str,
+    axis: int,
+    limits: Limits,
+    slices: Sequence[Slices],
+    beside: Sequence[Slices],
+    chosen: npt.NDArray[np.intp],
+) -> Measurement:
+    """The rule on some slices: the worst of all sets of inputs."""
+    mine = [_measured(output, axis, limits, part, chosen) for part in slices]
+    scale = [_measured(output, axis, limits, part, chosen) for part in beside]
+    alike = not beside
+    judged = [
+        replace(m, allowed=max(m.allowed, allowed_together(m, mine if alike else scale, alike)))
+        for m in mine
+    ]
+    worst = max(judged, key=lambda m: m.candidate_error - m.allowed)
+    return replace(worst, scant=sum(int(part.counted[chosen].sum()) for part in slices) < ENOUGH)
+
+
+def _measured(
+    output: str, axis: int, limits: Limits, part: Slices, chosen: npt.NDArray[np.intp]
+) -> Measurement:
+    magnitude, reference, candidate = (
+        float(np.max(numbers[chosen]))
+        for numbers in (part.magnitude, part.reference_error, part.candidate_error)
+    )
+    return Measurement(
+        output,
+        part.case.name,
+        magnitude,
+        reference,
+        candidate,
+        allowance(limits, reference, magnitude),
+        pooled=limits.pooled,
+        half=limits.half,
+        part=f"{ranges(chosen)} of {len(part.magnitude)} on axis {axis}",
+    )
+
+
+def ranges(indices: npt.NDArray[np.intp], most: int = 4) -> str:
+    """ "0-3, 7 of .." in words: runs of indices, the first few of them."""
+    ordered = np.sort(indices)
+    breaks = np.flatnonzero(np.diff(ordered) != 1) + 1
+    runs = [
+        f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}"
+        for run in np.split(ordered, breaks)[: most + 1]
+    ]
+    more = f" and {len(ordered) - 1} more" if len(breaks) >= most else ""
+    return f"{ordered[0]}{more}" if more else ", ".join(runs)
