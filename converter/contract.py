@@ -9,10 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
+from pydantic import ValidationError
 
 from converter import curves
+from converter.errors import UserError
 from converter.folding import Decision, Refusal
 from converter.pipeline import FoldResult
+from converter.servable import Served
+from converter.sources.inputs import required_inputs
 from service.manifest import Curve, DType, FileEntry, Manifest, SelfTest, TensorSpec
 
 
@@ -21,7 +25,8 @@ def manifest(
     name: str,
     version: int,
     files: dict[str, FileEntry],
-    self_test: SelfTest,
+    self_test: SelfTest | None,
+    served: Served,
 ) -> Manifest:
     """What model.json says of a fold.
 
@@ -30,7 +35,30 @@ def manifest(
         name, version: of the model in its repository.
         files: of the version, besides model.json, with their sizes and sha256.
         self_test: of `write_selftest`.
+        served: what the service gives of it.
+
+    Raises:
+        UserError: there is no such manifest.
     """
+    try:
+        return _manifest(result, name, version, files, self_test, served)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"this model cannot be described to the service: {where}: {first['msg']}.",
+            "Nothing was published. Write the model with --output instead.",
+        ) from error
+
+
+def _manifest(
+    result: FoldResult,
+    name: str,
+    version: int,
+    files: dict[str, FileEntry],
+    self_test: SelfTest | None,
+    served: Served,
+) -> Manifest:
     loaded, proof = result.loaded, result.proof
     invariance = proof.invariance
     return Manifest(
@@ -38,9 +66,10 @@ def manifest(
         version=version,
         description=loaded.description,
         files=files,
-        inputs=[_spec(value) for value in result.model.graph.inputs],
-        outputs=[_spec(value) for value in result.model.graph.outputs],
-        dynamic_batch=loaded.dynamic_batch,
+        inputs=inputs(result),
+        outputs=served.outputs,
+        left_out=served.left_out,
+        dynamic_batch=loaded.dynamic_batch and served.by_rows,
         batch_invariant=proof.batch_invariant,
         classification=loaded.classification,
         preprocessing=loaded.preprocessing,
@@ -68,24 +97,41 @@ def manifest(
     )
 
 
-def write_selftest(result: FoldResult, path: Path) -> SelfTest:
-    """Inputs, and what float64 says of them, into `path`, fsynced.
+def inputs(result: FoldResult) -> list[TensorSpec]:
+    """What a request brings; an input with a default value among the weights keeps this."""
+    return [_spec(value) for value in required_inputs(result.model)]
+
+
+def write_selftest(result: FoldResult, path: Path, served: Served) -> SelfTest | None:
+    """Inputs, and what float64 says of the outputs, into `path`, fsynced.
+
+    Whole numbers that onnxruntime rounds to another side than float64 (the largest of two equal
+    scores) test nothing, and are left out.
 
     Returns:
         How far each output may be from it: other hardware may round differently, within a
-        thousandth of the largest number (TF32 keeps 10 bits).
+        thousandth of the largest number (TF32 keeps 10 bits). None, and nothing is written, if no
+        output is left.
     """
     proof = result.proof
     types = {value.name: value.dtype for value in result.model.graph.outputs}
     arrays = {f"input:{name}": array for name, array in proof.sample.items()}
     atol = {}
+    outputs = {spec.name for spec in served.outputs}
     for name, truth in proof.truth.items():
         dtype = types[name]
-        arrays[f"output:{name}"] = truth.astype(dtype.numpy()) if dtype is not None else truth
+        expected = truth.astype(dtype.numpy()) if dtype is not None else truth
         mine = [
             m for m in proof.measurements if m.output == name and m.inputs == proof.sampled
         ] or [m for m in proof.measurements if m.output == name]
-        atol[name] = max(max(100.0 * m.allowed, 1e-3 * m.magnitude) for m in mine)
+        floats = expected.dtype.kind == "f"
+        if name not in outputs or not (floats or all(m.candidate_error == 0 for m in mine)):
+            continue
+        arrays[f"output:{name}"] = expected
+        if floats:
+            atol[name] = max(max(100.0 * m.allowed, 1e-3 * m.magnitude) for m in mine)
+    if len(arrays) == len(proof.sample):
+        return None
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
         file.flush()

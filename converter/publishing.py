@@ -1,7 +1,8 @@
 """Publish a proven model as the next version of a model repository, atomically.
 
-`models/<name>/<version>/` appears by one rename of a finished, fsynced folder: whatever
-happens before it leaves no version, whatever happens after it leaves a whole one.
+`models/<name>/<version>/` appears by one rename of a finished, fsynced folder that has passed the
+service's own check: whatever happens before it leaves nothing, whatever happens after it leaves a
+whole version.
 """
 
 from __future__ import annotations
@@ -15,24 +16,27 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from converter.atomic import A_DAY, stale, sync_directory
-from converter.contract import manifest, write_selftest
+from converter.contract import inputs, manifest, write_selftest
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
 from converter.remote import publish_remote
+from converter.servable import look, refuse_unservable, told
 from service.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     SELFTEST_FILE,
     FileEntry,
-    SelfTest,
+    Manifest,
 )
+from service.models.folders import NAME, VERSION
 from service.store.address import is_address, scheme
 
 _STAGE = ".publish-"
@@ -41,17 +45,19 @@ _STAGE = ".publish-"
 # are the same model.
 _OPERATORS = {"serving"}
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model now is, a folder or an address. `fresh` is False when that version was there
-    already."""
+    """Where a model now is, a folder or an address.
+
+    `left_out`: outputs that the service does not serve, and why. `fresh` is False when that version
+    was there already.
+    """
 
     path: Path | str
     version: int
-    fresh: bool
+    left_out: dict[str, str] = field(default_factory=dict)
+    fresh: bool = True
 
 
 def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False) -> Published:
@@ -65,8 +71,8 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
 
     Raises:
         ValueError: the proof did not pass.
-        UserError: a bad name, a place that cannot be written, or a model that onnxruntime
-            cannot run and so the service cannot serve.
+        UserError: a bad name, a place that cannot be written, or a model that the service would
+            not serve, with what it says. Then nothing is left behind.
     """
     if not result.proof.passed:
         raise ValueError("only a proven model may be published")
@@ -83,17 +89,31 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
     check_folder(folder)
     name = folder.resolve().name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        with tempfile.TemporaryDirectory(
-            prefix=_STAGE, dir=folder, ignore_cleanup_errors=True
-        ) as temporary:
-            return _publish(result, folder, name, Path(temporary) / "version", if_changed)
+        with _created(folder):
+            _sweep(folder)
+            with tempfile.TemporaryDirectory(
+                prefix=_STAGE, dir=folder, ignore_cleanup_errors=True
+            ) as temporary:
+                return _publish(result, folder, name, Path(temporary) / "version", if_changed)
     except OSError as error:
         raise UserError(
             f"cannot publish to {folder}: {error.strerror or error}.",
             "Check that the folder can be written to and has room.",
         ) from error
+
+
+@contextlib.contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """The folder is there; if the block fails, those that had to be made are gone again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it by now
+                path.rmdir()
+        raise
 
 
 def check_folder(folder: Path) -> None:
@@ -103,7 +123,7 @@ def check_folder(folder: Path) -> None:
         UserError: the name is none for a model, or the folder is one of models.
     """
     name = folder.resolve().name
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(
             f"{name!r} is no name for a model.",
             "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit.",
@@ -129,8 +149,11 @@ def _is_version(folder: Path) -> bool:
 
 
 def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Published:
+    staged: list[Published] = []
+
     def stage(folder: Path) -> Path:
-        return Path(publish(result, folder).path)
+        staged.append(publish(result, folder))
+        return Path(staged[0].path)
 
     def same(there: bytes, mine: bytes) -> bool:
         theirs, ours = _parsed(there), _parsed(mine)
@@ -139,7 +162,7 @@ def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Publi
         return {**theirs, "version": 0} == {**ours, "version": 0}
 
     path, version, fresh = publish_remote(address, stage, same if if_changed else None)
-    return Published(path, version, fresh)
+    return Published(path, version, staged[0].left_out, fresh)
 
 
 def _sweep(folder: Path) -> None:
@@ -160,21 +183,31 @@ def _publish(
 ) -> Published:
     staged.mkdir()
     write_onnx(result.model, staged / MODEL_FILE)
-    self_test = write_selftest(result, staged / SELFTEST_FILE)
+    served = look(staged / MODEL_FILE, inputs(result), result.proof.sample)
+    if (model := told(result.model, served)) is not None:
+        write_onnx(model, staged / MODEL_FILE)
+    self_test = write_selftest(result, staged / SELFTEST_FILE, served)
     files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
+
+    def describe(version: int) -> Manifest:
+        return manifest(result, name, version, files, self_test, served)
+
     newest = max(_versions(folder), default=0)
-    if (
-        if_changed
-        and newest
-        and _same(folder / str(newest), result, name, newest, files, self_test)
-    ):
-        return Published(folder / str(newest), newest, fresh=False)
-    version = newest + 1
+    if if_changed and newest and _same(folder / str(newest), describe(newest)):
+        return Published(folder / str(newest), newest, served.left_out, fresh=False)
+    version, checked = newest + 1, False
     while True:
-        mine = manifest(result, name, version, files, self_test)
-        text = mine.model_dump_json(indent=2, exclude=_OPERATORS)
+        if not VERSION.fullmatch(str(version)):
+            raise UserError(
+                f"{folder} has a version {version - 1} already, and none after it can be served.",
+                "Move that folder away.",
+            )
+        text = describe(version).model_dump_json(indent=2, exclude=_OPERATORS)
         _write(staged / MANIFEST_FILE, text.encode() + b"\n")
         staged.chmod(0o755)
+        if not checked:
+            refuse_unservable(staged, name, version)
+            checked = True
         sync_directory(staged)
         try:
             # A folder is renamed onto nothing or onto an empty one: a version is safe.
@@ -185,30 +218,24 @@ def _publish(
             version += 1  # somebody else has just published this one
             continue
         sync_directory(folder)
-        return Published(folder / str(version), version, fresh=True)
+        return Published(folder / str(version), version, served.left_out)
 
 
 def _versions(folder: Path) -> list[int]:
     return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
 
 
-def _same(
-    path: Path,
-    result: FoldResult,
-    name: str,
-    version: int,
-    files: dict[str, FileEntry],
-    self_test: SelfTest,
-) -> bool:
+def _same(path: Path, mine: Manifest) -> bool:
+    """Whether the version that lies there is this one."""
     try:
         there = (path / MANIFEST_FILE).read_bytes()
     except OSError:
         return False
-    mine = manifest(result, name, version, files, self_test)
     if json.loads(mine.model_dump_json(exclude=_OPERATORS)) != _parsed(there):
         return False
     return all(
-        (path / file).is_file() and _entry(path / file) == entry for file, entry in files.items()
+        (path / file).is_file() and _entry(path / file) == entry
+        for file, entry in mine.files.items()
     )
 
 

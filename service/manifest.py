@@ -186,7 +186,11 @@ class Manifest(Strict):
     files: dict[str, FileEntry]
     inputs: list[TensorSpec] = Field(min_length=1)
     outputs: list[TensorSpec] = Field(min_length=1)
-    # False when the size of the batch axis is fixed by the graph.
+    # Outputs of the graph that are not served, each with the reason: sequences and maps, such as
+    # the one of a ZipMap. Without any the key is left out.
+    left_out: dict[str, str] = {}
+    # True when axis 0 of every input and of every output counts the same rows, as many as a request
+    # likes. False when the graph fixes its size, or an output has no such axis.
     dynamic_batch: bool = True
     # True when it was measured that a sample alone gives the same as that sample in a batch.
     batch_invariant: bool = False
@@ -195,8 +199,7 @@ class Manifest(Strict):
     self_test: SelfTest | None = None
     # What the trainer measured, for example {"test_accuracy": 0.9931}.
     metrics: dict[str, float] = {}
-    # The training, if its record was there. Without any the key is left out: services from before
-    # there were curves take such a file, and to publish anew changes nothing.
+    # The training, if its record was there. Without any the key is left out.
     curves: list[Curve] = Field([], max_length=MOST_CURVES)
     # The operator's, not the converter's: publishing leaves it out.
     serving: Serving = Serving()
@@ -204,10 +207,13 @@ class Manifest(Strict):
     provenance: dict[str, Any] = {}
 
     @model_serializer(mode="wrap")
-    def _without_empty_curves(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_ones(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Services from before these keys take a file without them, and to publish a model anew
+        that has none changes nothing."""
         written: dict[str, Any] = default(self)
-        if not self.curves:
-            written.pop("curves", None)
+        for key in ("curves", "left_out"):
+            if not written.get(key):
+                written.pop(key, None)
         return written
 
     @field_validator("files")

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from service.axes import is_symbol
 from service.errors import (
     BatchMismatch,
     EmptyBatch,
     MissingInput,
     TensorTooLarge,
     UnknownInput,
+    UnknownOutput,
     WrongRank,
     WrongShape,
     WrongType,
@@ -52,6 +54,8 @@ class Signature:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     batched: bool
+    # The graph's other outputs, and why they are not served.
+    left_out: dict[str, str] = field(default_factory=dict)
     # (name, dtype, sizes of a row) of each input, if only the number of rows is open: what a
     # request is compared with first.
     rows: tuple[tuple[str, np.dtype, tuple[int, ...]], ...] = ()
@@ -61,8 +65,19 @@ class Signature:
     kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, manifest: Manifest, max_tensor_bytes: int | None = None) -> Signature:
-        """The signature of a model; `max_tensor_bytes` is what one input may take at most."""
+    def of(
+        cls,
+        manifest: Manifest,
+        max_tensor_bytes: int | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> Signature:
+        """The signature of a model.
+
+        Args:
+            manifest: its contract.
+            max_tensor_bytes: what one input may take at most.
+            left_out: outputs that are not served, and why; None for what the manifest says.
+        """
         if max_tensor_bytes is not None:
             for spec in manifest.inputs:
                 spec.limit(max_tensor_bytes)
@@ -72,6 +87,7 @@ class Signature:
             inputs={spec.name: spec for spec in manifest.inputs},
             outputs={spec.name: spec for spec in manifest.outputs},
             batched=manifest.dynamic_batch,
+            left_out=dict(manifest.left_out if left_out is None else left_out),
             rows=tuple(plain) if manifest.dynamic_batch and len(plain) == len(rows) else (),
             texts=any(spec.dtype == STRING for spec in manifest.inputs),
         )
@@ -95,7 +111,9 @@ class Signature:
         if self.rows and len(tensors) == len(self.rows) and (count := self._count(tensors)):
             return count
         self.check_names(tensors)
-        sizes: dict[str, tuple[int, str]] = {}  # symbol -> its size and the input that set it
+        # Symbol -> its size and the input that set it; "" is the number of rows, which is one for
+        # the whole request, whatever each input calls it.
+        sizes: dict[str, tuple[int, str]] = {}
         rows = 1
         for position, (name, spec) in enumerate(self.inputs.items()):
             array = tensors[name]
@@ -103,16 +121,16 @@ class Signature:
                 raise WrongType(f"Input {name!r} is {dtype_name(array)}, expected {spec.dtype}.")
             check_shape(spec, array.shape)
             for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
-                # The row count is one for the whole request, whatever each input calls it.
-                symbol = "batch" if self.batched and axis == 0 else dim
-                if not isinstance(symbol, str):
-                    continue
-                known, owner = sizes.setdefault(symbol, (size, name))
-                if known != size:
-                    raise BatchMismatch(
-                        f"Input {name!r} has size {size} on axis {axis} ({symbol}), "
-                        f"but input {owner!r} has {known}."
-                    )
+                symbols = [""] if self.batched and axis == 0 else []
+                if isinstance(dim, str) and is_symbol(dim):
+                    symbols.append(dim)
+                for symbol in symbols:
+                    known, owner = sizes.setdefault(symbol, (size, name))
+                    if known != size:
+                        raise BatchMismatch(
+                            f"Input {name!r} has size {size} on axis {axis} "
+                            f"({symbol or 'batch'}), but input {owner!r} has {known}."
+                        )
             if position == 0 and array.ndim:
                 rows = array.shape[0]
         return rows
@@ -129,6 +147,16 @@ class Signature:
                 return 0
             count = shape[0]
         return count
+
+    def unknown_output(self, name: str) -> UnknownOutput:
+        """The error for an output that is asked for by name, and is not among `outputs`."""
+        shown, others = repr(name[:128]), listing(self.outputs)
+        if name in self.left_out:
+            return UnknownOutput(
+                f"The model's output {shown} is not served: {self.left_out[name]}.",
+                hint=f"Ask for {others}.",
+            )
+        return UnknownOutput(f"The model has no output {shown}; it has {others}.")
 
     def names(self) -> str:
         return listing(self.inputs)

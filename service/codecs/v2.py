@@ -311,5 +311,7 @@ def _wanted(document: dict[str, Any], signature: Signature, binary: bool) -> lis
 
 def unknown_output(name: object, signature: Signature) -> UnknownOutput:
     """The error for an output that the model does not have."""
-    shown = repr(name[:128]) if isinstance(name, str) else json_.kind_of(name)
+    if isinstance(name, str):
+        return signature.unknown_output(name)
+    shown = json_.kind_of(name)
     return UnknownOutput(f"The model has no output {shown}; it has {listing(signature.outputs)}.")

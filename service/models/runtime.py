@@ -7,7 +7,7 @@ their next task take the CPU from the event loop, and from every other model of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from service.axes import is_symbol
 from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
@@ -49,17 +50,23 @@ class CannotLoad(Exception):
 class Runtime:
     """One loaded model. `run` may be called from any one thread at a time.
 
+    `left_out`: the outputs that are not served, and why: sequences, maps, types without a number.
+
     Args:
         path: the model.onnx.
         choice: providers to use, from `device.choose`.
         threads: size of the session's intra-op pool, the calling thread included.
+        left_out: outputs that are not to be served, and why.
 
     Raises:
-        CannotLoad: broken file, or an element type that cannot be served.
+        CannotLoad: broken file, an input that cannot be served, or no output that can.
         DeviceUnavailable: CUDA was required and did not start.
     """
 
-    def __init__(self, path: Path, choice: Choice, threads: int) -> None:
+    def __init__(
+        self, path: Path, choice: Choice, threads: int, left_out: Mapping[str, str] | None = None
+    ) -> None:
+        said = left_out or {}
         ort.disable_telemetry_events()
         ort.set_default_logger_severity(_ERROR)
         options = ort.SessionOptions()
@@ -75,15 +82,27 @@ class Runtime:
             raise CannotLoad(f"onnxruntime cannot load it: {without_paths(error)}") from None
         self.provider: str = self._session.get_providers()[0]
         choice.confirm(self.provider)
-        self.inputs = [_spec(node, "input") for node in self._session.get_inputs()]
-        self.outputs = [_spec(node, "output") for node in self._session.get_outputs()]
+        self.inputs = _inputs(self._session.get_inputs())
+        outputs = {node.name: node for node in self._session.get_outputs()}  # some name one twice
+        self.left_out = {
+            name: said.get(name, f"its type, {node.type}, is none of an answer")
+            for name, node in outputs.items()
+            if name in said or _dtype(node) is None
+        }
+        self.outputs = [_spec(node) for name, node in outputs.items() if name not in self.left_out]
+        if not self.outputs:
+            name, why = next(iter(self.left_out.items()), ("", ""))
+            raise CannotLoad(f"it has no output that can be served; output {name!r}: {why}")
         self._output_names = [spec.name for spec in self.outputs]
         specs = [*self.inputs, *self.outputs]
+        # What leads to outputs that are left out is not computed.
+        how = ort.RunOptions()
+        how.only_execute_path_to_fetches = bool(self.left_out)
         self._call: Callable[[Tensors], Sequence[np.ndarray]] = (
             BoundRun(self._session, self._output_names, device_id=choice.device_id)
             # A device holds no strings: the session itself keeps them on the host.
             if self.provider == CUDA and not any(spec.dtype == STRING for spec in specs)
-            else partial(self._session.run, self._output_names)
+            else partial(self._session.run, self._output_names, run_options=how)
         )
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -112,17 +131,38 @@ class Runtime:
         return dict(zip(self._output_names, values, strict=True))
 
 
-def _spec(node: ort.NodeArg, what: str) -> TensorSpec:
+def _dtype(node: ort.NodeArg) -> str | None:
+    """The element type of a tensor; None for one that cannot be served, and for no tensor."""
     match = _TYPE.fullmatch(node.type)
-    dtype = _DTYPES.get(match[1]) if match else None
-    if dtype is None:
-        raise CannotLoad(f"{what} {node.name!r} has the type {node.type}, which cannot be served")
+    return _DTYPES.get(match[1]) if match else None
+
+
+def _inputs(nodes: Sequence[ort.NodeArg]) -> list[TensorSpec]:
+    """The inputs, with a name of its own for each size that the graph leaves open without one.
+
+    Raises:
+        CannotLoad: one of them takes what no request can bring.
+    """
+    for node in nodes:
+        if _dtype(node) is None:
+            hint = "" if _TYPE.fullmatch(node.type) else ": a request brings tensors, nothing else"
+            raise CannotLoad(
+                f"input {node.name!r} has the type {node.type}, which cannot be served{hint}"
+            )
+    return [_spec(node) for node in nodes]
+
+
+def _spec(node: ort.NodeArg) -> TensorSpec:
     shape: list[Dim] = []
     for axis, dim in enumerate(node.shape):
-        # A size that the graph leaves open without naming it still needs a name of its own.
-        unnamed = "batch" if axis == 0 else f"{node.name}.{axis}"
-        shape.append(dim if dim is not None and dim != "" else unnamed)
-    return TensorSpec.model_validate({"name": node.name, "dtype": dtype, "shape": shape})
+        known = dim >= 0 if isinstance(dim, int) else dim is not None and is_symbol(dim)
+        shape.append(dim if known else own_name(node.name, axis))
+    return TensorSpec.model_validate({"name": node.name, "dtype": _dtype(node), "shape": shape})
+
+
+def own_name(tensor: str, axis: int) -> str:
+    """What a size is called that has no name in the file."""
+    return f"{tensor}.{axis}"
 
 
 def without_paths(error: BaseException) -> str:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from service.batching.batch import Run
 from service.errors import ServiceError
-from service.manifest import Manifest
+from service.manifest import Manifest, TensorSpec
 from service.models import selftest
 from service.models.bundle import Rejected
 from service.models.runtime import without_paths
@@ -77,11 +78,12 @@ def first_row(test: selftest.SelfTestData, signature: Signature) -> Tensors:
     return {k: a[:1] for k, a in test.inputs.items()} if signature.batched else test.inputs
 
 
-def made_up(signature: Signature, run: Run) -> Tensors | None:
+def made_up(inputs: Sequence[TensorSpec], run: Run) -> Tensors | None:
     """Zeros of the smallest size that the model accepts; None when it accepts none tried."""
-    for text, size in itertools.product(_GUESSED_TEXTS[: 1 + signature.texts], _GUESSED_SIZES):
+    texts = any(spec.dtype == STRING for spec in inputs)
+    for text, size in itertools.product(_GUESSED_TEXTS[: 1 + texts], _GUESSED_SIZES):
         zeros = {
-            name: _filled(
+            spec.name: _filled(
                 [
                     dim if isinstance(dim, int) else 1 if axis == 0 else size
                     for axis, dim in enumerate(spec.shape)
@@ -89,7 +91,7 @@ def made_up(signature: Signature, run: Run) -> Tensors | None:
                 spec.dtype,
                 text,
             )
-            for name, spec in signature.inputs.items()
+            for spec in inputs
         }
         try:
             run(zeros)

@@ -214,7 +214,7 @@ def test_a_full_disk(tmp_path: Path, proven: FoldResult, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="No space left on device") as error:
         publish(proven, tmp_path / "net")
     assert "room" in error.value.hint
-    assert names(tmp_path / "net") == []
+    assert names(tmp_path) == [], "nor the folder of the model"
 
 
 def _start(target: Callable[..., None], *args: object) -> multiprocessing.Process:

@@ -1,0 +1,216 @@
+"""Whether a version can be served: the one check, of the service and of whoever publishes.
+
+    manifest -> hashes -> files outside -> session -> signature -> warm-up -> shapes -> self-test
+
+What a graph says of its outputs' shapes is not asked for: files hold stale ones. What model.json
+says of them is compared with a run; for a bare model they are taken from runs (observed.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from service.batching.batch import Run, attempt
+from service.device import Choice
+from service.errors import ServiceError
+from service.manifest import MODEL_FILE, Manifest, TensorSpec
+from service.models import bundle, external, observed, selftest, warm_up
+from service.models.bundle import Rejected
+from service.models.runtime import CannotLoad, Runtime, own_name, without_paths
+from service.signature import NUMPY_DTYPES, Signature, Tensors, show
+
+_MOST_ELEMENTS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A version that can be served.
+
+    `declared`: what its model.json says, None for a bare model; `manifest`: this, or what the
+    graph itself declares. `example`: one row of inputs, None when none could be made up.
+    `warm_up_ms`: the fastest run of it. `self_test_errors`: see `selftest.compare`.
+    """
+
+    declared: Manifest | None
+    manifest: Manifest
+    signature: Signature
+    runtime: Runtime
+    example: Tensors | None
+    warm_up_ms: float | None
+    self_test_errors: dict[str, float] | None
+
+
+def check(
+    folder: Path,
+    name: str,
+    version: int,
+    choice: Choice,
+    threads: int = 1,
+    max_tensor_bytes: int | None = None,
+) -> Checked:
+    """Load, verify, warm up and self-test one version folder.
+
+    Args:
+        folder: what is, or will be, models/<name>/<version>.
+        name, version: which its manifest must confirm.
+        choice: the provider.
+        threads: of a run, unless the manifest says otherwise.
+        max_tensor_bytes: of an input of a request, None for any number.
+
+    Raises:
+        Rejected: with the reason.
+        DeviceUnavailable: CUDA was required and did not start.
+    """
+    declared = bundle.read(folder, name, version)
+    path = folder / MODEL_FILE
+    try:
+        external.check(path)
+    except external.Unreadable as error:
+        raise Rejected(str(error)) from None
+    try:
+        threads = (declared and declared.serving.threads) or threads
+        runtime = Runtime(path, choice, threads, declared.left_out if declared else {})
+    except CannotLoad as error:
+        raise Rejected(f"{MODEL_FILE}: {error}") from None
+    if not runtime.inputs:
+        raise Rejected("the graph has no inputs")
+    run = partial(attempt, runtime.run)
+    if declared is None:
+        _refuse_huge(runtime.inputs)
+        example = warm_up.made_up(runtime.inputs, run)
+        manifest = _manifest_of(runtime, name, version, example)
+        signature, test = Signature.of(manifest, max_tensor_bytes, runtime.left_out), None
+    else:
+        manifest = declared
+        _compare_with_graph(manifest, runtime)
+        _refuse_huge(manifest.inputs)
+        signature = Signature.of(manifest, max_tensor_bytes, runtime.left_out)
+        test = selftest.load(folder, manifest, signature)
+        example = (
+            warm_up.first_row(test, signature) if test else warm_up.made_up(manifest.inputs, run)
+        )
+    warm_up_ms, outputs = warm_up.fastest_ms(run, signature, example)
+    _check_outputs(manifest, outputs)
+    _check_labels(manifest, outputs)
+    return Checked(
+        declared=declared,
+        manifest=manifest,
+        signature=signature,
+        runtime=runtime,
+        example=example,
+        warm_up_ms=warm_up_ms,
+        self_test_errors=_self_test(run, test) if test else None,
+    )
+
+
+def _manifest_of(runtime: Runtime, name: str, version: int, example: Tensors | None) -> Manifest:
+    """The contract of a bare model: its inputs as declared, its outputs as runs show them."""
+    specs = [*runtime.inputs, *runtime.outputs]
+    by_rows = all(spec.shape and isinstance(spec.shape[0], str) for spec in specs)
+    nameless = {own_name(spec.name, 0) for spec in specs}
+    inputs, outputs = _batch(runtime.inputs, nameless), _batch(runtime.outputs, nameless)
+    if example is not None:
+        seen = observed.look(partial(attempt, runtime.run), inputs, outputs, example)
+        outputs, by_rows = seen.outputs, seen.by_rows
+    if not by_rows and len(inputs) > 1:
+        inputs = runtime.inputs  # nobody has said that their first axes have one size
+    return Manifest.model_construct(
+        name=name,
+        version=version,
+        inputs=inputs,
+        outputs=outputs,
+        dynamic_batch=by_rows,
+        left_out=runtime.left_out,
+    )
+
+
+def _batch(specs: list[TensorSpec], nameless: set[str]) -> list[TensorSpec]:
+    """With "batch" for the names that were made up for the first axes."""
+    return [
+        spec.model_copy(
+            update={"shape": ["batch" if dim in nameless else dim for dim in spec.shape]}
+        )
+        for spec in specs
+    ]
+
+
+def _refuse_huge(inputs: list[TensorSpec]) -> None:
+    """An input that no request can bring, and whose example would take all the memory."""
+    for spec in inputs:
+        elements = math.prod([dim for dim in spec.shape if isinstance(dim, int)])
+        if elements > _MOST_ELEMENTS:
+            raise Rejected(f"input {spec.name!r} has {elements} elements, more than can be served")
+        if 0 in spec.shape:
+            raise Rejected(
+                f"input {spec.name!r} of shape {show(spec.shape)} has no elements: a size of 0 in "
+                "a file often means an open one, but onnxruntime takes it at its word"
+            )
+
+
+def _compare_with_graph(manifest: Manifest, runtime: Runtime) -> None:
+    """Names, dtypes and fixed sizes of inputs in model.json must be those of model.onnx."""
+    for what, declared, graph in (
+        ("input", manifest.inputs, runtime.inputs),
+        ("output", manifest.outputs, runtime.outputs),
+    ):
+        in_graph = {spec.name: spec for spec in graph}
+        if set(in_graph) != {spec.name for spec in declared} or len(declared) != len(in_graph):
+            raise Rejected(
+                f"model.json and the graph disagree about the {what}s: "
+                f"{[s.name for s in declared]} against {list(in_graph)}"
+            )
+        for spec in declared:
+            other = in_graph[spec.name]
+            if spec.dtype not in NUMPY_DTYPES:
+                raise Rejected(f"{what} {spec.name!r} is {spec.dtype}, which cannot be served")
+            fits = what == "output" or _fits(spec, other.shape)
+            if spec.dtype != other.dtype or not fits:
+                raise Rejected(
+                    f"{what} {spec.name!r} is {spec.dtype} {show(spec.shape)} in model.json, "
+                    f"but {other.dtype} {show(other.shape)} in the graph"
+                )
+            if manifest.dynamic_batch and (not spec.shape or not isinstance(spec.shape[0], str)):
+                raise Rejected(
+                    f"{what} {spec.name!r} has no open batch axis, but model.json says "
+                    "dynamic_batch"
+                )
+
+
+def _fits(declared: TensorSpec, shape: tuple[int, ...] | list[int | str]) -> bool:
+    return len(declared.shape) == len(shape) and all(
+        a == b or isinstance(a, str) or isinstance(b, str)
+        for a, b in zip(declared.shape, shape, strict=True)
+    )
+
+
+def _check_outputs(manifest: Manifest, outputs: Tensors) -> None:
+    """What model.json says of the outputs must be what a run gives."""
+    for spec in manifest.outputs:
+        if spec.name in outputs and not _fits(spec, shape := outputs[spec.name].shape):
+            raise Rejected(
+                f"output {spec.name!r} is {show(spec.shape)} in model.json, but a run gives "
+                f"{show(shape)}"
+            )
+
+
+def _check_labels(manifest: Manifest, outputs: Tensors) -> None:
+    """A classifier's output must have a column for each label."""
+    how = manifest.classification
+    if how is None or how.output not in outputs:
+        return
+    scores = outputs[how.output]
+    if scores.ndim != 2 or scores.shape[1] != len(how.labels) or scores.dtype.kind != "f":
+        raise Rejected(
+            f"classification.output {how.output!r} is {scores.dtype} of shape {scores.shape}, "
+            f"expected floats of shape (batch, {len(how.labels)}) for the labels given"
+        )
+
+
+def _self_test(run: Run, test: selftest.SelfTestData) -> dict[str, float]:
+    try:
+        return selftest.compare(test, run(test.inputs))
+    except ServiceError as error:
+        raise Rejected(f"self-test failed: {without_paths(error)}") from None
