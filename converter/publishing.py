@@ -27,7 +27,7 @@ from converter.contract import inputs, manifest, write_selftest
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult
-from converter.remote import publish_remote
+from converter.remote import NAMES, publish_remote
 from converter.servable import look, refuse_unservable, told
 from service.manifest import (
     MANIFEST_FILE,
@@ -124,10 +124,7 @@ def check_folder(folder: Path) -> None:
     """
     name = folder.resolve().name
     if not NAME.fullmatch(name):
-        raise UserError(
-            f"{name!r} is no name for a model.",
-            "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit.",
-        )
+        raise UserError(f"{name!r} is no name for a model.", NAMES)
     inside = (path for path in _folders(folder) if not path.name.isdecimal())
     model = next((path for path in inside if any(map(_is_version, _folders(path)))), None)
     if model is not None:

@@ -21,10 +21,12 @@ from pathlib import Path
 from converter.atomic import sync_directory
 from converter.errors import UserError
 from service.manifest import MANIFEST_FILE
-from service.models.folders import VERSION
+from service.models.folders import NAME, VERSION
 from service.store.access import Missing, Store, StoreError, StoreUnusable
 from service.store.address import redacted, scheme
 
+# What a model may be called.
+NAMES = "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit."
 _CLAIM = ".claim"
 _TRIES = 100  # versions that others take before us
 # Where "only if it is not there" is one step: by the store itself, with fsspec's mode="create",
@@ -38,7 +40,8 @@ def open_store(address: str) -> Store:
     """The store at the address of a model's folder. Nothing is asked of it yet.
 
     Raises:
-        UserError: the package for the address is missing, or it cannot be published to.
+        UserError: the package for the address is missing, it cannot be published to, or its last
+            part is no name for a model.
     """
     address = address.rstrip("/")
     shown = redacted(address)
@@ -54,6 +57,9 @@ def open_store(address: str) -> Store:
         raise UserError(f"cannot publish to an address: {error}") from None
     if "/" not in store.root:
         raise UserError(f"{shown} names no model.", "Write it as s3://BUCKET/models/NAME.")
+    name = store.root.rpartition("/")[2]
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a model.", NAMES)
     return store
 
 
@@ -99,24 +105,34 @@ def _publish(
     version = _claim(store, max(taken, default=0) + 1)
     folder = f"{store.root}/{version}"
     sent = [f"{folder}/{_CLAIM}"]
+    text = json.dumps({**json.loads(manifest), "version": version}, indent=2) + "\n"
     try:
         for file in sorted(staged.iterdir()):
             if file.name != MANIFEST_FILE:
                 sent.append(f"{folder}/{file.name}")
                 _send(store, file, sent[-1])
-    except BaseException:
-        for path in reversed(sent):
-            with contextlib.suppress(StoreError):
-                store.call("rm_file", path)
-        raise
-    text = json.dumps({**json.loads(manifest), "version": version}, indent=2) + "\n"
-    try:
-        _create(store, f"{folder}/{MANIFEST_FILE}", text.encode())
+        sent.append(f"{folder}/{MANIFEST_FILE}")
+        _create(store, sent[-1], text.encode())
     except FileExistsError:
         raise StoreError(f"somebody else has written version {version} meanwhile") from None
+    except BaseException:
+        _take_back(store, sent)
+        raise
     with contextlib.suppress(StoreError):
         store.call("rm_file", f"{folder}/{_CLAIM}")  # the manifest holds the place now
     return version, True
+
+
+def _take_back(store: Store, sent: list[str]) -> None:
+    """Remove files, the last one first; of a store that is a folder, the empty folders too."""
+    for path in reversed(sent):
+        with contextlib.suppress(StoreError):
+            store.call("rm_file", path)
+    if scheme(store.address) in _FOLDERS:
+        version = Path(sent[0]).parent
+        for folder in (version, version.parent):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def _send(store: Store, file: Path, target: str) -> None:
@@ -176,16 +192,22 @@ def _claim(store: Store, first: int) -> int:
     """The first version from `first` on that nobody else has."""
     mine = secrets.token_hex(16).encode()
     for version in range(first, first + _TRIES):
+        if not VERSION.fullmatch(str(version)):
+            raise StoreError(f"no version after {version - 1} can be served")
         folder = f"{store.root}/{version}"
-        if scheme(store.address) in _FOLDERS:  # elsewhere this would create a bucket
-            store.call("makedirs", folder, exist_ok=True)
+        claim = f"{folder}/{_CLAIM}"
         try:
-            _create(store, f"{folder}/{_CLAIM}", mine)
+            if scheme(store.address) in _FOLDERS:  # elsewhere this would create a bucket
+                store.call("makedirs", folder, exist_ok=True)
+            _create(store, claim, mine)
         except (FileExistsError, Missing):  # Missing: finished and taken away as we looked
             continue
+        except BaseException:
+            _take_back(store, [claim])
+            raise
         if not store.call("exists", f"{folder}/{MANIFEST_FILE}"):
             return version
-        store.call("rm_file", f"{folder}/{_CLAIM}")  # it was finished since we looked
+        store.call("rm_file", claim)  # it was finished since we looked
     raise StoreError(f"{_TRIES} versions were taken by others meanwhile")
 
 

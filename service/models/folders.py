@@ -12,8 +12,14 @@ logger = logging.getLogger("foldserve.registry")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
-# Hidden folders, and what an upload or an editor leaves half done.
-_LEFTOVER = re.compile(r"^[._~]|^te?mp([._-]|$)|(\.(te?mp|part|partial|bak|swp)|~)$")
+# What publishers and the mirror of a store write aside until it is whole, and what Kubernetes, git
+# and most tools keep for themselves: hidden, by a dot that no model's name can begin with.
+_HIDDEN = "."
+_NO_MODEL = (
+    "this is no model's name, which has letters, digits, '.', '_' and '-' only, at most 128, and "
+    "begins with a letter or a digit"
+)
+_NO_VERSION = "this is no version, which is a number from 1 on, without zeros before it"
 
 # What a version folder looks like from outside; it changes whenever a file in it does.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -34,16 +40,20 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Path]]]:
-    """Models and their version folders, by name; stray files and odd names are passed over.
+    """Models and their version folders, by name; what is passed over is told to the log, why too.
 
-    `quiet`: do not log what is passed over.
+    A folder is passed over only if its name is none that a model can have: one that is called
+    `tmp-speech` or `resnet.bak` is a model as any other.
+
+    Args:
+        root: of the repository.
+        quiet: tell it on the level of debugging only.
     """
     for folder in sorted(root.iterdir()):
-        if not folder.is_dir() or _LEFTOVER.search(folder.name):
+        if not folder.is_dir():
             continue
         if not NAME.fullmatch(folder.name):
-            level = logging.DEBUG if quiet else logging.WARNING
-            logger.log(level, "folder %r is ignored: not a model's name", folder.name)
+            _passed_over(folder.name, _NO_MODEL, logging.DEBUG if quiet else logging.WARNING)
             continue
         try:
             inside = sorted(folder.iterdir())
@@ -52,10 +62,17 @@ def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Pa
             inside = []
         versions = {}
         for inner in inside:
-            if VERSION.fullmatch(inner.name) and inner.is_dir():
+            if not inner.is_dir():
+                continue  # files beside the versions are usual: labels, a README
+            if VERSION.fullmatch(inner.name):
                 versions[int(inner.name)] = inner
-            elif not _LEFTOVER.search(inner.name):
-                # Files beside the versions are usual (labels, a README), folders are not.
-                level = logging.INFO if inner.is_dir() and not quiet else logging.DEBUG
-                logger.log(level, "%s/%s is ignored: not a version", folder.name, inner.name)
+            else:
+                path = f"{folder.name}/{inner.name}"
+                _passed_over(path, _NO_VERSION, logging.DEBUG if quiet else logging.INFO)
         yield folder.name, versions
+
+
+def _passed_over(path: str, why: str, level: int) -> None:
+    if path.rpartition("/")[2].startswith(_HIDDEN):
+        level, why = min(level, logging.INFO), "it is hidden"
+    logger.log(level, "folder %r is ignored: %s", path, why)

@@ -19,6 +19,7 @@ from converter.errors import UserError
 from converter.pipeline import FoldResult, fold
 from converter.publishing import publish
 from service.manifest import MANIFEST_FILE, MODEL_FILE, SELFTEST_FILE
+from service.models.folders import scan
 from tests.converter.published import (
     check_self_test,
     check_version,
@@ -162,9 +163,33 @@ def test_bad_names(tmp_path: Path, proven: FoldResult, name: str) -> None:
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize("name", ["net", "a" * 128, "Net_1.2-b", "0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "net",
+        "a" * 128,
+        "Net_1.2-b",
+        "0",
+        "temp_forecast",
+        "tmp-speech",
+        "tmp",
+        "model.bak",
+        "n.part",
+    ],
+)
 def test_good_names(tmp_path: Path, proven: FoldResult, name: str) -> None:
     check_version(publish(proven, tmp_path / name).path)
+    assert list(scan(tmp_path)) == [(name, {1: tmp_path / name / "1"})], "the service sees it"
+
+
+def test_no_version_follows_the_last_one(tmp_path: Path, proven: FoldResult) -> None:
+    (tmp_path / "net" / ("9" * 17)).mkdir(parents=True)
+    assert publish(proven, tmp_path / "net").version == 10**17
+    last = tmp_path / "net" / ("9" * 18)
+    last.mkdir()
+    with pytest.raises(UserError, match="none after it can be served"):
+        publish(proven, tmp_path / "net")
+    assert names(tmp_path / "net") == ["1" + "0" * 17, "9" * 17, "9" * 18]
 
 
 @pytest.mark.parametrize("place", ["file", "file/net"])

@@ -101,24 +101,60 @@ def test_nothing_is_written_if_nothing_changed(
     assert not publish(another, address, if_changed=True).fresh, "there is no fifth version"
 
 
+ORDER = [".claim", "model.onnx", "selftest.npz", "model.json"]
+
+
+@pytest.mark.parametrize("step", ORDER)
+@pytest.mark.parametrize("error", [StoreError, KeyboardInterrupt])
 def test_the_manifest_is_written_last_and_a_failure_leaves_nothing(
-    bucket: str, proven: FoldResult, monkeypatch: pytest.MonkeyPatch
+    bucket: str,
+    proven: FoldResult,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: type[BaseException],
 ) -> None:
     real, sent = Store.call, []
 
     def fails(self: Store, operation: str, *args: Any, **how: Any) -> Any:
         if operation in {"put_file", "pipe_file"}:
             sent.append(str(args[-1] if operation == "put_file" else args[0]).rpartition("/")[2])
-            if sent[-1] == "selftest.npz":
-                raise StoreError("the line is cut")
+            if sent[-1] == step:
+                if step == "model.json":
+                    real(self, operation, *args, **how)  # it arrives, and the answer is lost
+                raise error("the line is cut")
         return real(self, operation, *args, **how)
 
     monkeypatch.setattr(Store, "call", fails)
-    with pytest.raises(UserError, match="the line is cut"):
+    with pytest.raises(UserError if error is StoreError else error, match="the line is cut"):
         publish(proven, f"s3://{bucket}/models/net")
-    assert sent == [".claim", "model.onnx", "selftest.npz"]
+    assert sent == ORDER[: ORDER.index(step) + 1]
     monkeypatch.setattr(Store, "call", real)
     assert keys(bucket) == []
+
+
+@pytest.mark.parametrize("step", ["_send", "_create"])
+def test_a_store_that_is_a_folder_is_left_as_it_was(
+    tmp_path: Path, proven: FoldResult, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise StoreError("no room")
+
+    monkeypatch.setattr(remote, step, fails)
+    with pytest.raises(UserError, match="no room"):
+        publish(proven, f"local://{tmp_path}/net")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", ".net", "-net"])
+def test_a_bad_name_is_told_before_the_work(bucket: str, name: str) -> None:
+    with pytest.raises(UserError, match="is no name for a model"):
+        remote.open_store(f"s3://{bucket}/models/{name}")
+
+
+def test_no_version_follows_the_last_one(bucket: str, proven: FoldResult) -> None:
+    s3.ask("PUT", f"/{bucket}/models/net/{'9' * 18}/.claim", b"somebody else's")
+    with pytest.raises(UserError, match=f"no version after {'9' * 18} can be served"):
+        publish(proven, f"s3://{bucket}/models/net")
 
 
 def test_a_number_that_another_has_claimed_is_left_to_it(

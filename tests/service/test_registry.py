@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -76,26 +77,48 @@ def test_the_latest_good_version_wins(tmp_path: Path, load):
         registry.find("m", "11")
 
 
-def test_stray_things_are_left_alone(tmp_path: Path, load):
+ODD = (".git", ".publish-abcd1234", ".fetch-abcd1234", "__pycache__", "m~", "a b", "ü", "_x", "-x")
+
+
+def test_stray_things_are_left_alone(tmp_path: Path, load, caplog: pytest.LogCaptureFixture):
     publish(tmp_path, "m", linear())
-    for name in (".git", "__pycache__", "tmp", "tmp-1", "temp.x", "up.tmp", "m~", "a b", "ü"):
+    for name in (*ODD, "n" * 129):
         publish(tmp_path, name, linear())
-    for name in ("m/.2", "m/tmp3", "m/4.tmp", "m/v5", "m/0", "m/-6", "m/07", "m/8x", "m/٣"):
-        (tmp_path / name).mkdir()
+    inside = (".2", "tmp3", "4.tmp", "v5", "0", "-6", "07", "8x", "٣", "1" * 19)
+    for name in inside:
+        (tmp_path / "m" / name).mkdir()
     (tmp_path / "m" / "9").write_text("a file, not a folder")
     (tmp_path / "README.md").write_text("hello")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    found = list(scan(tmp_path))
+    with caplog.at_level("INFO", "foldserve.registry"):
+        found = list(scan(tmp_path))
     assert found == [("m", {1: tmp_path / "m" / "1"})]
+    for name in (*ODD, *(f"m/{each}" for each in inside)):
+        (said,) = [r for r in caplog.records if f"folder {name!r} is ignored: " in r.getMessage()]
+        assert ("it is hidden" in said.getMessage()) == name.rpartition("/")[2].startswith(".")
+        assert said.levelname == ("WARNING" if name in ODD and name[0] != "." else "INFO")
     registry = load()
     assert list(registry.entries) == ["m"]
     assert registry.entries["m"].rejected == {}
 
 
-def test_model_names_that_only_look_temporary_are_served(tmp_path: Path):
-    for name in ("temperature", "tmpnet", "template"):
-        publish(tmp_path, name, linear())
-    assert [name for name, _ in scan(tmp_path)] == ["temperature", "template", "tmpnet"]
+@pytest.mark.parametrize(
+    "name",
+    ["temperature", "tmpnet", "temp_forecast", "tmp-speech", "tmp", "temp.x", "model.bak", "x.swp",
+     "resnet.part", "up.tmp", "a.partial", "a..b", "1", "n" * 128],
+)  # fmt: skip
+def test_every_name_that_a_model_can_have_is_served(tmp_path: Path, load, name: str):
+    """Whoever may be published may not be taken for something left over."""
+    publish(tmp_path, name, linear(), test={"x": X})
+    assert load().find(name).name == name
+
+
+def test_a_copy_under_another_name_is_told_apart(tmp_path: Path, load):
+    publish(tmp_path, "m", linear(), test={"x": X})
+    shutil.copytree(tmp_path / "m", tmp_path / "m.bak")
+    registry = load("m")
+    assert "lies in the folder of 'm.bak'" in reason(registry, "m.bak")
+    assert registry.find(None).name == "m"
 
 
 def test_a_changed_byte_is_noticed(tmp_path: Path, load):
