@@ -121,6 +121,8 @@ def write_selftest(result: FoldResult, path: Path, served: Served) -> SelfTest |
     for name, truth in proof.truth.items():
         dtype = types[name]
         expected = truth.astype(dtype.numpy()) if dtype is not None else truth
+        if expected.dtype.kind == "O":
+            expected = expected.astype(str)  # without a pickle
         mine = [
             m for m in proof.measurements if m.output == name and m.inputs == proof.sampled
         ] or [m for m in proof.measurements if m.output == name]

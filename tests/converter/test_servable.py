@@ -25,6 +25,7 @@ from converter.errors import UserError
 from converter.pipeline import fold
 from converter.publishing import publish
 from converter.sources import LoadOptions, load
+from converter.sources.loaded import InputShape
 from service import device
 from service.errors import BatchMismatch
 from service.models import model as models
@@ -91,7 +92,9 @@ def published(model: onnx.ModelProto, folder: Path, name: str = "m") -> Path:
     path = folder / "file.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())
-    result = fold(load(path, LoadOptions()))
+    open_axes = any(d.dim_value <= 0 for d in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    shapes = (InputShape((3, 8, 8)),) if open_axes else ()
+    result = fold(load(path, LoadOptions(input_shapes=shapes)))
     assert result.proof.passed, result.proof
     return Path(publish(result, folder / "models" / name).path)
 
