@@ -22,7 +22,8 @@ from torch import nn
 
 from converter.normalize import normalize
 from converter.sources import InputShape, examples
-from converter.sources.export import export, script
+from converter.sources.export import export
+from converter.sources.exporters import script
 from tests.converter.patterns.registry import Module
 from tests.converter.patterns.suite import REGISTRY
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from converter.errors import UserError
 from converter.sources.infer import FirstLayer
 from converter.sources.loaded import InputShape
-from converter.sources.quiet import torch_quiet
+from converter.sources.remembered import outputs_of
 
 BATCH = 2
 
@@ -51,23 +51,31 @@ class Call:
     output: Any = None
     notes: list[str] = field(default_factory=list)
 
-    def tensors(self) -> list[Tensor]:
-        return [example(shape, self.batch) for shape in self.shapes]
+    def tensors(self, seed: int = 0) -> list[Tensor]:
+        return [example(shape, self.batch, seed) for shape in self.shapes]
 
     def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The example as `module(*args, **kwargs)` takes it."""
+        return self.filled(self.tensors())
+
+    def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Positional ones when the inputs are forward's first parameters, else by name."""
-        tensors = self.tensors()
         if self.star or self.names == self.every[: len(self.names)]:
             return tuple(tensors), {}
         return (), dict(zip(self.names, tensors, strict=True))
 
 
-def example(shape: InputShape, batch: int) -> Tensor:
-    """Seeded normal numbers, or zeros for whole numbers, which are valid indices everywhere."""
+def example(shape: InputShape, batch: int, seed: int = 0) -> Tensor:
+    """Seeded normal numbers, or zeros for whole numbers, which are valid indices everywhere.
+
+    Another seed than 0 draws whole numbers as well, 0 or 1, which mostly are indices.
+    """
     dtype: torch.dtype = getattr(torch, shape.dtype or "float32")
+    generator = torch.Generator().manual_seed(seed)
     if not dtype.is_floating_point:
-        return torch.zeros(batch, *shape.sizes, dtype=dtype)
-    generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 2 if seed else 1, (batch, *shape.sizes), generator=generator).to(
+            dtype
+        )
     return torch.randn(batch, *shape.sizes, generator=generator).to(dtype)
 
 
@@ -183,8 +191,7 @@ def _run(module: nn.Module, call: Call) -> Call:
         attempt = replace(call, batch=batch, notes=[])
         args, kwargs = attempt.arguments()
         try:
-            with torch.no_grad(), torch_quiet():
-                output = module(*args, **kwargs)
+            output = outputs_of(module, args, kwargs)
         except Exception as error:  # noqa: BLE001  a model is the user's code
             failures.append(error)
             continue

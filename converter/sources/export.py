@@ -1,170 +1,186 @@
-"""A torch module becomes an ONNX graph with its batch-norms in it: three attempts, best first.
+"""A torch module becomes an ONNX graph with its batch-norms in it, which has run.
 
-1. torch.export with a batch axis that may vary;
-2. torch.export with a batch of one, when the model was written for one batch size;
-3. the TorchScript exporter, when torch.export cannot follow the model's Python code.
-
-Nothing is optimised here: both exporters would fold batch-norms by themselves, silently.
+Both of torch's exporters write graphs that do not load, that compute something else, or that hold
+for one batch size only, each for other models. So an export is tried before it is taken: see
+`ATTEMPTS` for the order, and `trial` for the test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
-import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import nn
-from torch.jit._trace import TracerWarning
 
 from converter.errors import UserError
-from converter.sources import inputs
-from converter.sources.examples import Call
+from converter.sources import trial
+from converter.sources.examples import Call, gist
+from converter.sources.exporters import Exported, dynamo, reason, script
 from converter.sources.loaded import Reference
 from converter.sources.outputs import leaves, name_outputs
-from converter.sources.quiet import silent
-from converter.zero_biases import drop_zero_biases
+from converter.sources.randomness import refuse_random
+from converter.sources.remembered import forgotten, outputs_of
 
-# What the exporter writes for people who debug it: stack traces with paths of this machine.
-DEBUG_METADATA = (
-    "pkg.torch.onnx.stack_trace",
-    "pkg.torch.onnx.fx_node",
-    "pkg.torch.onnx.original_node_name",
+__all__ = ["ATTEMPTS", "Exported", "export", "leaves", "name_outputs", "reference", "script"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to a graph.
+
+    Attributes:
+        exporter: its name in sentences.
+        make: what calls it.
+        free: whether the batch axis may vary.
+        others: batch sizes, besides the example's, at which the graph must agree with the module.
+    """
+
+    exporter: str
+    make: Callable[..., Exported]
+    free: bool
+    others: tuple[int, ...] = ()
+
+
+# Best first; the next one runs only when those before it failed.
+ATTEMPTS = (
+    # Follows sizes as symbols, names each module, and shares the weights' memory.
+    Attempt("torch.export", dynamo, True, (3,)),
+    # A trace: it follows any Python, but keeps the choices made for the example. So it must agree
+    # at more sizes. It comes before a fixed batch, as a server wants batches.
+    Attempt("TorchScript", script, True, (1, 5)),
+    # Code that is written for one size.
+    Attempt("torch.export", dynamo, False),
+    Attempt("TorchScript", script, False),
 )
 
 
-@dataclass
-class Exported:
-    """A graph, and what its making involved."""
-
-    model: ir.Model
-    dynamic_batch: bool
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    reference: Reference | None = None
+_INSTEAD = "export it to .onnx yourself, with its batch-norms kept, and fold that"
 
 
-def export(module: nn.Module, call: Call) -> Exported:
+class Fixed(Exception):
+    """The graph is right, but its batch axis cannot vary."""
+
+
+class ModuleFails(Exception):
+    """The module itself does not run with another batch than the example's."""
+
+
+def export(module: nn.Module, call: Call, attempts: Sequence[Attempt] = ATTEMPTS) -> Exported:
     """Turn a module in eval mode into a graph; its output names come from `call.output`.
 
     Raises:
-        UserError: when neither exporter can follow the model.
+        UserError: when no attempt gives a graph that runs and computes what the module computes;
+            or the module answers at random.
     """
     _register_dataclasses(call.output)
-    failures: list[str] = []
-    exported: Exported | None = None
-    used = call
-    if call.batch > 1:
+    failures: list[tuple[Attempt, Exception]] = []
+    for attempt in attempts:
+        if attempt.free and call.batch == 1:
+            continue
         try:
-            exported = _dynamo(module, call)
-        except Exception as error:  # noqa: BLE001  the exporter runs the user's code
-            failures.append(reason(error))
-    if exported is None or not exported.dynamic_batch:
-        why = failures[0] if failures else "the model's code depends on it"
-        alone = replace(call, batch=1)
-        try:
-            exported = _dynamo(module, alone)
-            used = alone
-        except Exception as error:  # noqa: BLE001
-            failures.append(reason(error))
-        if exported is not None and call.batch > 1:
-            exported.notes.append(f"the batch size is fixed at {used.batch}: {why}")
-    if exported is None:
-        try:
-            exported = script(module, call)
-            exported.notes.append(
-                f"the TorchScript exporter was used, as torch.export failed: {failures[0]}"
-            )
-        except Exception as error:
-            raise UserError(
-                f"the model cannot be exported to ONNX. torch.export: {failures[0]} "
-                f"TorchScript: {reason(error)}",
-                "export it to .onnx yourself, with its batch-norms kept, and fold that",
-            ) from error
+            used = call if attempt.free else _alone(module, call)
+            exported = _made(module, used, attempt)
+        except Exception as error:  # noqa: BLE001  the exporters run the user's code
+            if not failures:
+                refuse_random(partial(outputs_of, module, *call.arguments()), call.output)
+            failures.append((attempt, error))
+            continue
+        exported.notes += _notes(attempt, used, call, failures)
+        exported.reference = reference(used, exported)
+        return exported
+    raise _refusal(failures) from failures[-1][1]
+
+
+def _made(module: nn.Module, call: Call, attempt: Attempt) -> Exported:
+    """A graph that has run, with its outputs named. Raises what the attempt fails with."""
+    with forgotten(module):
+        exported = attempt.make(module, call, free=attempt.free)
     name_outputs(exported.model, [name for name, _ in leaves(call.output)])
-    if used.batch != call.batch:
-        args, kwargs = used.arguments()
-        with silent(), torch.no_grad():
-            used = replace(used, output=module(*args, **kwargs))
-    exported.reference = reference(used, exported)
+    if attempt.free and not exported.dynamic_batch:
+        raise Fixed
+    trial.check(exported.model, samples(module, call, attempt.others))
     return exported
 
 
-def _dynamo(module: nn.Module, call: Call) -> Exported:
-    """By torch.export, with a batch axis that may vary unless the call's batch is 1.
+def samples(module: nn.Module, call: Call, others: Sequence[int]) -> Iterator[trial.Sample]:
+    """The example with the module's answer to it, and other batches with other numbers."""
 
-    The weights of the graph are the module's own memory, not copies.
-    """
-    args, kwargs = call.arguments()
-    batch = torch.export.Dim("batch")
-    axes: list[dict[int, Any] | None] = [{0: batch} if t.ndim else None for t in call.tensors()]
-    shapes = {call.star: tuple(axes)} if call.star else dict(zip(call.names, axes, strict=True))
-    with silent():
-        program = torch.onnx.export(
-            module,
-            args,
-            kwargs=kwargs or None,
-            dynamo=True,
-            optimize=False,
-            dynamic_shapes=shapes if call.batch > 1 else None,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model
-    strip_debug_metadata(model)
-    drop_zero_biases(model)
-    return Exported(model, inputs.dynamic_batch(model))
+    def ask(tensors: Sequence[torch.Tensor]) -> Any:
+        return outputs_of(module, *call.filled(tensors))
+
+    def sample(tensors: Sequence[torch.Tensor], output: Any) -> trial.Sample:
+        return trial.Sample(dict(zip(call.names, tensors, strict=True)), output, ask)
+
+    yield sample(call.tensors(), call.output)
+    for batch in others:
+        other = replace(call, batch=batch)
+        try:
+            tensors = other.tensors(seed=1)
+            output = ask(tensors)
+        except Exception:  # noqa: BLE001  numbers that are no indices of this model's
+            tensors = other.tensors()
+            try:
+                output = ask(tensors)
+            except Exception as error:
+                raise ModuleFails(f"with a batch of {batch}: {gist(error)}") from error
+        yield sample(tensors, output)
 
 
-@contextlib.contextmanager
-def _no_graphs() -> Iterator[None]:
-    """When the TorchScript exporter fails it prints a whole graph, past Python's streams.
-
-    It turns its own log on whatever it is set to, so the function that writes it is exchanged.
-    """
-    log = torch._C._jit_onnx_log
-    torch._C._jit_onnx_log = lambda *_: None
+def _alone(module: nn.Module, call: Call) -> Call:
+    """The call for one sample, or as it is when the module only runs with a batch."""
+    if call.batch == 1:
+        return call
+    alone = replace(call, batch=1)
     try:
-        yield
-    finally:
-        torch._C._jit_onnx_log = log
+        return replace(alone, output=outputs_of(module, *alone.arguments()))
+    except Exception:  # noqa: BLE001  the user's code
+        return call
 
 
-def script(module: Any, call: Call) -> Exported:
-    """By the TorchScript exporter, told to keep the batch-norms (PRESERVE, no folding).
+def _notes(
+    attempt: Attempt, used: Call, call: Call, failures: Sequence[tuple[Attempt, Exception]]
+) -> Iterator[str]:
+    """Which exporter was taken, and why the others were not; nothing to say of the first."""
+    if not attempt.free and call.batch > 1:
+        free = {a.exporter: _said(e) for a, e in failures if a.free}
+        why = "; ".join(f"{name}: {said}" for name, said in free.items())
+        yield f"the batch size is fixed at {used.batch}: {why}"
+    if attempt.make is script and failures:
+        before = next((e for a, e in failures if a.free == attempt.free), failures[0][1])
+        yield f"the TorchScript exporter was used, as torch.export failed: {_said(before)}"
 
-    Raises whatever the exporter raises.
-    """
-    args, kwargs = call.arguments()
-    names = list(call.names)
-    with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
-        path = Path(folder) / "model.onnx"
-        with silent() as caught, _no_graphs(), torch.no_grad():
-            torch.onnx.export(
-                module,
-                args,
-                str(path),  # a file: protobuf in memory ends at 2 GB, files have side files
-                kwargs=kwargs or None,
-                dynamo=False,
-                training=torch.onnx.TrainingMode.PRESERVE,
-                do_constant_folding=False,
-                input_names=names,
-                dynamic_axes={
-                    name: {0: "batch"}
-                    for name, tensor in zip(names, call.tensors(), strict=True)
-                    if tensor.ndim and call.batch > 1
-                },
-            )
-        model = ir.load(path)
-        ir.external_data.load_to_model(model)  # the folder goes away
-    return Exported(model, inputs.dynamic_batch(model), warnings=_tracer_warnings(caught))
+
+def _said(error: Exception) -> str:
+    if isinstance(error, Fixed):
+        return "the model's code depends on the batch size"
+    if isinstance(error, ModuleFails):
+        return f"the model itself fails {error}"
+    if isinstance(error, trial.DoesNotRun):
+        return f"its graph does not run in onnxruntime, {error}"
+    if isinstance(error, trial.Differs):
+        return f"its graph is wrong: {error}"
+    return reason(error)
+
+
+def _refusal(failures: Sequence[tuple[Attempt, Exception]]) -> UserError:
+    """The sentence for a model of which there is no good graph: what came nearest tells most."""
+    fixed = [(a, e) for a, e in failures if not a.free] or list(failures)
+    each = "; ".join(f"{attempt.exporter}: {_said(error)}" for attempt, error in fixed)
+    if any(isinstance(error, trial.Differs) for _, error in failures):
+        return UserError(
+            f"no export of the model to ONNX computes what the model computes. {each}", _INSTEAD
+        )
+    if any(isinstance(error, trial.DoesNotRun) for _, error in failures):
+        return UserError(
+            f"the model's export to ONNX does not run, before anything is folded. {each}",
+            "write that part of the model in operations that the exporters know, or " + _INSTEAD,
+        )
+    return UserError(f"the model cannot be exported to ONNX. {each}", _INSTEAD)
 
 
 def reference(call: Call, exported: Exported) -> Reference | None:
@@ -182,28 +198,6 @@ def reference(call: Call, exported: Exported) -> Reference | None:
     )
 
 
-def _tracer_warnings(caught: list[warnings.WarningMessage]) -> list[str]:
-    """A trace records one path through the Python code: the user must hear where it chose."""
-    said = [w for w in caught if issubclass(w.category, TracerWarning)]
-    places = dict.fromkeys(f"{Path(w.filename).name}:{w.lineno}" for w in said)
-    if not places:
-        return []
-    return [
-        "the model decides in Python by values or sizes, and the export kept the decisions made "
-        f"for the example input ({', '.join(list(places)[:5])})"
-    ]
-
-
-def strip_debug_metadata(model: ir.Model) -> None:
-    """Drop stack traces and dumps of the exported program; keep the modules' names."""
-    for holder in (model, model.graph):
-        for key in [k for k in holder.metadata_props if k.startswith("pkg.torch")]:
-            del holder.metadata_props[key]
-    for node in model.graph.all_nodes():
-        for key in DEBUG_METADATA:
-            node.metadata_props.pop(key, None)
-
-
 def _register_dataclasses(value: Any) -> None:
     """torch.export refuses to return a dataclass until it is told what that is."""
     if isinstance(value, dict):
@@ -218,13 +212,3 @@ def _register_dataclasses(value: Any) -> None:
         return
     for child in children:
         _register_dataclasses(child)
-
-
-def reason(error: BaseException, limit: int = 200) -> str:
-    """The exporter wraps errors in errors: the innermost one tells, in its first line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    line = next((part.strip() for part in text.splitlines() if part.strip()), "")
-    line = line if len(line) <= limit else line[: limit - 1] + "…"
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

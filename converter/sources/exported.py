@@ -10,7 +10,7 @@ import torch
 from converter.errors import UserError
 from converter.sources import inputs, sizes, vet
 from converter.sources.examples import gist
-from converter.sources.export import reason, strip_debug_metadata
+from converter.sources.exporters import reason, strip_debug_metadata
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.outputs import leaves, name_outputs
 from converter.sources.quiet import silent

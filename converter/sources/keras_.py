@@ -22,7 +22,8 @@ from converter.errors import UserError
 from converter.sources import examples, keras_graph, keras_inputs, keras_vet
 from converter.sources import inputs as graph_inputs
 from converter.sources.arch import importable_here
-from converter.sources.export import Exported, export
+from converter.sources.export import export
+from converter.sources.exporters import Exported
 from converter.sources.keras_module import KerasModule
 from converter.sources.loaded import Loaded, LoadOptions, Reference
 from converter.sources.quiet import silent

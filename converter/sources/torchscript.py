@@ -13,10 +13,10 @@ import torch
 from converter.errors import UserError
 from converter.sources import examples, infer, inputs, vet
 from converter.sources.examples import Call, gist
-from converter.sources.export import Exported, reason, reference, script
+from converter.sources.export import Attempt, export
+from converter.sources.exporters import Exported, script
 from converter.sources.infer import Sizes
 from converter.sources.loaded import Loaded, LoadOptions
-from converter.sources.outputs import leaves, name_outputs
 from converter.sources.quiet import torch_quiet
 
 # original_name of a scripted layer, or an operator of a frozen graph -> row of SCRIPT_LAYERS.
@@ -67,13 +67,12 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     for name, buffer in module.named_buffers():
         buffer.copy_(before[name])
     try:
-        exported = _export(module, call)
-    except Exception as error:
+        exported = export(module, call, _ATTEMPTS)
+    except UserError as error:
         raise UserError(
-            f"{path} cannot be turned into ONNX: {reason(error)}",
+            f"{path} cannot be turned into ONNX: {error.message}",
             "export the original model with torch.export, or save its state_dict",
         ) from error
-    name_outputs(exported.model, [name for name, _ in leaves(call.output)])
     return Loaded(
         model=exported.model,
         inputs=inputs.describe(exported.model),
@@ -82,7 +81,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         notes=notes + call.notes + exported.notes,
         warnings=exported.warnings + _training(exported.model),
         dynamic_batch=exported.dynamic_batch,
-        reference=reference(call, exported),
+        reference=exported.reference,
         untracked=frozenset(
             name.removesuffix(".num_batches_tracked")
             for name, tensor in module.named_buffers()
@@ -117,19 +116,25 @@ class _Called(torch.nn.Module):
         return self.program(**dict(zip(self.names, tensors, strict=True)))
 
 
-def _export(module: Any, call: Call) -> Exported:
+def _export(module: Any, call: Call, *, free: bool) -> Exported:
     """The exporter wants a plain tensor for every argument: else, trace a call of the program."""
     arguments = module.forward.schema.arguments[1:]
     if call.names == call.every and all(str(a.type) == "Tensor" for a in arguments):
-        return script(module, call)
+        return script(module, call, free=free)
     with torch_quiet():
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _Called(module, call.names).eval(), tuple(call.tensors()), check_trace=False
         )
-    exported = script(traced, replace(call, every=call.names))
+    exported = script(traced, replace(call, every=call.names), free=free)
     for value in list(exported.model.graph.initializers.values()):
         value.name = str(value.name).removeprefix("program.")
     return exported
+
+
+_ATTEMPTS = (
+    Attempt("TorchScript", _export, True, (1, 3)),
+    Attempt("TorchScript", _export, False),
+)
 
 
 def _weights(module: Any) -> Iterator[tuple[str, Sizes]]:

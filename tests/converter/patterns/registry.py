@@ -28,7 +28,8 @@ import torch
 from torch import nn
 
 from converter.sources import InputShape, LoadOptions, Reference, examples
-from converter.sources.export import reference, script
+from converter.sources.export import reference
+from converter.sources.exporters import script
 from converter.sources.module import from_module
 from tests.converter.folding.graphs import Array, Graph
 from tests.zoo import randomize_batchnorms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -117,8 +118,87 @@ class KnowsItsBatch(nn.Module):
         if self.size == 1:
             x = x.reshape(1, 4)
         elif x.shape[0] == self.size:
-            x = x * 1.0
+            x = x * 2.0
         return self.bn(self.fc(x))
+
+
+class ConvBase(nn.Module):
+    """A convolution and a batch-norm, for networks with one thing behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class CachedGrid(ConvBase):
+    """As detectors do: a grid for the last shape, batch included, in attributes and a dict."""
+
+    shape: tuple[int, ...] | None = None
+    grid: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if self.shape != y.shape:
+            self.shape = y.shape
+            self.grid = torch.arange(y.shape[2] * y.shape[3], dtype=y.dtype).expand(y.shape[0], -1)
+            self.cache["strides"] = torch.full((y.shape[0], 1, 1), 8.0)
+        return y.flatten(2) * self.grid[:, None] * self.cache["strides"]
+
+
+class LooseSqueeze(ConvBase):
+    """squeeze(1) of an axis of 4, which torch leaves alone and ONNX's Squeeze does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).squeeze(1).sum(-1)
+
+
+class NoKernel(ConvBase):
+    """Both exporters write Tan of float64, which onnxruntime has no kernel for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).double().tan().float()
+
+
+class Noisy(ConvBase):
+    """Draws when it runs, by the operator called `kind`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x).mean((2, 3))
+        if self.kind == "rand":
+            return y * torch.rand(y.shape[0], 1)
+        if self.kind == "dropout":
+            return nn.functional.dropout(y, 0.5, training=True)
+        if self.kind == "harmless":
+            return nn.functional.dropout(y, 0.0, training=True) + 0 * torch.rand(4)
+        return y + torch.from_numpy(np.random.standard_normal(4)).float()
+
+
+class Counts(ConvBase):
+    """A buffer and an attribute that change whenever it runs, and matter to nobody."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        self.calls.append(x.shape[1])
+        return self.body(x)
 
 
 class BatchStatistics(nn.Module):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,14 @@ import pytest
 import torch
 from source_nets import (
     BatchStatistics,
+    CachedGrid,
     ConvNet,
+    Counts,
     DecidesByValue,
     KnowsItsBatch,
+    LooseSqueeze,
+    Noisy,
+    NoKernel,
     Outputs,
     Star,
     Tokens,
@@ -22,7 +30,10 @@ from source_nets import (
 from torch import nn
 
 from converter.errors import UserError
-from converter.sources import InputShape, Loaded, LoadOptions, export
+from converter.sources import InputShape, Loaded, LoadOptions, export, exporters, trial
+from converter.sources import module as module_source
+from converter.sources.examples import Call
+from converter.sources.exporters import Exported
 from converter.sources.module import from_module
 from tests.zoo import randomize_batchnorms
 
@@ -146,7 +157,7 @@ def test_batch_statistics_do_not_crash() -> None:
 
 def test_code_that_depends_on_the_batch_gets_a_fixed_one(assert_same) -> None:
     for module, said in (
-        (KnowsItsBatch(2), "the batch size is fixed at 1: the model's code depends on it"),
+        (KnowsItsBatch(2), "the batch size is fixed at 1: torch.export: the model's code depends"),
         (KnowsItsBatch(1), "the model only runs with a batch of 1"),
     ):
         loaded = make(module, InputShape((4,)))
@@ -225,4 +236,142 @@ def test_large_models_go_through_files(assert_same, monkeypatch: pytest.MonkeyPa
 def test_reasons_are_the_innermost() -> None:
     inner, outer = ValueError("\x1b[96mthis\x1b[0m\nand more"), RuntimeError("outer")
     outer.__cause__ = inner
-    assert export.reason(outer) == "ValueError: this"
+    assert exporters.reason(outer) == "ValueError: this"
+
+
+# --- an export is taken only when it has run ---------------------------------------------------
+
+
+def test_what_a_module_remembers_is_no_constant_of_the_graph(assert_same) -> None:
+    module = CachedGrid()
+    loaded = make(module, InputShape((3, 6, 6)))
+    assert loaded.dynamic_batch
+    assert loaded.notes == []  # torch.export's
+    assert module.cache == {}
+    assert module.shape is None
+    assert "grid" not in vars(module)
+    assert_same(loaded, module)
+
+
+def test_what_a_run_changes_is_changed_back() -> None:
+    module = Counts()
+    assert make(module, InputShape((3, 6, 6))).dynamic_batch
+    assert module.seen == 0
+    assert module.calls == []
+
+
+def test_a_graph_that_does_not_load_is_not_taken(assert_same) -> None:
+    module = LooseSqueeze()
+    loaded = make(module, InputShape((3, 6, 6)))
+    assert loaded.notes == [
+        "the TorchScript exporter was used, as torch.export failed: its graph does not run in "
+        "onnxruntime, Squeeze 'node_squeeze': Dimension of input 1 must be 1 instead of 4"
+    ]
+    assert_same(loaded, module)
+
+
+def test_when_no_graph_runs_it_is_the_export_that_fails() -> None:
+    with pytest.raises(UserError) as raised:
+        make(NoKernel(), InputShape((3, 6, 6)))
+    said = raised.value.message
+    assert said.startswith("the model's export to ONNX does not run, before anything is folded.")
+    assert "torch.export: its graph does not run in onnxruntime, Tan 'node_tan'" in said
+    assert "TorchScript: its graph does not run in onnxruntime, Tan '/Tan'" in said
+    assert "no kernel" in said
+
+
+def wrong(by: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Exported]:
+    """An exporter with a fault: what it exports gets `by` behind it."""
+
+    class Faulty(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return by(self.inner(image))
+
+    def exporter(module: nn.Module, call: Call, *, free: bool) -> Exported:
+        return exporters.dynamo(Faulty(module).eval(), call, free=free)
+
+    return exporter
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        (lambda y: y * 1.01, "differs from the module's by"),
+        (lambda y: torch.cat([y[:, :1] * 1e4, y[:, 1:]], 1), "differs"),
+        (lambda y: y[:, :-1], "has the shape"),
+        (lambda y: y + 0.1 * (y.shape[0] - 2), "with a batch of 3"),
+    ],
+)
+def test_a_graph_that_is_wrong_is_not_taken(by, said: str, monkeypatch, assert_same) -> None:
+    first, *others = export.ATTEMPTS
+    attempts = (replace(first, make=wrong(by)), *others)
+    monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts))
+    module = ConvNet()
+    loaded = make(module, InputShape((3, 8, 8)))
+    assert "its graph is wrong: " in loaded.notes[0]
+    assert said in loaded.notes[0] or "depends on the batch size" in loaded.notes[0]
+    assert_same(loaded, module)
+    monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts[:1]))
+    with pytest.raises(UserError, match="no export of the model to ONNX computes what"):
+        make(module, InputShape((3, 8, 8)))
+
+
+def test_a_small_channel_beside_a_large_one_is_seen() -> None:
+    boxes = np.array([[[1e5, 2e5], [0.1, 0.2]]], np.float32)
+    shifted = boxes + np.array([[[0], [0.1]]], np.float32)
+    assert trial.agree(boxes + np.array([[[1], [0]]], np.float32), boxes)
+    assert not trial.agree(shifted, boxes)
+    assert trial.agree(boxes * np.float32(1 + 5e-5), boxes)
+    assert not trial.agree(boxes * np.float32(1 + 2e-4), boxes)
+    assert not trial.agree(np.full((2, 2), np.nan), np.ones((2, 2)))
+    assert not trial.agree(np.array([1, 2]), np.array([1, 3]))
+
+
+def test_a_sensitive_network_may_differ_as_much_as_it_is_sensitive(assert_same) -> None:
+    """A chaotic map: rounding decides its digits, in torch as in onnxruntime."""
+
+    class Chaos(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm1d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.bn(x).sigmoid()
+            for _ in range(24):
+                y = 3.9 * y * (1 - y)
+            return y
+
+    loaded = make(Chaos(), InputShape((4,)))
+    assert loaded.dynamic_batch
+    assert loaded.notes == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("rand", r"draws random numbers .*: rand \(source_nets.py:\d+\)"),
+        ("dropout", r"draws random numbers .*: dropout \(source_nets.py:\d+\)"),
+        ("numpy", "answers the same input differently each time"),
+    ],
+)
+def test_random_answers_are_named(kind: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        make(Noisy(kind), InputShape((3, 6, 6)))
+    assert "eval mode" in raised.value.hint
+
+
+def test_draws_without_consequence_are_none() -> None:
+    assert make(Noisy("harmless"), InputShape((3, 6, 6))).dynamic_batch
+
+
+def test_the_second_exporter_runs_only_when_the_first_failed(monkeypatch) -> None:
+    def never(*_: object, **__: object) -> Exported:
+        raise AssertionError
+
+    attempts = (export.ATTEMPTS[0], replace(export.ATTEMPTS[1], make=never))
+    monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts))
+    assert make(ConvNet(), InputShape((3, 8, 8))).dynamic_batch

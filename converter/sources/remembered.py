@@ -1,0 +1,101 @@
+"""What a module remembers of a run, forgotten after it.
+
+Detectors keep their grid of anchors in an attribute until the size of the image changes, and
+others cache masks and positions in a dictionary. A run before the export would leave a grid for
+its own batch, which then becomes a constant of the graph; and an exporter that calls the module
+twice, or failed, leaves symbols in the place of numbers, on which the next call fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from converter.sources.quiet import torch_quiet
+
+_CONTAINERS = (list, dict, set)
+# What every module has is torch's: exporters put tensors of their own there for a while.
+_TORCHS = frozenset(vars(nn.Module()))
+
+
+class Memory:
+    """The attributes of every layer, as they are now, and the buffers' values.
+
+    Lists, dicts and sets with their elements. What lies deeper (in an object of the author's own
+    class) is not noted.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        self._states = [] if scripted else [vars(layer) for layer in module.modules()]
+        self._before = [
+            {key: (value, _copy(value)) for key, value in state.items()} for state in self._states
+        ]
+        self._buffers = [(b, b.clone(), b._version) for b in module.buffers() if _counts(b)]
+
+    def restore(self) -> None:
+        """Everything as it was, torch's own attributes and the buffers' values as well."""
+        self._attributes(frozenset())
+        for buffer, old, version in self._buffers:
+            if buffer._version != version:
+                buffer.detach().copy_(old)
+
+    def authors(self, *_: Any) -> None:
+        """Only what the author's code keeps: may be called while an exporter works."""
+        self._attributes(_TORCHS)
+
+    def _attributes(self, spared: frozenset[str]) -> None:
+        for state, values in zip(self._states, self._before, strict=True):
+            for key in [key for key in state if key not in values]:
+                del state[key]
+            for key, (value, copy) in values.items():
+                if key not in spared:
+                    _restore(value, copy)
+                    state[key] = value
+
+
+@contextlib.contextmanager
+def forgotten(module: nn.Module) -> Iterator[None]:
+    """Each call of the module finds, and the last one leaves, what was there before."""
+    memory = Memory(module)
+    hook = None
+    if not isinstance(module, torch.jit.ScriptModule):
+        hook = module.register_forward_pre_hook(memory.authors)
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+        memory.restore()
+
+
+def outputs_of(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What the module returns, without a trace of the run in it."""
+    memory = Memory(module)
+    try:
+        with torch.no_grad(), torch_quiet():
+            return module(*args, **kwargs)
+    finally:
+        memory.restore()
+
+
+def _counts(tensor: torch.Tensor) -> bool:
+    """Whether torch counts its changes."""
+    return not tensor.is_inference()
+
+
+def _copy(value: Any) -> Any:
+    """A copy of a plain container, one level deep; anything else itself."""
+    return value.copy() if type(value) in _CONTAINERS else value
+
+
+def _restore(value: Any, copy: Any) -> None:
+    """Give a container its former elements: others may hold the same one."""
+    if value is copy:
+        return
+    value.clear()
+    (value.extend if isinstance(value, list) else value.update)(copy)
