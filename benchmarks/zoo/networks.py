@@ -119,6 +119,11 @@ def randomize(module: nn.Module) -> None:
 
 
 def settle(module: nn.Module, shapes: tuple[InputShape, ...]) -> bool:
+    """`settle_on` random inputs of these shapes."""
+    return settle_on(module, _examples(shapes, _batch(shapes)))
+
+
+def settle_on(module: nn.Module, examples: list[torch.Tensor]) -> bool:
     """Give each batch-norm the statistics of what reaches it, moved at random. In place.
 
     Done during one run, from the input to the output, so that what a batch-norm sees is what
@@ -150,7 +155,7 @@ def settle(module: nn.Module, shapes: tuple[InputShape, ...]) -> bool:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     with torch.no_grad():
-        module(*_examples(shapes, _batch(shapes)))
+        module(*examples)
     for hook in hooks:
         hook.remove()
     return len(reached) == len(norms)

