@@ -35,9 +35,9 @@ KINDS = {"files": packages.cases, "networks": libraries.cases}
 def main(words: Sequence[str] | None = None) -> int:
     args = _arguments(words)
     console = Console(stderr=True, highlight=False)
-    rows_file = args.cache / "rows.jsonl"
     if args.what == "table":
-        table.write(args.document, results.read(rows_file), runner.version())
+        kept = {kind: results.read(args.cache / f"{kind}.jsonl") for kind in KINDS}
+        table.write(args.document, kept, runner.version())
         console.print(f"wrote {args.document}")
         return 0
     if args.what == "list":
@@ -57,6 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if words is None else words)
         python = str(environment.python(venv))
         os.execve(python, [python, "-m", "benchmarks.real", *given], environment.clean(ROOT))
+    rows_file = args.cache / f"{args.what}.jsonl"
     wanted = [
         case
         for case in KINDS[args.what]()

@@ -143,7 +143,9 @@ def through_v2(server: Server, model: str, feeds: Arrays) -> Arrays:
     found, offset = {}, length
     for entry in json.loads(answer[:length])["outputs"]:
         size = entry.get("parameters", {}).get("binary_data_size")
-        dtype = np.dtype(getattr(ml_dtypes, "bfloat16") if entry["datatype"] == "BF16" else _TYPES[entry["datatype"]])
+        dtype = np.dtype(
+            ml_dtypes.bfloat16 if entry["datatype"] == "BF16" else _TYPES[entry["datatype"]]
+        )
         if size is None:
             array = np.asarray(entry["data"], dtype)
         else:

@@ -47,3 +47,8 @@ class Case:
     def from_json(cls, text: str) -> Self:
         found = json.loads(text)
         return cls(**found | {"words": tuple(found["words"])})
+
+
+def spelled(value: object) -> str:
+    """A value as `--arch-arg` has it: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -118,8 +118,6 @@ def _why(proof: dict[str, Any]) -> str:
         return str(proof["failure"])[:400]
     for measured in (*proof["measurements"], *proof["framework"]):
         if not measured["passed"]:
-            return str(
-                measured["problem"]
-                or f"{measured['output']}, {measured['inputs']}: an error above {measured['allowed']}"
-            )[:400]
+            where = f"{measured['output']}, {measured['inputs']}"
+            return str(measured["problem"] or f"{where}: above {measured['allowed']}")[:400]
     return "not said"

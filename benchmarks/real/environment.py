@@ -50,6 +50,9 @@ def install(folder: Path) -> None:
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise NotInstalledError(last[0] if last else f"pip ended with {done.returncode}")
+    # torchaudio's compiled operators are for CUDA; without the file it does not ask for them.
+    for file in folder.glob("lib/python*/site-packages/torchaudio/lib/*.so"):
+        file.unlink()
     (folder / _READY).write_text(REQUIREMENTS.read_text())
 
 

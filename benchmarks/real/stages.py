@@ -65,9 +65,7 @@ def fold(case: Case, folder: Path, file: Path) -> dict[str, Any]:
     loading.load_from = keeping
     where = str(folder / MODELS / case.slug)
     start = time.perf_counter()
-    code = cli.main(
-        ["fold", str(file), *words, "--publish", where, "--json", str(folder / REPORT)]
-    )
+    code = cli.main(["fold", str(file), *words, "--publish", where, "--json", str(folder / REPORT)])
     seconds = time.perf_counter() - start - beside
     row = {"code": code, "seconds": round(seconds, 2), "fold_peak_mb": peak_megabytes()}
     report = folder / REPORT

@@ -1,0 +1,155 @@
+"""Networks of libraries that take an object where a command line has words: a configuration, a
+list of layers, columns of a table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def transformers(model: str, config: str, **values: Any) -> nn.Module:
+    """A model of transformers from a configuration of its own, small; nothing is downloaded."""
+    import transformers as library
+
+    made = getattr(library, config)(**values)
+    built: nn.Module = getattr(library, model)(made)
+    return built
+
+
+def nnunet(kind: str, dimensions: int) -> nn.Module:
+    """A U-Net of dynamic_network_architectures with batch-norms, as nnU-Net plans one."""
+    unets = importlib.import_module("dynamic_network_architectures.architectures.unet")
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+    norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dimensions]
+    blocks = "n_conv_per_stage" if kind == "PlainConvUNet" else "n_blocks_per_stage"
+    arguments = {
+        "input_channels": 1, "n_stages": 3, "features_per_stage": [8, 16, 32], "conv_op": conv,
+        "kernel_sizes": 3, "strides": [1, 2, 2], blocks: [2, 2, 2], "num_classes": 3,
+        "n_conv_per_stage_decoder": [1, 1], "conv_bias": False, "norm_op": norm,
+        "norm_op_kwargs": {}, "nonlin": nn.LeakyReLU, "nonlin_kwargs": {"inplace": True},
+    }  # fmt: skip
+    built: nn.Module = getattr(unets, kind)(**arguments)
+    return built
+
+
+class DenseGraph(nn.Module):
+    """Layers of torch_geometric for graphs of up to n nodes, with batch-norms between.
+
+    x (N, n, features) and adjacency (N, n, n) to (N, classes).
+    """
+
+    def __init__(self, layer: str, features: int = 12, hidden: int = 16, classes: int = 3) -> None:
+        super().__init__()
+        from torch_geometric.nn import dense
+
+        build = getattr(dense, layer)
+        if layer == "DenseGINConv":
+            inner = nn.Sequential(
+                nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+                nn.Linear(hidden, hidden),
+            )  # fmt: skip
+            self.first: nn.Module = build(_Rows(inner))
+        else:
+            self.first = build(features, hidden)
+        if layer == "DenseGINConv":
+            self.second: nn.Module = build(_Rows(nn.Linear(hidden, hidden)))
+        else:
+            self.second = build(hidden, hidden)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(2))
+        self.out = nn.Linear(hidden, classes)
+
+    def forward(self, x: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
+        for layer, norm in zip((self.first, self.second), self.norms, strict=True):
+            x = layer(x, adjacency)
+            x = torch.relu(norm(x.mT).mT)
+        return self.out(x.mean(dim=1))
+
+
+class _Rows(nn.Module):
+    """A network of rows on (N, n, features)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def reset_parameters(self) -> None:
+        """What the library calls."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+def deepctr(model: str) -> nn.Module:
+    """A click-through network on five categories and four numbers."""
+    inputs = importlib.import_module("deepctr_torch.inputs")
+    models = importlib.import_module("deepctr_torch.models")
+    columns = [inputs.SparseFeat(f"c{i}", 2, embedding_dim=8) for i in range(5)]
+    columns += [inputs.DenseFeat(f"n{i}", 1) for i in range(4)]
+    built: nn.Module = getattr(models, model)(
+        linear_feature_columns=columns, dnn_feature_columns=columns, task="binary",
+        dnn_use_bn=True, dnn_hidden_units=(32, 16),
+    )  # fmt: skip
+    return built
+
+
+class TabNet(nn.Module):
+    """pytorch-tabnet's network; its second output, a loss, is for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from pytorch_tabnet.tab_network import TabNet as Network
+
+        self.network = Network(
+            10, 3, n_d=8, n_a=8, cat_idxs=[], cat_dims=[], cat_emb_dim=[],
+            group_attention_matrix=torch.eye(10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.network(x)[0]
+        return found
+
+
+class First(nn.Module):
+    """A network whose `forward` has arguments that a file of weights cannot say, or gives lists."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        found: Any = self.network(*inputs)
+        while not isinstance(found, torch.Tensor):
+            found = next(iter(found.values())) if isinstance(found, dict) else found[0]
+        return found
+
+
+def doctr(part: str, model: str, **arguments: Any) -> nn.Module:
+    """A network of docTR, as it is exported."""
+    module = importlib.import_module(f"doctr.models.{part}")
+    built: nn.Module = getattr(module, model)(pretrained=False, **arguments)
+    return built
+
+
+def panns(model: str) -> nn.Module:
+    """A network of panns_inference behind its spectrogram: (N, 1, frames, 64) log mels."""
+    library = importlib.import_module("panns_inference.models")
+    built: nn.Module = getattr(library, model)(
+        sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000,
+        classes_num=527,
+    )  # fmt: skip
+    return built
+
+
+def crdnn() -> nn.Module:
+    """SpeechBrain's CRDNN: (N, frames, 40) features to (N, frames', 128)."""
+    from speechbrain.lobes.models.CRDNN import CRDNN
+
+    built: nn.Module = CRDNN(
+        input_size=40, cnn_blocks=2, cnn_channels=(8, 16), rnn_layers=1, rnn_neurons=32,
+        dnn_blocks=2, dnn_neurons=32, time_pooling=True,
+    )  # fmt: skip
+    return built
