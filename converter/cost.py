@@ -24,6 +24,7 @@ from onnxscript import optimizer
 
 from converter.folding.naming import label
 from converter.normalize import quiet
+from converter.shapes import infer_shapes
 
 Shape = tuple[int, ...]
 
@@ -93,7 +94,7 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
 
 def _infer(model: ir.Model) -> None:
     with quiet("onnx_ir"):
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_shapes(model)
 
 
 def _unknown(value: ir.Value) -> bool:

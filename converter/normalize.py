@@ -22,8 +22,10 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from converter.folding.view import View, numbers
+from converter.opsets import prepare, settle
 from converter.rewiring import bypass
 from converter.shape_arithmetic import tell_reshapes
+from converter.shapes import infer_shapes
 from converter.weight_norms import evaluate_batchnorms
 from converter.zero_biases import drop_zero_biases
 
@@ -60,22 +62,24 @@ def normalize(model: ir.Model) -> ir.Model:
     _drop_identities(model)
     with quiet("onnxscript", "onnx_ir"):
         # Known sizes make constants of shape arithmetic, and those make sizes known.
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_shapes(model)
+        prepare(model)
         optimizer.fold_constants(model, should_fold=_should_fold)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         if evaluate_batchnorms(model):
             optimizer.fold_constants(model, should_fold=_should_fold)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        settle(model)
         _drop_identities(model)
         _drop_neutral(model)
         drop_zero_biases(model)
         model = _drop_unused(model)
-        common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_shapes(model)
         # What is told of one Reshape may make the input of the next one known.
         for _ in range(_RESHAPES_IN_A_ROW):
             if not tell_reshapes(model):
                 break
-            common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+            infer_shapes(model)
     common.NameFixPass()(model)
     return model
 

@@ -56,6 +56,7 @@ def make_plan(
         through_relu: a Relu or Clip may become a maximum with one number a channel.
     """
     planner = _Planner(sites, leave or {}, barred or {})
+    planner.view.broadcasts = model.graph.opset_imports.get("", 8) >= 8
     planner.go(_backward, sites)
     merges = tuple(
         merge

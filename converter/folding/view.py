@@ -28,6 +28,8 @@ class View:
         self.through_relu = through_relu
         # Whether the other terms of a sum may be divided by the scale of one of them.
         self.levels = False
+        # Whether Max, Min, Sum and Mean repeat axes of size 1: only since opset 8.
+        self.broadcasts = True
         self._folded: dict[ir.Node, ir.Value | None] = {}
         self._blocked: set[ir.Node] = set()
 

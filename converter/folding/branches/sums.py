@@ -59,7 +59,8 @@ def _signs(node: ir.Node | None, maps: Container[ir.Node], view: View) -> tuple[
         return ()
     if node.op_type == "Sub":
         return (1, -1)
-    return (1,) * len(node.inputs) if node.op_type in {"Add", "Sum"} else ()
+    added = {"Add", "Sum"} if view.broadcasts else {"Add"}
+    return (1,) * len(node.inputs) if node.op_type in added else ()
 
 
 def _inside(node: ir.Node, maps: Container[ir.Node], view: View) -> bool:

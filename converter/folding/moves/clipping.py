@@ -110,6 +110,9 @@ def _data(node: ir.Node) -> int:
 
 def _same_channels(node: ir.Node, index: int, affine: Affine, view: View) -> Refusal | None:
     """The data has the rank and the channels of the result, and both are known."""
+    if not view.broadcasts:
+        why = "before opset 8, a maximum or minimum does not repeat its constant"
+        return Refusal("unsupported-form", f"{label(node)} keeps its bounds: {why}.")
     value, rank = node.inputs[index], view.rank(node.outputs[0])
     shape = None if value is None else view.shape(value)
     placed = on_operand(affine, shape, rank)

@@ -1,0 +1,55 @@
+"""Infer the shapes and types of a graph's values, as far as its ops tell them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+# They make what is no tensor: a sequence, an optional value, a map.
+_NO_TENSORS = frozenset(
+    {"SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence"}
+    | {"SequenceMap", "Optional", "ZipMap"}
+)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Annotate the values of `model`, in place; errors are left to who runs it.
+
+    onnx_ir merges only the element type that was inferred, so a sequence of floats, which no
+    annotation calls one, would become a tensor of floats. Its type is taken away again: it is
+    what its op says.
+    """
+    before = {value: value.type for value in _results(model)}
+    common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for place, value in enumerate(node.outputs):
+            if before.get(value) is not None or not _no_tensor(node, place):
+                continue
+            value.type, value.shape = _type_in_body(node, place), None
+
+
+def _results(model: ir.Model) -> list[ir.Value]:
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return [value for node in nodes for value in node.outputs]
+
+
+def _no_tensor(node: ir.Node, place: int) -> bool:
+    if node.op_type in _NO_TENSORS:
+        return True
+    if node.op_type == "Identity" and node.inputs[0] is not None:
+        source = node.inputs[0]
+        producer = source.producer()
+        typed = source.type is not None and not isinstance(source.type, ir.TensorType)
+        return typed or (producer is not None and _no_tensor(producer, source.index() or 0))
+    found = _type_in_body(node, place)
+    return found is not None and not isinstance(found, ir.TensorType)
+
+
+def _type_in_body(node: ir.Node, place: int) -> ir.TypeProtocol | None:
+    """The type that the body of an If or Loop declares for a result of the node."""
+    attribute = node.attributes.get("then_branch") or node.attributes.get("body")
+    if attribute is None or node.op_type not in {"If", "Loop"}:
+        return None
+    outputs = attribute.as_graph().outputs
+    position = place + (node.op_type == "Loop")  # a body's first result is the condition
+    return outputs[position].type if position < len(outputs) else None
