@@ -10,6 +10,7 @@ nothing on the server, so here it is sent once more:
     answer      begins only when its first bytes are there; until then it can be another's
     retried     everything but what changes a server (/v2/repository); once, because a request
                 that ends a process would otherwise end all of them
+    live        answered here when no replica does
     errors      the proxy's own, in the words of the protocol: 503 queue_full with Retry-After
                 when no replica has room, 503 shutting_down while there is no application, 504,
                 and 503 replica_lost after the second loss
@@ -33,6 +34,8 @@ from service.settings import Settings, parse
 _OWN_PATHS = "/-/"  # Ray's, for load balancers
 _CHANGING = "/v2/repository/"
 _ID = b"x-request-id"
+# Whether a process answers, which this one does, with or without a replica.
+_LIVE = {"/health/live": b'{"status":"live"}', "/v2/health/live": b'{"live":true}'}
 _STEERING = frozenset(
     {
         _ID,
@@ -79,6 +82,7 @@ class Proxied:
         except ClientGone:
             pass
         except ServiceError as error:
+            live = _LIVE.get(scope["path"]) if scope["method"] in {"GET", "HEAD"} else None
             body = shapes.error_body(scope["path"], error)
 
             async def send_error(message: Message) -> None:
@@ -86,7 +90,10 @@ class Proxied:
                     message["headers"] = [*message["headers"], (_ID, own.encode()), _NOSNIFF]
                 await send(message)
 
-            await http.respond_error(send_error, receive, error, body)
+            if live is not None:
+                await http.respond(send_error, 200, live)
+            else:
+                await http.respond_error(scope, send_error, receive, error, body)
         finally:
             exchange.release()
 

@@ -29,6 +29,8 @@ Body = bytes | memoryview
 
 # An ASGI extension of the connection: a weak reference to what has `take_body`.
 STRAIGHT = "foldserve.straight"
+# Another: the connection itself waits for the rest of a body before it closes.
+LINGERS = "foldserve.lingers"
 
 # An answer to a body that is still being sent: how long and how much to read on, so that the
 # client sees the answer and not a reset connection.
@@ -139,12 +141,12 @@ async def respond(
 
 
 async def respond_error(
-    send: Send, receive: Receive, error: ServiceError, body: bytes | None = None
+    scope: Scope, send: Send, receive: Receive, error: ServiceError, body: bytes | None = None
 ) -> None:
     """The error as a response; for a body that was refused unread, the connection closes.
 
     Args:
-        send, receive: of the request.
+        scope, send, receive: of the request.
         error: for status and headers.
         body: the error in a protocol's own JSON, ours by default.
     """
@@ -153,6 +155,9 @@ async def respond_error(
         await respond(send, error.status, body, error.headers())
         return
     headers = [*error.headers(), (b"connection", b"close")]
+    if scope.get("extensions", {}).get(LINGERS):
+        await respond(send, error.status, body, headers)
+        return
     await send(_start(error.status, len(body), headers))
     # The response is complete for the client; for the server it ends after the lingering.
     await send({"type": "http.response.body", "body": body, "more_body": True})

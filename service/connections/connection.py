@@ -2,7 +2,8 @@
 
 uvicorn parses and hands on; this adds what keeps a stranger from holding the server:
 
-    too many connections      503, also for new ones that would be one too many; health answers
+    too many connections      503 for all but health; of those that wait with nothing to say the
+                              oldest make room for new ones, so that health is always answered
     headers without end       431 beyond --max-header-bytes or 100 headers
     requests piled up         400 beyond 100 on one connection that wait for their answers
     bytes that are no HTTP    400, in the one shape of an error
@@ -18,19 +19,24 @@ import time
 from collections.abc import Iterable
 
 import httptools
+import orjson
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service import http
 from service.connections import upgrade
 from service.connections.auth import OPEN_PATHS
 from service.connections.call import ANSWERED, Call
-from service.connections.endings import LINGER_BYTES, ConnectionLimits, Endings
+from service.connections.endings import CLOSE, LINGER_BYTES, ConnectionLimits, Endings, LastWords
 from service.errors import HeadersTooLarge, MalformedHttp, ServiceError, TooManyConnections
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 100
-# Connections beyond the limit that may still say what they want, before they are closed unheard.
+# Connections beyond the limit that may say what they want. Of more the oldest are closed, first of
+# all those that had time to say it, and in the end any.
 _RESERVE = 64
+_MOST_RESERVE = 128
+_TIME_TO_SAY_S = 1.0
 _RETRY_S = 1
 # How long the rest of a small body is awaited before its request gets a task.
 _PATIENCE_S = 0.05
@@ -38,6 +44,8 @@ _PATIENCE_S = 0.05
 
 class Connection(Endings):
     """uvicorn's protocol with `limits`, which `connection_class` sets."""
+
+    excess: dict[Connection, float]  # those beyond the limit, oldest first, and since when
 
     _large_read = False  # the last read alone could hold a head beyond the limit
     _refusal: ServiceError | None = None
@@ -47,14 +55,29 @@ class Connection(Endings):
         super().connection_made(transport)
         self._quick = getattr(self.app, "quick", None)
         self._since = time.monotonic()
-        others = len(self.connections) - 1
-        self._excess = others >= self.limits.max_connections
-        if others >= self.limits.max_connections + _RESERVE:
-            self._refuse(_too_many())
+        if len(self.connections) > self.limits.max_connections:
+            self._excess = True
+            self.excess[self] = self._since
+            if len(self.excess) > _RESERVE:
+                self._make_room(self._since)
+
+    def _make_room(self, now: float) -> None:
+        """Close the connections beyond the limit that have waited longest, if that is long."""
+        crowded = len(self.excess) > _MOST_RESERVE
+        for other, since in list(self.excess.items()):
+            if len(self.excess) <= _RESERVE or not (crowded or now - since > _TIME_TO_SAY_S):
+                return
+            if other.cycle is None or other.cycle.response_complete:
+                other.limits.refused(TooManyConnections.code)
+                other._write(_too_many(), orjson.dumps(_too_many().body()), [CLOSE])
+                other.transport.close()
+                del self.excess[other]
+                crowded = False
 
     def data_received(self, data: bytes) -> None:
         if self._ended is not None:
             self._head_bytes += len(data)
+            self._dropped_at = time.monotonic()
             if self._head_bytes > LINGER_BYTES:
                 self.transport.abort()
             return
@@ -172,6 +195,8 @@ class Connection(Endings):
             call.refuse(call.error)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._excess:
+            self.excess.pop(self, None)
         if self._found is not None:
             self._take_the_usual_way()  # which finds nobody there, and counts it
         super().connection_lost(exc)
@@ -179,6 +204,8 @@ class Connection(Endings):
         if isinstance(cycle, Call):
             cycle.hang_up()
             self.cycle = ANSWERED  # type: ignore[assignment]  # the call leads back to here
+        elif isinstance(cycle, RequestResponseCycle):
+            cycle.transport = self.transport  # so do its last words
 
     def shutdown(self) -> None:
         if self._found is not None:
@@ -191,7 +218,7 @@ class Connection(Endings):
     def on_response_complete(self) -> None:
         """uvicorn's, but for its timer: `check_time` ends a connection that stays idle."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.is_closing() or (self._ended is not None and not self._last):
             return
         # Nobody knows whether a body that was not waited for comes: no next head is sure.
         unsure = self._in_body and self.expect_100_continue and self._ended is None
@@ -210,6 +237,8 @@ class Connection(Endings):
         self._idle, self._began, self._head_bytes = True, False, 0
 
     def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
+        cycle.transport = LastWords(self)
+        cycle.scope.setdefault("extensions", {})[http.LINGERS] = True
         if self._excess and cycle.scope["path"] not in OPEN_PATHS:
             self.limits.refused(TooManyConnections.code)
             app = _answer_too_many
@@ -220,17 +249,21 @@ class Connection(Endings):
                 return
         super()._start_asgi_task(cycle, app)
 
+    def still_coming(self) -> None:
+        """A part of a body that nobody wants any more has come."""
+        self._dropped_at = time.monotonic()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says it better
         self._refuse(self._refusal or MalformedHttp("The bytes received are not HTTP/1.1."))
 
 
 def connection_class(limits: ConnectionLimits) -> type[Connection]:
     """The protocol class for uvicorn, which makes its instances without arguments of ours."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
+    return type("LimitedConnection", (Connection,), {"limits": limits, "excess": {}})
 
 
-async def _answer_too_many(_: Scope, receive: Receive, send: Send) -> None:
-    await http.respond_error(send, receive, _too_many())
+async def _answer_too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    await http.respond_error(scope, send, receive, _too_many())
 
 
 def _too_many() -> TooManyConnections:

@@ -4,6 +4,7 @@
     nothing at all            closed after --keep-alive-timeout-ms
     an answer nobody reads    aborted after --body-timeout-ms
     a rest that does not come the same, if its request was answered before
+    an answer before the body the last one of its connection waits for the rest, and drops it
 
 The server sweeps over all connections once a second (`check_time`), so that a request costs
 two assignments and no timer.
@@ -24,9 +25,14 @@ from service.connections.shortcuts import Shortcuts
 from service.errors import HeaderTimeout, ServiceError
 from service.protocols import shapes
 
-# How long and how much is still read, and dropped, after a refusal.
-_LINGER_S = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
+# How long and how much is still read, and dropped, after the last answer; and how long nothing
+# may come. A client that sends all of its body before it reads takes so long.
+_LINGER_S = 20.0
+_LINGER_SILENT_S = 2.0
+LINGER_BYTES = 256 * 1024 * 1024
+
+
+CLOSE = (b"connection", b"close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,21 @@ class ConnectionLimits:
     early: Callable[[Scope, float], ServiceError | None] | None = None
 
 
+class LastWords:
+    """The transport of a cycle: uvicorn's closes it after the last answer, whatever still comes."""
+
+    __slots__ = ("_connection", "is_closing", "write")
+
+    def __init__(self, connection: Endings) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        """End the connection so that the answer arrives."""
+        self._connection.close_gently()
+
+
 class Endings(Shortcuts):
     """A connection that can be refused and swept; `Connection` says what is read of it."""
 
@@ -57,6 +78,7 @@ class Endings(Shortcuts):
     _head_bytes = 0
     _rest_since: float | None = None  # when a sweep first saw the rest of an answered request
     _ended: float | None = None  # when it was refused: what still comes is dropped
+    _dropped_at = 0.0  # when something came last, and was
     _last = False  # an answer that was under way then is still to come
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
@@ -67,7 +89,7 @@ class Endings(Shortcuts):
         body = shapes.error_body(scope["path"], error)
         more = [(b"x-request-id", request_id(scope).encode())]
         if not cycle.keep_alive:
-            more.append((b"connection", b"close"))
+            more.append(CLOSE)
         self._write(error, body, more)
         cycle.response_started = cycle.response_complete = True
         if cycle.keep_alive:
@@ -96,7 +118,7 @@ class Endings(Shortcuts):
             cycle.disconnected = free = True
             cycle.message_event.set()
         if free:
-            self._write(error, orjson.dumps(error.body()), [(b"connection", b"close")])
+            self._write(error, orjson.dumps(error.body()), [CLOSE])
             self._end()
         else:  # an answer is under way: it is the last one, those that wait behind it get lost
             self._ended = time.monotonic()
@@ -107,12 +129,22 @@ class Endings(Shortcuts):
     def _end(self) -> None:
         """No more requests. Closing on bytes that were not read yet would reset the connection,
         and the answer would be lost: so only our direction is closed, and the rest dropped."""
-        self._ended = time.monotonic()
+        self._ended = self._dropped_at = time.monotonic()
         self._head_bytes = 0
         self._since = None
         self.flow.resume_reading()  # or the end of the client would not be seen
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def close_gently(self) -> None:
+        """Close after an answer: at once, or when the rest of its request has come."""
+        cycle = self.cycle
+        unread = self._in_body or self._last
+        if unread and cycle is not None and cycle.response_complete:
+            self._last = False
+            self._end()
         else:
             self.transport.close()
 
@@ -124,7 +156,7 @@ class Endings(Shortcuts):
         elif self._ended is not None:
             if self._last:
                 self._ended = now
-            elif now - self._ended > _LINGER_S:
+            elif now - self._ended > _LINGER_S or now - self._dropped_at > _LINGER_SILENT_S:
                 self.transport.abort()
         elif self._since is not None:
             waited = now - self._since

@@ -120,7 +120,7 @@ class Gate:
             except ServiceError as error:
                 exchange.error = error.code
                 body = shapes.error_body(scope["path"], error)
-                await http.respond_error(send_on, receive, error, body)
+                await http.respond_error(scope, send_on, receive, error, body)
                 return
             await self._app(scope, receive, send_on)
         finally:

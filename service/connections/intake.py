@@ -27,6 +27,9 @@ class Owner(Protocol):
     def body_complete(self) -> None:
         """The last byte has come; the transport wants its protocol back."""
 
+    def still_coming(self) -> None:
+        """A part of a body that nobody wants any more has come."""
+
     def connection_lost(self, exc: Exception | None, /) -> None: ...
     def eof_received(self) -> bool | None: ...
     def pause_writing(self) -> None: ...
@@ -65,6 +68,8 @@ class Intake(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._left -= nbytes
+        if self._dropped:
+            self._owner.still_coming()
         if not self._left:
             self.complete = True
             self._owner.body_complete()

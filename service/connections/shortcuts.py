@@ -60,6 +60,10 @@ class Shortcuts(HttpToolsProtocol):
             scope: Scope = self.scope  # type: ignore[assignment]
             scope["extensions"] = {http.STRAIGHT: weakref.ref(self)}
 
+    def still_coming(self) -> None:
+        """A part of a body that nobody wants any more has come."""
+        raise NotImplementedError
+
     async def take_body(self, size: int, front: int) -> memoryview | None:
         """The body of the request that is being answered, read straight into its place.
 

@@ -157,7 +157,7 @@ class Endpoint:
         http.exchange(scope).error = error.code
         if self.context.early is not None and isinstance(error, QueueFull):
             self.context.early.full(scope, asyncio.get_running_loop().time())
-        await http.respond_error(send, receive, error, self.error_body(error))
+        await http.respond_error(scope, send, receive, error, self.error_body(error))
 
     async def read_body(self, scope: Scope, receive: Receive, front: int = 0) -> http.Body:
         """The body within the limits of the settings; see `http.read_body`."""

@@ -59,6 +59,7 @@ def ask(
     path: str = "/predict",
     chunks: tuple[bytes, ...] = (b"a", b"b"),
     headers: tuple = (),
+    method: str = "POST",
     **settings: Any,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     sent: list[Message] = []
@@ -73,7 +74,7 @@ def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
     asyncio.run(Proxied(ray, Settings(**settings))(scope, receive, send))
     if not sent:
         return 0, {}, b""
@@ -99,6 +100,14 @@ def test_a_request_is_retried_once_only():
     assert json.loads(body)["code"] == "replica_lost"
     assert headers[b"retry-after"] == b"1"
     assert len(ray.seen) == 2
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/v2/health/live"])
+@pytest.mark.parametrize("status", [404, 408, 503, None])
+def test_live_is_never_refused(path: str, status: int | None):
+    tries = [dies, dies] if status is None else [answers(status, ())]
+    said, _, body = ask(Ray(*tries), path, (b"",), method="GET")
+    assert (said, json.loads(body)) == (200, {"live": True} if "v2" in path else {"status": "live"})
 
 
 def test_what_changes_the_server_is_not_retried():

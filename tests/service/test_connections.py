@@ -158,8 +158,12 @@ def test_too_many_connections_are_told_so_and_health_still_answers(start, models
         assert headers["retry-after"] == "1"
         one_more.sendall(LIVE)
         assert answer(one_more)[0] == 200
-    crowd = [connect(served) for _ in range(80)]  # beyond the reserve they are not even heard
-    refused(crowd[-1], 503, "too_many_connections")
+    crowd = [connect(served) for _ in range(200)]
+    refused(crowd[0], 503, "too_many_connections")  # the oldest make room, unheard
+    assert closed(crowd[0])
+    for path in (b"/health/live", b"/v2/health/live"):
+        crowd[-1].sendall(LIVE.replace(b"/health/live", path))
+        assert answer(crowd[-1])[0] == 200
     for connection in crowd:
         connection.close()
     held[0].sendall(POST)

@@ -170,6 +170,9 @@ class Connection:
     def __init__(self) -> None:
         self.told: list[object] = []
 
+    def still_coming(self) -> None:
+        pass
+
     def body_complete(self) -> None:
         self.told.append("complete")
 
