@@ -62,7 +62,7 @@ def test_a_path_is_looked_at_only_after_it_was_refused():
     assert guard.refusal(scope("/models/other/predict"), 2.0) is None
     assert guard.refusal(scope(), 99.0) is None  # long after
     assert "foldserve_requests_total{" in metrics.render(SimpleNamespace(  # type: ignore[arg-type]
-        entries={}, every_version=list))  # fmt: skip
+        entries={}, every_version=list, emptied=()))  # fmt: skip
     assert metrics._requests == {("/models/{name}/predict", "m", 503): 1}
     assert metrics._refused == {"queue_full": 1}
 

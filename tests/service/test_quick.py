@@ -70,6 +70,9 @@ class Pipe(asyncio.Transport):
     def close(self):
         self.closed = True
 
+    def can_write_eof(self):
+        return False
+
     def abort(self):
         self.closed = True
 
