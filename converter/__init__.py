@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from converter.errors import UserError
     from converter.pipeline import FoldResult, fold, plan
-    from converter.proof.verify import Proof, verify
+    from converter.proof.verdict import Proof
+    from converter.proof.verify import verify
     from converter.publishing import Published, publish
     from converter.sources import Loaded, LoadOptions, load
 

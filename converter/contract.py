@@ -91,6 +91,7 @@ def _manifest(
             "proof": {
                 "max_error_original": max(m.reference_error for m in proof.measurements),
                 "max_error_folded": max(m.candidate_error for m in proof.measurements),
+                "not_covered": [ran.name for ran in proof.unreached],
                 "batch_invariance_difference": invariance.difference if invariance else None,
             },
         },

@@ -70,9 +70,27 @@ def show_proof(
     for note in proof.notes:
         console.print(Text(f"  note: {note}"))
     show_invariance(console, proof)
-    style = "bold green" if proof.passed else "bold red"
+    show_ran(console, proof)
+    style = "bold green" if proof.passed and not proof.unreached else "bold red"
+    if proof.passed and proof.unreached:
+        style = "bold yellow"
     before = "\n" if proof.failure else ""
     console.print(Text(before + conclusion(proof, names), style=style))
+
+
+def show_ran(console: Console, proof: Proof) -> None:
+    """How many of the branches and loops ran, and how."""
+    if not proof.ran:
+        return
+    forced = sum(ran.forced and not ran.turns for ran in proof.ran)
+    alone = sum(ran.alone for ran in proof.ran)
+    dead = sum(ran.dead for ran in proof.ran)
+    told = [f"{sum(ran.turns > 0 for ran in proof.ran)} ran"]
+    told += [f"{forced} ran with the condition set"] if forced else []
+    told += [f"{alone} ran alone"] if alone else []
+    told += [f"{dead} that no input can choose"] if dead else []
+    told += [f"{len(proof.unreached)} never ran"] if proof.unreached else []
+    console.print(f"Branches and bodies of loops: {len(proof.ran)}, {', '.join(told)}.")
 
 
 def show_parts(console: Console, proof: Proof) -> None:

@@ -91,6 +91,7 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
         "verdict": proof.verdict,
         "conclusion": conclusion(proof),
         "unmeasured": list(proof.unmeasured),
+        "ran": [asdict(ran) | {"covered": ran.covered} for ran in proof.ran],
         "failure": proof.failure,
         "rule": "folded <= 2*original + 4*u*max|y|",
         "measurements": [_describe(m, "folded") for m in proof.measurements],
@@ -126,11 +127,19 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
 def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) -> str:
     """The verdict in a sentence: equal, differs, and "could not be told" are three ends."""
     if proof.verdict == "equal":
+        left = unreached(proof)
+        if left:
+            return (
+                f"Proven as far as it ran: {names[1]} equals {names[0]} there. Not proven of what "
+                f"never ran: {left}."
+            )
         return f"Proven: {names[1]} equals {names[0]}."
     if proof.failure:
         return f"Not proven: {proof.failure}"
     if proof.verdict == "differs":
         return f"Not proven: {names[1]} differs."
+    if proof.random and len(proof.random) == len(proof.unmeasured):
+        return f"Not proven, and not refuted: {'; '.join(proof.random)}."
     which = ", ".join(map(repr, proof.unmeasured)) or "any output"
     return (
         f"Not proven, and not refuted: it could not be measured whether {names[1]} equals "
@@ -182,3 +191,10 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
+
+
+def unreached(proof: Proof) -> str:
+    """What never ran in the proof, in words; "" if all did."""
+    return "; ".join(
+        f"{ran.name}{f' (in {ran.whose} alone)' if ran.whose else ''}" for ran in proof.unreached
+    )

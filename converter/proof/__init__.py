@@ -4,7 +4,8 @@ from converter.proof.examples import load_data
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
 from converter.proof.oracle import Oracle, OracleError
-from converter.proof.verify import Proof, verify
+from converter.proof.verdict import Proof
+from converter.proof.verify import verify
 
 __all__ = [
     "Invariance",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from converter.proof import examples
 from converter.proof.measure import Case
+from converter.proof.settings import NOTHING, Setting
 from converter.sources.loaded import Input
 
 Array = npt.NDArray[Any]
@@ -30,11 +31,21 @@ _MOST = 2**22
 
 @dataclass(frozen=True)
 class Kind:
-    """How floating-point inputs are drawn, in words; `larger`: with open axes twice as long."""
+    """How floating-point inputs are drawn, in words; `larger`: with open axes twice as long.
+
+    `setting`: what some inputs are set to; `says`: of the standard kind with such a setting.
+    """
 
     name: str
     draw: Draw
     larger: bool = False
+    setting: Setting = NOTHING
+    says: str = ""
+
+    @property
+    def seed(self) -> int:
+        """Of its own numbers; 0 for the standard ones, which `examples` draws."""
+        return next((i for i, kind in enumerate(KINDS, 1) if kind.draw is self.draw), 0)
 
 
 def _normal(times: float) -> Draw:
@@ -90,15 +101,17 @@ def draw(kind: Kind, inputs: Sequence[Input], batch: int | None, seed: int, turn
         turn: each gives other numbers and another name.
     """
     inputs = [enlarged(item) for item in inputs] if kind.larger else inputs
+    inputs = kind.setting.sized(inputs)
     feeds = examples.random_feeds(inputs, batch, seed + turn)
-    if kind is not STANDARD:
-        rng = np.random.default_rng([seed, batch or 0, turn, KINDS.index(kind) + 1])
+    if kind.seed:
+        rng = np.random.default_rng([seed, batch or 0, turn, kind.seed])
         for item in inputs:
             if _is_float(item):
                 old = feeds[item.name]
                 feeds[item.name] = kind.draw(rng, old.shape).astype(old.dtype)
+    kind.setting.fill(feeds)
     name = "the fixed batch" if batch is None else f"batch {batch}"
-    parts = (name, kind.name, f"draw {turn + 1}" if turn else "")
+    parts = (name, kind.name or kind.says, f"draw {turn + 1}" if turn else "")
     return Case(", ".join(filter(None, parts)), feeds, kind=kind.name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converter.proof.measure import Measurement, from_framework, measure, pool
 from converter.proof.parts import Outcome, by_parts
@@ -36,10 +36,22 @@ class Judgement:
             for m in self.all
         )
 
-    def coarse(self, outputs: Sequence[str]) -> list[str]:
-        """Outputs for which no inputs were found on which the original is near to float64."""
-        sharp = {m.output for m in self.measurements if m.verdict == "equal" and m.sharp}
+    def coarse(self, outputs: Sequence[str], kind: Sequence[str] | None = None) -> list[str]:
+        """Outputs for which no inputs were found on which the original is near to float64.
+
+        Args:
+            kind: names of the inputs that count, all by default.
+        """
+        sharp = {
+            m.output
+            for m in self.measurements
+            if m.verdict == "equal" and m.sharp and (kind is None or m.inputs in kind)
+        }
         return [name for name in outputs if name not in sharp]
+
+    def told(self, inputs: str) -> bool:
+        """Whether every output was measured on a set of inputs."""
+        return all(m.verdict == "equal" for m in self.measurements if m.inputs == inputs)
 
     def unmeasured(self, outputs: Sequence[str]) -> list[str]:
         """Outputs that no inputs could tell anything about."""
@@ -47,23 +59,31 @@ class Judgement:
         return [name for name in outputs if name not in told]
 
 
-def judge(trials: Sequence[Trial], types: Mapping[str, str]) -> Judgement:
+def judge(
+    trials: Sequence[Trial], types: Mapping[str, str], random: Mapping[str, str] | None = None
+) -> Judgement:
     """Measure every trial.
 
     Args:
         types: of the outputs, by name: numpy's name of each.
+        random: outputs with numbers that the graph draws itself, and a sentence that says so.
     """
     measurements = tuple(
-        measure(
-            name,
-            types.get(name, "float32"),
-            trial.case,
-            trial.truth[name],
-            trial.reference[name],
-            trial.candidate[name],
-        )
+        replace(found, unmeasured=True, problem=random[name])
+        if random and name in random
+        else found
         for trial in trials
         for name in trial.truth
+        for found in [
+            measure(
+                name,
+                types.get(name, "float32"),
+                trial.case,
+                trial.truth[name],
+                trial.reference[name],
+                trial.candidate[name],
+            )
+        ]
     )
     kinds = _names_by_kind(trials)
     pooled = pool(measurements, kinds.pop("", ()), tuple(kinds.values()))
@@ -81,6 +101,7 @@ def judge(trials: Sequence[Trial], types: Mapping[str, str]) -> Judgement:
             )
             for trial in trials
             for name in trial.case.framework or ()
+            if name not in (random or {})
             if trial.case.framework is not None and name in trial.truth
         ),
     )

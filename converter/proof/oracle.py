@@ -127,7 +127,7 @@ class Oracle:
     def _evaluator(self, node: ir.Node) -> tuple[ReferenceEvaluator, list[ir.Value]]:
         """onnx's reference evaluator for one node, and the values that it reads."""
         if node not in self._evaluators:
-            values = list(dict.fromkeys(_read_by(node)))
+            values = list(dict.fromkeys(read_by(node)))
             graph = onnx.helper.make_graph(
                 [ir.serde.serialize_node(node)],
                 "node",
@@ -186,7 +186,7 @@ def _widen(array: Any) -> Any:
     return array.astype(np.float64) if array.dtype in _FLOATS else array
 
 
-def _read_by(node: ir.Node) -> Iterator[ir.Value]:
+def read_by(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads, its subgraphs' captured values among it."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
@@ -200,7 +200,7 @@ def _read_by(node: ir.Node) -> Iterator[ir.Value]:
         for graph in graphs:
             inside = {*graph.inputs, *graph.initializers.values()}
             for inner in graph:
-                yield from (value for value in _read_by(inner) if value not in inside)
+                yield from (value for value in read_by(inner) if value not in inside)
                 inside.update(inner.outputs)
 
 
@@ -210,7 +210,7 @@ def _last_readers(graph: ir.Graph) -> dict[ir.Node, list[ir.Value]]:
     for node in graph:
         for value in node.outputs:
             last[value] = node
-        for value in _read_by(node):
+        for value in read_by(node):
             if value in last:
                 last[value] = node
     kept = set(graph.outputs)

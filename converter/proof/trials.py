@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.proof.measure import Case
-from converter.proof.oracle import Feeds, Oracle, OracleError
+from converter.proof.oracle import Feeds, OracleError
+from converter.proof.recorder import Recorder
 from converter.proof.runtime import EmulatedRunner, Runner, RunnerError, runner
 
 
@@ -43,7 +44,7 @@ class Trials:
         candidate: ir.Model,
         progress: Callable[[str], None],
     ) -> None:
-        self._oracle = Oracle(truth)
+        self._oracle = Recorder(truth)  # Loop and Scan turn by turn
         self._reference, self._candidate = reference, candidate
         self._progress = progress
         self._runner: Runner | None = None

@@ -21,70 +21,29 @@ verdict is "unmeasured", which is neither "equal" nor "differs".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import onnx_ir as ir
 
+from converter.folding.naming import label
 from converter.proof import examples
-from converter.proof.draws import KINDS, STANDARD, Kind, draw, kinds_for
-from converter.proof.invariance import Invariance, invariance
+from converter.proof.control import random_outputs
+from converter.proof.coverage import Coverage, Ran
+from converter.proof.draws import STANDARD, Kind, draw
+from converter.proof.invariance import invariance
 from converter.proof.judging import Judgement, judge
-from converter.proof.measure import Case, Measurement, Verdict
+from converter.proof.measure import Case
 from converter.proof.oracle import Feeds, OracleError
+from converter.proof.plan import Plan
 from converter.proof.runtime import RunnerError
 from converter.proof.trials import CandidateError, Trial, Trials
+from converter.proof.verdict import Proof
 from converter.sources.loaded import Input, Reference
 
-# Samples that are drawn in addition, in this order, while a failure may be luck.
-ROWS = (16, 32)
-# Samples of a batch in these draws, where the batch may vary.
-_BATCH = examples.BATCHES[-1]
-# Samples of other kinds of inputs, and of the self-test.
-_PAIR = 2
-
-
-@dataclass(frozen=True)
-class Proof:
-    """The result of a comparison. `failure` is the sentence that says why there is none.
-
-    `verdict` is "equal", "differs", or "unmeasured": it could not be told. `unmeasured` names the
-    outputs on which the original itself is too far from float64 on all inputs.
-    """
-
-    measurements: tuple[Measurement, ...] = ()
-    # The worst of each part of an output whose numbers are of several sizes.
-    parts: tuple[Measurement, ...] = ()
-    # The original framework's own outputs in the candidate's place: is the export right?
-    framework: tuple[Measurement, ...] = ()
-    invariance: Invariance | None = None
-    notes: tuple[str, ...] = ()
-    failure: str = ""
-    # Whether the failure is one of the candidate, or of the measurement.
-    failed: Verdict = "unmeasured"
-    unmeasured: tuple[str, ...] = ()
-    # Inputs of one batch, the oracle's outputs for them, and which of the measurements' inputs
-    # they are: what a self-test is made of.
-    sample: Feeds = field(default_factory=dict)
-    truth: Feeds = field(default_factory=dict)
-    sampled: str = ""
-
-    @property
-    def verdict(self) -> Verdict:
-        if self.failure:
-            return self.failed
-        if any(m.verdict == "differs" for m in (*self.measurements, *self.parts, *self.framework)):
-            return "differs"
-        return "equal" if self.measurements and not self.unmeasured else "unmeasured"
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict == "equal"
-
-    @property
-    def batch_invariant(self) -> bool:
-        return self.invariance is not None and self.invariance.holds
+# Samples of the largest batch that is drawn, and of the self-test.
+_LARGEST, _PAIR = examples.BATCHES[-1], 2
 
 
 def verify(
@@ -117,21 +76,16 @@ def verify(
     problem = _signature_problem(reference, candidate)
     if problem:
         return Proof(failure=problem, failed="differs")
-    cases = [draw(STANDARD, inputs, batch, seed) for batch in examples.batches(dynamic_batch)]
+    given = []
     if data is not None:
-        cases.append(Case(_name_of(data, inputs), data, given=True))
+        given.append(Case(_name_of(data, inputs), data, given=True))
     if framework is not None:
-        cases.append(Case("the export's example", framework.inputs, framework.outputs))
+        given.append(Case("the export's example", framework.inputs, framework.outputs))
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
     try:
-        run = Trials(truth, reference, candidate, progress)
-        trials = run.run(cases)
-        plan = _Plan(inputs, dynamic_batch, seed)
-        judged = judge(trials, types)
-        while more := plan.next(judged, trials, list(types)):
-            trials += run.run(more, optional=True)
-            judged = judge(trials, types)
-        return _proof(run, trials, judged, inputs, dynamic_batch, list(types), progress)
+        return _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress).prove(
+            types, given
+        )
     except OracleError as error:
         return Proof(failure=f"there is no float64 oracle: {error}")
     except RunnerError as error:
@@ -140,71 +94,170 @@ def verify(
         return Proof(failure=f"onnxruntime: {error}", failed="differs")
 
 
-class _Plan:
-    """What to draw next, until a verdict is no matter of luck."""
+class _Session:
+    """One proof: what is drawn, measured, and drawn again."""
 
-    def __init__(self, inputs: Sequence[Input], dynamic_batch: bool, seed: int) -> None:
+    def __init__(
+        self,
+        truth: ir.Model,
+        reference: ir.Model,
+        candidate: ir.Model,
+        inputs: Sequence[Input],
+        dynamic_batch: bool,
+        seed: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._run = Trials(truth, reference, candidate, progress)
         self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
-        self._kinds = iter(kinds_for(inputs))
-        self._turns: dict[str, int] = {}
-        self._rounds: dict[str, Iterator[int]] = {}
+        self._progress = progress
+        self._first = examples.batches(dynamic_batch)[0]
+        self._random = _drawn_by(reference, candidate)
+        self._coverage = (
+            Coverage(reference, candidate, inputs, self._first, seed)
+            if Coverage.needed(reference, candidate)
+            else None
+        )
 
-    def next(
-        self, judged: Judgement, trials: Sequence[Trial], outputs: Sequence[str]
-    ) -> list[Case]:
-        """The next inputs; none when the verdict stands."""
-        if judged.gross:
-            return []
-        drawn = {t.case.name: t.case.kind for t in trials if not t.case.given}
-        for m in judged.all:
-            if m.verdict == "differs" and m.inputs in drawn:
-                kind = next(k for k in (STANDARD, *KINDS) if k.name == drawn[m.inputs])
-                rows = next(self._rounds.setdefault(kind.name, iter(ROWS)), 0)
-                return self._draw(kind, rows, _BATCH)
-        if any(m.verdict == "differs" for m in judged.all) or not judged.coarse(outputs):
-            return []
-        other = next(self._kinds, None)
-        return self._draw(other, _PAIR, _PAIR) if other else []
+    def prove(self, types: Mapping[str, str], given: Sequence[Case]) -> Proof:
+        """Measure on random inputs and on `given`, until the verdict is no matter of luck."""
+        kinds = [STANDARD]
+        if self._coverage is not None:
+            self._progress("branches and loops")
+            kinds = self._coverage.kinds()
+        cases = [
+            draw(kinds[0], self._inputs, batch, self._seed)
+            for batch in examples.batches(self._dynamic)
+        ]
+        trials = self._run.run([*cases, *given])
+        others = [draw(kind, self._inputs, self._first, self._seed) for kind in kinds[1:]]
+        if others:
+            trials += self._run.run(others, optional=True)
+        judged = self._settle(self._run, trials, types, kinds)
+        ran, by_force = self._ran(trials, judged, types, kinds)
+        judged = replace(
+            judged,
+            measurements=(*judged.measurements, *(m for j in by_force for m in j.measurements)),
+            parts=(*judged.parts, *(m for j in by_force for m in j.parts)),
+        )
+        return self._proof(trials, judged, list(types), ran)
 
-    def _draw(self, kind: Kind, rows: int, batch: int) -> list[Case]:
-        size = batch if self._dynamic else _fixed_rows(self._inputs)
-        first = self._turns.get(kind.name, 1 if kind is STANDARD else 0)
-        turns = range(first, first - (-rows // size))
-        self._turns[kind.name] = turns.stop
-        fixed = batch if self._dynamic else None
-        return [draw(kind, self._inputs, fixed, self._seed, turn) for turn in turns]
+    def _settle(
+        self, run: Trials, trials: list[Trial], types: Mapping[str, str], kinds: Sequence[Kind]
+    ) -> Judgement:
+        """Draw more while the verdict may be luck, or is none; `trials` grows."""
+        plan = Plan(self._inputs, self._dynamic, self._seed, kinds)
+        outputs = [name for name in types if name not in self._random]
+        judged = judge(trials, types, self._random)
+        while more := plan.next(judged, trials, outputs):
+            trials += run.run(more, optional=True)
+            judged = judge(trials, types, self._random)
+        return judged
+
+    def _ran(
+        self,
+        trials: Sequence[Trial],
+        judged: Judgement,
+        types: Mapping[str, str],
+        kinds: Sequence[Kind],
+    ) -> tuple[tuple[Ran, ...], list[Judgement]]:
+        """What ran where it was measured; what did not is forced to run."""
+        if self._coverage is None:
+            return (), []
+        self._progress("branches and loops")
+        for index, trial in enumerate(trials):
+            if judged.told(trial.case.name) and (not index or not self._coverage.content()):
+                self._coverage.watch(trial.case)
+        found = []
+        for name, reference, candidate, done in self._coverage.to_force():
+            forced = self._force(name, Trials(reference, reference, candidate, self._progress),
+                                 types, kinds)  # fmt: skip
+            if forced is not None:
+                found.append(forced)
+                if not forced.unmeasured([n for n in types if n not in self._random]):
+                    done()
+        for reference, candidate, cases, done in self._coverage.to_run_alone():
+            if self._equal_alone(Trials(reference, reference, candidate, self._progress), cases):
+                done()
+        return self._coverage.told(), found
+
+    def _force(
+        self, name: str, run: Trials, types: Mapping[str, str], kinds: Sequence[Kind]
+    ) -> Judgement | None:
+        """Measure graphs with a body forced to run, on the first kind of inputs they run on."""
+        for kind in kinds:
+            says = ", ".join(filter(None, (kind.name or kind.says, f"{name} forced")))
+            kind = replace(kind, name="", says=says)
+            try:
+                trials = run.run([draw(kind, self._inputs, self._first, self._seed)], optional=True)
+                if trials:
+                    return self._settle(run, trials, types, [kind])
+            except (OracleError, RunnerError, CandidateError):
+                continue
+        return None
+
+    @staticmethod
+    def _equal_alone(run: Trials, cases: Sequence[Case]) -> bool:
+        try:
+            trials = run.run(cases, optional=True)
+        except (OracleError, RunnerError, CandidateError):
+            return False
+        found = [
+            judge([trial], {name: y.dtype.name for name, y in trial.reference.items()})
+            for trial in trials
+        ]
+        return any(all(m.verdict == "equal" for m in judged.all) for judged in found) and not any(
+            m.verdict == "differs" for judged in found for m in judged.all
+        )
+
+    def _proof(
+        self,
+        trials: Sequence[Trial],
+        judged: Judgement,
+        outputs: Sequence[str],
+        ran: tuple[Ran, ...],
+    ) -> Proof:
+        checked = None
+        if self._dynamic:
+            self._progress("batch invariance")
+            batches = range(_LARGEST, 1, -1)
+            trial = _telling(trials, judged, batches, len(examples.BATCHES) - 1)
+            allowed = {
+                name: max(m.allowed for m in judged.measurements if m.output == name)
+                for name in trial.truth
+            }
+            checked = invariance(
+                self._run.candidate, self._inputs, trial.case, trial.candidate, allowed
+            )
+        batches_of_two = ((_PAIR,), 1) if self._dynamic else ((), 0)
+        sample = _telling(trials, judged, *batches_of_two)
+        unmeasured = judged.unmeasured(outputs)
+        return Proof(
+            judged.measurements,
+            judged.parts,
+            judged.framework,
+            checked,
+            (*self._run.notes, *_notes(judged, [o for o in outputs if o not in self._random])),
+            unmeasured=tuple(unmeasured),
+            ran=ran,
+            random=tuple(self._random[name] for name in unmeasured if name in self._random),
+            sample=sample.case.feeds,
+            truth=sample.truth,
+            sampled=sample.case.name,
+        )
 
 
-def _proof(
-    run: Trials,
-    trials: Sequence[Trial],
-    judged: Judgement,
-    inputs: Sequence[Input],
-    dynamic_batch: bool,
-    outputs: Sequence[str],
-    progress: Callable[[str], None],
-) -> Proof:
-    checked = None
-    if dynamic_batch:
-        progress("batch invariance")
-        trial = _telling(trials, judged, range(_BATCH, 1, -1), len(examples.BATCHES) - 1)
-        allowed = {
-            name: max(m.allowed for m in judged.measurements if m.output == name)
-            for name in trial.truth
-        }
-        checked = invariance(run.candidate, inputs, trial.case, trial.candidate, allowed)
-    sample = _telling(trials, judged, (_PAIR,), 1) if dynamic_batch else _telling(trials, judged)
-    return Proof(
-        judged.measurements,
-        judged.parts,
-        judged.framework,
-        checked,
-        (*run.notes, *_notes(judged, outputs)),
-        unmeasured=tuple(judged.unmeasured(outputs)),
-        sample=sample.case.feeds,
-        truth=sample.truth,
-        sampled=sample.case.name,
-    )
+def _drawn_by(*models: ir.Model) -> dict[str, str]:
+    """Outputs with numbers that a graph draws itself, and a sentence that says so."""
+    found = {}
+    for model in models:
+        for name, nodes in random_outputs(model.graph).items():
+            who = ", ".join(label(node) for node in nodes[:3])
+            more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+            found[name] = (
+                f"output {name!r} depends on numbers that the graph draws itself ({who}{more}), "
+                "which are others in each run"
+            )
+    return found
 
 
 def _telling(
@@ -232,11 +285,6 @@ def _notes(judged: Judgement, outputs: Sequence[str]) -> Iterator[str]:
                 f"output {name!r} could be measured only coarsely: the original itself is "
                 f"{best:.1%} of the largest number away from float64."
             )
-
-
-def _fixed_rows(inputs: Sequence[Input]) -> int:
-    sizes = [item.example[0] for item in inputs if item.example]
-    return max(1, max(sizes, default=1))
 
 
 def _name_of(data: Feeds, inputs: Sequence[Input]) -> str:

@@ -231,11 +231,22 @@ class InvarianceForm(Form):
     problem: str
 
 
+class RanForm(Form):
+    name: str
+    turns: int
+    forced: bool
+    alone: bool
+    dead: bool
+    whose: str
+    covered: bool
+
+
 class ProofForm(Form):
     passed: bool
     verdict: Literal["equal", "differs", "unmeasured"]
     conclusion: str
     unmeasured: list[str]
+    ran: list[RanForm]
     failure: str
     rule: str
     measurements: list[MeasurementForm]

@@ -10,8 +10,9 @@ import pytest
 
 from converter.normalize import normalize
 from converter.proof import Measurement, Proof, verify
+from converter.proof.draws import STANDARD
 from converter.proof.judging import GROSS, Judgement
-from converter.proof.verify import ROWS, _Plan
+from converter.proof.plan import ROWS, Plan
 from converter.report import EXIT_CODES, conclusion
 from converter.sources.inputs import describe
 from tests.converter.folding.graphs import Graph
@@ -124,15 +125,15 @@ def test_more_is_drawn_while_it_may_be_luck() -> None:
     inputs = describe(model)
     first = prove(model)
     trials = _trials(first)
-    plan = _Plan(inputs, dynamic_batch=True, seed=0)
+    plan = Plan(inputs, True, 0, [STANDARD])
     rounds = [plan.next(judgement(2.0), trials, ["y"]) for _ in range(3)]
     assert [sum(len(case.feeds["x"]) for case in cases) for cases in rounds] == [20, 35, 0]
     names = [case.name for cases in rounds for case in cases]
     assert len(set(names)) == len(names)
     bytes_ = {case.feeds["x"].tobytes() for cases in rounds for case in cases}
     assert len(bytes_) == len(names), "other numbers each time"
-    assert _Plan(inputs, True, 0).next(judgement(GROSS + 1), trials, ["y"]) == []
-    assert _Plan(inputs, True, 0).next(judgement(0.5), trials, ["y"]) == []
+    assert Plan(inputs, True, 0, [STANDARD]).next(judgement(GROSS + 1), trials, ["y"]) == []
+    assert Plan(inputs, True, 0, [STANDARD]).next(judgement(0.5), trials, ["y"]) == []
 
 
 def _trials(proof: Proof) -> list[Any]:

@@ -1,0 +1,62 @@
+"""Let run what no input reaches: conditions replaced by constants, in both graphs alike.
+
+A branch that is forced sees what it would see, as all around it is computed as ever; so maps that
+were folded across its border are where they belong, which they are not for a body that is taken
+out and run alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.proof.control import Body, bodies
+from converter.proof.oracle import Array
+
+# Turns of a Loop that is forced; its own condition may end it sooner.
+TURNS = 2
+
+
+def forced(model: ir.Model, body: Body, among: Sequence[Body]) -> ir.Model | None:
+    """A copy of a graph in which a body runs; None if that cannot be forced.
+
+    Args:
+        body: which of `among`.
+        among: all bodies of `model`, in order.
+    """
+    copy = model.clone()
+    inside = list(bodies(copy.graph))
+    if len(inside) != len(among):
+        return None
+    places = {id(original): place for place, original in enumerate(among)}
+    for wanted in (*body.outer, body):
+        node = inside[places[id(wanted)]].node
+        if node.op_type == "If":
+            _set(copy, node, 0, np.asarray(wanted.branch == "then_branch"))
+        elif node.op_type == "Loop":
+            if node.inputs[0] is not None or len(node.inputs) < 2:
+                _set(copy, node, 0, np.asarray(TURNS, np.int64))
+            if len(node.inputs) > 1 and node.inputs[1] is not None:
+                _set(copy, node, 1, np.asarray(True))
+        else:  # a Scan turns as often as its input is long
+            return None
+    return copy
+
+
+def _set(model: ir.Model, node: ir.Node, place: int, number: Array) -> None:
+    old = node.inputs[place]
+    if old is not None and old.shape is not None and all(isinstance(n, int) for n in old.shape):
+        number = np.broadcast_to(number, [int(str(n)) for n in old.shape]).copy()
+    name = f"forced_{len(model.graph.initializers)}"
+    while name in model.graph.initializers:
+        name += "_"
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(number.shape),
+        type=ir.TensorType(ir.DataType.BOOL if number.dtype == bool else ir.DataType.INT64),
+        const_value=ir.tensor(number, name=name),
+    )
+    model.graph.initializers[name] = value
+    node.replace_input_with(place, value)

@@ -1,0 +1,60 @@
+"""The result of a proof: equal, different, or that it could not be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from converter.proof.coverage import Ran
+from converter.proof.invariance import Invariance
+from converter.proof.measure import Measurement, Verdict
+from converter.proof.oracle import Feeds
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of a comparison. `failure` is the sentence that says why there is none.
+
+    `verdict` is "equal", "differs", or "unmeasured": it could not be told. `unmeasured` names the
+    outputs on which the original itself is too far from float64 on all inputs.
+    """
+
+    measurements: tuple[Measurement, ...] = ()
+    # The worst of each part of an output whose numbers are of several sizes.
+    parts: tuple[Measurement, ...] = ()
+    # The original framework's own outputs in the candidate's place: is the export right?
+    framework: tuple[Measurement, ...] = ()
+    invariance: Invariance | None = None
+    notes: tuple[str, ...] = ()
+    failure: str = ""
+    # Whether the failure is one of the candidate, or of the measurement.
+    failed: Verdict = "unmeasured"
+    unmeasured: tuple[str, ...] = ()
+    # The branches and bodies of loops, and whether they ran; sentences on outputs that are random.
+    ran: tuple[Ran, ...] = ()
+    random: tuple[str, ...] = ()
+    # Inputs of one batch, the oracle's outputs for them, and which of the measurements' inputs
+    # they are: what a self-test is made of.
+    sample: Feeds = field(default_factory=dict)
+    truth: Feeds = field(default_factory=dict)
+    sampled: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.failure:
+            return self.failed
+        if any(m.verdict == "differs" for m in (*self.measurements, *self.parts, *self.framework)):
+            return "differs"
+        return "equal" if self.measurements and not self.unmeasured else "unmeasured"
+
+    @property
+    def unreached(self) -> tuple[Ran, ...]:
+        """What never ran in the proof, so that it says nothing of it."""
+        return tuple(ran for ran in self.ran if not ran.covered)
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "equal"
+
+    @property
+    def batch_invariant(self) -> bool:
+        return self.invariance is not None and self.invariance.holds
