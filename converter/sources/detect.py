@@ -70,6 +70,11 @@ class Peek:
         """Whether it is a zip archive with an entry below this folder."""
         return any(name.startswith(prefix) for name in self.entries or ())
 
+    @property
+    def of_arrays(self) -> bool:
+        """Whether it is a zip archive of .npy entries and nothing else."""
+        return bool(self.entries) and all(n.endswith(".npy") for n in self.entries or () if n)
+
     @cached_property
     def onnx(self) -> wire.Verdict:
         return wire.is_onnx(self.path)
@@ -151,6 +156,7 @@ FORMATS = (
         lambda p: _LEGACY_MAGIC in p.head[:32],
         loader="torch_",
     ),
+    Format("an .npz archive of arrays", lambda p: p.of_arrays, loader="numpy_"),
     Format("a TorchServe archive (.mar)", lambda p: p.holds("MAR-INF/MANIFEST.json"), hint=_UNPACK),
     Format("a zip archive", lambda p: p.entries is not None, hint=_UNPACK),
     Format(
@@ -188,8 +194,8 @@ FORMATS = (
 )
 
 _READABLE = (
-    "readable are: ONNX, torch.save (a state_dict or a checkpoint), safetensors, TorchScript, "
-    "torch.export and Keras files"
+    "readable are: ONNX, torch.save (a state_dict or a checkpoint), safetensors, .npz, "
+    "TorchScript, torch.export and Keras files"
 )
 
 

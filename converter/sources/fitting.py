@@ -97,6 +97,14 @@ def fits(weights: WeightSet, module: nn.Module) -> list[Fit]:
         _fit(weights, prefix, names, notes, wanted, module)
         for prefix in _prefixes(names, module, wanted)
     ]
+    if notes and not any(fit.complete for fit in dotted):
+        # A wrapper around the network alone is a prefix: what is beside it does not have it.
+        raw = {name: (name, tensor) for name, tensor in weights.tensors.items()}
+        again = [
+            _fit(weights, prefix, raw, [], wanted, module)
+            for prefix in _prefixes(raw, module, wanted)
+        ]
+        dotted += [fit for fit in again if fit.complete]
     return dotted + undotted
 
 

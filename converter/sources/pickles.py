@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from converter.sources import harmless
+
 # What tensors are made of, and what torch.load(weights_only=True) therefore accepts. Only used
 # to find the name that an error message shows: what is loaded is decided by torch.
 _TENSOR_PARTS = re.compile(
     r"collections\.(OrderedDict|defaultdict|Counter)"
     r"|torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_\w+|nn\.parameter\.\w+|storage\.\w+)"
-    r"|torch\.(\w*Storage|Size|Tensor|device|[a-z]+[0-9]*)"
-    r"|_codecs\.encode|builtins\.(set|bytearray|complex)|__builtin__\.set"
+    r"|torch\.(\w*Storage|Size|Tensor|device|strided|sparse_\w+|per_\w+)"
+    r"|torch\.(b?float|double|half|complex|u?int|long|short|qu?int|bool|bits)\w*"
+    r"|torch\.serialization\._get_layout"
+    r"|_codecs\.encode|builtins\.(set|bytearray|complex)"
 )
+
+_PYTHON_2 = {"long": "int", "unicode": "str", "xrange": "range"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,18 @@ class Scan:
 
     @property
     def foreign(self) -> tuple[str, ...]:
-        """Those that tensors do not need."""
-        return tuple(name for name in self.globals if not _TENSOR_PARTS.fullmatch(name))
+        """Those that neither tensors nor harmless objects need."""
+        return tuple(
+            name
+            for name in map(_of_today, self.globals)
+            if name not in harmless.NAMES and not _TENSOR_PARTS.fullmatch(name)
+        )
+
+
+def _of_today(name: str) -> str:
+    """Python 2's name of a module as Python 3 says it, which torch asks for as well."""
+    module, _, kind = name.partition(".")
+    return f"builtins.{_PYTHON_2.get(kind, kind)}" if module == "__builtin__" else name
 
 
 def scan(stream: BinaryIO) -> Scan:

@@ -21,6 +21,8 @@ TORCH_ABOUT_ITSELF = (
     r"TypedStorage is deprecated",
     r"The given buffer is not writable",
     r"The default weight initialization of \w+ will be changed",
+    r"`torch\.nn\.utils\.\w+` is deprecated",
+    r"Detected pickle protocol \d+ in the checkpoint",
     r"You are using `torch\.load` with `weights_only=False`",
 )
 

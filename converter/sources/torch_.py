@@ -1,7 +1,7 @@
 """What torch.save wrote: our own checkpoint, a state_dict, or a whole pickled module.
 
-Only tensors and plain containers are unpickled (`weights_only=True`), unless the user trusts
-the file: a pickle is a program, and loading it runs it.
+Only tensors, plain containers and the objects of `harmless` are unpickled (`weights_only=True`),
+unless the user trusts the file: a pickle is a program, and loading it runs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.sources import checkpoint, choosing, pickles, state_dict, unwrapped, weight_sets
+from converter.sources import (
+    checkpoint,
+    choosing,
+    harmless,
+    pickles,
+    state_dict,
+    unwrapped,
+    weight_sets,
+)
 from converter.sources.arch import importable_here
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.module import from_module
@@ -65,17 +73,24 @@ def content_of(path: Path, options: LoadOptions) -> Any:
 
 
 def tensors_of(path: Path) -> Any:
-    """The file's content, which may only be tensors in plain containers.
+    """The file's content, which may only be tensors in plain containers, and what is harmless.
 
     Raises:
         UserError: when it is anything else, or damaged.
     """
     try:
-        with torch_quiet():
+        with torch_quiet(), harmless.allowed():
             # Not mapped into memory (mmap=True): that neither checks sizes nor checksums.
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return harmless.settle(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a hostile file may raise anything
-        message = str(error).split("\n")[0]
+        # torch wraps it in advice to run the file; what it found stands in the error before.
+        message = str(error.__context__ or error).split("\n")[0]
+        message = message.partition(" was not an allowed global")[0]
+        if message.startswith("Unsupported operand"):
+            raise UserError(
+                f"{path} was saved with a pickle_protocol that torch reads only as a whole program",
+                "save it again with torch's own: torch.save(state_dict, path). " + _INSTEAD,
+            ) from error
         raise UserError(f"{path} cannot be read as tensors: {message}", _INSTEAD) from error
 
 

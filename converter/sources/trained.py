@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from converter.errors import UserError
-from converter.sources import checkpoint, safetensors_, state_dict, torch_
+from converter.sources import checkpoint, numpy_, safetensors_, state_dict, torch_
 from converter.sources.arch import importable_here
 from converter.sources.detect import detect
 from converter.sources.examples import Known
@@ -76,6 +76,9 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
     if kind.loader == "safetensors_":
         tensors = safetensors_.tensors_of(path)
         return _with_arch(path, tensors, options, "a safetensors file", _safetensors)
+    if kind.loader == "numpy_":
+        tensors = numpy_.tensors_of(path)
+        return _with_arch(path, tensors, options, "an .npz archive", _torch)
     with _imports(options):
         content = torch_.content_of(path, options)
         if torch_.is_checkpoint(content):

@@ -6,6 +6,7 @@ what its optimizer remembers. Here they are listed; `choosing` says which of the
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+MOST = 100_000  # containers; of few that hold each other there are ever more ways
 DEEPEST = 16  # levels of containers; a pickle may hold itself
 
 # Where training scripts keep weights, the most telling name first.
@@ -96,7 +98,7 @@ def rank(trail: Iterable[str]) -> tuple[int, ...]:
 
 def find(content: Any) -> list[WeightSet]:
     """Every set of weights in what a file held, in the file's order."""
-    return list(_walk(content, (), {}))
+    return list(itertools.islice(_walk(content, (), {}, iter(range(MOST))), MOST))
 
 
 def joined(sets: list[WeightSet]) -> list[WeightSet]:
@@ -116,24 +118,31 @@ def joined(sets: list[WeightSet]) -> list[WeightSet]:
     return found
 
 
-def _walk(value: Any, trail: tuple[str, ...], beside: Mapping[str, float]) -> Iterator[WeightSet]:
-    if len(trail) > DEEPEST:
+def _walk(
+    value: Any, trail: tuple[str, ...], beside: Mapping[str, float], left: Iterator[int]
+) -> Iterator[WeightSet]:
+    if not isinstance(value, nn.Module | Mapping | list | tuple):
+        return
+    if len(trail) > DEEPEST or next(left, None) is None:
         return
     if isinstance(value, nn.Module):
         yield WeightSet(trail, _tensors(value.state_dict()), module=value, counts=beside)
     elif isinstance(value, Mapping):
-        yield from _walk_mapping(value, trail, beside)
+        yield from _walk_mapping(value, trail, beside, left)
     elif isinstance(value, list | tuple):
         if value and all(isinstance(item, Tensor) for item in value):
-            if trail and _are_weights(value):
+            if _are_weights(value):
                 yield WeightSet(trail, {}, unnamed=tuple(value), counts=beside)
             return
         for index, item in enumerate(value):
-            yield from _walk(item, (*trail, str(index)), {})
+            yield from _walk(item, (*trail, str(index)), {}, left)
 
 
 def _walk_mapping(
-    value: Mapping[Any, Any], trail: tuple[str, ...], beside: Mapping[str, float]
+    value: Mapping[Any, Any],
+    trail: tuple[str, ...],
+    beside: Mapping[str, float],
+    left: Iterator[int],
 ) -> Iterator[WeightSet]:
     if "param_groups" in value:
         return  # an optimizer's state
@@ -145,7 +154,7 @@ def _walk_mapping(
         yield WeightSet(trail, tensors, counts=counts)
     for key, inner in value.items():
         if not isinstance(inner, Tensor):
-            yield from _walk(inner, (*trail, str(key)), counts)
+            yield from _walk(inner, (*trail, str(key)), counts, left)
 
 
 def _tensors(value: Mapping[Any, Any]) -> dict[str, Tensor]:

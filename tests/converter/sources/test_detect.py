@@ -118,6 +118,11 @@ def write_exported(path: Path) -> None:
         torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), file)
 
 
+def write_npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, w=np.zeros(2, np.float32))
+
+
 @pytest.mark.parametrize(
     ("write", "loader"),
     [
@@ -127,6 +132,7 @@ def write_exported(path: Path) -> None:
         (write_exported, "exported"),
         (lambda path: save_file({"w": torch.zeros(2)}, path), "safetensors_"),
         (lambda path: path.write_bytes(onnx_bytes()), "onnx_"),
+        (write_npz, "numpy_"),
     ],
 )
 @pytest.mark.parametrize("extension", [".bin", ".onnx", ".h5", ""])
