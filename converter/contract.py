@@ -68,7 +68,7 @@ def _manifest(
         files=files,
         inputs=inputs(result),
         outputs=served.outputs,
-        left_out=served.left_out,
+        left_out={**loaded.left_out, **served.left_out},
         dynamic_batch=loaded.dynamic_batch and served.by_rows,
         batch_invariant=proof.batch_invariant,
         classification=loaded.classification,

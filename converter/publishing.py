@@ -189,9 +189,10 @@ def _publish(
     def describe(version: int) -> Manifest:
         return manifest(result, name, version, files, self_test, served)
 
+    left_out = {**result.loaded.left_out, **served.left_out}
     newest = max(_versions(folder), default=0)
     if if_changed and newest and _same(folder / str(newest), describe(newest)):
-        return Published(folder / str(newest), newest, served.left_out, fresh=False)
+        return Published(folder / str(newest), newest, left_out, fresh=False)
     version, checked = newest + 1, False
     while True:
         if not VERSION.fullmatch(str(version)):
@@ -215,7 +216,7 @@ def _publish(
             version += 1  # somebody else has just published this one
             continue
         sync_directory(folder)
-        return Published(folder / str(version), version, served.left_out)
+        return Published(folder / str(version), version, left_out)
 
 
 def _versions(folder: Path) -> list[int]:

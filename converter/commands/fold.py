@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if args.publish:
         published = publish(result, args.publish, if_changed=args.if_changed)
         _show_published(console, published)
+        for name, why in published.left_out.items():
+            console.print(Text(f"Output {name!r} is not served: {why}.", style="yellow"))
         _show_curves(console, args.file)
         written.append(str(published.path))
     if args.output or not args.publish:

@@ -93,6 +93,7 @@ class Loaded:
         untracked: names of batch-norms whose statistics were never updated
             (`num_batches_tracked` is 0), as far as the file tells.
         reference: an input and the output of the original model, where it could be run.
+        left_out: outputs of the file that are not in `model`, and why.
         classification, preprocessing, metrics, description: for the manifest, if known.
     """
 
@@ -105,6 +106,7 @@ class Loaded:
     dynamic_batch: bool = True
     untracked: frozenset[str] = frozenset()
     reference: Reference | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
     classification: Classification | None = None
     preprocessing: Preprocessing | None = None
     metrics: dict[str, float] = field(default_factory=dict)

@@ -38,7 +38,8 @@ def load(path: Path, options: LoadOptions) -> Loaded:
             f"{path} is a damaged ONNX model: {error}", "copy it again, or export it again"
         ) from error
     _open_external_data(model, path)
-    notes: list[str] = []
+    left_out: dict[str, str] = model.meta.get(slim.LEFT_OUT, {})
+    notes = [f"output {name!r} is left out: {why}" for name, why in left_out.items()]
     if model.functions:
         count = len(model.functions)
         InlinePass()(model)
@@ -60,6 +61,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         kind="an ONNX model",
         notes=notes,
         dynamic_batch=inputs.dynamic_batch(model),
+        left_out=left_out,
     )
 
 

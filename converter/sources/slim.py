@@ -23,7 +23,11 @@ from converter.errors import UserError
 from converter.on_disk import LARGE, OpenFile, fits, tensor_in
 from converter.sources import wire
 from converter.sources.sparse import make_dense
+from converter.sources.tensors import only_tensors
 from converter.sources.wire import tag, varint
+
+# Where a model that was read keeps the outputs that were left out, and why.
+LEFT_OUT = "left_out"
 
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9
 _WIDTHS = {1: 8, 5: 4}  # wire types of numbers with a fixed width
@@ -44,7 +48,8 @@ def read(path: Path) -> ir.Model:
     """The model in `path`; weights beside it are not looked for.
 
     Raises:
-        UserError: the file is damaged, or a tensor's numbers are not as many as its shape says.
+        UserError: the file is damaged, a tensor's numbers are not as many as its shape says, or an
+            input is no tensor.
     """
     file = OpenFile(path)
     with path.open("rb") as stream:
@@ -63,8 +68,10 @@ def read(path: Path) -> ir.Model:
     for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         for tensor in _inner_tensors(nodes):
             _check_count(tensor, None, path)
+    left_out = only_tensors(proto, path)
     model = ir.serde.deserialize_model(proto)
     assert isinstance(model, ir.Model)
+    model.meta[LEFT_OUT] = left_out
     for name, (offset, _) in places.items():
         value = model.graph.initializers[name]
         assert value.const_value is not None

@@ -87,7 +87,8 @@ def check(
         manifest = declared
         _compare_with_graph(manifest, runtime)
         _refuse_huge(manifest.inputs)
-        signature = Signature.of(manifest, max_tensor_bytes, runtime.left_out)
+        left_out = {**manifest.left_out, **runtime.left_out}
+        signature = Signature.of(manifest, max_tensor_bytes, left_out)
         test = selftest.load(folder, manifest, signature)
         example = (
             warm_up.first_row(test, signature) if test else warm_up.made_up(manifest.inputs, run)

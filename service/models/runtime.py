@@ -20,6 +20,7 @@ from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
 from service.models.binding import BoundRun
+from service.models.kinds import why_left_out
 from service.signature import NUMPY_DTYPES, STRING, Tensors
 
 # onnxruntime's severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal. A session's errors
@@ -85,14 +86,14 @@ class Runtime:
         self.inputs = _inputs(self._session.get_inputs())
         outputs = {node.name: node for node in self._session.get_outputs()}  # some name one twice
         self.left_out = {
-            name: said.get(name, f"its type, {node.type}, is none of an answer")
+            name: said.get(name, why_left_out(node.type))
             for name, node in outputs.items()
             if name in said or _dtype(node) is None
         }
         self.outputs = [_spec(node) for name, node in outputs.items() if name not in self.left_out]
         if not self.outputs:
             name, why = next(iter(self.left_out.items()), ("", ""))
-            raise CannotLoad(f"it has no output that can be served; output {name!r}: {why}")
+            raise CannotLoad(f"it has no output that can be served: {name!r} is left out, as {why}")
         self._output_names = [spec.name for spec in self.outputs]
         specs = [*self.inputs, *self.outputs]
         # What leads to outputs that are left out is not computed.

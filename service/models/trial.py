@@ -105,6 +105,10 @@ class Trial:
             logger.exception("model %s version %d could not be loaded", name, version)
         else:
             self._loaded.append(weakref.ref(served))
+            for output, why in served.signature.left_out.items():
+                logger.info(
+                    "model %s version %d: output %r is left out: %s", name, version, output, why
+                )
             if not first:
                 logger.info("model %s version %d is served from now on", name, version)
             return served, None

@@ -197,6 +197,7 @@ def specs(values: Any) -> list[dict[str, Any]]:
             "shape": [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim],
         }
         for v in values
+        if v.type.HasField("tensor_type")
     ]
 
 
