@@ -63,10 +63,3 @@ def mean_variance_normalization(
     axes = tuple(node.attributes.get_ints("axes", (0, 2, 3)))
     centred = x - x.mean(axis=axes, keepdims=True)
     return (centred / (np.sqrt(np.mean(centred**2, axis=axes, keepdims=True)) + 1e-9),)
-
-
-def global_lp_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """GlobalLpPool-2/22: the p-norm of each channel."""
-    x, p = np.asarray(inputs[0]), node.attributes.get_int("p", 2)
-    places = tuple(range(2, x.ndim))
-    return (np.sum(np.abs(x) ** p, axis=places, keepdims=True) ** (1.0 / p),)
