@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from converter.errors import UserError
+from converter.memory import behind
 from service.version import program_version
 
 # name -> (module, help). Modules are imported when asked for: torch takes seconds.
@@ -51,15 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         return int(import_module(COMMANDS[args.command][0]).run(args))
     except UserError as error:
-        return _complain(error)
-    except MemoryError as error:
-        return _complain(
-            UserError(
-                f"there is not enough memory: {str(error) or 'an allocation failed'}.",
-                "If an axis of an input is as large as that by mistake, say another size with "
-                "--input-shape; else use a machine with more memory.",
-            )
-        )
+        return _complain(behind(error) or error)
+    except (MemoryError, RuntimeError) as error:  # torch has no type of error for it
+        shortage = behind(error)
+        if shortage is None:
+            raise
+        return _complain(shortage)
     except OSError as error:  # of what is written besides files: a full disk behind `> log.txt`
         place = f"{error.filename}: " if error.filename else ""
         return _complain(UserError(f"the system refused: {place}{error.strerror or error}."))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from converter import curves
-from converter.commands import loading, output
+from converter.commands import limits, loading, output
 from converter.errors import UserError
 from converter.onnx_file import write_onnx
 from converter.pipeline import FoldResult, fold
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="FILE.npz", help="prove it on these inputs as well"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    limits.add_arguments(parser)
     output.add_arguments(parser)
 
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """
     console = terminal()
     _check(args)
-    with working(f"loading {args.file}") as progress:
+    with limits.memory(args), working(f"loading {args.file}") as progress:
         loaded = loading.load_from(args)
         if args.labels:
             loaded = _labelled(loaded, args.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from converter.commands import limits
 from converter.commands.output import write_json
 from converter.errors import UserError
 from converter.normalize import normalize
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sizes for axes that may vary, without the batch axis",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    limits.add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the proof as JSON")
 
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """
     console = terminal()
     options = LoadOptions(input_shapes=tuple(parse_input_shape(text) for text in args.input_shape))
-    with working(f"loading {args.original}") as progress:
+    with limits.memory(args), working(f"loading {args.original}") as progress:
         original = _onnx(args.original, options)
         candidate = _onnx(args.candidate, options)
         proof = verify(

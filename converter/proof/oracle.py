@@ -21,6 +21,7 @@ from onnx.reference.op_run import OpRun
 
 from converter.folding.naming import label
 from converter.folding.rounding import round_once
+from converter.memory import ended, shortage
 from converter.proof.kernels import kernels_of
 
 Array = npt.NDArray[Any]
@@ -71,6 +72,7 @@ class Oracle:
 
         Raises:
             OracleError: a node cannot be evaluated.
+            UserError: memory ends; it names the node.
         """
         env: dict[ir.Value, Array] = {}
         for value in self._model.graph.inputs:
@@ -104,6 +106,8 @@ class Oracle:
         except OracleError:
             raise
         except Exception as error:
+            if ended(error):
+                raise shortage(error, f"at {label(node)}, computed in float64") from error
             reason = str(error).strip().splitlines()
             raise OracleError(
                 f"{label(node)} cannot be evaluated in float64: {reason[0] if reason else error!r}"
@@ -115,7 +119,11 @@ class Oracle:
         taken = "then_branch" if bool(np.all(self._fetch(condition, env))) else "else_branch"
         branch = node.attributes[taken].as_graph()
         self._run_graph(branch, env)
-        return tuple(self._fetch(value, env) for value in branch.outputs)
+        results = tuple(self._fetch(value, env) for value in branch.outputs)
+        inside = {value for node in branch for value in node.outputs}
+        for value in inside:
+            env.pop(value, None)
+        return results
 
     def _reference(self, node: ir.Node, env: dict[ir.Value, Array]) -> tuple[Array, ...]:
         evaluator, values = self._evaluator(node)
@@ -202,11 +210,15 @@ def read_by(node: ir.Node) -> Iterator[ir.Value]:
             for inner in graph:
                 yield from (value for value in read_by(inner) if value not in inside)
                 inside.update(inner.outputs)
+            yield from (value for value in graph.outputs if value not in inside)
 
 
 def _last_readers(graph: ir.Graph) -> dict[ir.Node, list[ir.Value]]:
-    """For each node, the values of this graph that nothing needs after it."""
+    """For each node, the values of this graph, its inputs among them, that nothing needs after."""
     last: dict[ir.Value, ir.Node] = {}
+    first = next(iter(graph), None)
+    if first is not None:
+        last = dict.fromkeys(graph.inputs, first)
     for node in graph:
         for value in node.outputs:
             last[value] = node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from converter.errors import UserError
+from converter.memory import ended, shortage
 from converter.onnx_file import write_scratch
 from converter.proof.oracle import Feeds, Oracle
 
@@ -40,6 +42,8 @@ class OrtRunner:
     def __init__(self, model: ir.Model, *, optimize: bool) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        # Three batches in one arena take the room of all three, and of its reserves.
+        options.enable_cpu_mem_arena = False
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
@@ -57,6 +61,8 @@ class OrtRunner:
                     path, options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
+                if ended(error):
+                    raise shortage(error, "where onnxruntime loads the graph") from error
                 raise RunnerError(_short(error)) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
@@ -69,6 +75,8 @@ class OrtRunner:
         try:
             results = self._session.run(self._names, feeds)
         except Exception as error:
+            if ended(error):
+                raise shortage(error, f"in onnxruntime{_node_of(error)}") from error
             raise RunnerError(_short(error)) from error
         return dict(zip(self._names, map(np.asarray, results), strict=True))
 
@@ -114,6 +122,12 @@ def _float_types(model: ir.Model) -> Sequence[str]:
             if value.const_value is not None
         }
     )
+
+
+def _node_of(error: Exception) -> str:
+    """ " at the node .." if onnxruntime names it."""
+    found = re.search(r"running (\S+) node\. Name:'([^']*)'", str(error))
+    return f" at {found[1]} {found[2]}".rstrip() if found else ""
 
 
 def _short(error: Exception) -> str:

@@ -28,6 +28,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from converter.folding.naming import label
+from converter.memory import keep_heap_small
 from converter.proof import examples
 from converter.proof.control import random_outputs
 from converter.proof.coverage import Coverage, Ran
@@ -82,6 +83,7 @@ def verify(
     if framework is not None:
         given.append(Case("the export's example", framework.inputs, framework.outputs))
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
+    keep_heap_small()
     try:
         return _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress).prove(
             types, given
