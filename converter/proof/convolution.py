@@ -55,7 +55,7 @@ def conv(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | N
             tensor(_source(x[n : n + 1], windows, tile)), kernel, shift,
             stride=stride, dilation=dilation, groups=group,
         )  # fmt: skip
-        y[n, :, *(slice(*ends) for ends in tile)] = part[0].numpy()
+        y[n][_places(tile)] = part[0].numpy()
     return (y,)
 
 
@@ -68,6 +68,11 @@ def _tiles(counts: Sequence[int], numbers: int) -> list[_Tile]:
         ends.append([(first, min(first + most, count)) for first in range(0, count, most)])
         numbers *= min(most, count)
     return list(product(*ends))
+
+
+def _places(tile: _Tile) -> tuple[slice, ...]:
+    """Of an array (C, ..)."""
+    return (slice(None), *(slice(first, stop) for first, stop in tile))
 
 
 def _source(x: Array, windows: Sequence[Window], tile: _Tile) -> Array:
@@ -101,8 +106,9 @@ def _depthwise(x: Array, w: Array, bias: Array | None, windows: Sequence[Window]
         source = tensor(x[n]).unsqueeze(1)
         for taps in product(*(window.taps() for window in windows)):
             flat = sum(tap * step for (tap, _, _), step in zip(taps, strides, strict=True))
-            read = source[:, :, *(inside for _, _, inside in taps)]
-            y[n, :, :, *(out for _, out, _ in taps)].addcmul_(read, factors[:, :, flat])
+            read = source[(slice(None), slice(None), *(inside for _, _, inside in taps))]
+            out = (slice(None), slice(None), *(out for _, out, _ in taps))
+            y[n][out].addcmul_(read, factors[:, :, flat])
     return y.flatten(1, 2).numpy()
 
 
@@ -129,7 +135,7 @@ def conv_transpose(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array
     kernel = tensor(w)
     for n, tile in product(range(len(x)), _tiles(size, prod(w.shape[1:]))):
         part = _CONV_TRANSPOSE[axes](
-            tensor(x[n : n + 1, :, *(slice(*ends) for ends in tile)]), kernel,
+            tensor(x[n][_places(tile)][None]), kernel,
             stride=stride, dilation=dilation, groups=group,
         )  # fmt: skip
         to, of = [], []
@@ -138,7 +144,7 @@ def conv_transpose(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array
             begin, end = np.clip([low, low + int(part.shape[2 + i])], 0, sizes[i])
             to.append(slice(begin, end))
             of.append(slice(begin - low, end - low))
-        y[n, :, *to] += part[0].numpy()[:, *of]
+        y[n][(slice(None), *to)] += part[0].numpy()[(slice(None), *of)]
     return (y,)
 
 
