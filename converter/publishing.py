@@ -76,11 +76,6 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
     """
     if not result.proof.passed:
         raise ValueError("only a proven model may be published")
-    if result.proof.notes:
-        raise UserError(
-            f"this model cannot be served: {result.proof.notes[0]}",
-            "Convert it to float32 first, or write it with --output.",
-        )
     if isinstance(folder, str) and is_address(folder):
         if scheme(folder) != "file":
             return _publish_remote(result, folder, if_changed)

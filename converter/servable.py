@@ -24,7 +24,7 @@ from service.models.check import check
 from service.models.observed import look as observe
 from service.models.runtime import CannotLoad, Runtime
 
-_HINT = "Nothing was published. Write the model with --output instead."
+_HINT = "Nothing was published. Write the model with --output instead, or convert it to float32."
 
 
 @dataclass(frozen=True)

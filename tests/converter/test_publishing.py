@@ -211,9 +211,37 @@ def test_only_what_can_be_served(tmp_path: Path) -> None:
     """The proof of a bfloat16 model was emulated: onnxruntime cannot run it."""
     emulated = fold(loaded(graph("bfloat16")))
     assert emulated.proof.passed
-    with pytest.raises(UserError, match="cannot be served"):
+    with pytest.raises(UserError, match="would not serve this model: onnxruntime") as error:
         publish(emulated, tmp_path / "net")
+    assert "float32" in error.value.hint
     assert not (tmp_path / "net").exists()
+
+
+def test_what_the_proof_notes_is_no_obstacle(tmp_path: Path, proven: FoldResult) -> None:
+    noted = replace(proven, proof=replace(proven.proof, notes=("output 'y' is 0 on all inputs.",)))
+    assert publish(noted, tmp_path / "net").fresh
+
+
+def test_what_is_published_is_on_the_disk(
+    tmp_path: Path, proven: FoldResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, then the folder with them, then the rename, then the folder that now names it."""
+    events: list[str] = []
+    real_sync, real_rename = os.fsync, Path.rename
+
+    def sync(descriptor: int) -> None:
+        events.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real_sync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        events.append(f"rename {target.name}")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    publish(proven, tmp_path / "net")
+    assert events[-4:] == [f"fsync {MANIFEST_FILE}", "fsync version", "rename 1", "fsync net"]
+    assert f"fsync {SELFTEST_FILE}" in events
 
 
 @pytest.mark.parametrize("step", ["write_onnx", "write_selftest", "_entry", "manifest", "_write"])

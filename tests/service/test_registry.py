@@ -129,6 +129,17 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, load):
     assert "sha256 of model.onnx" in reason(load())
 
 
+@pytest.mark.parametrize("digit", [0, 11, 12, 13, 31, 32, 62, 63])
+def test_every_digit_of_a_hash_counts(tmp_path: Path, load, digit: int):
+    folder = publish(tmp_path, "m", linear(), test={"x": X})
+    manifest = json.loads((folder / "model.json").read_text())
+    said = manifest["files"]["model.onnx"]["sha256"]
+    other = "0" if said[digit] != "0" else "1"
+    manifest["files"]["model.onnx"]["sha256"] = said[:digit] + other + said[digit + 1 :]
+    (folder / "model.json").write_text(json.dumps(manifest))
+    assert "sha256 of model.onnx" in reason(load())
+
+
 def test_a_changed_size_is_noticed(tmp_path: Path, load):
     folder = publish(tmp_path, "m", linear(), test={"x": X})
     with (folder / "selftest.npz").open("ab") as file:
