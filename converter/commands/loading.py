@@ -10,12 +10,15 @@ from converter.sources import Loaded, LoadOptions, load, parse_arch_arg, parse_i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="the trained model")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="the trained model; a folder of Hugging Face's"
+    )
     group = parser.add_argument_group("how to read the file, if it does not say so itself")
     group.add_argument(
         "--arch",
         metavar="ARCH",
-        help="timm:NAME, torchvision:NAME or package.module:factory, for a state_dict",
+        help="timm:NAME, torchvision:NAME, transformers:CLASS (with a folder's config.json) or "
+        "package.module:factory, for a state_dict",
     )
     group.add_argument(
         "--arch-arg",

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # The loaders of files that may hold several sets of weights.
-SETS = ("torch_", "safetensors_", "numpy_")
+SETS = ("torch_", "safetensors_", "numpy_", "pretrained")
 
 
 def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # noqa: B008 frozen

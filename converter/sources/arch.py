@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from converter.errors import UserError
+from converter.sources import hub_config
 from converter.sources.examples import Known, gist
 from converter.sources.quiet import torch_quiet
 
@@ -27,8 +28,11 @@ class Built:
     known: Known | None = None
 
 
-def build(arch: str, arguments: Mapping[str, Any]) -> Built:
-    """Build `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
+def build(arch: str, arguments: Mapping[str, Any], folder: Path | None = None) -> Built:
+    """Build `timm:NAME`, `torchvision:NAME`, `transformers:CLASS` or `package.module:factory`.
+
+    Args:
+        folder: where the weights lie, whose config.json describes a network of transformers.
 
     Raises:
         UserError: when the library is missing, the name is unknown, or building fails.
@@ -37,11 +41,13 @@ def build(arch: str, arguments: Mapping[str, Any]) -> Built:
     if not colon or not library or not name:
         raise UserError(
             f"--arch {arch!r} is not of a form that is known",
-            "timm:resnet50, torchvision:resnet18 or package.module:factory",
+            "timm:resnet50, torchvision:resnet18, transformers:CLASS or package.module:factory",
         )
     builder = LIBRARIES.get(library)
     try:
         with torch_quiet():
+            if library == "transformers":
+                return _from_transformers(name, dict(arguments), folder)
             if builder is None:
                 return Built(_from_factory(library, name, arguments))
             return builder(name, dict(arguments))
@@ -92,6 +98,29 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> Built:
     return Built(module, Known((3, side, side), "torchvision"))
 
 
+def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None) -> Built:
+    """A class of transformers, built from the folder's config.json with random weights."""
+    if folder is None or not (folder / hub_config.CONFIG).is_file():
+        raise UserError(
+            f"--arch transformers:{name} is built from the config.json beside the weights, and "
+            f"there is none{f' in {folder}' if folder else ''}",
+            "give the folder that save_pretrained wrote",
+        )
+    hub_config.config_of(folder)  # that it is JSON, and of this folder
+    with hub_config.offline():
+        transformers = _import("transformers")
+        kind = getattr(transformers, name, None)
+        if kind is None:
+            raise _unknown(name, "transformers", [n for n in dir(transformers) if "Model" in n])
+        # Without these, parts of the network or its code would come from elsewhere.
+        safe = {"local_files_only": True, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(str(folder), **safe, **arguments)
+        if getattr(config, "use_pretrained_backbone", False):
+            config.use_pretrained_backbone = False
+        make = kind.from_config if hasattr(kind, "from_config") else kind
+        return Built(make(config), hub_config.known_input(folder))
+
+
 LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Built]] = {
     "timm": _from_timm,
     "torchvision": _from_torchvision,
@@ -119,7 +148,8 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        hint = f"pip install {name}" if name in LIBRARIES else "run in the folder that holds it"
+        known = (*LIBRARIES, "transformers")
+        hint = f"pip install {name}" if name in known else "run in the folder that holds it"
         raise UserError(
             f"--arch needs the package {error.name!r}, which is not here", hint
         ) from error

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from converter.errors import UserError
-from converter.sources import wire
+from converter.sources import folders, wire
 
 HEAD = 1024  # bytes of the file that the rules may look at
 # Weights hardly compress, and torch and Keras store them as they are. An archive that unpacks to
@@ -69,6 +69,11 @@ class Peek:
     def holds_folder(self, prefix: str) -> bool:
         """Whether it is a zip archive with an entry below this folder."""
         return any(name.startswith(prefix) for name in self.entries or ())
+
+    @property
+    def index(self) -> bool:
+        """Whether it is the index of a model that Hugging Face's libraries cut into shards."""
+        return self.text.startswith("{") and self.path.name.endswith(folders.INDEX)
 
     @property
     def of_arrays(self) -> bool:
@@ -162,6 +167,7 @@ FORMATS = (
     Format(
         "a zip archive that was cut off or damaged", lambda p: p.starts(b"PK"), hint=_COPY_AGAIN
     ),
+    Format("an index of weights in several files", lambda p: p.index, loader="pretrained"),
     Format("a safetensors file", lambda p: p.safetensors, loader="safetensors_"),
     Format(
         "a compressed file",
@@ -205,6 +211,8 @@ def detect(path: Path) -> Format:
     Raises:
         UserError: when there is no such file, it is a folder, or no loader reads it.
     """
+    if path.is_dir() and folders.is_pretrained(path):
+        return Format("a folder of Hugging Face's", lambda _: True, loader="pretrained")
     if path.is_dir():
         raise UserError(f"{path} is {_folder(path)}", _folder_hint(path))
     try:
@@ -237,6 +245,8 @@ def _folder_hint(path: Path) -> str:
             "`python -m tf2onnx.convert --saved-model FOLDER --output model.onnx` (pip install "
             "tf2onnx), and fold that"
         )
+    if any((path / name).is_file() for name in folders.WEIGHTS):
+        return "give the file of weights in it, with --arch: there is no config.json beside it"
     if (path / "config.json").exists() and (path / "metadata.json").exists():
         return "zip what is in it to model.keras: cd FOLDER && zip -0 -r ../model.keras ."
     return "give one model file"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -143,10 +144,29 @@ def _fit(
             beside.append(prefix + name)
             del inner[name]
     tensors, more = adapt(inner, wanted, module)
+    tied = _tied(wanted, tensors)
+    tensors |= {name: tensors[other] for name, other in tied.items()}
+    more += [f"{len(tied)} tied to other weights are stored once"] if tied else []
     taken = [f"{prefix} was taken off the weights' names"] if prefix else []
     fit = Fit(weights, prefix, tensors, beside, notes=[*notes, *taken, *more])
     compare(fit, wanted)
     return fit
+
+
+def _tied(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names that the file leaves out because the architecture shares the tensor -> where it is."""
+    places: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in wanted.items():
+        if name in tensors and not is_lazy(tensor) and tensor.numel():
+            places.setdefault((tensor.data_ptr(), tensor.shape), name)
+    return {
+        name: places[tensor.data_ptr(), tensor.shape]
+        for name, tensor in wanted.items()
+        if name not in tensors
+        and not is_lazy(tensor)
+        and tensor.numel()
+        and (tensor.data_ptr(), tensor.shape) in places
+    }
 
 
 def compare(fit: Fit, wanted: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from onnx_ir.passes.common import InlinePass
 
 from converter.errors import UserError
 from converter.on_disk import OpenFile, fits, tensor_in
-from converter.sources import inputs, sizes, slim
+from converter.sources import beside, inputs, sizes, slim
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.zero_biases import drop_zero_biases
 
@@ -99,29 +99,7 @@ def _open(path: Path, location: str) -> OpenFile:
     Raises:
         UserError: it does not, or is not there.
     """
-    pure = PurePosixPath(location.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or not location.strip():
-        raise UserError(
-            f"{path} asks for weights outside its folder: {location!r}",
-            "such a file may be an attack; save the model again with its weights beside it",
-        )
-    file = (path.parent / pure).resolve()
-    if not file.is_relative_to(path.parent.resolve()):
-        raise UserError(
-            f"{path} asks for weights outside its folder: {location!r} is a link to {file}",
-            "put the weights themselves beside the model",
-        )
-    if not file.is_file():
-        raise UserError(
-            f"{path} keeps its weights in {location!r}, which is not there",
-            f"put that file into {path.parent}",
-        )
-    if file.stat().st_nlink > 1:
-        raise UserError(
-            f"{path} keeps its weights in {location!r}, which has a second name elsewhere (a hard "
-            "link), so it may be a file from outside of its folder",
-            "copy the model with its weights to a folder of its own",
-        )
+    file = beside.find(path, location)
     try:
         return OpenFile(file)
     except OSError as error:

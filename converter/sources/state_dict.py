@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from converter.errors import UserError
-from converter.sources import arch, choosing, weight_sets
+from converter.sources import arch, choosing, hub_config, weight_sets
 from converter.sources.examples import Known
 from converter.sources.fitting import COUNTER
 from converter.sources.loaded import Loaded, LoadOptions
@@ -57,7 +57,8 @@ def rebuild(path: Path, content: Any, options: LoadOptions) -> Rebuilt:
     sets = find(content, path)
     if not options.arch:
         raise _no_network(path, sets, options.weights)
-    built = arch.build(options.arch, options.arch_args)
+    folder = path if path.is_dir() else path.parent
+    built = arch.build(options.arch, options.arch_args, folder)
     chosen = choosing.choose(sets, built.module, path, options.arch, options.weights)
     uncounted = fill(built.module, chosen.tensors, str(path), options.arch)
     return Rebuilt(built.module, built.known, uncounted, chosen.notes)
@@ -95,10 +96,13 @@ def _no_network(path: Path, sets: list[WeightSet], key: str | None) -> UserError
         )
     others = [weights for weights in sets if weights is not chosen]
     also = f"; beside them {choosing.listed(others)}" if others else ""
+    said = hub_config.named(path.parent)
     return UserError(
         f"{path} is a state_dict: {describe(chosen.tensors)}. It holds weights, not the "
         f"network{also}",
-        "say which network: --arch timm:resnet50, --arch torchvision:resnet18 or "
+        f"config.json beside it says: --arch {said[0]}, or give the folder"
+        if said
+        else "say which network: --arch timm:resnet50, --arch torchvision:resnet18 or "
         "--arch package.module:factory, with --arch-arg name=value for its arguments",
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from converter.errors import UserError
-from converter.sources import checkpoint, numpy_, safetensors_, state_dict, torch_
+from converter.sources import checkpoint, numpy_, pretrained, safetensors_, state_dict, torch_
 from converter.sources.arch import importable_here
 from converter.sources.detect import detect
 from converter.sources.examples import Known
@@ -76,6 +76,10 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
     if kind.loader == "safetensors_":
         tensors = safetensors_.tensors_of(path)
         return _with_arch(path, tensors, options, "a safetensors file", _safetensors)
+    if kind.loader == "pretrained":
+        content, options, notes = pretrained.read(path, options)
+        trained = _with_arch(path, content, options, "a folder of Hugging Face's", _safetensors)
+        return replace(trained, notes=(*notes, *trained.notes))
     if kind.loader == "numpy_":
         tensors = numpy_.tensors_of(path)
         return _with_arch(path, tensors, options, "an .npz archive", _torch)

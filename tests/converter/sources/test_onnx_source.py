@@ -282,6 +282,70 @@ def test_a_model_reached_through_a_link(tmp_path: Path) -> None:
     assert load(tmp_path / "alias" / "model.onnx").inputs
 
 
+def hub_cache(tmp_path: Path, location: str = "weights.bin") -> Path:
+    """A model with its weights beside it in Hugging Face's cache: links into a folder of blobs."""
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    external(plain, location)
+    repository = tmp_path / "hub" / "models--someone--net"
+    snapshot = repository / "snapshots" / "0f1e2d" / "onnx"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for file in plain.iterdir():
+        (repository / "blobs" / f"blob-{file.stem}{file.suffix}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../../blobs/blob-{file.stem}{file.suffix}")
+    return snapshot / "model.onnx"
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_links_of_the_hubs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    """What is named lies next to the link: in the folder of blobs nothing has that name."""
+    path = hub_cache(tmp_path)
+    if relative:
+        monkeypatch.chdir(path.parent)
+        path = Path("model.onnx")
+    same_as_file(load(path), tmp_path / "plain" / "model.onnx", 2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("attack", ["a blob that links", "another folder", "blobs that link"])
+def test_links_that_leave_the_hubs_cache(tmp_path: Path, attack: str) -> None:
+    path = hub_cache(tmp_path)
+    data = path.with_name("weights.bin")
+    blob = data.resolve()
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    if attack == "a blob that links":
+        blob.rename(secret / "weights")
+        blob.symlink_to(secret / "weights")
+    elif attack == "another folder":
+        other = blob.parent.parent / "refs"
+        other.mkdir()
+        blob.rename(other / "weights")
+        data.unlink()
+        data.symlink_to(other / "weights")
+    else:
+        blob.parent.rename(secret / "blobs")
+        blob.parent.symlink_to(secret / "blobs")
+    with pytest.raises(UserError, match="outside its folder"):
+        load(path)
+
+
+def test_a_location_that_leaves_the_hubs_snapshot(tmp_path: Path) -> None:
+    """The links may lead to the blobs; the model file itself may not name them."""
+    path = hub_cache(tmp_path)
+    blob = path.resolve()
+    content = onnx.load(blob, load_external_data=False)
+    for tensor in content.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../../../blobs/blob-weights.bin"
+    blob.write_bytes(content.SerializeToString())
+    with pytest.raises(UserError, match="outside its folder"):
+        load(path)
+
+
 def test_missing_weights(tmp_path: Path) -> None:
     path = external(tmp_path, "weights.bin")
     (tmp_path / "weights.bin").unlink()
