@@ -17,7 +17,9 @@ import onnx_ir as ir
 import torch
 
 from converter.proof.convolution import conv, conv_transpose, tensor
+from converter.proof.gathering import gather_elements, one_hot
 from converter.proof.normalizing import (
+    lp_normalization,
     lrn,
     mean_variance_normalization,
     softmax_before_13,
@@ -115,6 +117,29 @@ def group_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
     return (y * factor + shift,)
 
 
+def mean(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """Mean-8/13: of tensors that broadcast; the evaluator adds them up in the first one's
+    shape."""
+    del node
+    total = np.asarray(inputs[0])
+    for more in inputs[1:]:
+        total = total + np.asarray(more)
+    return (total / len(inputs),)
+
+
+def identity(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """Optional-15 of a value, and OptionalGetElement-15/18: the value itself."""
+    del node
+    there = inputs and inputs[0] is not None
+    return (inputs[0],) if there else None  # type: ignore[return-value]
+
+
+def is_there(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """OptionalHasElement-15/18."""
+    del node
+    return (np.asarray(bool(inputs) and inputs[0] is not None),)
+
+
 KERNELS: dict[str, Kernel] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
@@ -139,6 +164,13 @@ KERNELS: dict[str, Kernel] = {
     "LSTM": recurrent,
     "GRU": recurrent,
     "LRN": lrn,
+    "LpNormalization": lp_normalization,
+    "Mean": mean,
+    "GatherElements": gather_elements,
+    "OneHot": one_hot,
+    "Optional": identity,
+    "OptionalGetElement": identity,
+    "OptionalHasElement": is_there,
     "MeanVarianceNormalization": mean_variance_normalization,
     "GlobalLpPool": global_lp_pool,
 }

@@ -63,3 +63,14 @@ def mean_variance_normalization(
     axes = tuple(node.attributes.get_ints("axes", (0, 2, 3)))
     centred = x - x.mean(axis=axes, keepdims=True)
     return (centred / (np.sqrt(np.mean(centred**2, axis=axes, keepdims=True)) + 1e-9),)
+
+
+def lp_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """LpNormalization-1/22: x over its p-norm along an axis; 0 where that is 0.
+
+    The evaluator does not take the magnitudes for p = 1.
+    """
+    x, p = np.asarray(inputs[0]), node.attributes.get_int("p", 2)
+    axis = node.attributes.get_int("axis", -1)
+    norm = np.sum(np.abs(x) ** p, axis=axis, keepdims=True) ** (1.0 / p)
+    return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0.0),)

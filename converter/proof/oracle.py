@@ -9,6 +9,7 @@ graph declares for it: that is how a type runs which onnxruntime has no kernels 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import starmap
 from typing import Any
 
 import ml_dtypes
@@ -29,6 +30,13 @@ Feeds = dict[str, Array]
 
 _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)}
 _FLOAT_TYPES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+
+
+# Ops that are evaluated as of a later opset, with what was fixed before as an attribute: the
+# reference evaluator gives the later default to the earlier op.
+_LATER: dict[str, tuple[int, dict[str, str]]] = {
+    "RoiAlign": (16, {"coordinate_transformation_mode": "output_half_pixel"}),
+}
 
 
 class OracleError(Exception):
@@ -136,8 +144,15 @@ class Oracle:
         """onnx's reference evaluator for one node, and the values that it reads."""
         if node not in self._evaluators:
             values = list(dict.fromkeys(read_by(node)))
+            versions = dict(self._model.graph.opset_imports)
+            proto = ir.serde.serialize_node(node)
+            if node.domain == "" and node.op_type in _LATER:
+                since, fixed = _LATER[node.op_type]
+                if versions.get("", 0) < since:
+                    versions[""] = since
+                    proto.attribute.extend(starmap(onnx.helper.make_attribute, fixed.items()))
             graph = onnx.helper.make_graph(
-                [ir.serde.serialize_node(node)],
+                [proto],
                 "node",
                 [
                     onnx.helper.make_value_info(value.name or "", onnx.TypeProto())
@@ -152,12 +167,12 @@ class Oracle:
             opsets = [
                 # The default domain has two names; ir's nodes know only the short one.
                 onnx.helper.make_opsetid("" if domain == "ai.onnx" else domain, version)
-                for domain, version in self._model.graph.opset_imports.items()
+                for domain, version in versions.items()
             ]
-            proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+            model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
             older = any(entry.domain == "" and entry.version < 14 for entry in opsets)
             own: list[type[OpRun]] = [BatchNormalization] if older else []
-            self._evaluators[node] = ReferenceEvaluator(proto, new_ops=own), values
+            self._evaluators[node] = ReferenceEvaluator(model, new_ops=own), values
         return self._evaluators[node]
 
     def _fetch(self, value: ir.Value, env: dict[ir.Value, Array]) -> Array:

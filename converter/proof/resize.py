@@ -90,12 +90,19 @@ def _asymmetric(length: int, count: int, scale: float) -> Float64:
     return np.asarray(np.arange(count) / scale)
 
 
+def _for_nearest(length: int, count: int, scale: float) -> Float64:
+    """Of Resize-11 alone."""
+    del length
+    return np.asarray((np.arange(count) + 0.5) / scale)
+
+
 _POSITIONS = {
     "half_pixel": _half_pixel,
     "half_pixel_symmetric": _symmetric,
     "pytorch_half_pixel": _pytorch,
     "align_corners": _corners,
     "asymmetric": _asymmetric,
+    "tf_half_pixel_for_nn": _for_nearest,
 }
 _ROUND: dict[str, Callable[[Float64], Float64]] = {
     "round_prefer_floor": lambda x: np.asarray(np.ceil(x - 0.5)),
