@@ -93,6 +93,7 @@ def _manifest(
                 "max_error_folded": max(m.candidate_error for m in proof.measurements),
                 "not_covered": [ran.name for ran in proof.unreached],
                 "batch_invariance_difference": invariance.difference if invariance else None,
+                **({"unchanged": proof.unchanged} if proof.unchanged else {}),
             },
         },
     )

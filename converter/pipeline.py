@@ -17,6 +17,8 @@ from converter.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.paddings import keep_zero_paddings
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
+from converter.proof.unchanged import prove as prove_unchanged
+from converter.proof.unchanged import same_graph
 from converter.sources.loaded import Input, Loaded
 from converter.tidy import tidy
 from converter.transposes import cancel_transposes
@@ -126,6 +128,22 @@ def fold(
         seed=seed,
         progress=progress,
     )
+    exported = loaded.reference is None or (
+        bool(proof.framework) and all(m.passed for m in proof.framework)
+    )
+    if not proof.passed and exported and same_graph(original, folded.model):
+        proof = (
+            prove_unchanged(
+                loaded.model,
+                folded.model,
+                loaded.inputs,
+                dynamic_batch=loaded.dynamic_batch,
+                data=data,
+                seed=seed,
+                progress=progress,
+            )
+            or proof
+        )
     return FoldResult(
         loaded,
         original,

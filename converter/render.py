@@ -44,7 +44,9 @@ def show_proof(
     console: Console, proof: Proof, names: tuple[str, str] = ("original", "folded")
 ) -> None:
     """Each output on each set of inputs, against float64."""
-    if proof.measurements:
+    if proof.unchanged:
+        console.print(Text(f"\n{proof.unchanged[:1].upper()}{proof.unchanged[1:]}."))
+    elif proof.measurements:
         table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
         for heading in ("output", "inputs"):
             table.add_column(heading, overflow="fold")

@@ -93,6 +93,7 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
         "unmeasured": list(proof.unmeasured),
         "ran": [asdict(ran) | {"covered": ran.covered} for ran in proof.ran],
         "failure": proof.failure,
+        "unchanged": proof.unchanged,
         "rule": "folded <= 2*original + 4*u*max|y|",
         "measurements": [_describe(m, "folded") for m in proof.measurements],
         "parts": [_describe(m, "folded") for m in proof.parts],

@@ -37,6 +37,8 @@ class Proof:
     sample: Feeds = field(default_factory=dict)
     truth: Feeds = field(default_factory=dict)
     sampled: str = ""
+    # A sentence, where nothing was changed and so nothing measured against float64.
+    unchanged: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -99,10 +99,13 @@ def only_output(model: ServedModel, query: bytes) -> str:
 
     Raises:
         NotAcceptable: the model has several and none was chosen, or not this one.
+        UnknownOutput: this one is left out.
     """
     outputs = model.signature.outputs
     chosen = re.search(rb"(?:^|&)output=([^&]*)", query)
     name = unquote_plus(chosen[1].decode("latin-1")) if chosen else next(iter(outputs))
+    if name in model.signature.left_out:
+        raise model.signature.unknown_output(name)
     if name not in outputs or (chosen is None and len(outputs) > 1):
         raise NotAcceptable(
             f"A binary answer carries one output, and the model has {listing(outputs)}.",

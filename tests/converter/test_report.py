@@ -248,6 +248,7 @@ class ProofForm(Form):
     unmeasured: list[str]
     ran: list[RanForm]
     failure: str
+    unchanged: str
     rule: str
     measurements: list[MeasurementForm]
     parts: list[MeasurementForm]

@@ -156,6 +156,12 @@ def test_who_asks_for_it_is_told(start, tmp_path: Path):
         metadata = client.get("/v2/models/m").json()
         assert [output["name"] for output in metadata["outputs"]] == ["label"]
         assert MAPS in client.get("/models/m").text
+        answer = client.post(
+            "/models/m/predict?output=maps",
+            json={"inputs": X.tolist()},
+            headers={"Accept": "application/x-npy"},
+        )
+        assert MAPS in answer.json()["message"]
         del ask["outputs"]
         (label,) = client.post("/v2/models/m/infer", json=ask).json()["outputs"]
     expected = repository.reference(zipmap(), {"x": X})["label"]
