@@ -176,6 +176,8 @@ def _parameters_only(fit: Fit, buffers: set[str]) -> bool:
 
 
 def _averaged(fit: Fit) -> bool:
+    if fit.weights.exchanged and fit.trail:
+        return fit.trail[0] == "state_dict"
     return weight_sets.is_averaged(fit.trail) and not _empty(fit)
 
 

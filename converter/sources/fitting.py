@@ -225,17 +225,19 @@ def _undotted(
     dotted = {name.replace(".", ""): name for name, _ in module.named_parameters()}
     if len(dotted) != sum(1 for _ in module.named_parameters()):
         return []
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, (_, tensor) in names.items():
-        prefix, dot, last = name.rpartition(".")
-        if last in dotted and dot:
-            found.setdefault(prefix + dot, {})[dotted[last]] = tensor
+    first = next(iter(dotted), "")
     fitting = []
-    for prefix, tensors in found.items():
-        if len(tensors) == len(dotted) and not tensors.keys() <= set(dotted):
-            beside = [old for n, (old, _) in names.items() if not n.startswith(prefix)]
-            note = f"the names under {prefix} have no dots and were given theirs"
-            fit = Fit(weights, prefix, tensors, beside, notes=[note])
-            compare(fit, wanted)
-            fitting.append(fit)
+    for start in (n for n in names if first and n.endswith(first) and "." in n):
+        prefix = start.removesuffix(first)  # "model_ema.", or "model_ema.diffusion_model"
+        inner = {n.removeprefix(prefix): t for n, (_, t) in names.items() if n.startswith(prefix)}
+        tensors = {dotted[name]: tensor for name, tensor in inner.items() if name in dotted}
+        if len(tensors) != len(dotted) or tensors.keys() == inner.keys() & tensors.keys():
+            continue
+        level = prefix.rpartition(".")[0] + "."
+        taken = {prefix + name for name in dotted}
+        beside = [old for n, (old, _) in names.items() if n not in taken]
+        note = f"the names under {level} have no dots and were given theirs"
+        fit = Fit(weights, level, tensors, beside, notes=[note])
+        compare(fit, wanted)
+        fitting.append(fit)
     return fitting

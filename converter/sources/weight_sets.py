@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,13 +33,25 @@ USUAL = (
 AVERAGED = re.compile(
     r"(^|[^a-z])(ema|swa|swag|averaged?|averaging|avg|polyak|shadow)([^a-z]|$)", re.IGNORECASE
 )
+# And what an average keeps of the weights that it follows (ema_pytorch: ema.online_model).
+LIVE = re.compile(r"online(_model)?|current_model(_state)?|source_model", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"(\w+_)?(opt|optims?|optimi[sz]ers?)(_states?|_state_dict|_\w)?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # How many steps went into an average: of none, it is a copy of the weights before training.
 COUNTERS = ("n_averaged", "num_updates", "updates", "initted")
 # What optimizers remember of each weight (torch.optim).
 MOMENTS = frozenset(
     {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "exp_avg_diff", "square_avg"}
-    | {"neg_pre_grad", "momentum_buffer", "grad_avg", "acc_delta", "sum", "prev", "step_size"}
+    | {
+        "sqr_avg",
+        "neg_pre_grad",
+        "momentum_buffer",
+        "grad_avg",
+        "acc_delta",
+        "sum",
+        "prev",
+        "step_size",
+    }
 )
 
 
@@ -54,6 +66,8 @@ class WeightSet:
         module: the whole module that a trusted pickle holds here; `tensors` is its state then.
         counts: numbers beside them that tell how many steps an average is made of.
         parts: for sets that are read as one, the trails of those.
+        exchanged: whether the averaged weights are under the plain name, and the plain ones
+            under the averaged: mmengine's EMAHook exchanges them when it saves.
     """
 
     trail: tuple[str, ...]
@@ -62,6 +76,7 @@ class WeightSet:
     module: nn.Module | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[tuple[str, ...], ...] = ()
+    exchanged: bool = False
 
     @property
     def label(self) -> str:
@@ -83,7 +98,10 @@ def counted(name: str, count: int) -> str:
 
 def is_averaged(trail: Iterable[str]) -> bool:
     """Whether a name on the way says that the weights are averaged ones."""
-    return any(AVERAGED.search(_CAMEL.sub("_", key)) for key in trail)
+    found = False
+    for key in trail:
+        found = not LIVE.fullmatch(key) and (found or bool(AVERAGED.search(_CAMEL.sub("_", key))))
+    return found
 
 
 def rank(trail: Iterable[str]) -> tuple[int, ...]:
@@ -98,7 +116,12 @@ def rank(trail: Iterable[str]) -> tuple[int, ...]:
 
 def find(content: Any) -> list[WeightSet]:
     """Every set of weights in what a file held, in the file's order."""
-    return list(itertools.islice(_walk(content, (), {}, iter(range(MOST))), MOST))
+    found = itertools.islice(_walk(content, (), {}, iter(range(MOST))), MOST)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    exchanged = (
+        isinstance(meta, Mapping) and "mmengine_version" in meta and "ema_state_dict" in content
+    )
+    return [replace(weights, exchanged=exchanged) for weights in found]
 
 
 def joined(sets: list[WeightSet]) -> list[WeightSet]:
@@ -153,7 +176,7 @@ def _walk_mapping(
     if _are_weights(tensors.values()):
         yield WeightSet(trail, tensors, counts=counts)
     for key, inner in value.items():
-        if not isinstance(inner, Tensor):
+        if not isinstance(inner, Tensor) and not _OPTIMIZER.fullmatch(str(key)):
             yield from _walk(inner, (*trail, str(key)), counts, left)
 
 
