@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from benchmarks.real import compare
 from benchmarks.real.asking import NotServedError, Server, peak_megabytes, through_json, through_v2
 from benchmarks.real.case import Case
 
-FEEDS, UNFOLDED, REPORT, MODELS = "feeds.npz", "unfolded.onnx", "report.json", "models"
-FRAMEWORK = "framework.npz"
-# Another seed than that of the proof: the service is asked what the proof has not seen.
-SEED = 11
+FEEDS, OTHERS, FRAMEWORK = "feeds.npz", "others.npz", "framework.npz"
+UNFOLDED, REPORT, MODELS = "unfolded.onnx", "report.json", "models"
+# Other seeds than that of the proof: the service is asked what the proof has not seen.
+SEEDS = {FEEDS: 11, OTHERS: 12}
+AT_ONCE = 4
 
 
 def make(case: Case, folder: Path, file: Path) -> dict[str, Any]:
@@ -46,11 +48,12 @@ def fold(case: Case, folder: Path, file: Path) -> dict[str, Any]:
 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / MODELS, ignore_errors=True)
-    for name in (REPORT, FEEDS, UNFOLDED, FRAMEWORK):
+    for name in (REPORT, FEEDS, OTHERS, UNFOLDED, FRAMEWORK):
         (folder / name).unlink(missing_ok=True)
     words = [*case.words]
     if case.feeds:
-        save(folder / FEEDS, _meant(case))
+        for name, seed in SEEDS.items():
+            save(folder / name, _meant(case, seed))
         words += ["--data", str(folder / FEEDS)]
     load, beside = loading.load_from, 0.0
 
@@ -78,7 +81,9 @@ def _keep(loaded: Any, case: Case, folder: Path) -> None:
     from converter.proof.examples import random_feeds
 
     if not case.feeds:
-        save(folder / FEEDS, random_feeds(loaded.inputs, 2 if loaded.dynamic_batch else None, SEED))
+        batch = 2 if loaded.dynamic_batch else None
+        for name, seed in SEEDS.items():
+            save(folder / name, random_feeds(loaded.inputs, batch, seed))
     if "ONNX" not in loaded.kind:
         write_onnx(loaded.model, folder / UNFOLDED)
     if loaded.reference is not None:
@@ -87,19 +92,19 @@ def _keep(loaded: Any, case: Case, folder: Path) -> None:
         save(folder / FRAMEWORK, arrays | outputs)
 
 
-def _meant(case: Case) -> dict[str, np.ndarray]:
+def _meant(case: Case, seed: int) -> dict[str, np.ndarray]:
     from benchmarks.real import feeds
 
-    made: dict[str, np.ndarray] = getattr(feeds, case.feeds)(np.random.default_rng(SEED))
+    made: dict[str, np.ndarray] = getattr(feeds, case.feeds)(np.random.default_rng(seed))
     return made
 
 
 def ask(case: Case, folder: Path, file: Path) -> dict[str, Any]:
     """Ask the service what the file was made for, and hold the answers against the original."""
-    expected: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
     original = folder / UNFOLDED if (folder / UNFOLDED).is_file() else file
-    feeds = load(folder / FEEDS)
-    expected.append(("onnxruntime", feeds, compare.original(original, feeds)))
+    both = [load(folder / name) for name in SEEDS]
+    truths = [compare.original(original, feeds) for feeds in both]
+    expected = [("onnxruntime", both[0], truths[0])]
     if (folder / FRAMEWORK).is_file():
         kept = load(folder / FRAMEWORK)
         sides = {
@@ -107,20 +112,33 @@ def ask(case: Case, folder: Path, file: Path) -> dict[str, Any]:
             for side in ("input", "output")
         }
         expected.append(("the framework", sides["input"], sides["output"]))
-    report = json.loads((folder / REPORT).read_text())
+    allowed = compare.limit(json.loads((folder / REPORT).read_text()))
+    told: list[dict[str, Any]] = []
     try:
         with Server(folder / MODELS) as server:
-            found: dict[str, Any] = {"served": True, "error": 0.0, "right": True, "asked": []}
             for who, inputs, outputs in expected:
                 for how in (through_json, through_v2):
                     answer = how(server, case.slug, inputs)
-                    told = compare.answers(answer, outputs, compare.limit(report))
-                    found["error"] = max(found["error"], told["error"])
-                    found["right"] = found["right"] and told["right"]
-                    found["asked"].append({"beside": who, "through": how.__name__} | told)
-            return found | {"serve_peak_mb": server.peak_megabytes()}
+                    told.append({"beside": who, "through": how.__name__})
+                    told[-1] |= compare.answers(answer, outputs, allowed)
+            # Requests of two kinds at the same time, which the service may run as one batch.
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                feeds = [both[turn % 2] for turn in range(2 * AT_ONCE)]
+                given = pool.map(lambda inputs: through_v2(server, case.slug, inputs), feeds)
+                for turn, answer in enumerate(given):
+                    told.append({"beside": "onnxruntime", "through": "through_v2, at once"})
+                    told[-1] |= compare.answers(answer, truths[turn % 2], allowed)
+            peak = server.peak_megabytes()
     except NotServedError as error:
         return {"served": False, "said": str(error)[:400]}
+    kinds = {(row["beside"], row["through"], *row["problems"]): row for row in told}
+    return {
+        "served": True,
+        "error": max(row["error"] for row in told),
+        "right": all(row["right"] for row in told),
+        "asked": list(kinds.values()),
+        "serve_peak_mb": peak,
+    }
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
