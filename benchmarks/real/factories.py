@@ -83,19 +83,6 @@ class _Rows(nn.Module):
         return self.inner(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
-def deepctr(model: str) -> nn.Module:
-    """A click-through network on five categories and four numbers."""
-    inputs = importlib.import_module("deepctr_torch.inputs")
-    models = importlib.import_module("deepctr_torch.models")
-    columns = [inputs.SparseFeat(f"c{i}", 2, embedding_dim=8) for i in range(5)]
-    columns += [inputs.DenseFeat(f"n{i}", 1) for i in range(4)]
-    built: nn.Module = getattr(models, model)(
-        linear_feature_columns=columns, dnn_feature_columns=columns, task="binary",
-        dnn_use_bn=True, dnn_hidden_units=(32, 16),
-    )  # fmt: skip
-    return built
-
-
 class TabNet(nn.Module):
     """pytorch-tabnet's network; its second output, a loss, is for training."""
 
@@ -113,34 +100,10 @@ class TabNet(nn.Module):
         return found
 
 
-class First(nn.Module):
-    """A network whose `forward` has arguments that a file of weights cannot say, or gives lists."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        found: Any = self.network(*inputs)
-        while not isinstance(found, torch.Tensor):
-            found = next(iter(found.values())) if isinstance(found, dict) else found[0]
-        return found
-
-
 def doctr(part: str, model: str, **arguments: Any) -> nn.Module:
     """A network of docTR, as it is exported."""
     module = importlib.import_module(f"doctr.models.{part}")
     built: nn.Module = getattr(module, model)(pretrained=False, **arguments)
-    return built
-
-
-def panns(model: str) -> nn.Module:
-    """A network of panns_inference behind its spectrogram: (N, 1, frames, 64) log mels."""
-    library = importlib.import_module("panns_inference.models")
-    built: nn.Module = getattr(library, model)(
-        sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000,
-        classes_num=527,
-    )  # fmt: skip
     return built
 
 

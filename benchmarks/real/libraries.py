@@ -49,8 +49,9 @@ def _hugging(model: str, config: str, /, *shapes: str, **values: Any) -> Network
 
 LIBRARIES: dict[str, list[Network]] = {
     "segmentation-models-pytorch": [
-        *_same("Unet UnetPlusPlus Linknet FPN PSPNet PAN UPerNet Segformer", _SEGMENTATION,
+        *_same("Unet UnetPlusPlus Linknet FPN PSPNet UPerNet Segformer", _SEGMENTATION,
                "3,64,64", encoder_name="resnet18", encoder_weights=None),
+        *_same("PAN", _SEGMENTATION, "3,128,128", encoder_name="resnet18", encoder_weights=None),
         _net("MAnet-mobilenet_v2", _SEGMENTATION.format("MAnet"), "3,64,64",
              encoder_name="mobilenet_v2", encoder_weights=None),
         _net("DeepLabV3Plus-efficientnet-b0", _SEGMENTATION.format("DeepLabV3Plus"), "3,64,64",
@@ -102,7 +103,7 @@ LIBRARIES: dict[str, list[Network]] = {
         _hugging("SegformerForSemanticSegmentation", "SegformerConfig", "3,64,64",
                  hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], decoder_hidden_size=32),
         _hugging("CvtForImageClassification", "CvtConfig", "3,64,64", embed_dim=[16, 32, 48],
-                 num_heads=[1, 2, 3], depth=[1, 1, 2]),
+                 num_heads=[1, 2, 3], depth=[1, 1, 1]),
         _hugging("SwiftFormerForImageClassification", "SwiftFormerConfig", "3,64,64",
                  embed_dims=[16, 24, 32, 40], depths=[1, 1, 1, 1]),
         _hugging("HGNetV2ForImageClassification", "HGNetV2Config", "3,64,64"),
@@ -160,16 +161,16 @@ LIBRARIES: dict[str, list[Network]] = {
         _net("xception", "pretrainedmodels.models:xception", "3,96,96", pretrained=None),
         _net("nasnetamobile", "pretrainedmodels.models:nasnetamobile", "3,224,224",
              pretrained=None),
-        _net("resnext101_32x4d", "pretrainedmodels.models:se_resnet50", "3,224,224",
+        _net("se_resnet50", "pretrainedmodels.models:se_resnet50", "3,224,224",
              pretrained=None),
     ],
     "pytorchcv": [
-        *_named("shufflenetv2_w1 igcv3_wd2 peleenet bamresnet18 cbam_resnet18 diracnet18v2 "
+        *_named("shufflenetv2_w1 igcv3_wd2 peleenet bam_resnet18 cbam_resnet18 diracnet18v2 "
                 "sepreresnet18 condensenet74_c4_g4 fdmobilenet_w1 squeezenet_v1_1 "
-                "airnet50_1x64d_r2 dla34 hardnet39ds menet108_8x1_g3 ibppose_coco",
+                "airnet50_1x64d_r2 dla34 hardnet39ds menet108_8x1_g3",
                 "name", "pytorchcv.model_provider:get_model", "3,224,224"),
         *_named("bisenet_resnet18_celebamaskhq sinet_cityscapes lednet_cityscapes "
-                "erfnet_cityscapes fastscnn_cityscapes contextnet_cityscapes",
+                "erfnet_cityscapes fastscnn_cityscapes",
                 "name", "pytorchcv.model_provider:get_model", "3,128,128", in_size=(128, 128)),
     ],
     "geffnet": _named(
@@ -178,7 +179,7 @@ LIBRARIES: dict[str, list[Network]] = {
     ),
     "vit-pytorch": [
         _net("LeViT", "vit_pytorch.levit:LeViT", "3,64,64", image_size=64, num_classes=5,
-             stages=2, dim=(32, 48), depth=1, heads=(2, 3), mlp_mult=2),
+             stages=2, dim=32, depth=1, heads=2, mlp_mult=2),
         _net("MobileViT", "vit_pytorch.mobile_vit:MobileViT", "3,64,64", image_size=(64, 64),
              dims=[32, 40, 48], channels=[8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 64],
              num_classes=5),
@@ -198,7 +199,6 @@ LIBRARIES: dict[str, list[Network]] = {
         _net("ModifiedResNet", "open_clip.modified_resnet:ModifiedResNet", "3,64,64",
              layers=(1, 1, 1, 1), output_dim=32, heads=4, image_size=64, width=16),
     ],
-    "deepctr-torch": _named("DeepFM WDL DCN", "model", f"{_OURS}:deepctr", "9"),
     "conformer": [
         _net("Conformer", "conformer:Conformer", "24,32", dim=32, depth=2, dim_head=8, heads=4),
     ],
