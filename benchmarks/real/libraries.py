@@ -102,8 +102,6 @@ LIBRARIES: dict[str, list[Network]] = {
                  image_size=64, width_multiplier=0.5),
         _hugging("SegformerForSemanticSegmentation", "SegformerConfig", "3,64,64",
                  hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], decoder_hidden_size=32),
-        _hugging("CvtForImageClassification", "CvtConfig", "3,64,64", embed_dim=[16, 32, 48],
-                 num_heads=[1, 2, 3], depth=[1, 1, 1]),
         _hugging("SwiftFormerForImageClassification", "SwiftFormerConfig", "3,64,64",
                  embed_dims=[16, 24, 32, 40], depths=[1, 1, 1, 1]),
         _hugging("HGNetV2ForImageClassification", "HGNetV2Config", "3,64,64"),
@@ -159,8 +157,6 @@ LIBRARIES: dict[str, list[Network]] = {
     "pretrainedmodels": [
         _net("bninception", "pretrainedmodels.models:bninception", "3,224,224", pretrained=None),
         _net("xception", "pretrainedmodels.models:xception", "3,96,96", pretrained=None),
-        _net("nasnetamobile", "pretrainedmodels.models:nasnetamobile", "3,224,224",
-             pretrained=None),
         _net("se_resnet50", "pretrainedmodels.models:se_resnet50", "3,224,224",
              pretrained=None),
     ],

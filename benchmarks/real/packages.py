@@ -47,7 +47,7 @@ _OWN = "benchmarks.real.written"
 PACKAGES = (
     Package("rapidocr-onnxruntime", "1.4.4", (
         File("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
-             ("--input-shape", "3,96,96")),
+             ("--input-shape", "3,96,96"), "page"),
         File("rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
              ("--input-shape", "3,48,320")),
         File("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
