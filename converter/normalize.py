@@ -5,7 +5,7 @@
    nodes that share it share it visibly.
 3. Sub-expressions of constants are evaluated (the zero bias that torch's exporter builds by
    Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic; weights that are
-   normalised or standardised).
+   normalised, factored, masked: `constants.py`).
 4. Nodes that nothing reads go, and shapes are inferred, those of a Reshape to computed sizes, too.
 
 onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong ones.
@@ -21,29 +21,26 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from converter.folding.view import View, numbers
+from converter.constants import Growth, evaluate_constants
+from converter.folding.view import QUANTIZED, View, numbers
 from converter.opsets import prepare, settle
 from converter.rewiring import bypass
 from converter.shape_arithmetic import tell_reshapes
 from converter.shapes import infer_shapes
-from converter.weight_norms import evaluate_batchnorms
 from converter.zero_biases import drop_zero_biases
 
 # The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
 _LONG_NAME = "ai.onnx"
-# Kept even on constants: quantised weights stay quantised.
-# Batch-norms are for `weight_norms.py`: the reference evaluator of opset 9 gets them wrong.
-_KEEP = frozenset({"DequantizeLinear", "QuantizeLinear", "BatchNormalization"})
-# How many numbers a ConstantOfShape may make where a constant is made of it.
-_FEW = 64
-# Evaluated on constants of any size, unless they make something larger than what they read:
-# the layout of weights, and what normalises them (weight norm, weight standardisation).
-_ON_WEIGHTS = frozenset(
+# Moves numbers of any size, which is exact in their own type; what computes is evaluated by
+# `constants.py`.
+_MOVES = frozenset(
     {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
-    | {"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Abs", "Max", "Min", "Clip"}
-    | {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax"}
-    | {"Slice", "Gather", "Split", "Concat", "Cast"}
+    | {"Slice", "Gather", "Concat"}
 )
+# How many numbers a ConstantOfShape of whole numbers may make: sizes, not data.
+_FEW = 64
+# Sizes that become known make constants, and those make sizes known.
+_MOST_PASSES = 5
 _RESHAPES_IN_A_ROW = 4
 # The operand that changes nothing.
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
@@ -64,11 +61,14 @@ def normalize(model: ir.Model) -> ir.Model:
         # Known sizes make constants of shape arithmetic, and those make sizes known.
         infer_shapes(model)
         prepare(model)
-        optimizer.fold_constants(model, should_fold=_should_fold)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        if evaluate_batchnorms(model):
+        growth = Growth.of(model)
+        for _ in range(_MOST_PASSES):
             optimizer.fold_constants(model, should_fold=_should_fold)
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+            infer_shapes(model)
+            if not evaluate_constants(model, growth):
+                break
+            infer_shapes(model)
         settle(model)
         _drop_identities(model)
         _drop_neutral(model)
@@ -148,22 +148,25 @@ def _drop_neutral(model: ir.Model) -> None:
 
 def _should_fold(node: ir.Node) -> bool | None:
     """True: evaluate it if all that it reads is constant; None: only if it is small."""
-    if node.op_type in _KEEP:
+    if node.op_type in QUANTIZED or node.domain != "":
         return False
-    if node.op_type == "ConstantOfShape" and node.domain == "":
+    if node.op_type == "ConstantOfShape":
         return _makes_few(node)
-    if node.op_type not in _ON_WEIGHTS or node.domain != "":
-        return None
     sizes = [_size(value) for value in node.outputs]
     read = sum(_size(value) or 0 for value in node.inputs if value is not None)
-    return True if all(size is not None and size <= read for size in sizes) else None
+    if node.op_type in _MOVES and all(size is not None and size <= read for size in sizes):
+        return True
+    computes = any(v.dtype is not None and v.dtype.is_floating_point() for v in node.outputs)
+    return False if computes else None
 
 
 def _makes_few(node: ir.Node) -> bool | None:
     """Whether a ConstantOfShape makes sizes rather than data: TorchScript's paddings."""
-    given = node.inputs[0]
+    given, dtype = node.inputs[0], node.outputs[0].dtype
     if given is None or given.const_value is None:
         return None
+    if dtype is None or dtype.is_floating_point():
+        return False
     return True if prod(given.const_value.numpy().ravel().tolist()) <= _FEW else None
 
 

@@ -17,6 +17,13 @@ from converter.folding.refusal import Refusal
 # They read a value's shape, not its numbers, so they never notice a fold.
 SHAPE_READERS = frozenset({"Shape", "Size"})
 
+# Constants that they make are not evaluated (`constants.py`).
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    | {"Multinomial", "Bernoulli"}
+)
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
 Dim = int | str | None
 
 
@@ -125,10 +132,41 @@ class View:
                 f"the {what} of {label(of)} is a graph input, so a caller may replace it.",
                 "Export without keep_initializers_as_inputs.",
             )
-        return Refusal(
-            "computed-weights",
-            f"the {what} of {label(of)} is computed at run time, not a constant.",
-        )
+        made = None if value is None else made_of_constants(value)
+        if made is None:
+            why = "is computed at run time, not a constant."
+        elif made.op_type in QUANTIZED:
+            why = f"is quantised ({label(made)}), and stays so."
+        elif made.op_type in RANDOM:
+            why = f"is drawn at random at run time, by {label(made)}."
+        else:
+            why = (
+                f"is made of constants by {label(made)}, but would be too large as a constant, or "
+                "cannot be evaluated here."
+            )
+        return Refusal("computed-weights", f"the {what} of {label(of)} {why}")
+
+
+def made_of_constants(value: ir.Value) -> ir.Node | None:
+    """The node that makes a value which no input of the model reaches; of a quantisation or a
+    random op on the way that node; None if it is not such a value."""
+    first = value.producer()
+    telling, waiting, seen = first, [value], {value}
+    while waiting:
+        current = waiting.pop()
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input() or not current.is_initializer():
+                return None
+            continue
+        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            return None
+        if node.op_type in QUANTIZED | RANDOM and telling is first:
+            telling = node
+        more = {source for source in node.inputs if source is not None} - seen
+        seen |= more
+        waiting += more
+    return telling
 
 
 def numbers(value: ir.Value) -> Float64:

@@ -90,11 +90,21 @@ class Oracle:
             self._run_graph(self._model.graph, env)
         return {value.name or "": self._fetch(value, env) for value in self._model.graph.outputs}
 
+    def results(self, node: ir.Node, env: dict[ir.Value, Array]) -> tuple[Array, ...]:
+        """The results of one node, from the values in `env` and the constants of the model.
+
+        Raises:
+            OracleError: it cannot be evaluated.
+        """
+        found = tuple(_widen(result) for result in self._run_node(node, env))
+        if not self._rounded:
+            return found
+        return tuple(self._round(v, r) for v, r in zip(node.outputs, found, strict=False))
+
     def _run_graph(self, graph: ir.Graph, env: dict[ir.Value, Array]) -> None:
         last = _last_readers(graph)
         for node in graph:
-            for value, result in zip(node.outputs, self._run_node(node, env), strict=False):
-                env[value] = self._round(value, _widen(result)) if self._rounded else _widen(result)
+            env.update(zip(node.outputs, self.results(node, env), strict=False))
             for value in last.get(node, ()):
                 env.pop(value, None)
 

@@ -16,7 +16,7 @@ from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step, one_of
-from converter.folding.view import View
+from converter.folding.view import View, made_of_constants
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
@@ -32,7 +32,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
         placed = on_operand(affine, shape, rank)
         if placed is not None:
             steps.append(Step(_formula(affine, index), onward=((index, placed),)))
-    return one_of(*steps) if steps else _refusal(node, affine)
+    return one_of(*steps) if steps else _refusal(node, affine, view)
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
@@ -45,7 +45,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
         return Refusal("wrong-axis", f"{label(node)} sums over that axis, with computed weights.")
     placed = on_result(affine, shape, view.shape(node.outputs[0]))
     if placed is None or (affine.shifts and not (index == 1 and averages(node, view))):
-        return _refusal(node, affine)
+        return _refusal(node, affine, view)
     return Step(_formula(affine, index), onward=((0, placed),))
 
 
@@ -69,7 +69,11 @@ def averages(node: ir.Node, view: View) -> bool:
     return axis.as_int() in {-1, rank - 1}
 
 
-def _refusal(node: ir.Node, affine: Affine) -> Refusal:
+def _refusal(node: ir.Node, affine: Affine, view: View) -> Refusal:
+    for value in node.inputs:
+        refusal = view.why_not_constant(value, node, "weight")
+        if refusal is not None and value is not None and made_of_constants(value):
+            return refusal
     what = "no shift" if affine.shifts else "no scale along that axis"
     return Refusal(
         "computed-weights", f"both factors of {label(node)} are computed; it lets {what} pass."

@@ -1,0 +1,123 @@
+"""The part of a graph that reads constants alone, and where it must be computed as the model does.
+
+A node is in it if no input of the model reaches it, and if it gives the same each time. Ops with
+bodies are not, nor are quantised weights, which stay what they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from converter.folding.view import QUANTIZED, RANDOM
+
+_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_JUMPS = frozenset(
+    {"Floor", "Ceil", "Round", "Sign", "Mod", "IsInf", "IsNaN", "Not", "NonZero", "Unique"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "ArgMax", "ArgMin", "TopK"}
+    | {"Hardmax", "Shrink", "ThresholdedRelu", "Range", "OneHot"}
+)
+CASTS = frozenset({"Cast", "CastLike"})
+FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+_WHOLE = {
+    *(ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64),
+    *(ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64),
+    ir.DataType.BOOL,
+}
+
+
+@dataclass
+class Cone:
+    """The nodes that read constants alone, in order.
+
+    Attributes:
+        every: all of them.
+        nodes: those that something else reads in the end.
+        wanted: their results that are read by other nodes.
+        roots: for each result, the initializers that it is made of.
+    """
+
+    model: ir.Model
+    every: dict[ir.Node, None] = field(default_factory=dict)
+    nodes: list[ir.Node] = field(default_factory=list)
+    wanted: set[ir.Value] = field(default_factory=set)
+    roots: dict[ir.Value, frozenset[ir.Value]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        every = self.every
+        for node in ir.traversal.RecursiveGraphIterator(self.model.graph):
+            if self._constant(node):
+                every[node] = None
+        for node in every:
+            for value in node.outputs:
+                others = any(use.node not in every for use in value.uses())
+                if others and not value.is_graph_output():
+                    self.wanted.add(value)
+        needed: set[ir.Node] = set()
+        for node in reversed(every):
+            read = any(use.node in needed for value in node.outputs for use in value.uses())
+            if read or self.wanted.intersection(node.outputs):
+                needed.add(node)
+        self.nodes = [node for node in every if node in needed]
+
+    def _constant(self, node: ir.Node) -> bool:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "BatchNormalization" and source is not None:
+            # In training with one result, it has no type: onnx infers none of such a node.
+            node.outputs[0].type = node.outputs[0].type or source.type
+        if not reads_constants_alone(node) or not all(map(_is_numbers, node.outputs)):
+            return False
+        read: set[ir.Value] = set()
+        for value in node.inputs:
+            if value is None:
+                continue
+            if value in self.roots:
+                read |= self.roots[value]
+            elif _is_constant(value):
+                read.add(value)
+            else:
+                return False
+        self.roots.update(dict.fromkeys(node.outputs, frozenset(read)))
+        return True
+
+    def jumping(self) -> set[ir.Value]:
+        """The values that must be known as the model itself computes them."""
+        found: set[ir.Value] = set()
+        for node in reversed(self.nodes):
+            if jumps(node) or found.intersection(node.outputs):
+                found.update(value for value in node.inputs if value is not None)
+        return found
+
+
+def reads_constants_alone(node: ir.Node) -> bool:
+    """Whether all that a node reads is there before the model runs, and it gives the same then."""
+    if node.domain != "" or node.op_type in RANDOM | _BODIES | QUANTIZED:
+        return False
+    training = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    return training is None
+
+
+def jumps(node: ir.Node) -> bool:
+    if node.op_type in CASTS:
+        source, result = node.inputs[0], node.outputs[0]
+        from_floats = source is not None and source.dtype in FLOATS
+        return from_floats and result.dtype not in FLOATS
+    return node.op_type in _JUMPS
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return (
+        value.is_initializer()
+        and value.const_value is not None
+        and not value.is_graph_input()
+        and value.const_value.dtype in FLOATS | _WHOLE
+    )
+
+
+def _is_numbers(value: ir.Value) -> bool:
+    """Whether a result is a tensor of numbers, or one that nobody reads."""
+    if not value.uses() and not value.is_graph_output():
+        return True
+    tensor = value.type is None or isinstance(value.type, ir.TensorType)
+    return tensor and value.dtype in FLOATS | _WHOLE
