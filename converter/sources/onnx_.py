@@ -15,6 +15,7 @@ from converter.on_disk import OpenFile, fits, tensor_in
 from converter.sources import beside, inputs, sizes, slim
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.zero_biases import drop_zero_biases
+from service.axes import is_symbol
 
 # Before IR version 4 every initializer had to be listed as an input; since then, one that is
 # listed is a default value that a caller may override. Source: onnx/docs/IR.md, "Graphs".
@@ -151,14 +152,28 @@ def _initializers_are_constants(model: ir.Model) -> None:
 
 
 def _name_axes(model: ir.Model) -> None:
-    """Give every axis of unknown size a name: -1, 0 and nothing all mean "may vary" in files."""
+    """Give every axis of unknown size a name: -1, 0, "?" and nothing all mean "may vary" in files.
+
+    Elsewhere in the graph they become unknown: two sizes called "?" are not one size, and
+    onnxruntime, which takes names at their word, would use one's memory for the other.
+    """
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is not None and not all(map(_means_something, value.shape)):
+                value.shape = ir.Shape(
+                    [dim if _means_something(dim) else None for dim in value.shape]
+                )
     for value in inputs.required_inputs(model):
         if value.shape is None:
             continue
         dims: list[int | str] = []
         for axis, dim in enumerate(value.shape):
             known = dim if isinstance(dim, int) else dim.value
-            if known is None or known == "" or (isinstance(known, int) and known <= 0):
+            if known is None or (known <= 0 if isinstance(known, int) else not is_symbol(known)):
                 known = "batch" if axis == 0 else f"{value.name}_{axis}"
             dims.append(known)
         value.shape = ir.Shape(dims)
+
+
+def _means_something(dim: int | ir.SymbolicDim) -> bool:
+    return dim >= 0 if isinstance(dim, int) else dim.value is not None and is_symbol(dim.value)

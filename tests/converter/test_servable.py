@@ -242,6 +242,18 @@ def test_a_placeholder_is_no_size_that_two_axes_share(tmp_path: Path, mark: Any,
     assert served.batcher.close(60)
 
 
+@pytest.mark.parametrize("mark", ["?", "None", -1, 0])
+def test_each_placeholder_takes_the_size_that_the_user_says(tmp_path: Path, mark: Any) -> None:
+    model = conv_bn(mark, [mark, 4, mark, mark], size=mark)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    loaded = load(tmp_path / "m.onnx", LoadOptions(input_shapes=(InputShape((3, 8, 12)),)))
+    assert loaded.inputs[0].example == (1, 3, 8, 12)
+    result = fold(loaded)
+    assert result.proof.passed
+    names = [dim for value in result.model.graph.inputs for dim in value.shape]
+    assert len({str(dim) for dim in names}) == 4
+
+
 def test_a_name_is_a_size_that_two_axes_share(tmp_path: Path) -> None:
     served = LOADER(published(conv_bn("N", ["N", 4, "h", "h"], size="side"), tmp_path), "m", 1)
     with pytest.raises(BatchMismatch, match="side"):
