@@ -162,7 +162,8 @@ def _stage(
         tail = (ended.tail.strip() or ended.output.strip()).splitlines()[-1:] or [""]
         return _failed("Crash", f"{stage} ended with {ended.code}: {tail[0][:200]}")
     if stage == "fold" and found.get("code"):
-        found["said"] = _sentences(ended.tail) or str(found.get("why", ""))
+        said = _sentences(ended.tail) or str(found.get("why", ""))
+        found["said"] = said.replace(str(file), file.name)[:500]  # no place of this machine
     return found
 
 
@@ -173,4 +174,4 @@ def _failed(kind: str, sentence: str) -> dict[str, Any]:
 def _sentences(errors: str) -> str:
     """An error of the command, with its hint."""
     lines = [line.strip() for line in errors.splitlines()]
-    return " ".join(line for line in lines if line.startswith(("error:", "hint:")))[:500]
+    return " ".join(line for line in lines if line.startswith(("error:", "hint:")))

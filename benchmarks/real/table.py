@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from benchmarks import document
 from benchmarks.zoo.results import Row
@@ -101,9 +101,9 @@ def _rows(rows: list[Row]) -> str:
 
 
 def _shown(row: Row) -> str:
-    name = PurePosixPath(row["file"]).name if row["file"] else row["name"].partition("/")[2]
+    """Its name in the package, with the marks that the preface explains."""
     marks = ("*" * bool(row["needs"] and row["file"])) + ("†" * bool(row["feeds"]))
-    return f"{name}{marks}"
+    return row["name"].partition("/")[2] + marks
 
 
 def _ended(rows: list[Row]) -> str:
