@@ -178,7 +178,10 @@ def load_counted(
 
 
 def protocol(
-    settings: Settings, metrics: Metrics, early: Early | None = None
+    settings: Settings,
+    metrics: Metrics,
+    early: Early | None = None,
+    budget: Budget | None = None,
 ) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
     from service.connections.connection import connection_class
@@ -192,6 +195,7 @@ def protocol(
             idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
             stall_timeout_s=settings.body_timeout_ms / 1000,
             refused=metrics.refused,
+            budget=budget,
             early=early.refusal if early else None,
         )
     )

@@ -18,6 +18,7 @@ lie the stages that metrics and traces show:
 
 from __future__ import annotations
 
+import threading
 import time
 
 from service.errors import TooManyBytes
@@ -26,13 +27,31 @@ _CLIENT_GONE = 499
 
 
 class Budget:
-    """Bytes of bodies that all requests together may hold. Event loop only."""
+    """Bytes that all requests together may hold: bodies, what is made of them, answers."""
 
-    __slots__ = ("held", "limit")
+    __slots__ = ("_lock", "held", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int, own: int = 0) -> None:
+        """Count `size` more bytes of a request that holds `own` already; in any thread.
+
+        Raises:
+            TooManyBytes: the other requests leave no room for them. A lone request may take more
+                than there is: its own limits are other settings.
+        """
+        with self._lock:
+            if size > 0 and self.held + size > self.limit and self.held > own:
+                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
+            self.held += size
+
+    def give(self, size: int) -> None:
+        """Count `size` bytes no longer, or more if it is negative, whatever room there is."""
+        with self._lock:
+            self.held -= size
 
 
 class Exchange:
@@ -40,6 +59,8 @@ class Exchange:
 
     # Of the class until they are set: a request is made once for each of millions.
     body_bytes = 0
+    # Beyond those, of what was made for it: a picture while it is decoded, tensors, the answer.
+    made_bytes = 0
     route = ""  # a template of the server's own, never a path as it was sent
     model = ""  # only once it was found: a name that exists
     version = 0
@@ -60,18 +81,27 @@ class Exchange:
         Raises:
             TooManyBytes: the other requests leave no room for them.
         """
-        budget = self.budget
-        if budget is not None:
-            # A lone request may be larger than the budget: its own limit is another setting.
-            if budget.held + size > budget.limit and budget.held > self.body_bytes:
-                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
-            budget.held += size
+        if self.budget is not None:
+            self.budget.take(size, self.body_bytes + self.made_bytes)
         self.body_bytes += size
+
+    def make(self, size: int) -> None:
+        """Count `size` bytes that are to be made for the request, in place of those before.
+
+        What is made of a body takes its place, so only what is larger than the body counts.
+
+        Raises:
+            TooManyBytes: the other requests leave no room for them.
+        """
+        if self.budget is not None:
+            size = max(0, size - self.body_bytes)
+            self.budget.take(size - self.made_bytes, self.body_bytes + self.made_bytes)
+            self.made_bytes = size
 
     def release(self) -> None:
         """Give the budget its bytes back."""
         if self.budget is not None:
-            self.budget.held -= self.body_bytes
+            self.budget.give(self.body_bytes + self.made_bytes)
             self.budget = None
 
     def stages(self) -> list[tuple[str, float, float]]:

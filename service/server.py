@@ -174,7 +174,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
             registry, settings, lifecycle, version, access, metrics, observers, budget, early
         ),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=assembly.protocol(settings, metrics, early) if _has("httptools") else "h11",
+        http=assembly.protocol(settings, metrics, early, budget) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",

@@ -159,7 +159,9 @@ class Settings(BaseSettings):
         32 * 1024, ge=1, le=MiB, description="largest request line and headers"
     )
     max_in_flight_bytes: int = Field(
-        256 * MiB, ge=1, description="bodies of all requests under way together, before 503"
+        256 * MiB,
+        ge=1,
+        description="bodies, pictures, unread answers of all requests, before 503",
     )
     max_connections: int = Field(
         1000, ge=1, le=1_000_000, description="open connections, before 503"

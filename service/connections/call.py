@@ -20,7 +20,7 @@ from service import faults, http
 from service.batching.batch import Outcome
 from service.errors import ServiceError
 from service.models.model import ServedModel
-from service.protocols.endpoint import Decoded, Endpoint, Reply, reply_headers
+from service.protocols.endpoint import Decoded, Endpoint, Reply, count_made, reply_headers
 from service.protocols.endpoint import light_answer as light
 
 if TYPE_CHECKING:
@@ -159,7 +159,13 @@ class Call:
                 self._fail()
 
     def _reply(self, reply: Reply) -> None:
-        http.exchange(self._scope).encoded = time.monotonic()
+        exchange = http.exchange(self._scope)
+        exchange.encoded = time.monotonic()
+        try:
+            count_made(exchange, len(reply.body))
+        except ServiceError as error:
+            self.refuse(error)
+            return
         headers = reply_headers(self._scope, reply)
         self._write(reply.status, reply.body, headers, reply.content_type)
 

@@ -197,6 +197,7 @@ class Connection(Endings):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._excess:
             self.excess.pop(self, None)
+        self._forget_unread()
         if self._found is not None:
             self._take_the_usual_way()  # which finds nobody there, and counts it
         super().connection_lost(exc)
@@ -218,6 +219,8 @@ class Connection(Endings):
     def on_response_complete(self) -> None:
         """uvicorn's, but for its timer: `check_time` ends a connection that stays idle."""
         self.server_state.total_requests += 1
+        if self.flow.write_paused:
+            self._count_unread()
         if self.transport.is_closing() or (self._ended is not None and not self._last):
             return
         # Nobody knows whether a body that was not waited for comes: no next head is sure.

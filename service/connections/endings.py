@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from service.connections.gate import request_id
 from service.connections.shortcuts import Shortcuts
 from service.errors import HeaderTimeout, ServiceError
+from service.exchange import Budget
 from service.protocols import shapes
 
 # How long and how much is still read, and dropped, after the last answer; and how long nothing
@@ -40,6 +41,7 @@ class ConnectionLimits:
     """See the settings of the same names. `refused` is told the code of each refusal.
 
     `early`: why a request would be refused by its route, as far as its headers tell.
+    `budget`: in which answers are counted that are not read.
     """
 
     max_connections: int
@@ -48,6 +50,7 @@ class ConnectionLimits:
     idle_timeout_s: float
     stall_timeout_s: float
     refused: Callable[[str], object] = lambda _: None
+    budget: Budget | None = None
     early: Callable[[Scope, float], ServiceError | None] | None = None
 
 
@@ -80,6 +83,7 @@ class Endings(Shortcuts):
     _ended: float | None = None  # when it was refused: what still comes is dropped
     _dropped_at = 0.0  # when something came last, and was
     _last = False  # an answer that was under way then is still to come
+    _owed = 0  # bytes of answers that the budget counts until they have been read
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
 
@@ -137,6 +141,25 @@ class Endings(Shortcuts):
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def _count_unread(self) -> None:
+        """The answer is not the request's any more: until it has been read, it counts as ours."""
+        budget = self.limits.budget
+        if budget is not None:
+            unread = self.transport.get_write_buffer_size()
+            budget.give(self._owed - unread)
+            self._owed = unread
+
+    def _forget_unread(self) -> None:
+        if self._owed:
+            assert self.limits.budget is not None
+            self.limits.budget.give(self._owed)
+            self._owed = 0
+
+    def resume_writing(self) -> None:
+        """Almost all of the answer has been read."""
+        self._forget_unread()
+        super().resume_writing()
 
     def close_gently(self) -> None:
         """Close after an answer: at once, or when the rest of its request has come."""

@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-# Of bodies that were held at a time: less is not worth the page faults of the next requests.
+# Of bodies and answers that were held at a time: less is not worth the page faults of the next
+# requests.
 _MUCH_BYTES = 32 * 1024**2
 
 
@@ -27,7 +28,7 @@ def give_back() -> bool:
 
 
 class Calm:
-    """Gives back what the bodies of a crowd have taken, once the crowd has gone.
+    """Gives back what the bodies and answers of a crowd have taken, once the crowd has gone.
 
     Args:
         give_back: takes milliseconds, so it gets a thread.
@@ -40,7 +41,7 @@ class Calm:
     def second(self, held_bytes: int, in_flight: int) -> threading.Thread | None:
         """To be called once a second; the thread if one was started."""
         self._most_bytes = max(self._most_bytes, held_bytes)
-        if in_flight or self._most_bytes < _MUCH_BYTES:
+        if in_flight or held_bytes or self._most_bytes < _MUCH_BYTES:
             return None
         self._most_bytes = 0
         thread = threading.Thread(target=self._give_back, name="give-back", daemon=True)

@@ -110,7 +110,8 @@ def _image(scope: Scope, body: bytes, model: ServedModel, settings: Settings) ->
         most = model.batcher.capacity_samples
         files = multipart.contents(body, kind.decode("latin-1"), most)
         model.batcher.check_room(len(files))
-    return {spec.name: images.rows(files, how, spec, settings.max_image_pixels)}
+    charge = http.exchange(scope).make
+    return {spec.name: images.rows(files, how, spec, settings.max_image_pixels, charge)}
 
 
 _READERS: dict[str, Reader] = {

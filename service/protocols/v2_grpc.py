@@ -29,7 +29,13 @@ from service.codecs import v2_grpc
 from service.codecs.v2 import InferRequest
 from service.connections.auth import credentials
 from service.connections.gate import Observer, request_id, tell
-from service.errors import InvalidBody, ModelUnavailable, NotFound, ServiceError
+from service.errors import (
+    InvalidBody,
+    ModelUnavailable,
+    NotFound,
+    ServiceError,
+    TooManyBytes,
+)
 from service.exchange import Budget, Exchange
 from service.models.model import ServedModel
 from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2
@@ -38,6 +44,7 @@ from service.protocols.endpoint import (
     LARGE_OUTPUT_ELEMENTS,
     LARGE_TEXT_BYTES,
     Context,
+    count_made,
 )
 from service.signature import Tensors
 from service.telemetry.metrics import Metrics
@@ -117,9 +124,11 @@ class GrpcServer:
         )
         self._server.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler(grpc_messages.SERVICE, self._handlers()),
-                grpc.method_handlers_generic_handler(
-                    grpc_health.HEALTH, {"Check": self._handler("HealthCheck", self._health)}
+                _Doorway(grpc_messages.SERVICE, self._handlers(), self._unheard),
+                _Doorway(
+                    grpc_health.HEALTH,
+                    {"Check": self._handler("HealthCheck", self._health)},
+                    lambda *_: None,
                 ),
             )
         )
@@ -152,21 +161,13 @@ class GrpcServer:
         return {name: self._handler(name, method) for name, method in methods.items()}
 
     def _handler(self, name: str, method: Method) -> Any:
-        read = self._classes[f"{name}Request"].FromString
-
-        def message(data: bytes) -> Any:
-            try:
-                return read(data)
-            except DecodeError:  # told by `_call`
-                return None
-
+        # Bytes, which are counted before they are read as a message.
         return grpc.unary_unary_rpc_method_handler(
             partial(self._call, name, method),
-            request_deserializer=message,
             response_serializer=self._classes[f"{name}Response"].SerializeToString,
         )
 
-    async def _call(self, name: str, method: Method, request: Any, call: Any) -> Any:
+    async def _call(self, name: str, method: Method, data: bytes, call: Any) -> Any:
         """One call: key, deadline, the method, its errors as a status, and the count."""
         metadata = _metadata(call)
         scope: Scope = {"method": "POST", "headers": metadata}
@@ -175,14 +176,12 @@ class GrpcServer:
         self._metrics.in_flight += 1
         try:
             self._let_in(name, metadata)
-            if request is None:
-                raise InvalidBody(
-                    f"The message cannot be read as a {name}Request.",
-                    hint="Send what a client made from the protocol's .proto file would send.",
-                )
-            exchange.hold(request.ByteSize())
+            exchange.hold(len(data))
             exchange.read = time.monotonic()
-            answer = await method(request, exchange, self._deadline(call))
+            deadline = self._deadline(call)
+            light = len(data) <= LARGE_TEXT_BYTES
+            read = partial(self._read, name, data)
+            answer = await method(await self._context.job(light, read), exchange, deadline)
             call.set_trailing_metadata((("x-request-id", exchange.request_id),))
             exchange.status = 200
             return answer
@@ -197,6 +196,39 @@ class GrpcServer:
             exchange.release()
             exchange.finished = time.monotonic()
             tell(self._metrics, self._observers, exchange, scope)
+
+    def _unheard(self, name: str, metadata: list[tuple[bytes, bytes]]) -> Any:
+        """How to refuse a call before its message has come; None lets it come."""
+        try:
+            self._let_in(name, metadata)
+            if self._budget.held >= self._budget.limit and name not in _WITHOUT_KEY:
+                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
+        except ServiceError as error:
+            refusal = error.with_traceback(None)
+        else:
+            return None
+
+        async def refuse(_: Any, call: Any) -> None:
+            scope: Scope = {"method": "POST", "headers": metadata}
+            exchange = Exchange(request_id(scope))
+            exchange.route = f"grpc {name}"
+            try:
+                await self._refuse(call, exchange, refusal)
+            finally:
+                exchange.finished = time.monotonic()
+                tell(self._metrics, self._observers, exchange, scope)
+
+        # A stream of messages is what the library does not read before it is asked to.
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+    def _read(self, name: str, data: bytes) -> Any:
+        try:
+            return self._classes[f"{name}Request"].FromString(data)
+        except DecodeError:
+            raise InvalidBody(
+                f"The message cannot be read as a {name}Request.",
+                hint="Send what a client made from the protocol's .proto file would send.",
+            ) from None
 
     def _let_in(self, name: str, metadata: list[tuple[bytes, bytes]]) -> None:
         access = self._context.access
@@ -259,7 +291,9 @@ class GrpcServer:
         model.batcher.check_room(1)
         light = bool(request.raw_input_contents) or request.ByteSize() <= LARGE_TEXT_BYTES
         decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
+        del request  # what is still needed of it was copied out
         outputs = await context.infer(model, decoded.tensors, deadline, exchange)
+        count_made(exchange, sum([array.nbytes for array in outputs.values()]))
         size = sum(array.size for array in outputs.values())
         light = size <= (LARGE_COPY_ELEMENTS if decoded.binary else LARGE_OUTPUT_ELEMENTS)
         response = await context.job(light, partial(self._encode, model, outputs, decoded))
@@ -289,6 +323,26 @@ class GrpcServer:
         return self._classes["RepositoryModelUnloadResponse"]()
 
 
+class _Doorway(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods of a service, each looked at by its metadata before its message is received."""
+
+    def __init__(
+        self,
+        service: str,
+        handlers: dict[str, Any],
+        unheard: Callable[[str, list[tuple[bytes, bytes]]], Any],
+    ) -> None:
+        self._handlers = {f"/{service}/{name}": (name, each) for name, each in handlers.items()}
+        self._unheard = unheard
+
+    def service(self, handler_call_details: Any) -> Any:
+        name, handler = self._handlers.get(handler_call_details.method, ("", None))
+        if handler is None:
+            return None
+        metadata = _pairs(handler_call_details.invocation_metadata)
+        return self._unheard(name, metadata) or handler
+
+
 def _refuse_repository_name(request: Any) -> None:
     if request.repository_name:
         raise InvalidBody("The server has one repository.", hint="Leave repository_name empty.")
@@ -296,7 +350,8 @@ def _refuse_repository_name(request: Any) -> None:
 
 def _metadata(call: Any) -> list[tuple[bytes, bytes]]:
     """The metadata of a call in the form of HTTP headers."""
-    return [
-        (k.encode(), v if isinstance(v, bytes) else v.encode())
-        for k, v in call.invocation_metadata() or ()
-    ]
+    return _pairs(call.invocation_metadata())
+
+
+def _pairs(metadata: Any) -> list[tuple[bytes, bytes]]:
+    return [(k.encode(), v if isinstance(v, bytes) else v.encode()) for k, v in metadata or ()]

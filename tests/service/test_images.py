@@ -72,6 +72,46 @@ def test_crop_without_a_size_scales_as_little_as_covers():
     np.testing.assert_array_equal(got, expected.transpose(2, 0, 1).astype(np.float32))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "I;16"])
+@pytest.mark.parametrize("size", [(301, 97), (97, 301), (40, 30)])
+def test_bands_are_no_other_picture(mode: str, size: tuple[int, int], monkeypatch):
+    """Of each kind, whatever is seen through, cut into bands of some rows or not."""
+    channels = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    image = Image.fromarray(channels).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    given = file(image, **({"transparency": 3} if mode == "P" else {}))
+    for how in (
+        Preprocessing(height=32, width=24, scale=1.0),
+        Preprocessing(height=32, width=24, scale=1.0, resize="crop", resize_shorter=40),
+    ):
+        whole = images.rows([given], how, SPEC, WHOLE)
+        monkeypatch.setattr(images, "_BAND_PIXELS", 1000)
+        banded = images.rows([given], how, SPEC, WHOLE)
+        monkeypatch.undo()
+        assert np.abs(banded - whole).max() <= (1 if size[1] > size[0] else 0)
+
+
+def test_what_a_picture_takes_is_counted_before_it_is_decoded():
+    how = Preprocessing(height=32, width=24)
+    told: list[int] = []
+    wide = picture(40, 30)
+    exif = wide.getexif()
+    exif[0x0112] = 6
+    pictures = [file(wide), file(wide.convert("L")), file(wide, "JPEG"), file(wide, exif=exif)]
+    images.rows(pictures, how, SPEC, WHOLE, told.append)
+    assert told == [4800, 1200, 4800, 4800, 9600]
+
+    class Full(Exception):
+        pass
+
+    def refuse(size: int) -> None:
+        raise Full
+
+    with pytest.raises(Full):
+        images.rows([file(wide)[:200]], how, SPEC, WHOLE, refuse)  # broken, had it been read
+
+
 def test_a_thread_of_pixels_is_not_blown_up():
     how = Preprocessing(height=224, width=224, resize="crop", resize_shorter=256)
     with pytest.raises(InvalidImage, match="too narrow"):
