@@ -259,7 +259,9 @@ def _none_fits(
             f"those of {arch}",
             "save the model's state_dict(), which has names",
         )
-    best = min(found, key=lambda fit: (fit.problems, weight_sets.rank(fit.trail)))
+    best = min(
+        found, key=lambda f: (-f.matching, f.problems * bool(f.matching), weight_sets.rank(f.trail))
+    )
     return UserError(*mismatch(best, wanted, str(path), arch, every if len(every) > 1 else []))
 
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -60,6 +59,10 @@ class Fit:
     @property
     def problems(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    @property
+    def matching(self) -> int:
+        return len(self.tensors) - len(self.unexpected) - len(self.misshapen)
 
     @property
     def trail(self) -> tuple[str, ...]:
@@ -155,18 +158,16 @@ def _fit(
 
 def _tied(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Names that the file leaves out because the architecture shares the tensor -> where it is."""
-    places: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in wanted.items():
-        if name in tensors and not is_lazy(tensor) and tensor.numel():
-            places.setdefault((tensor.data_ptr(), tensor.shape), name)
-    return {
-        name: places[tensor.data_ptr(), tensor.shape]
-        for name, tensor in wanted.items()
-        if name not in tensors
-        and not is_lazy(tensor)
-        and tensor.numel()
-        and (tensor.data_ptr(), tensor.shape) in places
-    }
+    keys = {name: _place(tensor) for name, tensor in wanted.items()}
+    held = {key: name for name, key in keys.items() if key is not None and name in tensors}
+    return {n: held[key] for n, key in keys.items() if n not in tensors and key in held}
+
+
+def _place(tensor: Tensor) -> tuple[object, ...] | None:
+    """Where its numbers lie; None where there are none. A transposed view is another tensor."""
+    if is_lazy(tensor) or tensor.device.type == "meta" or not tensor.numel():
+        return None
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def compare(fit: Fit, wanted: Mapping[str, Tensor]) -> None:

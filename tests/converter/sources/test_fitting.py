@@ -132,3 +132,31 @@ def test_the_shortest_of_nested_copies(tmp_path: Path, module: nn.Module) -> Non
     other = randomize_batchnorms(ConvNet(), 9)
     found = read(tmp_path, {"state_dict": state(other, "target_net.") | state(module, "net.")})
     assert same(found.module, module)
+
+
+class Transposed(nn.Module):
+    """Two weights on the same numbers, one of them turned."""
+
+    def __init__(self, turned: bool = True) -> None:
+        super().__init__()
+        self.up = nn.Linear(3, 3, bias=False)
+        self.down = nn.Linear(3, 3, bias=False)
+        weight = self.up.weight.detach()
+        self.down.weight = nn.Parameter(weight.T if turned else weight)
+
+
+def test_a_transposed_weight_is_not_tied(tmp_path: Path) -> None:
+    stored = {"up.weight": torch.randn(3, 3)}
+    with pytest.raises(UserError, match=r"1 missing: down\.weight"):
+        read(tmp_path, stored, "test_fitting:Transposed")
+    path = tmp_path / "model.ckpt"
+    same_way = LoadOptions(arch="test_fitting:Transposed", arch_args={"turned": False})
+    trained = load_module(path, same_way)
+    assert torch.equal(trained.module.down.weight, stored["up.weight"])
+
+
+def test_the_nearest_is_the_one_with_most_that_fits(tmp_path: Path, module: nn.Module) -> None:
+    """Not the smallest set, of which there is the least to complain about."""
+    deep = {**state(module), **{f"more.{i}.weight": torch.ones(2) for i in range(90)}}
+    with pytest.raises(UserError, match="of 'state_dict', the nearest, are 90 unexpected"):
+        read(tmp_path, {"state_dict": deep, "mean": torch.zeros(3)})
