@@ -11,7 +11,7 @@ import numpy as np
 from converter.proof import examples
 from converter.proof.measure import Case, largest_of, wide
 from converter.proof.oracle import Feeds
-from converter.proof.runtime import Runner
+from converter.proof.runtime import Runner, RunnerError
 from converter.sources.loaded import Input
 
 
@@ -46,7 +46,10 @@ def invariance(
         together: the outputs for the whole batch.
         allowed: by output, how far both may be from the truth, and so from one another.
     """
-    alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
+    try:
+        alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
+    except RunnerError as error:
+        return Invariance(np.inf, 0.0, f"a sample alone does not run: {error}", 0)
     return compare(together, alone, allowed)
 
 

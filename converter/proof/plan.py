@@ -14,8 +14,6 @@ from converter.sources.loaded import Input
 
 # Samples that are drawn in addition, in this order, while a failure may be luck.
 ROWS = (16, 32)
-# Samples of a batch in these draws, where the batch may vary.
-_BATCH = examples.BATCHES[-1]
 # Samples of other kinds of inputs.
 _PAIR = 2
 
@@ -25,11 +23,19 @@ class Plan:
 
     Args:
         kinds: what was drawn; the first in the place of the standard numbers.
+        batches: on which the model runs.
     """
 
     def __init__(
-        self, inputs: Sequence[Input], dynamic_batch: bool, seed: int, kinds: Sequence[Kind]
+        self,
+        inputs: Sequence[Input],
+        dynamic_batch: bool,
+        seed: int,
+        kinds: Sequence[Kind],
+        batches: Sequence[int | None] = examples.BATCHES,
     ) -> None:
+        sizes = [batch for batch in batches if batch] or [1]
+        self._large, self._pair = max(sizes), min(sizes, key=lambda n: abs(n - _PAIR))
         self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
         self._kinds = {kind.name: kind for kind in kinds}
         self._open = {kind.name: iter(_others(kind, inputs)) for kind in kinds}
@@ -47,7 +53,7 @@ class Plan:
             if m.verdict == "differs" and m.inputs in drawn:
                 kind = self._kinds[drawn[m.inputs]]
                 rows = next(self._rounds.setdefault(kind.name, iter(ROWS)), 0)
-                return self._draw(kind, rows, _BATCH)
+                return self._draw(kind, rows, self._large)
         if any(m.verdict == "differs" for m in judged.all):
             return []
         given = [t.case.name for t in trials if t.case.given]
@@ -58,7 +64,7 @@ class Plan:
                 other = next(others, None)
                 if other:
                     self._kinds[other.name] = other
-                    return self._draw(other, _PAIR, _PAIR)
+                    return self._draw(other, _PAIR, self._pair)
         return []
 
     def _draw(self, kind: Kind, rows: int, batch: int) -> list[Case]:

@@ -48,8 +48,9 @@ class Trials:
         self._reference, self._candidate = reference, candidate
         self._progress = progress
         self._runner: Runner | None = None
-        self.notes: tuple[str, ...] = ()
-        self.failed: list[str] = []
+        self.note = ""
+        self.no_oracle = ""
+        self.failed: dict[str, str] = {}
 
     @property
     def candidate(self) -> Runner:
@@ -69,41 +70,42 @@ class Trials:
         """A trial for each case.
 
         Args:
-            optional: leave out, and name in `failed`, those that the original cannot run.
+            optional: leave out, and name in `failed`, those that the original or the oracle cannot
+                run; `no_oracle` is why of the first that onnxruntime ran all the same.
 
         Raises:
             OracleError: there is no float64 evaluation.
             RunnerError: the original does not run.
             CandidateError: the folded model does not.
         """
-        cases = list(cases)
-        kept: list[tuple[Case, Feeds]] = []
-        for case in cases:
-            self._progress(f"float64 oracle, {case.name}")
-            try:
-                kept.append((case, self._oracle.run(case.feeds)))
-            except OracleError as error:
-                if not optional:
-                    raise
-                self.failed.append(f"{case.name}: {error}")
         self._progress("original in onnxruntime")
         reference = runner(self._reference, optimize=False)
         emulated = isinstance(reference, EmulatedRunner)
-        both: list[tuple[Case, Feeds, Feeds]] = []
-        for case, truth in kept:
+        runs: list[tuple[Case, Feeds]] = []
+        for case in cases:
             try:
-                both.append((case, truth, reference.run(case.feeds)))
-            except RunnerError as error:
+                runs.append((case, reference.run(case.feeds)))
+            except (RunnerError, OracleError) as error:
                 if not optional:
                     raise RunnerError(f"the original fails on {case.name}: {error}") from error
-                self.failed.append(f"{case.name}: {error}")
+                self.failed[case.name] = str(error)
         del reference
+        both: list[tuple[Case, Feeds, Feeds]] = []
+        for case, original in runs:
+            self._progress(f"float64 oracle, {case.name}")
+            try:
+                both.append((case, self._oracle.run(case.feeds), original))
+            except OracleError as error:
+                if not optional:
+                    raise
+                self.failed[case.name] = str(error)
+                self.no_oracle = self.no_oracle or str(error)
         self._progress("folded in onnxruntime")
         found = [Trial(*three, self._fold(three[0])) for three in both]
         if self.candidate.note:
-            self.notes = (self.candidate.note,)
+            self.note = self.candidate.note
         elif emulated:
-            self.notes = ("the original was emulated, the folded model ran in onnxruntime.",)
+            self.note = "the original was emulated, the folded model ran in onnxruntime."
         return found
 
     def _fold(self, case: Case) -> Feeds:

@@ -28,11 +28,11 @@ from typing import Literal
 import onnx_ir as ir
 
 from converter.folding.naming import label
-from converter.memory import keep_heap_small
 from converter.proof import examples
 from converter.proof.control import random_outputs
 from converter.proof.coverage import Coverage, Ran
 from converter.proof.draws import STANDARD, Kind, draw
+from converter.proof.elsewhere import others
 from converter.proof.invariance import invariance
 from converter.proof.judging import Judgement, judge
 from converter.proof.measure import Case
@@ -83,11 +83,13 @@ def verify(
     if framework is not None:
         given.append(Case("the export's example", framework.inputs, framework.outputs))
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
-    keep_heap_small()
+    session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
+    return _attempt(session, types, given)
+
+
+def _attempt(session: _Session, types: Mapping[str, str], given: Sequence[Case]) -> Proof:
     try:
-        return _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress).prove(
-            types, given
-        )
+        return session.prove(types, given)
     except OracleError as error:
         return Proof(failure=f"there is no float64 oracle: {error}")
     except RunnerError as error:
@@ -113,6 +115,7 @@ class _Session:
         self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
         self._progress = progress
         self._first = examples.batches(dynamic_batch)[0]
+        self._batches: list[int | None] = []
         self._random = _drawn_by(reference, candidate)
         self._coverage = (
             Coverage(reference, candidate, inputs, self._first, seed)
@@ -126,14 +129,14 @@ class _Session:
         if self._coverage is not None:
             self._progress("branches and loops")
             kinds = self._coverage.kinds()
-        cases = [
-            draw(kinds[0], self._inputs, batch, self._seed)
-            for batch in examples.batches(self._dynamic)
-        ]
-        trials = self._run.run([*cases, *given])
-        others = [draw(kind, self._inputs, self._first, self._seed) for kind in kinds[1:]]
-        if others:
-            trials += self._run.run(others, optional=True)
+        trials, kinds[0] = self._drawn(kinds[0])
+        self._usual = len(trials)
+        trials += self._run.run(given)
+        if not trials:
+            return self._nothing_runs()
+        more = [draw(kind, self._inputs, self._first, self._seed) for kind in kinds[1:]]
+        if more:
+            trials += self._run.run(more, optional=True)
         judged = self._settle(self._run, trials, types, kinds)
         ran, by_force = self._ran(trials, judged, types, kinds)
         judged = replace(
@@ -143,11 +146,43 @@ class _Session:
         )
         return self._proof(trials, judged, list(types), ran)
 
+    def _drawn(self, kind: Kind) -> tuple[list[Trial], Kind]:
+        """Trials of the usual batches; of others, and of other sizes, if the model runs on none."""
+        usual = examples.batches(self._dynamic)
+        found = self._try(kind, usual)
+        if not found:
+            for setting, batches in others(self._inputs, kind.setting, self._dynamic):
+                kind = replace(kind, setting=setting, says=setting.name)
+                # One batch first: what has no oracle at all need not be tried so often.
+                found = self._try(kind, batches[:1])
+                if found:
+                    return found + self._try(kind, batches[1:]), kind
+        return found, kind
+
+    def _try(self, kind: Kind, batches: Sequence[int | None]) -> list[Trial]:
+        cases = {b: draw(kind, self._inputs, b, self._seed) for b in batches}
+        found = self._run.run(list(cases.values()), optional=True) if cases else []
+        ran = {trial.case.name for trial in found}
+        self._batches += [b for b, case in cases.items() if case.name in ran]
+        if self._batches:
+            self._first = self._batches[0]
+        return found
+
+    def _nothing_runs(self) -> Proof:
+        """No random input and no data of the user's: nothing can be said."""
+        if self._run.no_oracle:
+            raise OracleError(self._run.no_oracle)
+        case, why = next(iter(self._run.failed.items()))
+        return Proof(
+            failure=f"the original model itself does not run on random inputs ({case}: {why}). Say "
+            "sizes that it takes with --input-shape, or give inputs with --data."
+        )
+
     def _settle(
         self, run: Trials, trials: list[Trial], types: Mapping[str, str], kinds: Sequence[Kind]
     ) -> Judgement:
         """Draw more while the verdict may be luck, or is none; `trials` grows."""
-        plan = Plan(self._inputs, self._dynamic, self._seed, kinds)
+        plan = Plan(self._inputs, self._dynamic, self._seed, kinds, self._batches)
         outputs = [name for name in types if name not in self._random]
         judged = judge(trials, types, self._random)
         while more := plan.next(judged, trials, outputs):
@@ -219,10 +254,9 @@ class _Session:
         ran: tuple[Ran, ...],
     ) -> Proof:
         checked = None
-        if self._dynamic:
+        if self._dynamic and self._usual:
             self._progress("batch invariance")
-            batches = range(_LARGEST, 1, -1)
-            trial = _telling(trials, judged, batches, len(examples.BATCHES) - 1)
+            trial = _telling(trials, judged, range(_LARGEST, 1, -1), self._usual - 1)
             allowed = {
                 name: max(m.allowed for m in judged.measurements if m.output == name)
                 for name in trial.truth
@@ -230,15 +264,20 @@ class _Session:
             checked = invariance(
                 self._run.candidate, self._inputs, trial.case, trial.candidate, allowed
             )
-        batches_of_two = ((_PAIR,), 1) if self._dynamic else ((), 0)
-        sample = _telling(trials, judged, *batches_of_two)
+            refused = [b for b in examples.BATCHES if b not in self._batches]
+            if refused and checked.holds:
+                sizes = " and ".join(map(str, refused))
+                checked = replace(checked, problem=f"the model does not run on {sizes} samples")
+        second = min(1, max(0, self._usual - 1))
+        sample = _telling(trials, judged, (_PAIR,) if self._dynamic else (), second)
         unmeasured = judged.unmeasured(outputs)
+        measured = [name for name in outputs if name not in self._random]
         return Proof(
             judged.measurements,
             judged.parts,
             judged.framework,
             checked,
-            (*self._run.notes, *_notes(judged, [o for o in outputs if o not in self._random])),
+            (*filter(None, [self._run.note]), *self._refused(), *_notes(judged, measured)),
             unmeasured=tuple(unmeasured),
             ran=ran,
             random=tuple(self._random[name] for name in unmeasured if name in self._random),
@@ -246,6 +285,18 @@ class _Session:
             truth=sample.truth,
             sampled=sample.case.name,
         )
+
+    def _refused(self) -> Iterator[str]:
+        """What is told of usual inputs that the original does not run on."""
+        usual = [draw(STANDARD, self._inputs, b, self._seed).name
+                 for b in examples.batches(self._dynamic)]  # fmt: skip
+        failed = [name for name in usual if name in self._run.failed]
+        if failed:
+            why = self._run.failed[failed[0]]
+            yield (
+                f"these random inputs could not be used: {', '.join(failed)}: "
+                f"{why[:160]}{' ..' if len(why) > 160 else ''}"
+            )
 
 
 def _drawn_by(*models: ir.Model) -> dict[str, str]:
@@ -268,6 +319,8 @@ def _telling(
     """The trial to build on: that of the usual batch, unless its outputs tell nothing."""
     blunt = {m.inputs for m in judged.measurements if not m.passed or not m.sharp}
     drawn = [t for t in trials if not t.case.given and t.case.framework is None]
+    drawn = drawn or list(trials)
+    usual = min(usual, len(drawn) - 1)
     for trial in (drawn[usual], *drawn):
         rows = {len(array) for array in trial.case.feeds.values() if array.ndim}
         if trial.case.name not in blunt and (not batches or rows & set(batches)):
