@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -193,3 +194,17 @@ def until_answer(client: httpx.Client, headers: dict[str, bytes], status: int) -
 def test_a_key_file_that_is_missing_keeps_the_server_from_starting(tmp_path: Path):
     result = command("--models", str(tmp_path), "--admin-keys-file", str(tmp_path / "none"))
     sentence(result, 1, "--admin-keys-file: No such file")
+
+
+@pytest.mark.parametrize("position", [0, 7, 8, 15, 16, 31])
+def test_every_byte_of_a_digest_counts(tmp_path: Path, position: int):
+    """Another key whose digest differs in a single byte, wherever it is, is another key."""
+    path = tmp_path / "keys"
+    path.write_text("a-key-of-sixteen-characters\n")
+    keys = KeyFile(path, "--api-keys-file")
+    digest = hashlib.sha256(b"a-key-of-sixteen-characters").digest()
+    assert keys.holds(digest)
+    other = bytearray(digest)
+    other[position] ^= 1
+    assert not keys.holds(bytes(other))
+    assert not keys.holds(digest[: position + 1] if position < 31 else digest[:-1])
