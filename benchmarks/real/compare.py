@@ -116,8 +116,10 @@ def _why(proof: dict[str, Any]) -> str:
         return ""
     if proof["failure"]:
         return str(proof["failure"])[:400]
-    for measured in (*proof["measurements"], *proof["framework"]):
+    for measured in (*proof["measurements"], *proof.get("parts", ()), *proof["framework"]):
         if not measured["passed"]:
-            where = f"{measured['output']}, {measured['inputs']}"
-            return str(measured["problem"] or f"{where}: above {measured['allowed']}")[:400]
-    return "not said"
+            where = ", ".join(filter(None, (measured[k] for k in ("output", "inputs", "part"))))
+            error = measured.get("error_folded", measured.get("error_framework"))
+            above = f"{where}: error {error}, allowed {measured['allowed']}"
+            return f"{proof['conclusion']} {measured['problem'] or above}"[:400]
+    return str(proof["conclusion"])
