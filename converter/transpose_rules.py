@@ -91,6 +91,19 @@ def _axis(default: int, every: bool) -> Callable[[Handing, ir.Node, Perm], bool]
     return rule
 
 
+def _softmax(handing: Handing, node: ir.Node, p: Perm) -> bool:
+    """Since opset 13 along one axis; before, along all from `axis` on at once (Softmax-11), which
+    must be the last ones of u, too."""
+    if node.graph is None or node.graph.opset_imports.get("", 0) >= 13:
+        return _axis(-1, every=False)(handing, node, p)
+    axis = node.attributes.get_int("axis", 1)
+    first = axis + len(p) if axis < 0 else axis
+    if sorted(p[first:]) != list(range(first, len(p))) or not handing.feed(node, range(1), p):
+        return False
+    handing.hand(node.outputs[0], p)
+    return True
+
+
 def _reducing(handing: Handing, node: ir.Node, p: Perm) -> bool:
     """keepdims = 0 drops axes; those that stay are put into the order of u."""
     given = node.attributes.get("axes")
@@ -138,9 +151,9 @@ RULES: dict[str, Callable[[Handing, ir.Node, Perm], bool]] = (
     | dict.fromkeys(_REDUCING, _reducing)
     | {
         "Concat": _axis(0, every=True),
-        "LogSoftmax": _axis(-1, every=False),
+        "LogSoftmax": _softmax,
         "Pad": _pad,
-        "Softmax": _axis(-1, every=False),
+        "Softmax": _softmax,
         "Split": _axis(0, every=False),
     }
 )

@@ -33,7 +33,8 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 def tensor(array: Array) -> torch.Tensor:
     """float64 and contiguous; without a copy where it is so already."""
     wide = np.ascontiguousarray(array, dtype=np.float64)
-    return torch.from_numpy(wide if wide.flags.writeable else wide.copy())
+    plain = wide.flags.writeable and min(wide.strides, default=0) >= 0  # a Slice may step back
+    return torch.from_numpy(wide if plain else wide.copy())
 
 
 def conv(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:

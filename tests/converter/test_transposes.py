@@ -149,6 +149,18 @@ def test_concat_and_softmax(axis: int) -> None:
     assert_cancelled(g, 0)
 
 
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize(("axis", "left"), [(0, 0), (1, 0), (2, 2), (3, 2), (-1, 2), (None, 0)])
+def test_before_opset_13_a_softmax_is_over_all_axes_from_its_own_on(
+    op: str, axis: int | None, left: int
+) -> None:
+    """The axes from 1 on of (N, H, W, C) are those of (N, C, H, W); those from 2 on are not."""
+    g = Graph("float32", opset=11)
+    y = g.op(op, last(g, image(g)), **({} if axis is None else {"axis": axis}))
+    g.output(first(g, y))
+    assert_cancelled(g, left)
+
+
 def test_split() -> None:
     g = Graph("float32")
     a, b = g.op("Split", last(g, image(g)), g.const([1, 2]), axis=-1, outputs=2)
