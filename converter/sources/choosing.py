@@ -52,7 +52,7 @@ def choose(
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     buffers = {name for name, _ in module.named_buffers()} & wanted.keys()
     whole = _distinct([fit for fit in found if fit.complete])
-    halves = [fit for fit in found if _parameters_only(fit, buffers)]
+    halves = _distinct([fit for fit in found if _parameters_only(fit, buffers)])
     if not whole and not halves:
         whole = [f for s in weight_sets.joined(sets) for f in fits(s, module) if f.complete]
     averages = [fit for fit in (*whole, *halves) if _averaged(fit)]

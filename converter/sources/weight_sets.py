@@ -6,7 +6,6 @@ what its optimizer remembers. Here they are listed; `choosing` says which of the
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -116,7 +115,7 @@ def rank(trail: Iterable[str]) -> tuple[int, ...]:
 
 def find(content: Any) -> list[WeightSet]:
     """Every set of weights in what a file held, in the file's order."""
-    found = itertools.islice(_walk(content, (), {}, iter(range(MOST))), MOST)
+    found = list(_walk(content, (), {}, _Left()))
     meta = content.get("meta") if isinstance(content, Mapping) else None
     exchanged = (
         isinstance(meta, Mapping) and "mmengine_version" in meta and "ema_state_dict" in content
@@ -141,13 +140,33 @@ def joined(sets: list[WeightSet]) -> list[WeightSet]:
     return found
 
 
+@dataclass
+class _Left:
+    """What is left to look at, and the containers that the walk is inside of."""
+
+    count: int = MOST
+    inside: set[int] = field(default_factory=set)
+
+
 def _walk(
-    value: Any, trail: tuple[str, ...], beside: Mapping[str, float], left: Iterator[int]
+    value: Any, trail: tuple[str, ...], beside: Mapping[str, float], left: _Left
 ) -> Iterator[WeightSet]:
     if not isinstance(value, nn.Module | Mapping | list | tuple):
+        # An object of a trusted pickle: an average of a class of its own keeps its weights so.
+        value = None if isinstance(value, type) else getattr(value, "__dict__", None)
+        if type(value) is not dict:
+            return
+    if len(trail) > DEEPEST or id(value) in left.inside or not left.count:
         return
-    if len(trail) > DEEPEST or next(left, None) is None:
-        return
+    left.count -= 1
+    left.inside.add(id(value))
+    yield from _walk_container(value, trail, beside, left)
+    left.inside.discard(id(value))
+
+
+def _walk_container(
+    value: Any, trail: tuple[str, ...], beside: Mapping[str, float], left: _Left
+) -> Iterator[WeightSet]:
     if isinstance(value, nn.Module):
         yield WeightSet(trail, _tensors(value.state_dict()), module=value, counts=beside)
     elif isinstance(value, Mapping):
@@ -165,7 +184,7 @@ def _walk_mapping(
     value: Mapping[Any, Any],
     trail: tuple[str, ...],
     beside: Mapping[str, float],
-    left: Iterator[int],
+    left: _Left,
 ) -> Iterator[WeightSet]:
     if "param_groups" in value:
         return  # an optimizer's state
