@@ -100,7 +100,7 @@ def test_one_of_several_outputs_is_chosen_by_name(client: httpx.Client):
 
 def test_an_output_is_chosen_by_any_name():
     outputs = dict.fromkeys(("out:0", "a b/é&", "c+d"))
-    model: Any = SimpleNamespace(signature=SimpleNamespace(outputs=outputs))
+    model: Any = SimpleNamespace(signature=SimpleNamespace(outputs=outputs, left_out={}))
     for name in outputs:
         for query in (quote(name, safe=""), quote_plus(name)):
             assert media.only_output(model, f"a=1&output={query}&b=2".encode()) == name
