@@ -135,6 +135,11 @@ def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) ->
                 f"never ran: {left}."
             )
         return f"Proven: {names[1]} equals {names[0]}."
+    if proof.broken:
+        return (
+            f"Not proven: weights of {names[0]} itself are no numbers: {proof.broken}. No input "
+            "helps: take a checkpoint from before they were."
+        )
     if proof.failure:
         return f"Not proven: {proof.failure}"
     if proof.verdict == "differs":

@@ -32,6 +32,8 @@ class Proof:
     # The branches and bodies of loops, and whether they ran; sentences on outputs that are random.
     ran: tuple[Ran, ...] = ()
     random: tuple[str, ...] = ()
+    # Weights of the original that hold NaN, if nothing could be told.
+    broken: str = ""
     # Inputs of one batch, the oracle's outputs for them, and which of the measurements' inputs
     # they are: what a self-test is made of.
     sample: Feeds = field(default_factory=dict)

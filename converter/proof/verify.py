@@ -29,6 +29,7 @@ import onnx_ir as ir
 
 from converter.folding.naming import label
 from converter.proof import examples
+from converter.proof.broken import broken_weights
 from converter.proof.control import random_outputs
 from converter.proof.coverage import Coverage, Ran
 from converter.proof.draws import STANDARD, Kind, draw
@@ -84,7 +85,8 @@ def verify(
         given.append(Case("the export's example", framework.inputs, framework.outputs))
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
     session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
-    return _attempt(session, types, given)
+    proof = _attempt(session, types, given)
+    return proof if proof.passed else replace(proof, broken=broken_weights(reference))
 
 
 def _attempt(session: _Session, types: Mapping[str, str], given: Sequence[Case]) -> Proof:

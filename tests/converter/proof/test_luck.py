@@ -167,3 +167,17 @@ def test_a_failure_by_luck_is_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     ]
     assert all(proof.passed for proof in verdicts)
     assert any(len(proof.measurements) > 1 for proof in verdicts), "some were measured again"
+
+
+def test_a_weight_that_is_no_number_is_named() -> None:
+    """A training that diverged: other inputs would not help."""
+
+    def poison(weight: Any) -> Any:
+        return np.where(np.arange(weight.size).reshape(weight.shape) == 0, np.nan, weight)
+
+    model = changed(heatmap(-1.0), "head.weight", poison)
+    proof = prove(model)
+    assert not proof.passed
+    assert "head.weight (1 NaN of 8 numbers)" in conclusion(proof)
+    assert "--data" not in conclusion(proof)
+    assert prove(heatmap(-1.0)).broken == ""
