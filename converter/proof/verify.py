@@ -86,7 +86,13 @@ def verify(
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
     session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
     proof = _attempt(session, types, given)
-    return proof if proof.passed else replace(proof, broken=broken_weights(reference))
+    broken = broken_weights(reference)
+    if broken and proof.passed:
+        told = (
+            f"weights of the original hold NaN, and what depends on them is NaN in both: {broken}."
+        )
+        return replace(proof, notes=(*proof.notes, told))
+    return replace(proof, broken=broken)
 
 
 def _attempt(session: _Session, types: Mapping[str, str], given: Sequence[Case]) -> Proof:

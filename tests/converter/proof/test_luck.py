@@ -16,7 +16,7 @@ from converter.proof.plan import ROWS, Plan
 from converter.report import EXIT_CODES, conclusion
 from converter.sources.inputs import describe
 from tests.converter.folding.graphs import Graph
-from tests.converter.proof.test_verify import changed, folded, prove
+from tests.converter.proof.test_verify import changed, folded, net, prove
 
 
 def heatmap(bias: float, dtype: str = "float32", size: int | str = 16) -> ir.Model:
@@ -181,3 +181,6 @@ def test_a_weight_that_is_no_number_is_named() -> None:
     assert "head.weight (1 NaN of 8 numbers)" in conclusion(proof)
     assert "--data" not in conclusion(proof)
     assert prove(heatmap(-1.0)).broken == ""
+    mean = changed(net(), "bn1.running_mean", lambda m: np.where(np.arange(m.size) == 0, np.nan, m))
+    told = prove(mean)
+    assert "bn1.running_mean (1 NaN of 4 numbers)" in (conclusion(told) + "".join(told.notes))
