@@ -125,5 +125,6 @@ def test_a_sample_alone_may_be_as_far_from_itself_as_from_the_truth(
     ]
     found = compare(together, alone, {"y": 1e-3, "z": 1.0})
     assert found.holds is holds
+    assert ("others in its batch" in found.problem) is not holds
     assert found.batch == 2
     assert found.difference == pytest.approx(1e-3 * times)
