@@ -38,7 +38,15 @@ from service.errors import (
 )
 from service.exchange import Budget, Exchange
 from service.models.model import ServedModel
-from service.protocols import grpc_health, grpc_messages, nonfinite, repository, shapes, v2
+from service.protocols import (
+    grpc_bounds,
+    grpc_health,
+    grpc_messages,
+    nonfinite,
+    repository,
+    shapes,
+    v2,
+)
 from service.protocols.endpoint import (
     LARGE_COPY_ELEMENTS,
     LARGE_OUTPUT_ELEMENTS,
@@ -222,6 +230,11 @@ class GrpcServer:
         return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _read(self, name: str, data: bytes) -> Any:
+        if not grpc_bounds.within(data, name):
+            raise InvalidBody(
+                f"The message has more than {grpc_bounds.MOST_FIELDS} fields.",
+                hint="Tensors are a few long fields: send their elements packed, or as raw bytes.",
+            )
         try:
             return self._classes[f"{name}Request"].FromString(data)
         except DecodeError:
@@ -289,7 +302,8 @@ class GrpcServer:
         model = context.registry.find(request.model_name or None, request.model_version or None)
         exchange.model, exchange.version = model.name, model.version
         model.batcher.check_room(1)
-        light = bool(request.raw_input_contents) or request.ByteSize() <= LARGE_TEXT_BYTES
+        as_they_are = bool(request.raw_input_contents) and not model.signature.texts
+        light = as_they_are or request.ByteSize() <= LARGE_TEXT_BYTES
         decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
         del request  # what is still needed of it was copied out
         outputs = await context.infer(model, decoded.tensors, deadline, exchange)
