@@ -13,7 +13,7 @@ from converter.errors import UserError
 from converter.latency import Comparison, compare
 from converter.render import terminal, working
 from converter.report import FORMAT
-from converter.sources import LoadOptions, load, parse_input_shape
+from converter.sources import LoadOptions, load, parse_input_shape, parse_input_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]D,D,..",
         help="sizes for axes that may vary, without the batch axis",
     )
+    parser.add_argument(
+        "--input-value",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="what an input is filled with, instead of random numbers: sr=16000",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the times as JSON")
 
 
@@ -48,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.rounds < 2:
         raise UserError("--rounds must be 2 or more: a ratio needs a spread.")
-    options = LoadOptions(input_shapes=tuple(parse_input_shape(text) for text in args.input_shape))
+    options = LoadOptions(
+        input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
+        input_values=dict(parse_input_value(text) for text in args.input_value),
+    )
     with working(f"loading {args.a}") as progress:
         loaded = load(args.a, options)
         for path, kind in ((args.a, loaded.kind), (args.b, load(args.b, options).kind)):

@@ -6,7 +6,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from converter.sources import Loaded, LoadOptions, load, parse_arch_arg, parse_input_shape
+from converter.sources import (
+    Loaded,
+    LoadOptions,
+    load,
+    parse_arch_arg,
+    parse_input_shape,
+    parse_input_value,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]D,D,..",
-        help="an input's shape without the batch axis: 3,224,224 or tokens=128:int64; "
-        "repeat it for several inputs",
+        help="an input's shape without the batch axis: 3,224,224 or tokens=128:int64; age=: one "
+        "number a sample; xs.0=.. and batch.image=..: in a list or dict; 3,height,width: axes that "
+        "may vary; 'adj=(64,64)': no batch axis; repeat it for several inputs",
+    )
+    group.add_argument(
+        "--input-value",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what an input holds: a number, true, false, none or text that forward() takes "
+        "(sr=16000), or what examples of a tensor are filled with; may be repeated",
     )
     group.add_argument(
         "--trust-pickle",
@@ -74,6 +90,7 @@ def options_of(args: argparse.Namespace) -> LoadOptions:
         arch=args.arch,
         arch_args=dict(parse_arch_arg(text) for text in args.arch_arg),
         input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
+        input_values=dict(parse_input_value(text) for text in args.input_value),
         trust_pickle=args.trust_pickle,
         custom_objects=tuple(args.custom_objects),
         weights=args.weights,

@@ -12,7 +12,7 @@ from converter.normalize import normalize
 from converter.proof import load_data, verify
 from converter.render import show_proof, terminal, working
 from converter.report import EXIT_CODES, FORMAT, describe_proof
-from converter.sources import Loaded, LoadOptions, load, parse_input_shape
+from converter.sources import Loaded, LoadOptions, load, parse_input_shape, parse_input_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]D,D,..",
         help="sizes for axes that may vary, without the batch axis",
     )
+    parser.add_argument(
+        "--input-value",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="what an input is filled with, instead of random numbers: sr=16000",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     limits.add_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the proof as JSON")
@@ -40,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
         UserError: the input is at fault (exit code 2).
     """
     console = terminal()
-    options = LoadOptions(input_shapes=tuple(parse_input_shape(text) for text in args.input_shape))
+    options = LoadOptions(
+        input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
+        input_values=dict(parse_input_value(text) for text in args.input_value),
+    )
     with limits.memory(args), working(f"loading {args.original}") as progress:
         original = _onnx(args.original, options)
         candidate = _onnx(args.candidate, options)

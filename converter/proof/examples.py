@@ -23,7 +23,7 @@ _UNREADABLE = (OSError, ValueError, BadZipFile, EOFError, zlib.error, KeyError, 
 
 def random_feeds(inputs: Sequence[Input], batch: int | None, seed: int) -> Feeds:
     """Standard normal numbers, indices within their table, other integers of 0 and 1, for a
-    batch of `batch` samples.
+    batch of `batch` samples; or the value that the user said.
 
     `batch` None keeps the batch size that the graph fixes.
     """
@@ -34,6 +34,8 @@ def random_feeds(inputs: Sequence[Input], batch: int | None, seed: int) -> Feeds
 def _draw(item: Input, batch: int | None, rng: np.random.Generator) -> Array:
     shape = item.example if batch is None or not batched(item) else (batch, *item.example[1:])
     dtype = np.dtype(ml_dtypes.bfloat16) if item.dtype == "bfloat16" else np.dtype(item.dtype)
+    if item.value is not None:
+        return np.full(shape, item.value, dtype)
     if dtype.kind == "f" or item.dtype == "bfloat16":
         return rng.standard_normal(shape).astype(dtype)
     # Small integers are valid as indices into nearly any table.

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from converter.errors import UserError
-from converter.sources.arguments import parse_arch_arg, parse_input_shape
+from converter.sources.arguments import parse_arch_arg, parse_input_shape, parse_input_value
 from converter.sources.detect import detect
 from converter.sources.loaded import Input, InputShape, Loaded, LoadOptions, Reference
 
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "parse_arch_arg",
     "parse_input_shape",
+    "parse_input_value",
 ]
 
 # The loaders of files that may hold several sets of weights.

@@ -37,22 +37,27 @@ class Attempt:
         exporter: its name in sentences.
         make: what calls it.
         free: whether the batch axis may vary.
+        resizable: whether the other axes may, that the call leaves open.
         others: batch sizes, besides the example's, at which the graph must agree with the module.
     """
 
     exporter: str
     make: Callable[..., Exported]
     free: bool
+    resizable: bool = False
     others: tuple[int, ...] = ()
 
 
 # Best first; the next one runs only when those before it failed.
 ATTEMPTS = (
+    # The first two are for calls that leave other axes than the batch open.
+    Attempt("torch.export", dynamo, True, True, (3,)),
+    Attempt("TorchScript", script, True, True, (1, 5)),
     # Follows sizes as symbols, names each module, and shares the weights' memory.
-    Attempt("torch.export", dynamo, True, (3,)),
+    Attempt("torch.export", dynamo, True, False, (3,)),
     # A trace: it follows any Python, but keeps the choices made for the example. So it must agree
     # at more sizes. It comes before a fixed batch, as a server wants batches.
-    Attempt("TorchScript", script, True, (1, 5)),
+    Attempt("TorchScript", script, True, False, (1, 5)),
     # Code that is written for one size.
     Attempt("torch.export", dynamo, False),
     Attempt("TorchScript", script, False),
@@ -80,7 +85,7 @@ def export(module: nn.Module, call: Call, attempts: Sequence[Attempt] = ATTEMPTS
     _register_dataclasses(call.output)
     failures: list[tuple[Attempt, Exception]] = []
     for attempt in attempts:
-        if attempt.free and call.batch == 1:
+        if (attempt.free and call.batch == 1) or (attempt.resizable and not call.has_open_axes):
             continue
         try:
             used = call if attempt.free else _alone(module, call)
@@ -99,16 +104,30 @@ def export(module: nn.Module, call: Call, attempts: Sequence[Attempt] = ATTEMPTS
 def _made(module: nn.Module, call: Call, attempt: Attempt) -> Exported:
     """A graph that has run, with its outputs named. Raises what the attempt fails with."""
     with forgotten(module):
-        exported = attempt.make(module, call, free=attempt.free)
+        exported = attempt.make(module, call, free=attempt.free, resizable=attempt.resizable)
     name_outputs(exported.model, [name for name, _ in leaves(call.output)])
     if attempt.free and not exported.dynamic_batch:
         raise Fixed
-    trial.check(exported.model, samples(module, call, attempt.others))
+    trial.check(exported.model, samples(module, call, attempt.others, attempt.resizable))
     return exported
 
 
-def samples(module: nn.Module, call: Call, others: Sequence[int]) -> Iterator[trial.Sample]:
-    """The example with the module's answer to it, and other batches with other numbers."""
+# How sizes are changed for a second look; the first at which the module runs is taken.
+_CHANGES: tuple[Callable[[int], int], ...] = (
+    lambda n: n + 1, lambda n: n + 32, lambda n: 2 * n, lambda n: n // 2, lambda n: n - 1,
+)  # fmt: skip
+
+
+def samples(
+    module: nn.Module, call: Call, others: Sequence[int], resized: bool
+) -> Iterator[trial.Sample]:
+    """The example with the module's answer to it, and other batches with other numbers.
+
+    `resized`: the other batches have other sizes as well, where the call leaves them open.
+
+    Raises:
+        ModuleFails: the module does not run with them.
+    """
 
     def ask(tensors: Sequence[torch.Tensor]) -> Any:
         return outputs_of(module, *call.filled(tensors))
@@ -119,16 +138,24 @@ def samples(module: nn.Module, call: Call, others: Sequence[int]) -> Iterator[tr
     yield sample(call.tensors(), call.output)
     for batch in others:
         other = replace(call, batch=batch)
-        try:
-            tensors = other.tensors(seed=1)
-            output = ask(tensors)
-        except Exception:  # noqa: BLE001  numbers that are no indices of this model's
-            tensors = other.tensors()
-            try:
-                output = ask(tensors)
-            except Exception as error:
-                raise ModuleFails(f"with a batch of {batch}: {gist(error)}") from error
-        yield sample(tensors, output)
+        failure: Exception | None = None
+        for changed in [other.resized(change) for change in _CHANGES] if resized else [other]:
+            for seed in (1, 0):  # not every whole number is an index of this model's
+                tensors = changed.tensors(seed)
+                try:
+                    output = ask(tensors)
+                except Exception as error:  # noqa: BLE001  the user's code
+                    failure = failure or error
+                    continue
+                yield sample(tensors, output)
+                break
+            else:
+                continue
+            break
+        else:
+            assert failure is not None
+            sizes = "and other sizes" if resized else ""
+            raise ModuleFails(f"with a batch of {batch} {sizes}: {gist(failure)}") from failure
 
 
 def _alone(module: nn.Module, call: Call) -> Call:
@@ -146,13 +173,21 @@ def _notes(
     attempt: Attempt, used: Call, call: Call, failures: Sequence[tuple[Attempt, Exception]]
 ) -> Iterator[str]:
     """Which exporter was taken, and why the others were not; nothing to say of the first."""
+    if call.has_open_axes and not attempt.resizable:
+        open_ones = {a.exporter: _said(e) for a, e in failures if a.resizable}
+        why = "; ".join(f"{name}: {said}" for name, said in open_ones.items())
+        yield f"only the batch may vary, the other sizes are fixed at {_sizes(used)}: {why}"
     if not attempt.free and call.batch > 1:
-        free = {a.exporter: _said(e) for a, e in failures if a.free}
+        free = {a.exporter: _said(e) for a, e in failures if a.free and not a.resizable}
         why = "; ".join(f"{name}: {said}" for name, said in free.items())
         yield f"the batch size is fixed at {used.batch}: {why}"
     if attempt.make is script and failures:
-        before = next((e for a, e in failures if a.free == attempt.free), failures[0][1])
+        before = next((e for a, e in reversed(failures) if a.free == attempt.free), failures[0][1])
         yield f"the TorchScript exporter was used, as torch.export failed: {_said(before)}"
+
+
+def _sizes(call: Call) -> str:
+    return " ".join(",".join(map(str, s.sizes)) for s in call.shapes if any(s.axes))
 
 
 def _said(error: Exception) -> str:

@@ -10,7 +10,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import nn
 from torch.jit._trace import TracerWarning
 
 from converter.sources import inputs
-from converter.sources.examples import Call
+from converter.sources.calls import Call
 from converter.sources.loaded import Reference
+from converter.sources.outputs import name_inputs
 from converter.sources.quiet import silent
 from converter.zero_biases import drop_zero_biases
 
@@ -35,57 +36,86 @@ DEBUG_METADATA = (
 
 @dataclass
 class Exported:
-    """A graph, and what its making involved."""
+    """A graph, and what its making involved; `sizes` are those of the example, by axis name."""
 
     model: ir.Model
     dynamic_batch: bool
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     reference: Reference | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
-def dynamo(module: nn.Module, call: Call, *, free: bool | None = None) -> Exported:
+def dynamo(
+    module: nn.Module, call: Call, *, free: bool | None = None, resizable: bool = True
+) -> Exported:
     """By torch.export; the weights of the graph are the module's own memory, not copies.
 
     Args:
         free: whether the batch axis may vary; by default unless the call's batch is 1.
+        resizable: whether other axes may, that the call leaves open.
 
     Raises whatever the exporter raises.
     """
-    args, kwargs = call.arguments()
     batch = torch.export.Dim("batch")
-    axes: list[dict[int, Any] | None] = [{0: batch} if t.ndim else None for t in call.tensors()]
-    shapes = {call.star: tuple(axes)} if call.star else dict(zip(call.names, axes, strict=True))
-    with silent():
+    names = _open_axes(call, free, resizable)
+    axes = [
+        {
+            i: batch if name == "batch" and not i else torch.export.Dim.DYNAMIC
+            for i, name in a.items()
+        }
+        or None
+        for a in names
+    ]
+    with silent(), _taking_tensors(module, call) as flat:
+        args, kwargs = flat.arguments()
+        shapes: Any = dict(zip(flat.names, axes, strict=True))
         program = torch.onnx.export(
             module,
             args,
             kwargs=kwargs or None,
             dynamo=True,
             optimize=False,
-            dynamic_shapes=shapes if _is_free(call, free) else None,
+            dynamic_shapes=({flat.star: tuple(axes)} if flat.star else shapes)
+            if any(axes)
+            else None,
             verbose=False,
         )
     assert program is not None
     model = program.model
     strip_debug_metadata(model)
     drop_zero_biases(model)
-    return Exported(model, inputs.dynamic_batch(model))
+    if not call.is_plain and len(model.graph.inputs) == len(call.names):
+        name_inputs(model, call.names)
+    for value, named in zip(model.graph.inputs, names, strict=False):
+        for axis, name in named.items():
+            size = value.shape[axis] if value.shape is not None else 0
+            if not isinstance(size, int) and size.value:
+                inputs.rename_axis(model, str(size.value), name)
+    return Exported(model, _dynamic(model, call), sizes=_sizes(model, call))
 
 
-def script(module: Any, call: Call, *, free: bool | None = None) -> Exported:
+def script(
+    module: Any, call: Call, *, free: bool | None = None, resizable: bool = True
+) -> Exported:
     """By the TorchScript exporter, told to keep the batch-norms (PRESERVE, no folding).
 
     Args:
-        free: as for `dynamo`.
+        free, resizable: as for `dynamo`.
 
     Raises whatever the exporter raises.
     """
-    args, kwargs = call.arguments()
     names = list(call.names)
+    axes = _open_axes(call, free, resizable)
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
         path = Path(folder) / "model.onnx"
-        with silent() as caught, _no_graphs(), torch.no_grad():
+        with (
+            silent() as caught,
+            _no_graphs(),
+            torch.no_grad(),
+            _taking_tensors(module, call) as flat,
+        ):
+            args, kwargs = flat.arguments()
             torch.onnx.export(
                 module,
                 args,
@@ -95,19 +125,75 @@ def script(module: Any, call: Call, *, free: bool | None = None) -> Exported:
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,
                 input_names=names,
-                dynamic_axes={
-                    name: {0: "batch"}
-                    for name, tensor in zip(names, call.tensors(), strict=True)
-                    if tensor.ndim and _is_free(call, free)
-                },
+                dynamic_axes={n: named for n, named in zip(names, axes, strict=True) if named},
             )
         model = ir.load(path)
         ir.external_data.load_to_model(model)  # the folder goes away
-    return Exported(model, inputs.dynamic_batch(model), warnings=_tracer_warnings(caught))
+    return Exported(
+        model,
+        _dynamic(model, call),
+        warnings=_tracer_warnings(caught),
+        sizes=_sizes(model, call),
+    )
 
 
-def _is_free(call: Call, free: bool | None) -> bool:
-    return call.batch > 1 if free is None else free
+def _open_axes(call: Call, free: bool | None, resizable: bool) -> list[dict[int, str]]:
+    """For each input, the names of the axes that may vary."""
+    free = call.batch > 1 if free is None else free
+    found = []
+    for name, shape in zip(call.names, call.shapes, strict=True):
+        axes = {0: "batch"} if free and shape.batched else {}
+        for place, axis in enumerate(shape.axes if resizable else (), int(shape.batched)):
+            if axis:
+                axes[place] = f"{name}_{place}" if axis == "?" else axis
+        found.append(axes)
+    return found
+
+
+def _dynamic(model: ir.Model, call: Call) -> bool:
+    """Whether axis 0 of every input that has a batch axis may vary."""
+    shapes = [value.shape for value in model.graph.inputs]
+    if len(shapes) != len(call.shapes):
+        return inputs.dynamic_batch(model)
+    batched = [s for s, said in zip(shapes, call.shapes, strict=True) if said.batched]
+    return bool(batched) and all(
+        s is not None and len(s) > 0 and not isinstance(s[0], int) for s in batched
+    )
+
+
+def _sizes(model: ir.Model, call: Call) -> dict[str, int]:
+    """The example's size of each axis that may vary, but for the batch."""
+    found = {}
+    for value, shape in zip(model.graph.inputs, call.shapes, strict=False):
+        for size, dim in zip(reversed(shape.sizes), reversed(value.shape or ()), strict=False):
+            if not isinstance(dim, int):
+                found[str(dim.value)] = size
+    return found
+
+
+@contextlib.contextmanager
+def _taking_tensors(module: Any, call: Call) -> Iterator[Call]:
+    """Meanwhile forward() takes the tensors of the call one after the other, and nothing else.
+
+    So neither exporter has to know lists, dicts or plain numbers; the module keeps its names.
+    """
+    if call.is_plain:
+        yield call
+        return
+    forward, own = module.forward, vars(module).get("forward")
+
+    def taking(*tensors: Any) -> Any:
+        args, kwargs = call.filled(tensors)
+        return forward(*args, **kwargs)
+
+    module.forward = taking
+    try:
+        yield replace(call, every=(), star="tensors", rest="", paths=(), constants=())
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 @contextlib.contextmanager

@@ -24,11 +24,16 @@ def dynamic_batch(model: ir.Model) -> bool:
     )
 
 
-def describe(model: ir.Model, numbers: Mapping[str, int] | None = None) -> tuple[Input, ...]:
+def describe(
+    model: ir.Model,
+    numbers: Mapping[str, int] | None = None,
+    values: Mapping[str, float] | None = None,
+) -> tuple[Input, ...]:
     """The inputs that need a value, in the graph's order.
 
     Args:
         numbers: the size to take for each axis that may vary, by its name; 1 for others.
+        values: what examples of an input are filled with, by its name.
 
     Raises:
         UserError: when an input is no tensor of numbers.
@@ -52,6 +57,7 @@ def describe(model: ir.Model, numbers: Mapping[str, int] | None = None) -> tuple
                 ),
                 dtype=value.dtype.numpy().name,
                 upper=_rows(value) if value.dtype.is_integer() else None,
+                value=(values or {}).get(str(value.name)),
             )
         )
     return tuple(found)

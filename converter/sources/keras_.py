@@ -53,14 +53,16 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         specs, structure = keras_inputs.specs(model, vetted.config, path)
         module = KerasModule(keras, model, structure, getattr(model, "output_names", ()))
         module.eval().requires_grad_(False)
-        given, layer = keras_inputs.shapes(specs, options.input_shapes)
-        call = examples.resolve(module, given, None, layer, "float32", ([], [], "inputs"))
+        given = keras_inputs.shapes(specs, options.input_shapes)
+        call = examples.resolve(
+            module, given, None, None, "float32", ([], [], "inputs"), options.input_values
+        )
         exported = export(module, call)
     _name_inputs(exported, [spec.name for spec in specs])
     graph = keras_graph.clean(exported.model)
     return Loaded(
         model=graph,
-        inputs=graph_inputs.describe(graph),
+        inputs=graph_inputs.describe(graph, exported.sizes, call.fills()),
         path=path,
         kind="a Keras model" if zipped else "a Keras model in HDF5",
         notes=notes + call.notes + exported.notes,

@@ -10,6 +10,8 @@ computes is what the exported graph is compared with.
     LSTM                 gates i, f, c, o in Keras and i, f, g, o in torch: the same order
     GRU                  gates z, r, h in Keras and r, z, n in torch; h' = (1 - z)*n + z*h in both.
                          Only reset_after=True (the default) is torch's GRU.
+    recurrent layers that torch does not have (GRU with reset_after=False, SimpleRNN, other
+    activations) as ONNX's own node: see `keras_recurrent`
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from converter.errors import UserError
+from converter.sources import keras_recurrent
 
 _FLOATS = (torch.float32, torch.float64)
 Call = Callable[..., Any]
@@ -67,7 +70,7 @@ def time_distributed(
 def lstm(call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
     """x of shape (N, T, I)."""
     if not _is_plain(layer, sequences, args, kwargs):
-        return call(layer, sequences, *args, **kwargs)
+        return _as_node("LSTM", call, layer, sequences, *args, **kwargs)
     cell = layer.cell
     kernel, recurrent = cell.kernel.value, cell.recurrent_kernel.value
     weights = [kernel.t(), recurrent.t()]
@@ -83,7 +86,7 @@ def gru(call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> An
     """x of shape (N, T, I)."""
     cell = layer.cell
     if not cell.reset_after or not _is_plain(layer, sequences, args, kwargs):
-        return call(layer, sequences, *args, **kwargs)
+        return _as_node("GRU", call, layer, sequences, *args, **kwargs)
 
     def gates(array: Tensor) -> Tensor:
         u = cell.units
@@ -97,19 +100,42 @@ def gru(call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> An
     return _results(layer, ys, [h[0]])
 
 
-def _is_plain(layer: Any, sequences: Any, args: Any, kwargs: Any) -> bool:
-    """Whether it is the network of the textbook, from a state of zeros, without a mask."""
-    cell = layer.cell
+def simple_rnn(call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+    """x of shape (N, T, I)."""
+    return _as_node("RNN", call, layer, sequences, *args, **kwargs)
+
+
+def _as_node(op: str, call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+    """By ONNX's node, where only torch.export can put one; else the loop that Keras writes."""
+    functions = keras_recurrent.activations(op, layer.cell)
+    if (
+        functions is None
+        or not torch.compiler.is_exporting()
+        or not _from_zeros(layer, sequences, args, kwargs)
+    ):
+        return call(layer, sequences, *args, **kwargs)
+    x = sequences.flip(1) if layer.go_backwards else sequences
+    ys, state = keras_recurrent.node(op, layer.cell, x, functions)
+    return _results(layer, ys, state)
+
+
+def _from_zeros(layer: Any, sequences: Any, args: Any, kwargs: Any) -> bool:
+    """Whether it starts from a state of zeros, without a mask."""
     given = {"initial_state": None, "mask": None} | kwargs
-    names = (getattr(f, "__name__", "") for f in (cell.activation, cell.recurrent_activation))
     return (
         isinstance(sequences, Tensor)
         and not args
         and given["initial_state"] is None
         and given["mask"] is None
         and not layer.stateful
-        and tuple(names) == ("tanh", "sigmoid")
     )
+
+
+def _is_plain(layer: Any, sequences: Any, args: Any, kwargs: Any) -> bool:
+    """Whether it is the network of the textbook, and starts from zeros."""
+    cell = layer.cell
+    names = (getattr(f, "__name__", "") for f in (cell.activation, cell.recurrent_activation))
+    return _from_zeros(layer, sequences, args, kwargs) and tuple(names) == ("tanh", "sigmoid")
 
 
 def _start(layer: Any, sequences: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,4 +156,5 @@ STATED: dict[str, Callable[..., Any]] = {
     "TimeDistributed": time_distributed,
     "LSTM": lstm,
     "GRU": gru,
+    "SimpleRNN": simple_rnn,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.errors import UserError
-from converter.sources.infer import FirstLayer, spatial_shapes
 from converter.sources.loaded import InputShape
 
 
@@ -76,14 +75,23 @@ def _of_call(model: Any, config: dict[str, Any]) -> list[Spec]:
     return [Spec(name, sizes) for name in names]
 
 
-def shapes(
-    found: Sequence[Spec], given: Sequence[InputShape]
-) -> tuple[list[InputShape], FirstLayer | None]:
-    """A shape for each input, in order; where one is open, likely ones to try instead.
+# What the axes between batch and channels are called, by how many of them the file leaves open.
+_AXES: dict[int, tuple[str, ...]] = {
+    1: ("length",),
+    2: ("height", "width"),
+    3: ("depth", "height", "width"),
+}
+
+
+def shapes(found: Sequence[Spec], given: Sequence[InputShape]) -> list[InputShape]:
+    """A shape for each input, in order.
+
+    What the file leaves open stays open: a size that the user says is the example's, and one that
+    nobody says is 0, to be found.
 
     Raises:
-        UserError: when `given` names other inputs or contradicts the file, or when several
-            inputs are open.
+        UserError: when `given` names other inputs or contradicts the file, or when the file does
+            not even tell how many axes an input has.
     """
     names = ", ".join(spec.name for spec in found)
     by_name = {shape.name or found[0].name: shape for shape in given}
@@ -97,52 +105,50 @@ def shapes(
             f"--input-shape names {', '.join(unknown)}, which is no input of the model",
             f"the model's inputs are: {names}",
         )
-    result, open_specs = [], []
-    for spec in found:
-        said = by_name.get(spec.name)
-        if said is not None:
-            _check(spec, said)
-            result.append(InputShape(said.sizes, spec.name, said.dtype or spec.dtype))
-        elif spec.sizes is None or None in spec.sizes:
-            open_specs.append(spec)
-        else:
-            sizes = tuple(size for size in spec.sizes if size is not None)
-            result.append(InputShape(sizes, spec.name, spec.dtype))
-    if not open_specs:
-        return result, None
-    if len(found) > 1 or open_specs[0].sizes is None:
+    missing = [s for s in found if s.sizes is None and s.name not in by_name]
+    if missing:
         raise UserError(
-            "the file leaves sizes open for " + ", ".join(f"{s.name} {s}" for s in open_specs),
+            "the file does not tell the sizes of " + ", ".join(s.name for s in missing),
             "say the shape of each, without the batch axis, channels last: "
-            + " ".join(f"--input-shape {spec.name}=224,224,3" for spec in open_specs),
+            + " ".join(f"--input-shape {spec.name}=224,224,3" for spec in missing),
         )
-    return [], _likely(open_specs[0])
+    return [_shape(spec, by_name.get(spec.name), len(found) > 1) for spec in found]
+
+
+def _shape(spec: Spec, said: InputShape | None, several: bool) -> InputShape:
+    if said is not None:
+        _check(spec, said)
+    dtype = (said and said.dtype) or spec.dtype
+    if spec.sizes is None:
+        assert said is not None
+        return InputShape(said.sizes, spec.name, dtype, said.axes)
+    count = spec.sizes.count(None)
+    usual = iter(_AXES.get(count, tuple(f"axis_{place}" for place in range(1, count + 1))))
+    axes = [
+        "" if size is not None else f"{spec.name}_{next(usual)}" if several else next(usual)
+        for size in spec.sizes
+    ]
+    if said is not None and said.axes:
+        axes = [
+            own if own not in {"", "?"} else axis for own, axis in zip(said.axes, axes, strict=True)
+        ]
+    sizes = said.sizes if said is not None else tuple(size or 0 for size in spec.sizes)
+    sizes = tuple(want or size for want, size in zip(spec.sizes, sizes, strict=True))
+    return InputShape(sizes, spec.name, dtype, tuple(axes) if any(axes) else ())
 
 
 def _check(spec: Spec, said: InputShape) -> None:
     if spec.sizes is not None and (
         len(said.sizes) != len(spec.sizes)
-        or any(b is not None and a != b for a, b in zip(said.sizes, spec.sizes, strict=True))
+        or any(
+            b is not None and a not in (0, b) for a, b in zip(said.sizes, spec.sizes, strict=True)
+        )
     ):
         raise UserError(
             f"--input-shape {','.join(map(str, said.sizes))} does not fit the input "
             f"{spec.name!r}, which the file says to be {spec} without the batch axis",
             "Keras models mostly have their channels last: 224,224,3",
         )
-
-
-def _likely(spec: Spec) -> FirstLayer:
-    """The usual sizes in the open places."""
-    sizes = spec.sizes or ()
-    count = sum(size is None for size in sizes)
-
-    def filled(values: Iterator[int]) -> tuple[int, ...]:
-        return tuple(next(values) if size is None else size for size in sizes)
-
-    tries = spatial_shapes(0, count) if count <= 3 else ()
-    return FirstLayer(
-        f"an input {spec}", tuple(filled(iter(shape[1:])) for shape in tries), spec.dtype
-    )
 
 
 def layers_of(model: Any) -> list[Any]:

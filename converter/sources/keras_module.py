@@ -42,7 +42,7 @@ class KerasModule(nn.Module):
         model: a built `keras.Model`.
         structure: how the model takes its inputs: one tensor, or a list or dict of them;
             None for a model that does not say, which is called with them one by one.
-        outputs: names of several outputs, in Keras' order; () for one.
+        outputs: names of several outputs, in Keras' order; () for one. A dict has names itself.
     """
 
     def __init__(self, keras: Any, model: Any, structure: Any, outputs: Sequence[str]) -> None:
@@ -65,6 +65,8 @@ class KerasModule(nn.Module):
                 result = model(*args, training=False)
         else:
             result = model(*args, training=False)
+        if isinstance(result, dict):
+            return result  # its keys are the outputs' names
         flat = keras.tree.flatten(result)
         if len(flat) == len(self._outputs):
             return dict(zip(self._outputs, flat, strict=True))

@@ -16,12 +16,22 @@ from service.manifest import Classification, Preprocessing
 class InputShape:
     """One `--input-shape [NAME=]3,224,224[:dtype]`: sizes WITHOUT the batch axis.
 
-    `name` is None when the model has a single input and the user did not name it.
+    Attributes:
+        sizes: of one sample; 0 for an axis that may vary, whose size for examples is to be found.
+        name: None when the model has a single input and the user did not name it. Inside a list or
+            a dict it is a path: `xs.0`, `batch.image`.
+        axes: for each size, the name of an axis that may vary ("?" if it has none), or "" for one
+            that may not; () when none may.
+        batched: False when the sizes are the whole shape, `(64,64)`: there is no batch axis.
+        fill: what examples are filled with, from `--input-value`.
     """
 
     sizes: tuple[int, ...]
     name: str | None = None
     dtype: str | None = None
+    axes: tuple[str, ...] = ()
+    batched: bool = True
+    fill: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class LoadOptions:
         arch: `timm:NAME`, `torchvision:NAME` or `package.module:factory`.
         arch_args: keyword arguments of the architecture's factory.
         input_shapes: shapes of the inputs, see `InputShape`.
+        input_values: what inputs hold, by name or path: a plain value that forward() takes, or
+            what the examples of an input tensor are filled with.
         trust_pickle: unpickle arbitrary Python objects, which can run any code.
         custom_objects: modules to import that define a Keras model's own classes.
         weights: of a file with several sets of weights the one that is meant, its keys joined by
@@ -41,6 +53,7 @@ class LoadOptions:
     arch: str | None = None
     arch_args: dict[str, Any] = field(default_factory=dict)
     input_shapes: tuple[InputShape, ...] = ()
+    input_values: dict[str, Any] = field(default_factory=dict)
     trust_pickle: bool = False
     custom_objects: tuple[str, ...] = ()
     weights: str | None = None
@@ -56,6 +69,7 @@ class Input:
         dtype: numpy's name of the type ("float32", "int64"; "bfloat16" is ml_dtypes').
         upper: for an integer input that indexes a table of the graph (an embedding), its
             number of rows: examples are drawn from [0, upper). None when there is no table.
+        value: what every example of it is filled with, when the user says so.
     """
 
     name: str
@@ -63,6 +77,7 @@ class Input:
     example: tuple[int, ...]
     dtype: str
     upper: int | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,18 @@ def from_module(
         notes.append("the weights are stored in 16 bits and were widened to float32")
         dtypes = {torch.float32}
     dtype = "float64" if dtypes == {torch.float64} else "float32"
-    call = examples.resolve(module, options.input_shapes, known, infer.first_layer(module), dtype)
+    call = examples.resolve(
+        module,
+        options.input_shapes,
+        known,
+        infer.first_layer(module),
+        dtype,
+        values=options.input_values,
+    )
     exported = export(module, call)
     return Loaded(
         model=exported.model,
-        inputs=inputs.describe(exported.model),
+        inputs=inputs.describe(exported.model, exported.sizes, call.fills()),
         path=path,
         kind=kind,
         notes=notes + call.notes + exported.notes,

@@ -54,10 +54,11 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     if not inputs.required_inputs(model):
         raise UserError(f"{path} has no input that needs a value", "give a model with an input")
     _name_axes(model)
-    numbers = sizes.numbers(model, path, options.input_shapes, notes)
+    values = sizes.fills(model, options.input_values)
+    numbers = sizes.numbers(model, path, options.input_shapes, notes, values)
     return Loaded(
         model=model,
-        inputs=inputs.describe(model, numbers),
+        inputs=inputs.describe(model, numbers, values),
         path=path,
         kind="an ONNX model",
         notes=notes,

@@ -1,4 +1,4 @@
-"""Stable names for a graph's outputs: "output", "output_0", ... or the keys that forward() chose.
+"""Stable names: for outputs "output", "output_0", ... or the keys that forward() chose.
 
 Exporters name outputs after the last operator, which changes with every version.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -68,6 +68,20 @@ def name_outputs(model: ir.Model, names: list[str]) -> None:
         value.name = f"__output_{index}"
     for value, name in zip(graph.outputs, names, strict=True):
         value.name = name
+
+
+def name_inputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Give the graph's inputs these names; a value inside that has one of them gets another."""
+    graph = model.graph
+    taken = {str(name) for name in graph.initializers}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in names:
+                value.name = f"{value.name}_inner"
+    for index, value in enumerate(graph.inputs):
+        value.name = f"__input_{index}"
+    for value, name in zip(graph.inputs, names, strict=True):
+        value.name = f"{name}_" if name in taken else name
 
 
 def _copy_of(graph: ir.Graph, value: ir.Value) -> ir.Value:

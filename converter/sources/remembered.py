@@ -19,7 +19,7 @@ from converter.sources.quiet import torch_quiet
 
 _CONTAINERS = (list, dict, set)
 # What every module has is torch's: exporters put tensors of their own there for a while.
-_TORCHS = frozenset(vars(nn.Module()))
+_TORCHS = frozenset(vars(nn.Module())) | {"forward"}
 
 
 class Memory:
@@ -50,7 +50,7 @@ class Memory:
 
     def _attributes(self, spared: frozenset[str]) -> None:
         for state, values in zip(self._states, self._before, strict=True):
-            for key in [key for key in state if key not in values]:
+            for key in [key for key in state if key not in values and key not in spared]:
                 del state[key]
             for key, (value, copy) in values.items():
                 if key not in spared:

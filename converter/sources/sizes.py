@@ -6,7 +6,7 @@ other in onnxruntime until the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from converter.errors import UserError
 from converter.sources import inputs
 from converter.sources.loaded import Input, InputShape
+from converter.sources.wording import words
 
 # Rank of the widest input with an unknown axis -> sizes to try for all unknown axes.
 CANDIDATES = {
@@ -26,7 +27,11 @@ SEQUENCES = (16, 128, 64, 32, 256, 512, 1, 1024, 4000, 16000)
 
 
 def numbers(
-    model: ir.Model, path: Path, given: Sequence[InputShape], notes: list[str]
+    model: ir.Model,
+    path: Path,
+    given: Sequence[InputShape],
+    notes: list[str],
+    values: Mapping[str, float] | None = None,
 ) -> dict[str, int]:
     """The size of each named axis.
 
@@ -45,7 +50,7 @@ def numbers(
     session = _session(path)
     for size in _candidates(described, known):
         attempt = known | dict.fromkeys(unknown, size)
-        if session and _runs(session, inputs.describe(model, attempt)):
+        if session and _runs(session, inputs.describe(model, attempt, values)):
             words = ", ".join(f"{axis} = {size}" for axis in dict.fromkeys(unknown))
             notes.append(
                 f"sizes taken for examples of the input: {words}; --input-shape overrides it"
@@ -80,9 +85,12 @@ def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[s
                 f"--input-shape names {shape.name}, which is no input of the model",
                 f"the model's inputs are: {', '.join(by_name)}",
             )
-        if len(shape.sizes) != len(target.shape) - 1:
+        axes = target.shape[1:] if shape.batched else target.shape
+        if len(shape.sizes) != len(axes):
             raise _contradiction(target, shape)
-        for axis, size in zip(target.shape[1:], shape.sizes, strict=True):
+        for axis, size in zip(axes, shape.sizes, strict=True):
+            if size == 0 and isinstance(axis, str):
+                continue  # stays open, and a size for examples is found
             if (found.get(axis, size) if isinstance(axis, str) else axis) != size:
                 raise _contradiction(target, shape)
             if isinstance(axis, str):
@@ -90,8 +98,26 @@ def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[s
     return found
 
 
+def fills(model: ir.Model, values: Mapping[str, object]) -> dict[str, float]:
+    """What examples of an input are filled with. Raises UserError for what is no input."""
+    names = [str(value.name) for value in inputs.required_inputs(model)]
+    found = {}
+    for name, value in values.items():
+        if name not in names:
+            raise UserError(
+                f"--input-value names {name}, which is no input of the model",
+                f"the model's inputs are: {', '.join(names)}",
+            )
+        if not isinstance(value, int | float):
+            raise UserError(
+                f"--input-value {name}={value} is no number, which the input {name} is made of"
+            )
+        found[name] = value
+    return found
+
+
 def _contradiction(target: Input, shape: InputShape) -> UserError:
-    said = ",".join(map(str, shape.sizes))
+    said = words(shape)
     return UserError(
         f"--input-shape {said} does not fit input {target.name!r} of shape "
         f"({', '.join(map(str, target.shape))})",
@@ -123,9 +149,11 @@ def _session(path: Path) -> Any:
 
 
 def _runs(session: Any, described: Sequence[Input]) -> bool:
-    """Whether the model runs with zeros of these shapes."""
+    """Whether the model runs with zeros of these shapes, or with the values that were said."""
     try:
-        session.run(None, {i.name: np.zeros(i.example, np.dtype(i.dtype)) for i in described})
+        session.run(
+            None, {i.name: np.full(i.example, i.value or 0, np.dtype(i.dtype)) for i in described}
+        )
     except Exception:  # noqa: BLE001
         return False
     return True

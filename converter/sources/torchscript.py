@@ -11,8 +11,9 @@ import onnx_ir as ir
 import torch
 
 from converter.errors import UserError
-from converter.sources import examples, infer, inputs, vet
-from converter.sources.examples import Call, gist
+from converter.sources import examples, hints, infer, inputs, vet
+from converter.sources.calls import Call, path_of
+from converter.sources.examples import gist
 from converter.sources.export import Attempt, export
 from converter.sources.exporters import Exported, script
 from converter.sources.infer import Sizes
@@ -60,10 +61,12 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         notes.append("the weights are stored in 16 bits and were widened to float32")
     dtype = "float64" if dtypes == {torch.float64} else "float32"
     layer = infer.from_weights(_weights(module))
-    names = _arguments(module, path)
+    names = _arguments(module, path, options)
     # A program traced in training mode changes its statistics whenever it runs.
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    call = examples.resolve(module, options.input_shapes, None, layer, dtype, names)
+    call = examples.resolve(
+        module, options.input_shapes, None, layer, dtype, names, options.input_values
+    )
     for name, buffer in module.named_buffers():
         buffer.copy_(before[name])
     try:
@@ -75,7 +78,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         ) from error
     return Loaded(
         model=exported.model,
-        inputs=inputs.describe(exported.model),
+        inputs=inputs.describe(exported.model, exported.sizes, call.fills()),
         path=path,
         kind="a TorchScript archive",
         notes=notes + call.notes + exported.notes,
@@ -90,49 +93,61 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     )
 
 
-def _arguments(module: Any, path: Path) -> tuple[list[str], list[str], str]:
-    """Names of forward's tensors, and of those without a default: `examples.parameters_of`."""
+def _arguments(module: Any, path: Path, options: LoadOptions) -> tuple[list[str], list[str], str]:
+    """Names of forward's inputs, and of those without a default: `examples.parameters_of`."""
+    said = {path_of(name)[0] for name in options.input_values}
+    said |= {path_of(str(s.name))[0] for s in options.input_shapes if s.name}
     if not hasattr(module, "forward"):
         raise UserError(f"{path} has no forward()", "save a module that has one")
     arguments = module.forward.schema.arguments[1:]  # the first is self
     required = [a for a in arguments if not a.has_default_value()]
-    if others := [f"{a.name}: {a.type}" for a in required if str(a.type) != "Tensor"]:
+    others = [a for a in required if str(a.type) != "Tensor" and a.name not in said]
+    if others:
+        types = ", ".join(f"{a.name}: {a.type}" for a in others)
         raise UserError(
-            f"{path} takes something else than tensors: {', '.join(others)}",
-            "wrap the model in a module whose forward() takes tensors",
+            f"{path} takes something else than tensors: {types}",
+            "say what it gets: " + hints.for_all([a.name for a in others], kinds_of(module), None),
         )
     return [a.name for a in arguments], [a.name for a in required], ""
 
 
-class _Called(torch.nn.Module):
-    """A program that is called with some of its arguments, by name."""
+def kinds_of(module: Any) -> dict[str, str]:
+    """The type of each of forward's parameters, as TorchScript writes it."""
+    return {a.name: str(a.type) for a in module.forward.schema.arguments[1:]}
 
-    def __init__(self, program: Any, names: tuple[str, ...]) -> None:
+
+class _Called(torch.nn.Module):
+    """A program that is called with tensors only, one after the other."""
+
+    def __init__(self, program: Any, call: Call) -> None:
         super().__init__()
         self.program = program
-        self.names = names
+        self.call = call
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        return self.program(**dict(zip(self.names, tensors, strict=True)))
+        args, kwargs = self.call.filled(tensors)
+        return self.program(*args, **kwargs)
 
 
-def _export(module: Any, call: Call, *, free: bool) -> Exported:
+def _export(module: Any, call: Call, *, free: bool, resizable: bool) -> Exported:
     """The exporter wants a plain tensor for every argument: else, trace a call of the program."""
     arguments = module.forward.schema.arguments[1:]
     if call.names == call.every and all(str(a.type) == "Tensor" for a in arguments):
-        return script(module, call, free=free)
+        return script(module, call, free=free, resizable=resizable)
     with torch_quiet():
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            _Called(module, call.names).eval(), tuple(call.tensors()), check_trace=False
+            _Called(module, call).eval(), tuple(call.tensors()), check_trace=False
         )
-    exported = script(traced, replace(call, every=call.names), free=free)
+    flat = replace(call, every=call.names, star="", rest="", paths=(), constants=())
+    exported = script(traced, flat, free=free, resizable=resizable)
     for value in list(exported.model.graph.initializers.values()):
         value.name = str(value.name).removeprefix("program.")
     return exported
 
 
 _ATTEMPTS = (
-    Attempt("TorchScript", _export, True, (1, 3)),
+    Attempt("TorchScript", _export, True, True, (1, 3)),
+    Attempt("TorchScript", _export, True, False, (1, 3)),
     Attempt("TorchScript", _export, False),
 )
 

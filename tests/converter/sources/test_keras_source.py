@@ -129,11 +129,46 @@ def test_recurrent_layers_are_one_node_each(net: Nets) -> None:
     assert (ops.count("LSTM"), ops.count("GRU")) == (1, 2)
 
 
-def test_a_recurrent_layer_that_torch_does_not_have_is_unrolled(tmp_path: Path) -> None:
-    model = train(stack((3, 3), L.BatchNormalization(), L.LSTM(3, activation="relu")))
+def test_a_recurrent_layer_that_onnx_does_not_have_is_unrolled(tmp_path: Path) -> None:
+    model = train(stack((3, 3), L.BatchNormalization(), L.LSTM(3, activation="gelu")))
     loaded = load(saved(model, tmp_path))
     assert not [node for node in loaded.model.graph if node.op_type == "LSTM"]
     assert_like_keras(loaded.model, loaded, model)
+
+
+@pytest.mark.parametrize(
+    ("op", "layers"),
+    [
+        ("GRU", [L.GRU(4, reset_after=False, return_sequences=True), L.GRU(3, reset_after=False)]),
+        ("GRU", [L.Bidirectional(L.GRU(3, reset_after=False, use_bias=False))]),
+        ("GRU", [L.GRU(3, activation="relu", recurrent_activation="hard_sigmoid")]),
+        ("RNN", [L.SimpleRNN(4, return_sequences=True, go_backwards=True), L.SimpleRNN(3)]),
+        ("LSTM", [L.LSTM(3, activation="softsign", recurrent_activation="hard_sigmoid")]),
+    ],
+)
+def test_recurrent_layers_that_torch_does_not_have(
+    op: str, layers: list[Any], tmp_path: Path
+) -> None:
+    """One node each, of any batch and any length."""
+    model = train(stack((None, 3), L.BatchNormalization(), *layers))
+    loaded = load(saved(model, tmp_path), LoadOptions(input_shapes=(InputShape((5, 3)),)))
+    assert loaded.inputs[0].shape == ("batch", "length", 3)
+    assert loaded.dynamic_batch
+    assert {node.op_type for node in loaded.model.graph} >= {op}
+    assert not [node for node in loaded.model.graph if node.op_type in {"Sigmoid", "Tanh"}]
+    assert_like_keras(loaded.model, loaded, model)
+    assert fold(loaded).proof.passed
+
+
+def test_a_dict_of_outputs_keeps_its_names(tmp_path: Path) -> None:
+    x = keras.Input((6,), name="x")
+    y = L.BatchNormalization()(L.Dense(5)(x))
+    outputs = {"score": L.Dense(2, name="d1")(y), "label": {"a": L.Dense(1, name="d2")(y)}}
+    loaded = load(saved(train(keras.Model(x, outputs)), tmp_path))
+    assert [value.name for value in loaded.model.graph.outputs] == ["score", "label_a"]
+    sizes = [value.shape[-1] for value in loaded.model.graph.outputs if value.shape is not None]
+    assert sizes == [2, 1]
+    assert loaded.reference is not None
 
 
 def test_recurrent_layers_backwards_and_without_bias(tmp_path: Path) -> None:
@@ -179,9 +214,11 @@ def test_open_sizes_are_tried_and_can_be_said(tmp_path: Path) -> None:
         )
 
     path = saved(train(net()), tmp_path)
-    assert "an input (any, any, 3)" in load(path).notes[0]
+    assert load(path).notes == ["sizes of the example: height=224,width=224,3"]
     said = LoadOptions(input_shapes=(InputShape((16, 20, 3)),))
-    assert load(path, said).inputs[0].example == (1, 16, 20, 3)
+    loaded = load(path, said)
+    assert loaded.inputs[0].example == (1, 16, 20, 3)
+    assert loaded.inputs[0].shape == ("batch", "height", "width", 3)  # as the file leaves it
     with pytest.raises(UserError, match=r"does not fit.*\(any, any, 3\)"):
         load(path, LoadOptions(input_shapes=(InputShape((3, 16, 20)),)))
 

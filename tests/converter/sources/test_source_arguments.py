@@ -31,7 +31,7 @@ def test_input_shapes(text: str, expected: InputShape) -> None:
     [
         ("", "has no sizes"),
         ("3,,4", "'' is no size"),
-        ("3,a", "'a' is no size"),
+        ("3,a b", "'a b' is no size"),
         ("3,-1", "'-1' is no size"),
         ("0,3", "'0' is no size"),
         ("3.5", "'3.5' is no size"),
