@@ -27,7 +27,8 @@ BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Add": 1}
 
 _BIAS = (
     "the op in front of it has a bias, which it takes away again with the mean: in training such "
-    "a bias gets no gradient and is dead weight. Leave it out: bias=False. It folds all the same."
+    "a bias gets no gradient and is dead weight. Leave it out (bias=False; in "
+    "Keras use_bias=False). It folds all the same."
 )
 
 

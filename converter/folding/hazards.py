@@ -167,10 +167,12 @@ def _never_updated(mean: Float64, var: Float64, untracked: bool) -> Hazard | Non
         return None
     # The counter alone proves nothing: statistics ported from elsewhere come without it.
     counter = ", num_batches_tracked 0" if untracked else ""
+    # Only torch's networks have that counter, and only they can be run over data here.
+    remedy = " `recalibrate` can compute them from data." if untracked else ""
     return Hazard(
         "never-updated",
         f"its statistics were never updated (mean 0, variance 1{counter}): was the model "
-        "trained, and is this the trained file? `recalibrate` can compute them from data.",
+        f"trained, and is this the trained file?{remedy}",
         mean.size,
         mean.size,
     )

@@ -12,8 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from keras_nets import L, stack
+from keras_nets import L, keras, stack
 
+from converter import cli
 from converter.errors import UserError
 from converter.sources import LoadOptions, load
 
@@ -230,3 +231,17 @@ def test_a_saved_model_folder_says_what_to_do(tmp_path: Path) -> None:
         load(tmp_path)
     assert "tf2onnx" in raised.value.hint
     assert ".keras" in raised.value.hint
+
+
+def test_no_advice_that_a_keras_file_cannot_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+    )
+    model.save(tmp_path / "fresh.keras")
+    assert cli.main(["inspect", str(tmp_path / "fresh.keras")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "never updated (mean 0, variance 1): was the model trained" in said
+    assert "recalibrate" not in said
+    assert "--arch" not in said
