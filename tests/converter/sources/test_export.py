@@ -280,6 +280,10 @@ def test_when_no_graph_runs_it_is_the_export_that_fails() -> None:
     assert "no kernel" in said
 
 
+# For calls that leave no axis open but the batch.
+PLAIN = tuple(attempt for attempt in export.ATTEMPTS if not attempt.resizable)
+
+
 def wrong(by: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Exported]:
     """An exporter with a fault: what it exports gets `by` behind it."""
 
@@ -291,8 +295,8 @@ def wrong(by: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Exported]
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return by(self.inner(image))
 
-    def exporter(module: nn.Module, call: Call, *, free: bool) -> Exported:
-        return exporters.dynamo(Faulty(module).eval(), call, free=free)
+    def exporter(module: nn.Module, call: Call, *, free: bool, resizable: bool) -> Exported:
+        return exporters.dynamo(Faulty(module).eval(), call, free=free, resizable=resizable)
 
     return exporter
 
@@ -307,7 +311,7 @@ def wrong(by: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Exported]
     ],
 )
 def test_a_graph_that_is_wrong_is_not_taken(by, said: str, monkeypatch, assert_same) -> None:
-    first, *others = export.ATTEMPTS
+    first, *others = PLAIN
     attempts = (replace(first, make=wrong(by)), *others)
     monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts))
     module = ConvNet()
@@ -372,6 +376,6 @@ def test_the_second_exporter_runs_only_when_the_first_failed(monkeypatch) -> Non
     def never(*_: object, **__: object) -> Exported:
         raise AssertionError
 
-    attempts = (export.ATTEMPTS[0], replace(export.ATTEMPTS[1], make=never))
+    attempts = (PLAIN[0], replace(PLAIN[1], make=never))
     monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts))
     assert make(ConvNet(), InputShape((3, 8, 8))).dynamic_batch
