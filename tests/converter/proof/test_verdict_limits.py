@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.proof.invariance import compare
+from converter.proof.invariance import Invariance, compare
 from converter.proof.measure import (
     Case,
     Measurement,
@@ -128,3 +128,9 @@ def test_a_sample_alone_may_be_as_far_from_itself_as_from_the_truth(
     assert ("others in its batch" in found.problem) is not holds
     assert found.batch == 2
     assert found.difference == pytest.approx(1e-3 * times)
+
+
+@pytest.mark.parametrize(("difference", "holds"), [(1.0, True), (1.001, False)])
+def test_invariance_holds_up_to_what_is_allowed(difference: float, holds: bool) -> None:
+    assert Invariance(difference, 1.0).holds is holds
+    assert not Invariance(difference, 1.0, "it could not be measured").holds
