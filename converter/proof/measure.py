@@ -56,12 +56,23 @@ class Limits:
     half: bool
 
 
+# Between the type of an output and the narrower one in which it was computed (`precision`).
+BY = " by "
+
+
 def limits_of(dtype: str) -> Limits | None:
-    """None for types that are not floating point: those must be equal."""
-    if dtype not in _UNIT_ROUNDOFF:
+    """None for types that are not floating point: those must be equal.
+
+    Args:
+        dtype: numpy's name of the output's type; "float32 by float16" where the numbers were
+            rounded in float16 on their way.
+    """
+    given, _, narrow = dtype.partition(BY)
+    if given not in _UNIT_ROUNDOFF:
         return None
+    kind = narrow or given
     return Limits(
-        _UNIT_ROUNDOFF[dtype], _USABLE[dtype], _largest(dtype), dtype in _POOLED, dtype in _HALF
+        _UNIT_ROUNDOFF[kind], _USABLE[kind], _largest(given), kind in _POOLED, kind in _HALF
     )
 
 

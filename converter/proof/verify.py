@@ -4,14 +4,14 @@ For each output, on each set of inputs,
 
     err(candidate, float64) <= 2 * err(reference, float64) + 4 * u * max|y|
 
-with u the unit roundoff of the output's type; max|y| and err(reference) are at least what they
-usually are on random inputs (`measure.pool`). Folding may cost about one rounding of each
-weight, relative to |W||x| (Higham, "Accuracy and Stability of Numerical Algorithms",
-section 3.1), and no more. The reference's own error sets the scale, so that a loose
-tolerance cannot hide a wrong fold in a well-conditioned network, nor a tight one condemn a
-right fold in an ill-conditioned one. Numbers of other sizes in one output are judged by their
-own scale (`parts`). Outputs that are not floating point must be equal, except where the reference
-differs from float64 as well.
+with u the unit roundoff of the output's type, or of a half type through which its numbers came
+(`precision`); max|y| and err(reference) are at least what they usually are on random inputs
+(`measure.pool`). Folding may cost about one rounding of each weight, relative to |W||x| (Higham,
+"Accuracy and Stability of Numerical Algorithms", section 3.1), and no more. The reference's own
+error sets the scale, so that a loose tolerance cannot hide a wrong fold in a well-conditioned
+network, nor a tight one condemn a right fold in an ill-conditioned one. Numbers of other sizes in
+one output are judged by their own scale (`parts`). Outputs that are not floating point must be
+equal, except where the reference differs from float64 as well.
 
 A candidate that fails by what may be luck is measured on more inputs of that kind, and all of them
 count: the largest error of many inputs is no matter of luck. An output on which the original
@@ -36,9 +36,10 @@ from converter.proof.draws import STANDARD, Kind, draw
 from converter.proof.elsewhere import others
 from converter.proof.invariance import invariance
 from converter.proof.judging import Judgement, judge
-from converter.proof.measure import Case
+from converter.proof.measure import BY, Case
 from converter.proof.oracle import Feeds, OracleError
 from converter.proof.plan import Plan
+from converter.proof.precision import narrower
 from converter.proof.runtime import RunnerError
 from converter.proof.trials import CandidateError, Trial, Trials
 from converter.proof.verdict import Proof
@@ -84,6 +85,8 @@ def verify(
     if framework is not None:
         given.append(Case("the export's example", framework.inputs, framework.outputs))
     types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
+    narrow = narrower(reference)
+    types |= {name: f"{types[name]}{BY}{narrow[name]}" for name in narrow}
     session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
     proof = _attempt(session, types, given)
     broken = broken_weights(reference)
