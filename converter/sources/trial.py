@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 
 from converter.folding.naming import scope
-from converter.proof.oracle import OracleError
+from converter.proof.oracle import Oracle, OracleError
 from converter.proof.runtime import Runner, RunnerError, runner
 from converter.sources.outputs import leaves
 
@@ -125,7 +125,20 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
                 raise Differs("the module answers the same input differently each time")
             moved = _moved(sample)
         if not _explains(mine, theirs, [other[index] for other in moved]):
+            if agree(_in_float64(model, feeds, index), theirs):
+                continue  # the graph is right: it is the kernel that is coarse
             raise Differs(f"with {size}, {_difference(name, mine, theirs)}")
+
+
+def _in_float64(model: ir.Model, feeds: dict[str, Array], index: int) -> Array:
+    """An output of the graph by the float64 oracle; empty where that cannot tell.
+
+    onnxruntime's Sigmoid and Tanh are exact to some 1e-8 of 1, which is all of an output of 1e-7.
+    """
+    try:
+        return list(Oracle(model).run(feeds).values())[index]
+    except OracleError:
+        return np.empty(0)
 
 
 def _arrays(output: Any) -> list[Array]:
