@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,20 @@ def test_an_infinite_number_among_others_is_no_obstacle(tmp_path: Path) -> None:
     model = conv_bn("N", ["N", *MAP], more=masked, constants=low)
     served = LOADER(published(model, tmp_path), "m", 1)
     check_answers(model, served, [x(1), x(2)])
+    assert served.batcher.close(60)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_output_without_a_finite_number_is_not_tested_for(tmp_path: Path, number: float) -> None:
+    """A pitch where nobody sings; the proof has seen other inputs, on which there is one."""
+    (tmp_path / "file.onnx").write_bytes(conv_bn("N", ["N", *MAP]).SerializeToString())
+    result = fold(load(tmp_path / "file.onnx", LoadOptions()))
+    silent = {name: np.full_like(y, number) for name, y in result.proof.truth.items()}
+    result = replace(result, proof=replace(result.proof, truth=silent))
+    folder = Path(publish(result, tmp_path / "models" / "m").path)
+    assert not (folder / "selftest.npz").exists()
+    served = LOADER(folder, "m", 1)
+    assert served.self_test_errors is None
     assert served.batcher.close(60)
 
 
