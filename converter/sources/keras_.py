@@ -7,8 +7,10 @@ process, chosen when it is imported: torch, unless the calling program chose bef
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
+import json
 import math
 import os
 import re
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import UserError
-from converter.sources import examples, keras_graph, keras_inputs, keras_vet
+from converter.sources import examples, keras_graph, keras_inputs, keras_legacy, keras_vet
 from converter.sources import inputs as graph_inputs
 from converter.sources.arch import importable_here
 from converter.sources.export import export
@@ -48,7 +50,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     with importable_here(), keras.device("cpu"):
         custom = custom_objects(options.custom_objects)
         with _no_more_weights_than(keras, path, vetted.weights):
-            model = _model(keras, path, zipped, custom, options.trust_pickle)
+            model = _model(keras, path, zipped, custom, vetted, options.trust_pickle)
         notes += _in_full_precision(model)
         specs, structure = keras_inputs.specs(model, vetted.config, path)
         module = KerasModule(keras, model, structure, getattr(model, "output_names", ()))
@@ -129,21 +131,46 @@ def custom_objects(modules: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _model(keras: Any, path: Path, zipped: bool, custom: dict[str, Any], trusted: bool) -> Any:
+def _model(
+    keras: Any,
+    path: Path,
+    zipped: bool,
+    custom: dict[str, Any],
+    vetted: keras_vet.Vetted,
+    trusted: bool,
+) -> Any:
     """Build the network and fill it. Keras goes by extensions, so the file gets a link of one."""
-    if not zipped:
-        custom = keras_inputs.legacy_classes(keras) | custom
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder, silent():
         link = Path(folder) / ("model.keras" if zipped else "model.h5")
-        link.symlink_to(path.absolute())
+        if zipped or not _translate(keras, path, custom, vetted, link):
+            link.symlink_to(path.absolute())
         try:
-            return keras.saving.load_model(
-                link, custom_objects=custom, compile=False, safe_mode=not trusted
-            )
+            with keras_legacy.functions_of(vetted.version):
+                return keras.saving.load_model(
+                    link, custom_objects=custom, compile=False, safe_mode=not trusted
+                )
         except UserError:
             raise
         except Exception as error:
             raise _explained(error, path, keras.__version__) from error
+
+
+def _translate(
+    keras: Any, path: Path, custom: dict[str, Any], vetted: keras_vet.Vetted, target: Path
+) -> bool:
+    """Write a copy of an .h5 file that Keras 3 reads as Keras 2 did, if it needs one."""
+    keras_legacy.refuse_mirrored(path, vetted.config, vetted.version, vetted.backend)
+    known = functools.partial(hasattr, keras.layers)
+    config = keras_legacy.translated(vetted.config, path, known, frozenset(custom))
+    if config == vetted.config:
+        return False
+    import h5py
+
+    with h5py.File(path, "r") as old, h5py.File(target, "w") as new:
+        new.attrs["model_config"] = json.dumps(config)
+        if "model_weights" in old:
+            old.copy("model_weights", new)
+    return True
 
 
 def _explained(error: Exception, path: Path, version: str) -> UserError:

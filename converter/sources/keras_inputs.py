@@ -161,19 +161,3 @@ def layers_of(model: Any) -> list[Any]:
             found[id(layer)] = layer
             waiting.extend(part for part in getattr(layer, "_layers", ()) if hasattr(part, "call"))
     return list(found.values())
-
-
-def legacy_classes(keras: Any) -> dict[str, Any]:
-    """Classes whose configs in old .h5 files Keras 3 does not take as they are."""
-
-    class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-        """Keras 2 wrote the axis as a list of one."""
-
-        @classmethod
-        def from_config(cls, config: dict[str, Any]) -> Any:
-            axis = config.get("axis")
-            if isinstance(axis, list) and len(axis) == 1:
-                config = config | {"axis": axis[0]}
-            return keras.layers.BatchNormalization.from_config(config)
-
-    return {"BatchNormalization": BatchNormalization}

@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
     "softplus": ("Softplus", None, None),
     "linear": ("Affine", 1.0, 0.0),
     "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
+    "hard_sigmoid_2": ("HardSigmoid", 0.2, 0.5),  # Keras 2's: see `keras_legacy`
 }
 # Where ONNX' n-th gate is in Keras' weights.
 _ORDER = {"RNN": (0,), "GRU": (0, 1, 2), "LSTM": (0, 3, 1, 2)}
@@ -31,10 +32,15 @@ _ORDER = {"RNN": (0,), "GRU": (0, 1, 2), "LSTM": (0, 3, 1, 2)}
 
 def activations(op: str, cell: Any) -> list[str] | None:
     """Keras' names of the activations in ONNX' order, None when ONNX lacks one."""
-    inner = getattr(cell.activation, "__name__", "")
-    outer = getattr(getattr(cell, "recurrent_activation", None), "__name__", "")
+    inner = _name(cell.activation)
+    outer = _name(getattr(cell, "recurrent_activation", None))
     names = {"RNN": [inner], "GRU": [outer, inner], "LSTM": [outer, inner, inner]}[op]
     return names if all(name in ACTIVATIONS for name in names) else None
+
+
+def _name(function: Any) -> str:
+    """A key of `ACTIVATIONS`, if there is one: `keras_legacy.functions_of` has two of one name."""
+    return str(getattr(function, "stated_as", "") or getattr(function, "__name__", ""))
 
 
 def node(op: str, cell: Any, x: Tensor, functions: list[str]) -> tuple[Tensor, list[Tensor]]:

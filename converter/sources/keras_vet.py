@@ -23,6 +23,7 @@ from typing import Any
 from converter.errors import UserError
 
 CONFIG = "config.json"
+METADATA = "metadata.json"
 WEIGHTS = ("model.weights.h5", "model.weights.npz")
 MAX_CONFIG = 64 << 20  # bytes; EfficientNetB7's has about 1 MB
 # What is small may be padded with zeros; what is larger must be mostly there.
@@ -64,10 +65,17 @@ _MASKS = (
 
 @dataclass(frozen=True)
 class Vetted:
-    """The layers as JSON describes them, and how many bytes of weights the file has."""
+    """The layers as JSON describes them, and how many bytes of weights the file has.
+
+    Attributes:
+        version: of the Keras that saved it, "" where the file does not tell.
+        backend: what it computed with then, in an .h5 file.
+    """
 
     config: dict[str, Any]
     weights: int
+    version: str = ""
+    backend: str = ""
 
 
 def archive(path: Path, trusted: bool) -> Vetted:
@@ -84,6 +92,7 @@ def archive(path: Path, trusted: bool) -> Vetted:
             if file.getinfo(CONFIG).file_size > MAX_CONFIG:
                 raise UserError(f"{path} describes its layers in more than {MAX_CONFIG >> 20} MB")
             config = _json(path, file.read(CONFIG))
+            version = _version_in(file)
             stored = [info for info in infos if info.filename in WEIGHTS]
             for info in stored:
                 if info.filename.endswith(".h5"):
@@ -94,7 +103,18 @@ def archive(path: Path, trusted: bool) -> Vetted:
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError) as error:
         raise UserError(f"{path} is a damaged .keras file: {error}", _COPY) from error
     _check_config(path, config, trusted=trusted)
-    return Vetted(config, sum(info.file_size for info in stored))
+    return Vetted(config, sum(info.file_size for info in stored), version)
+
+
+def _version_in(file: zipfile.ZipFile) -> str:
+    """The `keras_version` of metadata.json; "" where there is none."""
+    try:
+        if file.getinfo(METADATA).file_size > MAX_CONFIG:
+            return ""
+        metadata = json.loads(file.read(METADATA))
+    except (KeyError, ValueError, RecursionError):
+        return ""
+    return str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
 
 
 def legacy(path: Path, trusted: bool) -> Vetted:
@@ -109,6 +129,7 @@ def legacy(path: Path, trusted: bool) -> Vetted:
     try:
         with h5py.File(path, "r") as file:
             text = file.attrs.get("model_config")
+            said = [_text(file.attrs.get(key, "")) for key in ("keras_version", "backend")]
             weights_only = "layer_names" in file.attrs or bool(_WEIGHTS_ONLY & set(file))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is a damaged HDF5 file: {error}", _COPY) from error
@@ -120,9 +141,13 @@ def legacy(path: Path, trusted: bool) -> Vetted:
         )
     if text is None:
         raise UserError(f"{path} is an HDF5 file, but no Keras model", "give the model's file")
-    config = _json(path, text if isinstance(text, bytes) else str(text).encode())
+    config = _json(path, _text(text).encode())
     _check_config(path, config, trusted=trusted)
-    return Vetted(config, path.stat().st_size)
+    return Vetted(config, path.stat().st_size, *said)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def hdf5(path: Path, file: Any, size: int) -> None:
@@ -214,7 +239,7 @@ def _check_config(path: Path, config: dict[str, Any], *, trusted: bool) -> None:
 
 def objects(config: Any) -> Iterator[tuple[str, str]]:
     """(class, layer name) of everything that the config would build."""
-    for part in _dicts(config):
+    for part in dicts(config):
         inner = part.get("config")
         label = inner.get("name") if isinstance(inner, dict) else part.get("name")
         if isinstance(part.get("class_name"), str):
@@ -223,7 +248,7 @@ def objects(config: Any) -> Iterator[tuple[str, str]]:
 
 def masking(config: Any) -> Iterator[tuple[str, str]]:
     """(class, layer name) of layers that tell later ones to skip steps."""
-    for part in _dicts(config):
+    for part in dicts(config):
         inner = part.get("config")
         if isinstance(inner, dict) and (
             part.get("class_name") == "Masking" or inner.get("mask_zero") is True
@@ -231,7 +256,7 @@ def masking(config: Any) -> Iterator[tuple[str, str]]:
             yield str(part.get("class_name")), str(inner.get("name"))
 
 
-def _dicts(config: Any) -> Iterator[dict[str, Any]]:
+def dicts(config: Any) -> Iterator[dict[str, Any]]:
     """Every JSON object of the config, without recursion: JSON nests deeper than Python."""
     waiting = [config]
     while waiting:
