@@ -54,7 +54,7 @@ PACKAGES = (
              ("--input-shape", "3,48,192")),
     )),
     Package("silero-vad", "6.2.3", (
-        File("silero_vad/data/silero_vad.onnx", ("--input-shape", "input=576"), "silero_state"),
+        File("silero_vad/data/silero_vad.onnx", (), "silero_state"),
         File("silero_vad/data/silero_vad_16k_op15.onnx", (), "silero_state"),
         File("silero_vad/data/silero_vad_16k_sequence.onnx"),
         File("silero_vad/data/silero_vad_half.onnx", (), "silero_half"),

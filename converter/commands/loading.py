@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from converter.proof import data_shapes
 from converter.sources import (
     Loaded,
     LoadOptions,
@@ -77,7 +78,10 @@ def load_from(args: argparse.Namespace) -> Loaded:
     Raises:
         UserError: the file or an argument is at fault.
     """
-    loaded = load(args.file, options_of(args))
+    options = options_of(args)
+    if data := getattr(args, "data", None):
+        options = replace(options, data_shapes=data_shapes(data))
+    loaded = load(args.file, options)
     if args.arch and args.arch not in loaded.kind:
         note = f"--arch {args.arch} is not used: the file itself says what network it holds"
         return replace(loaded, notes=[*loaded.notes, note])

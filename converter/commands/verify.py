@@ -9,7 +9,7 @@ from converter.commands import limits
 from converter.commands.output import write_json
 from converter.errors import UserError
 from converter.normalize import normalize
-from converter.proof import load_data, verify
+from converter.proof import data_shapes, load_data, verify
 from converter.render import show_proof, terminal, working
 from converter.report import EXIT_CODES, FORMAT, describe_proof
 from converter.sources import Loaded, LoadOptions, load, parse_input_shape, parse_input_value
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     options = LoadOptions(
         input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
         input_values=dict(parse_input_value(text) for text in args.input_value),
+        data_shapes=data_shapes(args.data) if args.data else {},
     )
     with limits.memory(args), working(f"loading {args.original}") as progress:
         original = _onnx(args.original, options)

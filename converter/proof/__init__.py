@@ -1,6 +1,6 @@
 """Prove that a folded graph computes what the original did: `verify` and what it is made of."""
 
-from converter.proof.examples import load_data
+from converter.proof.examples import data_shapes, load_data
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
 from converter.proof.oracle import Oracle, OracleError
@@ -14,6 +14,7 @@ __all__ = [
     "OracleError",
     "Proof",
     "Verdict",
+    "data_shapes",
     "load_data",
     "verify",
 ]

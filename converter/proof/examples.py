@@ -53,17 +53,31 @@ def load_data(path: Path, inputs: Sequence[Input]) -> Feeds:
     Raises:
         UserError: unreadable, or it does not fit the inputs.
     """
+    arrays = _arrays(path)
+    arrays = {name or inputs[0].name: array for name, array in arrays.items()}
+    if len(inputs) == 1 and len(arrays) == 1 and inputs[0].name not in arrays:
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    return {item.name: _fitting(item, arrays, path) for item in inputs}
+
+
+def data_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the user's inputs by name, "" for that of an .npy.
+
+    Raises:
+        UserError: unreadable.
+    """
+    return {name: np.shape(array) for name, array in _arrays(path).items()}
+
+
+def _arrays(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
-            arrays = dict(loaded) if hasattr(loaded, "files") else {inputs[0].name: loaded}
+            return dict(loaded) if hasattr(loaded, "files") else {"": loaded}
     except _UNREADABLE as error:
         raise UserError(
             f"cannot read {path}: {error}.", "It must be an .npz or .npy written by numpy."
         ) from error
-    if len(inputs) == 1 and len(arrays) == 1 and inputs[0].name not in arrays:
-        arrays = {inputs[0].name: next(iter(arrays.values()))}
-    return {item.name: _fitting(item, arrays, path) for item in inputs}
 
 
 def _fitting(item: Input, arrays: dict[str, Array], path: Path) -> Array:

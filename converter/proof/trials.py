@@ -35,6 +35,7 @@ class Trials:
         reference: the un-folded graph; run without graph optimisations, which fold too.
         candidate: the folded graph; run as it will be served, with all optimisations.
         progress: told what is being done.
+        optimize: False when nobody will serve the candidate, only a graph like it.
     """
 
     def __init__(
@@ -43,7 +44,10 @@ class Trials:
         reference: ir.Model,
         candidate: ir.Model,
         progress: Callable[[str], None],
+        *,
+        optimize: bool = True,
     ) -> None:
+        self._optimize = optimize
         self._oracle = Recorder(truth)  # Loop and Scan turn by turn
         self._reference, self._candidate = reference, candidate
         self._progress = progress
@@ -61,7 +65,7 @@ class Trials:
         """
         if self._runner is None:
             try:
-                self._runner = runner(self._candidate, optimize=True)
+                self._runner = runner(self._candidate, optimize=self._optimize)
             except RunnerError as error:
                 raise CandidateError(str(error)) from error
         return self._runner

@@ -48,6 +48,8 @@ class LoadOptions:
         custom_objects: modules to import that define a Keras model's own classes.
         weights: of a file with several sets of weights the one that is meant, its keys joined by
             dots ("ema.state_dict").
+        data_shapes: the shapes of the user's own inputs by name, "" for the only one: sizes of
+            axes that an .onnx file leaves open and `input_shapes` does not say.
     """
 
     arch: str | None = None
@@ -57,6 +59,7 @@ class LoadOptions:
     trust_pickle: bool = False
     custom_objects: tuple[str, ...] = ()
     weights: str | None = None
+    data_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         raise UserError(f"{path} has no input that needs a value", "give a model with an input")
     _name_axes(model)
     values = sizes.fills(model, options.input_values)
-    numbers = sizes.numbers(model, path, options.input_shapes, notes, values)
+    numbers = sizes.numbers(model, path, options.input_shapes, notes, values, options.data_shapes)
     return Loaded(
         model=model,
         inputs=inputs.describe(model, numbers, values),

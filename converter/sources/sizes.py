@@ -1,7 +1,7 @@
 """A number for every axis of an .onnx model that may vary, for examples of its inputs.
 
-In this order: what the user said, 1 for the batch, and else the usual sizes, tried one after the
-other in onnxruntime until the model runs.
+In this order: what the user said, what the user's data has, 1 for the batch, and else the usual
+sizes, tried one after the other in onnxruntime until the model runs.
 """
 
 from __future__ import annotations
@@ -26,43 +26,127 @@ CANDIDATES = {
 SEQUENCES = (16, 128, 64, 32, 256, 512, 1, 1024, 4000, 16000)
 
 
+# Of the numbers that whole scalars are compared with, so many are tried as inputs.
+_MOST = 4
+
+
 def numbers(
     model: ir.Model,
     path: Path,
     given: Sequence[InputShape],
     notes: list[str],
     values: Mapping[str, float] | None = None,
+    data: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, int]:
     """The size of each named axis.
+
+    Args:
+        data: the shapes of the user's data, by the inputs' names.
 
     Raises:
         UserError: when `given` contradicts the graph, or nothing is given and no size is found.
     """
     described = inputs.describe(model)
     known = from_user(described, given)
-    batches = {str(i.shape[0]) for i in described if i.shape and isinstance(i.shape[0], str)}
-    known |= {name: 1 for name in batches if name not in known}
+    seen = from_data(described, known, data or {})
+    if seen:
+        notes.append(f"sizes of examples as in the data: {_listed(seen)}")
+    known |= seen
+    known |= {name: 1 for name in _batches(described) if name not in known}
     unknown = [
         axis for i in described for axis in i.shape if isinstance(axis, str) and axis not in known
     ]
     if not unknown:
         return known
     session = _session(path)
-    for size in _candidates(described, known):
-        attempt = known | dict.fromkeys(unknown, size)
-        if session and _runs(session, inputs.describe(model, attempt, values)):
-            words = ", ".join(f"{axis} = {size}" for axis in dict.fromkeys(unknown))
-            notes.append(
-                f"sizes taken for examples of the input: {words}; --input-shape overrides it"
-            )
-            return attempt
+    fills = [dict(values or {}) | more for more in _scalars(model, described, values or {})]
+    best: dict[str, int] = {}
+    most = 0
+    for sizes in _candidates(described, known) if session else ():
+        runs = sum(_runs(session, inputs.describe(model, known | sizes, f)) for f in fills)
+        if runs > most:
+            best, most = sizes, runs
+        if most == len(fills):
+            break
+    if best:
+        notes.append(
+            f"sizes taken for examples of the input: {_listed(best)}; --input-shape overrides it"
+        )
+        return known | best
     first = next(i for i in described if set(i.shape) & set(unknown))
-    usual = CANDIDATES.get(len(first.shape), SEQUENCES)[0]
-    sample = ",".join(str(axis if isinstance(axis, int) else usual) for axis in first.shape[1:])
+    example = " ".join(_option(i) for i in described if set(i.shape) & set(unknown))
+    whole = "(" in example
     raise UserError(
         f"input {first.name!r} has axes of unknown size: ({', '.join(map(str, first.shape))})",
-        f"say the shape of one sample, without the batch axis: --input-shape {first.name}={sample}",
+        "say the shape of one sample, without the batch axis"
+        + (", or in parentheses the whole shape" if whole else "")
+        + f": {example}; fold and verify also take sizes from --data FILE.npz",
     )
+
+
+def from_data(
+    described: Sequence[Input], known: Mapping[str, int], data: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """The sizes that the user's data has for axes that are not known yet.
+
+    The batch of the data is only taken where it cannot vary by itself, as other axes have to go
+    with it: a state (2, batch, 128). What does not fit is left for the sentence on the data.
+    """
+    fixed = any(not i.shape or isinstance(i.shape[0], int) for i in described)
+    skipped = set() if fixed and len(described) > 1 else _batches(described)
+    found: dict[str, int] = {}
+    for i in described:
+        shape = data.get(i.name) or (data.get("") if len(described) == 1 else None) or ()
+        if len(shape) != len(i.shape):
+            continue
+        for axis, size in zip(i.shape, shape, strict=True):
+            if isinstance(axis, str) and size > 0 and axis not in known and axis not in skipped:
+                found.setdefault(axis, size)
+    return found
+
+
+def _batches(described: Sequence[Input]) -> set[str]:
+    return {str(i.shape[0]) for i in described if i.shape and isinstance(i.shape[0], str)}
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis} = {size}" for axis, size in sizes.items())
+
+
+def _option(target: Input) -> str:
+    """What could be said of an input with open axes; whole where no batch is in front."""
+    usual = CANDIDATES.get(len(target.shape), SEQUENCES)[0]
+    if isinstance(target.shape[0], str):
+        sample = ",".join(str(a if isinstance(a, int) else usual) for a in target.shape[1:])
+        return f"--input-shape {target.name}={sample}"
+    whole = ",".join(str(a if isinstance(a, int) else 1) for a in target.shape)
+    return f"--input-shape '{target.name}=({whole})'"
+
+
+def _scalars(
+    model: ir.Model, described: Sequence[Input], said: Mapping[str, float]
+) -> Iterator[dict[str, float]]:
+    """What whole scalars that nobody said may hold: 0, or a number that the graph compares with.
+
+    A sampling rate of 0 sends the example into whatever is behind the last `else`.
+    """
+    yield {}
+    scalars = [
+        i.name
+        for i in described
+        if not i.shape and np.dtype(i.dtype).kind in "iu" and i.name not in said
+    ]
+    if not scalars:
+        return
+    met: dict[int, None] = {}
+    for node in model.graph.all_nodes():
+        if node.op_type in {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"}:
+            for value in node.inputs:
+                constant = ir.convenience.get_const_tensor(value) if value is not None else None
+                if constant is not None and constant.size == 1 and constant.dtype.is_integer():
+                    met[int(constant.numpy().item())] = None
+    for number in [number for number in met if number > 0][:_MOST]:
+        yield dict.fromkeys(scalars, number)
 
 
 def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[str, int]:
@@ -118,20 +202,33 @@ def fills(model: ir.Model, values: Mapping[str, object]) -> dict[str, float]:
 
 def _contradiction(target: Input, shape: InputShape) -> UserError:
     said = words(shape)
+    if shape.batched and target.shape and isinstance(target.shape[0], int):
+        hint = f"its first axis is no batch, so say the whole shape: {_option(target)}"
+    else:
+        hint = "give the sizes without the batch axis, and only change axes that have a name"
     return UserError(
         f"--input-shape {said} does not fit input {target.name!r} of shape "
         f"({', '.join(map(str, target.shape))})",
-        "give the sizes without the batch axis, and only change axes that have a name",
+        hint,
     )
 
 
-def _candidates(described: Sequence[Input], known: dict[str, int]) -> Iterator[int]:
-    ranks = [
-        len(i.shape)
-        for i in described
-        if any(isinstance(axis, str) and axis not in known for axis in i.shape)
-    ]
-    yield from CANDIDATES.get(max(ranks), SEQUENCES)
+def _candidates(described: Sequence[Input], known: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Sizes for the axes that are not known: one for all, and the batch's where that may be one."""
+    opened = {
+        i.name: [a for a in i.shape if isinstance(a, str) and a not in known] for i in described
+    }
+    unknown = list(dict.fromkeys(axis for axes in opened.values() for axis in axes))
+    # Behind a fixed first axis there may be a batch: the state of a recurrent layer.
+    inner = {
+        a for i in described if i.shape and isinstance(i.shape[0], int) for a in opened[i.name]
+    }
+    batch = next((known[name] for name in _batches(described)), 1)
+    ranks = [len(i.shape) for i in described if opened[i.name]]
+    for size in CANDIDATES.get(max(ranks), SEQUENCES):
+        yield dict.fromkeys(unknown, size)
+        if inner:
+            yield {axis: batch if axis in inner else size for axis in unknown}
 
 
 def _session(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from converter import cli
 from converter.errors import UserError
-from converter.sources import InputShape, Loaded, LoadOptions, load
+from converter.sources import InputShape, Loaded, LoadOptions, load, parse_input_shape
 
 OPSET = [helper.make_opsetid("", 17)]
 SEED = np.random.default_rng(3)
@@ -153,6 +155,98 @@ def test_unknown_sizes_that_nothing_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"axes of unknown size: \(n, 3, h, w\)") as raised:
         load(save(tmp_path, model))
     assert "--input-shape image=3,224,224" in raised.value.hint
+
+
+def stateful(rate: int = 16000) -> onnx.ModelProto:
+    """The batch is the state's second axis, no open axis has a name; runs at one rate only."""
+    make = helper.make_node
+    nodes = [
+        make("ReduceMean", ["x"], ["m"], axes=[1]),
+        make("ReduceMean", ["state"], ["h"], axes=[0], keepdims=0),
+        make("Concat", ["h", "m"], ["both"], axis=1),
+        make("Equal", ["rate", "known"], ["right"]),
+        make("Cast", ["right"], ["one"], to=TensorProto.INT64),
+        make("Sub", ["one", "one_"], ["index"]),
+        make("Neg", ["index"], ["row"]),
+        make("Gather", ["table", "row"], ["factor"]),
+        make("Mul", ["both", "factor"], ["y"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            info("x", TensorProto.FLOAT, [None, None]),
+            info("state", TensorProto.FLOAT, [2, None, 3]),
+            info("rate", TensorProto.INT64, []),
+        ],
+        [info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.array(rate), "known"),
+            numpy_helper.from_array(np.array(1), "one_"),
+            numpy_helper.from_array(np.array([2.0], np.float32), "table"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10)
+
+
+def test_a_batch_behind_a_fixed_axis_is_found(tmp_path: Path) -> None:
+    loaded = load(save(tmp_path, stateful()))
+    assert [i.example for i in loaded.inputs] == [(1, 16), (2, 1, 3), ()]
+    assert any("x_1 = 16, state_1 = 1" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize("text", ["state=(2,4,3)", "state=(2,batch,3)"])
+def test_a_whole_shape_says_a_batch_behind(tmp_path: Path, text: str) -> None:
+    shapes = tuple(parse_input_shape(t) for t in ("x=(4,9)", text))
+    loaded = load(save(tmp_path, stateful()), LoadOptions(input_shapes=shapes))
+    assert loaded.inputs[0].example == (4, 9)
+
+
+def test_open_sizes_are_those_of_the_data(tmp_path: Path) -> None:
+    """Where no batch varies by itself, the data's is taken; what the user says comes first."""
+    data: dict[str, tuple[int, ...]] = {"x": (5, 12), "state": (2, 5, 3), "rate": ()}
+    loaded = load(save(tmp_path, stateful()), LoadOptions(data_shapes=data))
+    assert [i.example for i in loaded.inputs] == [(5, 12), (2, 5, 3), ()]
+    assert any("as in the data: batch = 5, x_1 = 12, state_1 = 5" in n for n in loaded.notes)
+    said = (InputShape((30,), "x"),)
+    loaded = load(save(tmp_path, stateful()), LoadOptions(input_shapes=said, data_shapes=data))
+    assert [i.example for i in loaded.inputs] == [(5, 30), (2, 5, 3), ()]
+
+
+def test_the_command_takes_sizes_from_its_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No positive number to try: only the data can say what runs."""
+    path, data = save(tmp_path, stateful(rate=-1)), tmp_path / "data.npz"
+    np.savez(data, x=floats(5, 12), state=floats(2, 5, 3), rate=np.array(-1))
+    words = ["fold", str(path), "--data", str(data), "--input-value", "rate=-1"]
+    assert cli.main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sizes of examples as in the data: batch = 5, x_1 = 12, state_1 = 5" in said
+    assert "your data, 5 rows" in said
+
+
+def test_a_batch_that_varies_is_not_that_of_the_data(tmp_path: Path) -> None:
+    path = save(tmp_path, conv_bn(["n", 3, "h", "w"]))
+    for data in ({"image": (7, 3, 20, 24)}, {"": (7, 3, 20, 24)}):
+        assert load(path, LoadOptions(data_shapes=data)).inputs[0].example == (1, 3, 20, 24)
+    loaded = load(path, LoadOptions(data_shapes={"image": (7, 3), "other": (1,)}))
+    assert loaded.inputs[0].example == (1, 3, 224, 224)
+
+
+def test_the_advice_on_a_state_can_be_followed(tmp_path: Path) -> None:
+    path = save(tmp_path, stateful(rate=-1))  # no positive number to try
+    with pytest.raises(UserError, match="unknown size") as raised:
+        load(path)
+    options = re.findall(r"--input-shape '?([^' ;]+)", raised.value.hint)
+    assert options == ["x=16", "state=(2,1,3)"]
+    shapes = tuple(map(parse_input_shape, options))
+    assert load(path, LoadOptions(input_shapes=shapes)).inputs[1].example == (2, 1, 3)
+    batched = (shapes[0], InputShape((2, 1, 3), "state"))
+    with pytest.raises(UserError) as raised:
+        load(path, LoadOptions(input_shapes=batched))
+    assert raised.value.hint.endswith("--input-shape 'state=(2,1,3)'")
 
 
 def test_indices_know_their_table(tmp_path: Path) -> None:
