@@ -86,21 +86,22 @@ def judge(proof: Any) -> tuple[str, str]:
     if proof.passed:
         return "proven", ""
     if proof.failure:
-        return "not proven", str(proof.failure)[:300]
-    differing = [m for m in proof.measurements if not m.passed]
-    if any(not m.problem or "folded" in m.problem for m in differing):
-        bad = next(m for m in differing if not m.problem or "folded" in m.problem)
-        return "wrong", bad.problem or (
-            f"{bad.output}, {bad.inputs}: error {bad.candidate_error:.2g}, "
-            f"allowed {bad.allowed:.2g}"
-        )
-    if differing:
-        return "not proven", differing[0].problem
-    bad = next(m for m in proof.framework if not m.passed)
-    return "not proven", (
-        f"the exported file is not what torch computes: error {bad.candidate_error:.2g}, "
-        f"allowed {bad.allowed:.2g}"
-    )
+        said = str(proof.failure)[:300]
+        return ("wrong" if proof.failed == "differs" else "not proven"), said
+    for bad in (*proof.measurements, *proof.parts):
+        if bad.verdict == "differs":
+            where = ", ".join(filter(None, (bad.output, bad.part, bad.inputs)))
+            return "wrong", bad.problem or (
+                f"{where}: error {bad.candidate_error:.2g}, allowed {bad.allowed:.2g}"
+            )
+    for bad in proof.framework:
+        if bad.verdict == "differs":
+            return "not proven", (
+                f"the exported file is not what torch computes: error {bad.candidate_error:.2g}, "
+                f"allowed {bad.allowed:.2g}"
+            )
+    problems = [m.problem for m in proof.measurements if m.problem]
+    return "not proven", next(iter([*proof.random, *problems]), "there is nothing to measure")
 
 
 def nodes_of(model: Any, op_type: str = "BatchNormalization") -> int:

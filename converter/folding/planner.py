@@ -164,7 +164,10 @@ class _Planner:
                 continue
             self.view.through_relu = True
             ways = (way(self._open[site.node], self.view) for way in (_backward, _forward))
-            if any(isinstance(way, Route) for way in ways):
+            if any(
+                isinstance(way, Route) and why_barred(way, site, self._barred) is None
+                for way in ways
+            ):
                 self.outcomes[site.node] = replace(refusal, hint=_THROUGH_RELU)
             self.view.through_relu = False
 

@@ -34,6 +34,10 @@ TOLERANCE = 1e-4
 SENSITIVE = 30
 MOVED = 2.0**-22  # 2 units in the last place of float32
 
+# Recurrent kernels find out only when they run that they have no float64; a graph that the
+# exporter was asked for in float64 is none the worse for it.
+_NO_DOUBLE = "does not support double"
+
 _WHERE = (
     re.compile(r"running (?P<op>\w+) node\. Name:'(?P<node>[^']*)' Status Message: (?P<why>.*)"),
     re.compile(r"Node ?\((?P<node>[^)]*)\) Op ?\((?P<op>\w+)\) (?P<why>.*)"),
@@ -106,10 +110,14 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
     feeds = {name: tensors[name].numpy() for name in names}
     size = "a batch of " + str(next((len(f) for f in feeds.values() if f.ndim), 1))
     try:
-        found = list(run.run(feeds).values())
+        found: list[Array] | None = list(run.run(feeds).values())
     except RunnerError as error:
-        raise DoesNotRun(f"with {size}: {explained(str(error), model)}") from error
+        if _NO_DOUBLE not in str(error):
+            raise DoesNotRun(f"with {size}: {explained(str(error), model)}") from error
+        found = _emulated(model, feeds)
     except OracleError:
+        found = None
+    if found is None:
         return  # emulated, by an oracle that does not know an op: the proof will say so
     wanted = _arrays(sample.output)
     if len(found) != len(wanted):
@@ -128,6 +136,14 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
             if agree(_in_float64(model, feeds, index), theirs):
                 continue  # the graph is right: it is the kernel that is coarse
             raise Differs(f"with {size}, {_difference(name, mine, theirs)}")
+
+
+def _emulated(model: ir.Model, feeds: dict[str, Array]) -> list[Array] | None:
+    """What the graph gives where the runtime has a kernel that float64 is too much for."""
+    try:
+        return list(Oracle(model).run(feeds).values())
+    except OracleError:
+        return None
 
 
 def _in_float64(model: ir.Model, feeds: dict[str, Array], index: int) -> Array:

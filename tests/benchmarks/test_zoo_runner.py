@@ -174,8 +174,9 @@ def test_the_engine_is_what_folds_and_proves() -> None:
     everything = {
         path.relative_to(engine.SOURCE).as_posix() for path in engine.SOURCE.rglob("*.py")
     }
+    documents = {"proof/uncovered.py"}  # a table that only a page of the documents reads
     for folder in ("folding", "proof"):
-        assert {name for name in everything if name.startswith(f"{folder}/")} <= inside
+        assert {name for name in everything if name.startswith(f"{folder}/")} <= inside | documents
     assert {
         "pipeline.py", "normalize.py", "tidy.py", "cost.py", "onnx_file.py", "transposes.py",
         "paddings.py", "sources/export.py", "sources/examples.py", "sources/onnx_.py",

@@ -126,8 +126,11 @@ def test_a_failure_is_told_in_one_line(
     assert found["error"] == {"class": "KeyError", "sentence": "the wrapper"}
 
 
-def measurement(error: float, problem: str = "") -> Measurement:
-    return Measurement("y", "batch 1", 1.0, 1e-7, error, 2e-7, problem)
+def measurement(error: float, problem: str = "", *, unmeasured: bool = False) -> Measurement:
+    return Measurement("y", "batch 1", 1.0, 1e-7, error, 2e-7, problem, unmeasured=unmeasured)
+
+
+AWAY = measurement(0.0, "the original itself is 2% away", unmeasured=True)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +138,14 @@ def measurement(error: float, problem: str = "") -> Measurement:
     [
         (Proof((measurement(1e-7),)), "proven"),
         (Proof((measurement(1e-3),)), "wrong"),
-        (Proof((measurement(0.0, "the original itself is 2% away"),)), "not proven"),
+        (Proof((AWAY,), unmeasured=("y",)), "not proven"),
+        (Proof((measurement(1e-7), AWAY)), "proven"),
+        (Proof((measurement(1e-7),), (measurement(1e-3),)), "wrong"),
         (Proof((measurement(0.0, "the folded model gives NaN"),)), "wrong"),
-        (Proof((measurement(1e-7),), (measurement(1e-3),)), "not proven"),
+        (Proof((measurement(1e-7),), (), (measurement(1e-3),)), "not proven"),
         (Proof(failure="there is no float64 oracle"), "not proven"),
+        (Proof(failure="onnxruntime: it does not load", failed="differs"), "wrong"),
+        (Proof(), "not proven"),
     ],
 )
 def test_verdicts(proof: Proof, verdict: str) -> None:

@@ -88,10 +88,11 @@ def test_only_for_large_models() -> None:
 
 
 def deep() -> Graph:
-    """A shared weight, a chain that folds in two rounds, and a Gemm."""
+    """A shared weight, on maps large enough for a copy, a chain that folds in two rounds, and a
+    Gemm."""
     g = Graph("float32")
     shared = g.weight(64, 64, 3, 3, name="shared")
-    y = g.input("x", "N", 64, 4, 4)
+    y = g.input("x", "N", 64, 32, 32)
     for _ in range(2):
         y = g.bn(g.op("Conv", y, shared, pads=[1, 1, 1, 1]), 64)
     y = g.op("Flatten", g.op("GlobalAveragePool", y))
