@@ -56,6 +56,12 @@ def iclabel(rng: np.random.Generator) -> Feeds:
     return {k: rng.standard_normal(v).astype(np.float32) for k, v in shapes.items()}
 
 
+def iclabel_torch(rng: np.random.Generator) -> Feeds:
+    """The same by the names that its forward() has."""
+    feeds = iclabel(rng)
+    return {"images": feeds.pop("topo"), **feeds}
+
+
 def waveforms(rng: np.random.Generator) -> Feeds:
     """Two of different lengths."""
     return {

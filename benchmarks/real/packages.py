@@ -110,7 +110,8 @@ PACKAGES = (
         File("mne_icalabel/iclabel/network/assets/ICLabelNet.onnx", (), "iclabel"),
         File("mne_icalabel/iclabel/network/assets/ICLabelNet.pt",
              _arch("mne_icalabel.iclabel.network.torch:ICLabelNet",
-                   "images=1,32,32", "psds=1,1,100", "autocorr=1,1,100"), needs=True),
+                   "images=1,32,32", "psds=1,1,100", "autocorr=1,1,100"),
+             "iclabel_torch", needs=True),
         File("mne_icalabel/megnet/assets/megnet.onnx"),
     )),
     Package("batdetect2", "1.3.1", (

@@ -18,6 +18,8 @@ from converter.errors import UserError
 from converter.sources.loaded import InputShape
 
 BATCH = 2
+# What else is tried: code for one sample, and code that groups its rows by four, eight or three.
+BATCHES = (BATCH, 1, 4, 8, 3, 16)
 Path = tuple[str | int, ...]
 
 
@@ -43,7 +45,7 @@ class Call:
         shapes: what each input is, without the batch axis.
         every: all of forward's parameters, in order.
         star: the name of forward's `*xs` parameter, when it has no other.
-        batch: the size of the example's batch axis: `BATCH`, or 1 if nothing else works.
+        batch: the size of the example's batch axis: the first of `BATCHES` that works.
         output: what `forward` returned for the example.
         notes: what was assumed.
         paths: where each input goes; () when each is a parameter of the name it has.

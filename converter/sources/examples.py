@@ -15,7 +15,7 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.sources import hints
-from converter.sources.calls import BATCH, Call, example, name_of, path_of
+from converter.sources.calls import BATCH, BATCHES, Call, example, name_of, path_of
 from converter.sources.infer import FirstLayer, spatial_shapes
 from converter.sources.loaded import InputShape
 from converter.sources.quiet import silent
@@ -261,7 +261,7 @@ def _first_that_runs(
     failure: UserError | None = None
     for call in calls:
         try:
-            found = _run(module, call, layer)
+            found = _run(module, call, layer, BATCHES if given_all else (BATCH, 1))
         except UserError as error:
             failure = failure or error
             continue
@@ -272,7 +272,9 @@ def _first_that_runs(
     raise failure
 
 
-def _run(module: nn.Module, call: Call, layer: FirstLayer | None) -> Call:
+def _run(
+    module: nn.Module, call: Call, layer: FirstLayer | None, batches: Sequence[int] = (BATCH, 1)
+) -> Call:
     """The call with its output. Raises UserError with torch's message when it fails."""
     failures: list[Exception] = []
     nested = any(isinstance(step, int) for path in call.paths for step in path[1:])
@@ -284,7 +286,7 @@ def _run(module: nn.Module, call: Call, layer: FirstLayer | None) -> Call:
             for p, v in call.constants
         )
         variants += [replace(variant, constants=tensors) for variant in tuple(variants)]
-    for batch in (BATCH, 1):
+    for batch in batches:
         for variant in variants:
             attempt = replace(variant, batch=batch, notes=[])
             args, kwargs = attempt.arguments()
@@ -294,22 +296,17 @@ def _run(module: nn.Module, call: Call, layer: FirstLayer | None) -> Call:
             except Exception as error:  # noqa: BLE001  a model is the user's code
                 failures.append(error)
                 continue
-            if batch == 1:
+            if batch != BATCH:
+                what = "only runs" if batch == 1 else "does not run with one sample or two, but"
                 attempt.notes.append(
-                    f"the model only runs with a batch of 1 (with {BATCH}: {gist(failures[0])})"
+                    f"the model {what} with a batch of {batch} (with {BATCH}: {gist(failures[0])})"
                 )
             return replace(attempt, output=output)
     shapes = " ".join(words(shape) for shape in call.shapes)
-    named = next((str(s.name) for s in call.shapes), "")
-    usual = f"--input-shape {named}={hints.sizes_of(layer)}"
     message = f"the model does not run with input shape {shapes}: {gist(failures[0])}"
     if inside := hints.container(module, call):
         raise InContainer(message, inside) from failures[0]
-    raise UserError(
-        message,
-        f"give the right one, without the batch axis: {usual}"
-        + (f" is what its first layer takes, {layer.what}" if layer else ""),
-    ) from failures[0]
+    raise UserError(message, hints.of_shapes(call, layer, batches)) from failures[0]
 
 
 def gist(error: BaseException, limit: int = 240) -> str:

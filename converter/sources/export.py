@@ -19,7 +19,7 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.sources import trial
-from converter.sources.examples import Call, gist
+from converter.sources.examples import BATCH, Call, gist
 from converter.sources.exporters import Exported, dynamo, reason, script
 from converter.sources.loaded import Reference
 from converter.sources.outputs import leaves, name_outputs
@@ -38,7 +38,8 @@ class Attempt:
         make: what calls it.
         free: whether the batch axis may vary.
         resizable: whether the other axes may, that the call leaves open.
-        others: batch sizes, besides the example's, at which the graph must agree with the module.
+        others: batch sizes, besides the example's, at which the graph must agree with the module;
+            of a model that runs on groups of rows only as many multiples of the example's.
     """
 
     exporter: str
@@ -136,6 +137,8 @@ def samples(
         return trial.Sample(dict(zip(call.names, tensors, strict=True)), output, ask)
 
     yield sample(call.tensors(), call.output)
+    if call.batch > BATCH:
+        others = [call.batch * times for times in range(2, 2 + len(others))]
     for batch in others:
         other = replace(call, batch=batch)
         failure: Exception | None = None

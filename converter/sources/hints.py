@@ -71,6 +71,29 @@ def for_all(names: Sequence[str], kinds: dict[str, str], layer: FirstLayer | Non
     return " ".join(said)
 
 
+def of_shapes(call: Call, layer: FirstLayer | None, batches: Sequence[int]) -> str:
+    """What to do about shapes that a model does not run with; in its own inputs and channels."""
+    first = call.shapes[0] if call.shapes else None
+    if layer and first and _takes(layer, first.sizes):
+        tried = ", ".join(map(str, batches[:-1])) + f" and {batches[-1]}"
+        return (
+            f"its first layer, {layer.what}, takes that, so it is another size, type or input: "
+            f"call the model in Python with these shapes (batches of {tried} were tried)"
+        )
+    usual = f"--input-shape {first.name if first else ''}={sizes_of(layer)}"
+    taken = f" is what its first layer takes, {layer.what}" if layer else ""
+    return f"give the right one, without the batch axis: {usual}{taken}"
+
+
+def _takes(layer: FirstLayer, sizes: Sequence[int]) -> bool:
+    """Whether a shape has the layer's channels: in front, or last if all that it takes end so."""
+    ends = {shape[-1:] for shape in layer.shapes}
+    place = slice(-1, None) if len(ends) == 1 else slice(0, 1)
+    return any(
+        len(known) == len(sizes) and known[place] == tuple(sizes[place]) for known in layer.shapes
+    )
+
+
 class _Asked(dict[Any, Any]):
     """Stands for a dict of tensors, and notes which entries forward asks it for."""
 

@@ -35,6 +35,7 @@ from converter.sources import module as module_source
 from converter.sources.examples import Call
 from converter.sources.exporters import Exported
 from converter.sources.module import from_module
+from tests.converter.folding.graphs import ort_run
 from tests.zoo import randomize_batchnorms
 
 
@@ -391,3 +392,45 @@ def test_the_second_exporter_runs_only_when_the_first_failed(monkeypatch) -> Non
     attempts = (PLAIN[0], replace(PLAIN[1], make=never))
     monkeypatch.setattr(module_source, "export", partial(export.export, attempts=attempts))
     assert make(ConvNet(), InputShape((3, 8, 8))).dynamic_batch
+
+
+class ByFour(nn.Module):
+    """The mean of each four rows, as a network that looks at four views of a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).mean((2, 3)).reshape(-1, 4, 3).mean(1)
+
+
+def test_a_model_that_groups_its_rows() -> None:
+    """It is tried with a batch of four, and its graph with eight and twelve."""
+    module = ByFour().eval()
+    loaded = make(module, InputShape((1, 6, 6), "x"))
+    assert "with a batch of 4 (with 2: RuntimeError: shape" in loaded.notes[0]
+    assert loaded.dynamic_batch
+    x = torch.randn(20, 1, 6, 6)
+    (got,) = ort_run(loaded.model, {"x": x.numpy()})
+    np.testing.assert_allclose(got, module(x).detach().numpy(), atol=1e-5)
+
+
+def test_shapes_that_the_first_layer_takes_are_not_advised_against() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 3, 3)
+
+        def forward(self, images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            return self.conv(images).reshape(-1, 7, 11) + other
+
+    shapes = [InputShape((1, 6, 6), "images"), InputShape((11,), "other")]
+    with pytest.raises(UserError, match="does not run with input shape 1,6,6 11") as raised:
+        make(Odd().eval(), *shapes)
+    assert "--input-shape" not in raised.value.hint
+    assert "batches of 2, 1, 4, 8, 3 and 16 were tried" in raised.value.hint
+    wrong = [InputShape((2, 6, 6), "images"), InputShape((11,), "other")]
+    with pytest.raises(UserError) as raised:
+        make(Odd().eval(), *wrong)
+    assert "--input-shape images=1,28,28 is what its first layer takes" in raised.value.hint
