@@ -73,6 +73,7 @@ def served(start, models: Path) -> Iterator:
     )  # fmt: skip
     try:
         server.wait_for("  ready ", 240)
+        server.home = home
         yield server
         # Each replica has loaded models by now: onnxruntime would have left its id there.
         assert not list(home.rglob("*icrosoft*"))
@@ -238,7 +239,8 @@ def test_a_deployment_rolls_under_load_without_a_failure(
     with Load(served.url, "/predict", {"inputs": X.tolist()}, wrong, threads=2) as load:
         ran = subprocess.run(
             [sys.executable, "-c", REDEPLOY, address, *flags],
-            env={**os.environ, "RAY_AUTH_MODE": "token"},  # as the cluster has it
+            # As the cluster has it, whose token lies in its home.
+            env={**os.environ, "RAY_AUTH_MODE": "token", "HOME": str(served.home)},
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
