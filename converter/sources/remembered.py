@@ -4,11 +4,15 @@ Detectors keep their grid of anchors in an attribute until the size of the image
 others cache masks and positions in a dictionary. A run before the export would leave a grid for
 its own batch, which then becomes a constant of the graph; and an exporter that calls the module
 twice, or failed, leaves symbols in the place of numbers, on which the next call fails.
+
+Some libraries hang hooks on their layers in the first run, and note in an attribute that they did.
+Where the note is forgotten, the hooks have to go as well, or the next run has all of them twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +21,14 @@ from torch import nn
 
 from converter.sources.quiet import torch_quiet
 
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = (list, dict, set, OrderedDict)
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 # What every module has is torch's: exporters put tensors of their own there for a while.
 _TORCHS = frozenset(vars(nn.Module())) | {"forward"}
 
@@ -58,17 +69,42 @@ class Memory:
                     state[key] = value
 
 
+class _Hooks:
+    """The hooks of every layer at the start of a call, which are all that is there at its end.
+
+    An exporter hangs its own between the calls: these are none of a call's.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._states = [vars(layer) for layer in module.modules()]
+        self._before: list[tuple[Any, Any]] = []
+
+    def note(self, *_: Any) -> None:
+        found = [state[name] for state in self._states for name in _HOOKS if name in state]
+        self._before = [(hooks, hooks.copy()) for hooks in found]
+
+    def restore(self, *_: Any) -> None:
+        for hooks, copy in self._before:
+            for key in [key for key in hooks if key not in copy]:
+                del hooks[key]
+
+
 @contextlib.contextmanager
 def forgotten(module: nn.Module) -> Iterator[None]:
     """Each call of the module finds, and the last one leaves, what was there before."""
     memory = Memory(module)
-    hook = None
+    ours = []
     if not isinstance(module, torch.jit.ScriptModule):
-        hook = module.register_forward_pre_hook(memory.authors)
+        hooks = _Hooks(module)
+        ours = [
+            module.register_forward_pre_hook(memory.authors),
+            module.register_forward_pre_hook(hooks.note),
+            module.register_forward_hook(hooks.restore, always_call=True),
+        ]
     try:
         yield
     finally:
-        if hook is not None:
+        for hook in ours:
             hook.remove()
         memory.restore()
 

@@ -18,6 +18,7 @@ from source_nets import (
     ConvNet,
     Counts,
     DecidesByValue,
+    HooksItself,
     KnowsItsBatch,
     LooseSqueeze,
     Noisy,
@@ -251,6 +252,21 @@ def test_what_a_module_remembers_is_no_constant_of_the_graph(assert_same) -> Non
     assert module.cache == {}
     assert module.shape is None
     assert "grid" not in vars(module)
+    assert_same(loaded, module)
+
+
+@pytest.mark.parametrize("exporter", ["torch.export", "TorchScript"])
+def test_hooks_of_the_first_run_are_not_hung_twice(
+    assert_same, monkeypatch: pytest.MonkeyPatch, exporter: str
+) -> None:
+    """The note that they are there is forgotten after a run, and so are they."""
+    only = tuple(attempt for attempt in export.ATTEMPTS if attempt.exporter == exporter)
+    monkeypatch.setattr(module_source, "export", partial(export.export, attempts=only))
+    module = HooksItself()
+    loaded = make(module, InputShape((3, 6, 6)))
+    assert loaded.dynamic_batch
+    assert not module.hooked
+    assert all(not layer._forward_hooks for layer in module.modules())
     assert_same(loaded, module)
 
 
