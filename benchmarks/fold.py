@@ -23,11 +23,11 @@ import json, sys, time
 from pathlib import Path
 import onnx_ir
 from converter.folding import fold_graph
-from converter.normalize import normalize
-from converter.on_disk import store_for
-from converter.onnx_file import weight_bytes, write_onnx
+from converter.graph.normalize import normalize
+from converter.files.on_disk import store_for
+from converter.files.onnx_file import weight_bytes, write_onnx
 from converter.sources import load
-from converter.tidy import tidy
+from converter.graph.tidy import tidy
 
 def peak():  # not ru_maxrss, which a process takes over from the one that started it
     for line in open("/proc/self/status"):
@@ -103,7 +103,7 @@ def resnet50(path: Path) -> Path:
     """torchvision's ResNet-50, random weights, batch-norms with statistics of both signs."""
     import torch
 
-    from tests.zoo import randomize_batchnorms, torchvision_model
+    from patterns.networks import randomize_batchnorms, torchvision_model
 
     module = torchvision_model("resnet50").eval()
     randomize_batchnorms(module, 0)
@@ -126,7 +126,7 @@ def chain(path: Path, convolutions: int, channels: int, side: int = 8) -> Path:
     import numpy as np
     import onnx_ir as ir
 
-    from converter.onnx_file import write_onnx
+    from converter.files.onnx_file import write_onnx
 
     rng = np.random.default_rng(0)
     value = ir.Value(

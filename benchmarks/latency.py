@@ -30,14 +30,14 @@ from torch import nn
 from benchmarks import document
 from benchmarks.peers import PEERS, batchnorms_in
 from benchmarks.zoo.networks import Network, network, randomize, settle
+from converter.commands.latency import Comparison, compare
+from converter.files.onnx_file import write_onnx
 from converter.folding import fold_graph
-from converter.latency import Comparison, compare
-from converter.normalize import normalize
-from converter.onnx_file import write_onnx
+from converter.graph.normalize import normalize
+from converter.graph.tidy import tidy
 from converter.proof.examples import random_feeds
 from converter.sources import InputShape, LoadOptions
 from converter.sources.module import from_module
-from converter.tidy import tidy
 
 COMMAND = "python -m benchmarks.latency"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "latency.md"

@@ -148,7 +148,7 @@ def recurrent() -> tuple[Any, tuple[int, ...]]:
 
 def zoo(name: str, side: int) -> Callable[[], tuple[Any, tuple[int, ...]]]:
     def make() -> tuple[Any, tuple[int, ...]]:
-        from tests.zoo import torchvision_model
+        from patterns.networks import torchvision_model
 
         return torchvision_model(name), (3, side, side)
 
@@ -174,7 +174,7 @@ def export(name: str, path: Path) -> None:
     import torch
     from torch import nn
 
-    from tests.zoo import randomize_batchnorms
+    from patterns.networks import randomize_batchnorms
 
     if name == TINY:
         made: tuple[Any, tuple[int, ...]] = (

@@ -6,7 +6,7 @@ Every pattern of `tests/converter/patterns` goes, un-folded and normalized, in f
 its variants, through the project and through other tools (`peers.py`: each in an environment of
 its own, made on first use under `.cache/peers`). What comes out is looked at and run:
 
-    folded    no batch-norm stands any more (`tests/converter/patterns/standing.py`)
+    folded    no batch-norm stands any more (`patterns/standing.py`)
     partly    fewer stand than before
     left      as many as before
     wrong     the result differs from float64 by more than float32 explains
@@ -35,12 +35,12 @@ import onnx_ir as ir
 from benchmarks.patterns_torch import TORCH_TOOLS
 from benchmarks.peers import PEERS, ROOT, Peer
 from converter.folding import fold_graph
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Array, Feeds, feeds, ort_run
-from tests.converter.patterns.registry import VARIANTS, Module, Pattern
-from tests.converter.patterns.standing import standing
-from tests.converter.patterns.suite import PATTERNS
+from patterns.graphs import Array, Feeds, feeds, ort_run
+from patterns.registry import VARIANTS, Module, Pattern
+from patterns.standing import standing
+from patterns.suite import PATTERNS
 
 OUTCOMES = ("folded", "partly", "left", "wrong", "crash")  # from the best to the worst
 OURS = "foldserve"

@@ -20,12 +20,12 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.sources import InputShape, examples
 from converter.sources.export import export
 from converter.sources.exporters import script
-from tests.converter.patterns.registry import Module
-from tests.converter.patterns.suite import REGISTRY
+from patterns.registry import Module
+from patterns.suite import REGISTRY
 
 
 def by_fx(module: nn.Module) -> nn.Module:

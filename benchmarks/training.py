@@ -3,7 +3,7 @@
     python -m benchmarks.training --output FOLDER [--data-dir FOLDER] [--jobs 2] [CLAIM ...]
     python -m benchmarks.training --output FOLDER --document     # train nothing
 
-The first trains what `python -m converter compare --claims` trains, into FOLDER, and goes on
+The first trains what `python -m experiments --claims` trains, into FOLDER, and goes on
 where it was stopped. Both write the document with what is finished; its pictures go beside it.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import document
-from converter.atomic import write_bytes
-from converter.comparison import console, markdown, report
-from converter.comparison.claims import CLAIMS, Claim
-from converter.comparison.records import Folder
-from converter.comparison.report import Report, Section
-from converter.comparison.runner import Job, complete
 from converter.errors import UserError
+from converter.files.atomic import write_bytes
+from experiments import console, markdown, report
+from experiments.claims import CLAIMS, Claim
+from experiments.records import Folder
+from experiments.report import Report, Section
+from experiments.runner import Job, complete
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "training.md"
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
                 complete(runs, job, jobs=args.jobs, listener=shown)
         every = dict.fromkeys(run for claim in CLAIMS for run in claim.runs())
         records = Folder(folder).read_all(every)
-        told = report.of_claims(CLAIMS, records, "python -m converter compare --claims")
+        told = report.of_claims(CLAIMS, records, "python -m experiments --claims")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from rich.console import Console
 from rich.text import Text
 
+from converter.commands.memory import behind
 from converter.errors import UserError
-from converter.memory import behind
 from service.version import program_version
 
 # name -> (module, help). Modules are imported when asked for: torch takes seconds.
@@ -33,17 +33,15 @@ COMMANDS = {
         "replace moving averages by the statistics of a data set",
     ),
     "train": ("converter.training.command", "train a network, by default the one that ships"),
-    "compare": (
-        "converter.comparison.command",
-        "train with and without batch-norm, and report what was measured",
-    ),
+    "compare": ("converter.commands.compare", "moved: python -m experiments"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def work() -> int:
         parser = _parser(arguments)  # imports what the command needs: seconds, with torch
         args = parser.parse_args(arguments)
         args.arguments = arguments
@@ -51,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         return int(import_module(COMMANDS[args.command][0]).run(args))
+
+    return exit_code(work)
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` returns, or 2 or 130 after a sentence on stderr that says why it ended."""
+    try:
+        return work()
     except UserError as error:
         return _complain(behind(error) or error)
     except (MemoryError, RuntimeError) as error:  # torch has no type of error for it

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from converter.cost import cost_of
 from converter.errors import UserError
+from converter.files.on_disk import store_for
+from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
-from converter.normalize import normalize
-from converter.on_disk import store_for
-from converter.onnx_file import encoded_size, parameter_count, weight_bytes
-from converter.paddings import keep_zero_paddings
+from converter.graph.cost import cost_of
+from converter.graph.normalize import normalize
+from converter.graph.paddings import keep_zero_paddings
+from converter.graph.tidy import tidy
+from converter.graph.transposes import cancel_transposes
 from converter.proof import Proof, verify
 from converter.proof.oracle import Feeds
 from converter.proof.unchanged import prove as prove_unchanged
 from converter.proof.unchanged import same_graph
 from converter.sources.loaded import Input, Loaded
-from converter.tidy import tidy
-from converter.transposes import cancel_transposes
 
 
 @dataclass(frozen=True)

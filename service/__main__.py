@@ -55,7 +55,7 @@ def _serve(settings: Settings, worker: Worker | None = None) -> int:
 
 
 def _serve_on_ray(settings: Settings) -> int:
-    from service.cluster_run import run
+    from service.cluster.run import run
 
     return run(settings, program_version())
 

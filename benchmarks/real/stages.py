@@ -77,7 +77,7 @@ def fold(case: Case, folder: Path, file: Path) -> dict[str, Any]:
 
 def _keep(loaded: Any, case: Case, folder: Path) -> None:
     """What the answers are compared with, and the inputs if the case has none of its own."""
-    from converter.onnx_file import write_onnx
+    from converter.files.onnx_file import write_onnx
     from converter.proof.examples import random_feeds
 
     if not case.feeds:

@@ -10,7 +10,7 @@ import benchmarks.real.compare
 import converter.commands.fold
 import converter.proof.runtime
 from benchmarks.real import networks
-from tests.zoo import declare_torchvision_operators
+from patterns.networks import declare_torchvision_operators
 
 # torchvision comes without its compiled operators, which nothing here runs.
 declare_torchvision_operators()

@@ -80,7 +80,7 @@ def _publish(name: str, folder: Path, target: Path) -> None:
 
     from converter.cli import main as converter
     from converter.sources import InputShape
-    from tests.zoo import declare_torchvision_operators
+    from patterns.networks import declare_torchvision_operators
 
     declare_torchvision_operators()
     from benchmarks.zoo.networks import network, randomize, settle

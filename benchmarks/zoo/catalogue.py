@@ -111,7 +111,7 @@ _LIBRARIES = ("timm", "torchvision")
 
 
 def _timm() -> Iterator[tuple[str, str]]:
-    from tests.zoo import declare_torchvision_operators
+    from patterns.networks import declare_torchvision_operators
 
     declare_torchvision_operators()
     import timm

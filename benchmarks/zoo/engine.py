@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[2] / "converter"
 # What a stage calls. What these import counts as well; training, commands, reports do not.
 ROOTS = (
     "pipeline.py",
-    "onnx_file.py",
+    "files/onnx_file.py",
     "sources/arch.py",
     "sources/module.py",
     "sources/onnx_.py",

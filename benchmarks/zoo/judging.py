@@ -17,7 +17,7 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
     import onnx_ir as ir
 
     from converter.folding import fold_graph
-    from converter.normalize import normalize
+    from converter.graph.normalize import normalize
     from converter.proof.examples import random_feeds
     from converter.proof.oracle import Oracle
 

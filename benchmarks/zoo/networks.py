@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from converter.sources import InputShape
 from converter.sources.arch import build
-from tests.zoo import declare_torchvision_operators, randomize_batchnorms
+from patterns.networks import declare_torchvision_operators, randomize_batchnorms
 
 SIZES = (64, 96, 128, 160, 192, 224, 256)
 CLIPS = ((8, 64, 64), (16, 112, 112), (16, 224, 224))  # frames, height, width

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from converter.commands.latency import Comparison, compare
 from converter.commands.output import write_json
 from converter.errors import UserError
-from converter.latency import Comparison, compare
-from converter.render import terminal, working
-from converter.report import FORMAT
+from converter.report.facts import FORMAT
+from converter.report.terminal import terminal, working
 from converter.sources import LoadOptions, load, parse_input_shape, parse_input_value
 
 

@@ -10,17 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from converter import curves
 from converter.commands import limits, loading, output
 from converter.errors import UserError
-from converter.onnx_file import write_onnx
+from converter.files import curves
+from converter.files.onnx_file import write_onnx
+from converter.files.publishing import Published, check_folder, publish
+from converter.files.remote import open_store
 from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
-from converter.provenance import describe_provenance
-from converter.publishing import Published, check_folder, publish
-from converter.remote import open_store
-from converter.render import show_fold, show_source, terminal, working
-from converter.report import EXIT_CODES, describe_fold
+from converter.report.facts import EXIT_CODES, describe_fold
+from converter.report.provenance import describe_provenance
+from converter.report.terminal import show_fold, show_source, terminal, working
 from converter.sources import Loaded
 from service.manifest import Classification
 from service.store.address import is_address, scheme

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from converter.advice import advise
 from converter.commands import loading, output
-from converter.explain import Explainer, select
 from converter.pipeline import preview
-from converter.provenance import describe_provenance
-from converter.render import show_sizes, show_source, terminal, working
-from converter.render_explain import show_explanation
-from converter.render_plan import show_advice, show_hazards, show_plan
-from converter.report import describe_preview
+from converter.report.advice import advise
+from converter.report.explain import Explainer, select
+from converter.report.facts import describe_preview
+from converter.report.provenance import describe_provenance
+from converter.report.terminal import show_sizes, show_source, terminal, working
+from converter.report.terminal_explain import show_explanation
+from converter.report.terminal_plan import show_advice, show_hazards, show_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from converter.atomic import write_bytes
 from converter.errors import UserError
-from converter.explain import Explainer
+from converter.files.atomic import write_bytes
 from converter.folding import Plan
+from converter.report.explain import Explainer
 
 
 def write_json(path: Path | None, report: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def write_html(
     """
     if path is None:
         return
-    from converter.page import page  # a template engine is not wanted otherwise
+    from converter.report.page import page  # a template engine is not wanted otherwise
 
     explainer = Explainer(original, plan)
     told = [explainer.explain(decision) for decision in plan.decisions]

@@ -8,10 +8,10 @@ from pathlib import Path
 from converter.commands import limits
 from converter.commands.output import write_json
 from converter.errors import UserError
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import data_shapes, load_data, verify
-from converter.render import show_proof, terminal, working
-from converter.report import EXIT_CODES, FORMAT, describe_proof
+from converter.report.facts import EXIT_CODES, FORMAT, describe_proof
+from converter.report.terminal import show_proof, terminal, working
 from converter.sources import Loaded, LoadOptions, load, parse_input_shape, parse_input_value
 
 

@@ -22,8 +22,8 @@ from converter.finetuning.finetune import (
 )
 from converter.finetuning.frozen import MODES
 from converter.finetuning.subset import first, only_classes
-from converter.render import terminal
-from converter.report import FORMAT
+from converter.report.facts import FORMAT
+from converter.report.terminal import terminal
 from converter.sources import LoadOptions, parse_arch_arg
 from converter.sources.trained import load_module, weights_of
 from converter.statistics import render

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from converter.files.on_disk import Store, in_memory
 from converter.folding.fold import apply_plan
 from converter.folding.growth import too_dear
 from converter.folding.hazards import Hazard
@@ -20,7 +21,6 @@ from converter.folding.planner import make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site, find_sites
-from converter.on_disk import Store, in_memory
 
 __all__ = [
     "Decision",
@@ -58,7 +58,7 @@ def plan_graph(
     """Decide for every batch-norm of a normalized graph; nothing of it is changed.
 
     Args:
-        model: the graph, as `converter.normalize` leaves it.
+        model: the graph, as `converter.graph.normalize` leaves it.
         untracked: names of batch-norms whose statistics were never updated.
         only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
         skip: keep those whose name matches one of these.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from converter.files.on_disk import Store, in_memory
 from converter.folding import updates
 from converter.folding.affine import Affine
 from converter.folding.branches import Merge, merged, rewire
@@ -21,8 +22,7 @@ from converter.folding.sites import Site
 from converter.folding.step import Absorb
 from converter.folding.view import View
 from converter.folding.writer import Writer, graphs_of
-from converter.on_disk import Store, in_memory
-from converter.rewiring import bypass
+from converter.graph.rewiring import bypass
 
 __all__ = ["FoldOverflowError", "apply_plan"]
 

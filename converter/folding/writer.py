@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from converter.files.on_disk import Store, in_memory
 from converter.folding.affine import Affine, Float64, along_axis
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
@@ -21,8 +22,7 @@ from converter.folding.overflow import DoesNotFitError
 from converter.folding.rounding import round_once
 from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.folding.view import numbers
-from converter.on_disk import Store, in_memory
-from converter.rewiring import bypass
+from converter.graph.rewiring import bypass
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:

@@ -20,9 +20,9 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from converter.commands.memory import ended, shortage
 from converter.folding.naming import label
 from converter.folding.rounding import round_once
-from converter.memory import ended, shortage
 from converter.proof.kernels import kernels_of
 
 Array = npt.NDArray[Any]

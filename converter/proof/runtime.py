@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from converter.commands.memory import ended, shortage
 from converter.errors import UserError
-from converter.memory import ended, shortage
-from converter.onnx_file import write_scratch
+from converter.files.onnx_file import write_scratch
 from converter.proof.oracle import Feeds, Oracle
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from converter.errors import UserError
+from converter.graph.zero_biases import drop_zero_biases
 from converter.sources import inputs, sizes, vet
 from converter.sources.examples import gist
 from converter.sources.exporters import reason, strip_debug_metadata
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.outputs import leaves, name_outputs
 from converter.sources.quiet import silent
-from converter.zero_biases import drop_zero_biases
 
 
 def load(path: Path, options: LoadOptions) -> Loaded:

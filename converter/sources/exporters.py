@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from torch.jit._trace import TracerWarning
 
+from converter.graph.zero_biases import drop_zero_biases
 from converter.sources import inputs
 from converter.sources.calls import Call
 from converter.sources.loaded import Reference
 from converter.sources.outputs import name_inputs
 from converter.sources.quiet import silent
-from converter.zero_biases import drop_zero_biases
 
 # What the exporter writes for people who debug it: stack traces with paths of this machine.
 DEBUG_METADATA = (

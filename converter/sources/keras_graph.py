@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.normalize import normalize
-from converter.rewiring import bypass
-from converter.shape_arithmetic import fix_reshapes
-from converter.transposes import cancel_transposes
+from converter.graph.normalize import normalize
+from converter.graph.rewiring import bypass
+from converter.graph.shape_arithmetic import fix_reshapes
+from converter.graph.transposes import cancel_transposes
 
 _END = 1 << 31  # what exporters write is at least this
 _RECURRENT = frozenset({"LSTM", "GRU"})

@@ -20,7 +20,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import UserError
-from converter.on_disk import LARGE, OpenFile, fits, tensor_in
+from converter.files.on_disk import LARGE, OpenFile, fits, tensor_in
 from converter.sources import wire
 from converter.sources.sparse import make_dense
 from converter.sources.tensors import only_tensors

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from converter import atomic
 from converter.errors import UserError
+from converter.files import atomic
 
 
 def require_writable(path: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converter import atomic
 from converter.errors import UserError
+from converter.files import atomic
 from converter.training.progress import Epoch, History, Step
 
 FORMAT = "foldserve.training/1"

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from converter import curves
 from converter.errors import UserError
+from converter.files import curves
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
 from converter.training.architectures import Style
 from converter.training.architectures.task import LARGEST_SIDE

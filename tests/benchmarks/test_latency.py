@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import latency
-from converter.latency import Comparison
+from converter.commands.latency import Comparison
 
 
 def timing(name: str, ratio: float, **more: Any) -> latency.Timing:

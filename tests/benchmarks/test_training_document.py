@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from benchmarks import training
-from converter.comparison import report
-from converter.comparison.claims import CLAIMS
-from tests.converter.comparison.made import record
+from experiments import report
+from experiments.claims import CLAIMS
+from tests.experiments.made import record
 
 
 def test_the_document_has_its_pictures_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -178,10 +178,10 @@ def test_the_engine_is_what_folds_and_proves() -> None:
     for folder in ("folding", "proof"):
         assert {name for name in everything if name.startswith(f"{folder}/")} <= inside | documents
     assert {
-        "pipeline.py", "normalize.py", "tidy.py", "cost.py", "onnx_file.py", "transposes.py",
-        "paddings.py", "sources/export.py", "sources/examples.py", "sources/onnx_.py",
+        "pipeline.py", "graph/normalize.py", "graph/tidy.py", "graph/cost.py", "files/onnx_file.py",
+        "graph/transposes.py", "graph/paddings.py", "sources/export.py", "sources/examples.py", "sources/onnx_.py",
     } <= inside  # fmt: skip
-    outside = ("training/", "statistics/", "comparison/", "commands/", "page/", "render", "cli.py")
+    outside = ("training/", "statistics/", "commands/", "report/", "cli.py")
     assert not [name for name in inside if name.startswith(outside)]
 
 

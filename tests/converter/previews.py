@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.explain import Explainer
 from converter.pipeline import Preview, preview
-from tests.converter.folding.graphs import Graph
+from converter.report.explain import Explainer
+from patterns.graphs import Graph
 from tests.converter.published import loaded
 
 

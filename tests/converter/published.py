@@ -12,8 +12,8 @@ import onnxruntime as ort
 from converter.pipeline import FoldResult, fold
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Loaded
+from patterns.graphs import Graph
 from service.manifest import MANIFEST_FILE, MODEL_FILE, SELFTEST_FILE, Classification, Manifest
-from tests.converter.folding.graphs import Graph
 
 
 def graph(dtype: str = "float32", batch: int | str = "N", seed: int = 0) -> Graph:

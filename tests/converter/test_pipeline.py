@@ -9,14 +9,14 @@ import onnx_ir as ir
 import pytest
 
 from converter.errors import UserError
+from converter.files.onnx_file import write_onnx
 from converter.folding import Plan
-from converter.onnx_file import write_onnx
+from converter.graph.tidy import tidy
 from converter.pipeline import fold, plan, size_of
-from converter.tidy import tidy
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms
-from tests.converter.folding.graphs import fold as fold_only
+from patterns.graphs import Graph, assert_equal, batchnorms
+from patterns.graphs import fold as fold_only
+from tests.converter.files.test_onnx_file import with_tensors
 from tests.converter.published import graph, loaded
-from tests.converter.test_onnx_file import with_tensors
 
 
 def test_it_folds_proves_and_counts() -> None:

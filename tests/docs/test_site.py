@@ -15,7 +15,7 @@ import pytest
 
 from converter import cli
 from converter.folding.refusal import Code
-from converter.reasons import PHRASES
+from converter.report.reasons import PHRASES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -218,11 +218,11 @@ def test_a_new_version_comes_under_load_without_a_failure(
 REDEPLOY = """
 import os, sys, warnings
 warnings.simplefilter("ignore")
-from service import cluster_plan
+from service.cluster import plan as cluster_plan
 os.environ.update(cluster_plan.ALONE)
 import ray
 from ray import serve
-from service import cluster
+from service.cluster import application as cluster
 from service.settings import parse
 ray.init(address=sys.argv[1], namespace="serve")
 serve.run(cluster.build(parse(sys.argv[2:], {})), name=cluster_plan.APP)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from service import cluster_plan, cluster_run, listen
-from service.cluster_pages import NodePages
+from service import listen
+from service.cluster import plan as cluster_plan
+from service.cluster import run as cluster_run
+from service.cluster.pages import NodePages
 from service.listen import CannotStart
 from service.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.cluster_proxy import Proxied
+from service.cluster.proxy import Proxied
 from service.settings import Settings
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")

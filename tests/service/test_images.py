@@ -17,10 +17,10 @@ from onnx import TensorProto
 from PIL import Image
 from test_predict_route import refused
 
+from patterns.networks import declare_torchvision_operators
 from service.codecs import images, multipart
 from service.errors import ImageTooLarge, InvalidImage, WrongType
 from service.manifest import Preprocessing, TensorSpec
-from tests.zoo import declare_torchvision_operators
 
 declare_torchvision_operators()
 from torchvision.transforms import v2 as transforms  # noqa: E402

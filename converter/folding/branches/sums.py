@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.folding.view import View
-from converter.rewiring import bypass
+from converter.graph.rewiring import bypass
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from converter.sources import load
 from converter.training import checkpoint, networks
 from converter.training.data import Dataset
 from converter.training.fit_options import FitOptions
-from tests.zoo import declare_torchvision_operators
+from patterns.networks import declare_torchvision_operators
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,7 +11,7 @@ from torch import nn
 from converter.errors import UserError
 from converter.finetuning.frozen import Frozen, FrozenBatchNorm2d, freeze, thawed
 from converter.training.layers import BatchRenorm2d
-from tests.zoo import declare_torchvision_operators, randomize_batchnorms
+from patterns.networks import declare_torchvision_operators, randomize_batchnorms
 
 
 def network() -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 
 Build = Callable[[Graph], str]
 CASES: dict[str, tuple[str, Build]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 
 Build = Callable[[Graph, str], str]
 

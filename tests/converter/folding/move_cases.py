@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from patterns.graphs import Graph
 from tests.converter.folding.cases import Build, case
-from tests.converter.folding.graphs import Graph
 
 
 def conv(g: Graph, x: str, channels: int = 4, inputs: int = 3) -> str:

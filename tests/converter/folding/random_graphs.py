@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import strategies as st
 
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.folding.random_ops import MORE_OPS, MoreOps
 
 Shape = tuple[int | str, ...]

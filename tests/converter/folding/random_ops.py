@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tests.converter.folding.graphs import Graph
+    from patterns.graphs import Graph
 
 Shape = tuple[int | str, ...]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from converter.folding import Refusal
-from converter.normalize import normalize
-from tests.converter.folding.forward_cases import norm
-from tests.converter.folding.graphs import (
+from converter.graph.normalize import normalize
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,
@@ -17,6 +16,7 @@ from tests.converter.folding.graphs import (
     fold,
     ort_run,
 )
+from tests.converter.folding.forward_cases import norm
 
 
 def attention(g: Graph, *, softmax: bool = True, **more: int) -> tuple[str, str]:

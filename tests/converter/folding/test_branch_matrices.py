@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.converter.folding.graphs import Graph, batchnorms, count, fold
+from patterns.graphs import Graph, batchnorms, count, fold
 from tests.converter.folding.test_branches import checked
 
 

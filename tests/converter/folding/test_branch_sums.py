@@ -10,8 +10,8 @@ import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.normalize import normalize
-from tests.converter.folding.graphs import Graph, assert_equal, count, fold
+from converter.graph.normalize import normalize
+from patterns.graphs import Graph, assert_equal, count, fold
 
 SIZE = 9
 

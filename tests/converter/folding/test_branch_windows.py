@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     batchnorms,
     count,

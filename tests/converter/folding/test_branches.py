@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from converter.folding import Folded
-from converter.normalize import normalize
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, count, fold
+from converter.graph.normalize import normalize
+from patterns.graphs import Graph, assert_equal, batchnorms, count, fold
 
 PADS = {kernel: [kernel // 2] * 4 for kernel in (1, 2, 3, 5, 7)}
 

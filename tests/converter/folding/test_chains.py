@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.folding import Folded, Refusal, Route
-from converter.normalize import normalize
-from tests.converter.folding.graphs import (
+from converter.graph.normalize import normalize
+from patterns.graphs import (
     Graph,
     assert_equal,
     count,

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import event, given
 
-from converter.cost import cost_of
+from converter.files.onnx_file import encode
 from converter.folding import fold_graph
-from converter.normalize import normalize
-from converter.onnx_file import encode
-from tests.converter.folding.graphs import Graph, fold
+from converter.graph.cost import cost_of
+from converter.graph.normalize import normalize
+from patterns.graphs import Graph, fold
 from tests.converter.folding.random_graphs import models
 
 # A tensor's head and a name, in the node and in the list of initializers; an Add node.

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from converter.folding import fold_graph, plan_graph
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.folding import Folded, Refusal, forward_sinks, moves, updates
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Oracle
-from tests.converter.folding import forward_cases
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,
@@ -24,6 +23,7 @@ from tests.converter.folding.graphs import (
     fold,
     ort_run,
 )
+from tests.converter.folding import forward_cases
 
 Build = Callable[[Graph, str], str]
 

@@ -8,7 +8,7 @@ import pytest
 from converter.folding import Folded, Refusal, Route
 from converter.folding.growth import LITTLE
 from converter.folding.overflow import MOST_ROUNDS
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, count, fold
+from patterns.graphs import Graph, assert_equal, batchnorms, count, fold
 
 
 def checked(g: Graph) -> Folded:

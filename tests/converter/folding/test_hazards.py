@@ -15,8 +15,8 @@ from converter.folding import Folded, Hazard
 from converter.folding.hazards import SAMPLE, of_batchnorm, of_rounding
 from converter.folding.rounding import round_once
 from converter.pipeline import plan
-from converter.report import describe_decision
-from tests.converter.folding.graphs import Array, Graph, fold
+from converter.report.facts import describe_decision
+from patterns.graphs import Array, Graph, fold
 
 ROOT = Path(__file__).parents[3]
 TYPES = ("float16", "bfloat16", "float32", "float64")

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from converter.folding import Folded
-from converter.normalize import normalize
-from tests.converter.folding.graphs import (
+from converter.graph.normalize import normalize
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,

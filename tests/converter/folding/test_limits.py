@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, fold
+from patterns.graphs import Graph, assert_equal, batchnorms, fold
 
 
 def left(g: Graph) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from converter.folding import Refusal
+from patterns.graphs import Graph, assert_equal, batchnorms, fold
 from tests.converter.folding.forward_cases import norm as before
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, fold
 from tests.converter.folding.move_cases import conv, norm, two
 
 BACKWARD: dict[str, tuple[str, str, Callable[[Graph], str]]] = {}

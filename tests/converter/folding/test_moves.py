@@ -10,9 +10,7 @@ import pytest
 
 from converter.folding import fold_graph, moves
 from converter.proof import Oracle
-from tests.converter.folding import move_cases  # noqa: F401 - more cases
-from tests.converter.folding.cases import CASES, case
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,
@@ -25,6 +23,8 @@ from tests.converter.folding.graphs import (
     refusal,
     signature,
 )
+from tests.converter.folding import move_cases  # noqa: F401 - more cases
+from tests.converter.folding.cases import CASES, case
 
 
 def convolved(g: Graph, channels: int = 4, height: int | str = 3, width: int | str = 2) -> str:

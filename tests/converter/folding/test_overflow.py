@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.folding import Folded, Refusal, overflow
-from tests.converter.folding.graphs import Array, Graph, assert_equal, count, fold
+from patterns.graphs import Array, Graph, assert_equal, count, fold
 
 HALVES = ["float16", "bfloat16"]
 LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38}

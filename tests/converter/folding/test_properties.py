@@ -7,8 +7,8 @@ import onnx_ir as ir
 from hypothesis import event, given
 
 from converter.folding import Refusal, fold_graph
-from converter.normalize import normalize
-from tests.converter.folding.graphs import (
+from converter.graph.normalize import normalize
+from patterns.graphs import (
     assert_equal,
     batchnorms,
     count,

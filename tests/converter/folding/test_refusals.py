@@ -13,7 +13,7 @@ import pytest
 from converter.folding import Refusal
 from converter.folding.refusal import Code
 from converter.sources import LoadOptions, load
-from tests.converter.folding.graphs import Graph, assert_equal, batchnorms, fold, refusal
+from patterns.graphs import Graph, assert_equal, batchnorms, fold, refusal
 
 CASES: dict[str, tuple[str, str, Callable[[], Graph]]] = {}
 

@@ -9,7 +9,7 @@ import pytest
 
 from converter.folding import Refusal, sinks, updates
 from converter.proof import Oracle
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,

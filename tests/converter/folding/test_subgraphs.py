@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.normalize import normalize
-from tests.converter.folding.graphs import (
+from converter.graph.normalize import normalize
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,

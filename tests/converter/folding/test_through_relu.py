@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from converter.folding import Folded, Refusal
 from converter.folding.affine import Affine
 from converter.folding.thresholds import Thresholds
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Oracle
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     Graph,
     assert_equal,
     batchnorms,

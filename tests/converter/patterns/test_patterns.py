@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from converter.folding import Refusal, Route, fold_graph
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Oracle
-from tests.converter.folding.graphs import (
+from patterns.graphs import (
     assert_equal,
     count,
     distance,
@@ -17,9 +17,9 @@ from tests.converter.folding.graphs import (
     ort_run,
     signature,
 )
-from tests.converter.patterns.registry import VARIANTS, Module, Pattern, single
-from tests.converter.patterns.standing import standing
-from tests.converter.patterns.suite import PATTERNS
+from patterns.registry import VARIANTS, Module, Pattern, single
+from patterns.standing import standing
+from patterns.suite import PATTERNS
 
 CASES = [
     pytest.param(pattern, variant, id=f"{pattern.family}-{pattern.name}-{variant}")

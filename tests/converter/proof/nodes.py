@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from converter.proof import Oracle
 from converter.proof.kernels import KERNELS
-from tests.converter.folding.graphs import Array, Graph, distance, ort_run
+from patterns.graphs import Array, Graph, distance, ort_run
 
 
 def one_node(

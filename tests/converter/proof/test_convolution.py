@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from converter.proof import convolution
-from tests.converter.folding.graphs import distance
+from patterns.graphs import distance
 from tests.converter.proof.nodes import agree, by_kernel
 from tests.converter.proof.test_kernels import Draw
 

@@ -9,14 +9,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Proof, verify
 from converter.proof.control import bodies, fixed, pairs, random_outputs
 from converter.proof.recorder import Recorder
 from converter.proof.settings import MOST_RUNS, Setting, Variable, variables
-from converter.report import conclusion, describe_proof, unreached
+from converter.report.facts import conclusion, describe_proof, unreached
 from converter.sources.inputs import describe, dynamic_batch
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed
 
 Condition = Callable[[Graph], str]

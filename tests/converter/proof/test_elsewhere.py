@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import verify
 from converter.sources.inputs import describe
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed, folded, prove
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Array, Graph, distance, feeds, ort_run
+from patterns.graphs import Array, Graph, distance, feeds, ort_run
 from tests.converter.proof.nodes import agree, by_kernel, by_reference
 
 SEEDS = range(24)

@@ -8,14 +8,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Measurement, Proof, verify
 from converter.proof.draws import STANDARD
 from converter.proof.judging import GROSS, Judgement
 from converter.proof.plan import ROWS, Plan
-from converter.report import EXIT_CODES, conclusion
+from converter.report.facts import EXIT_CODES, conclusion
 from converter.sources.inputs import describe
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed, folded, net, prove
 
 

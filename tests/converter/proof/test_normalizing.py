@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Array, distance
+from patterns.graphs import Array, distance
 from tests.converter.proof.nodes import by_onnxruntime, feeds, one_node
 
 

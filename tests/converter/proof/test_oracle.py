@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, parser
 
 from converter.proof import Oracle, OracleError
 from converter.proof.kernels import KERNELS
-from tests.converter.folding.graphs import Graph, distance, feeds, ort_run
+from patterns.graphs import Graph, distance, feeds, ort_run
 
 
 def text(source: str) -> ir.Model:

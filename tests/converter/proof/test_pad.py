@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Graph, feeds, ort_run
+from patterns.graphs import Graph, feeds, ort_run
 
 AMOUNTS = [
     [0, 0, 1, 1, 0, 0, 1, 1],

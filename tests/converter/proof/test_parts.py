@@ -9,12 +9,12 @@ import onnx_ir as ir
 import pytest
 
 from converter.folding import fold_graph
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Measurement, verify
 from converter.proof.measure import Case
 from converter.proof.parts import ALIKE, ENOUGH, Outcome, by_parts, groups_of_like_size, ranges
 from converter.sources.inputs import describe
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed
 
 PLACES = 36

@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof.measure import BY, limits_of
 from converter.proof.precision import narrower
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed, folded, prove
 
 WIDE = TensorProto.FLOAT

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Graph, feeds, ort_run
+from patterns.graphs import Graph, feeds, ort_run
 
 # Powers of two: onnxruntime's float32 divides without rounding, so the steps are the same.
 SCALES = np.array([0.25, 2.0, 0.5], dtype=np.float32)

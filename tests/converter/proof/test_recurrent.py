@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Array, Graph, distance, ort_run
+from patterns.graphs import Array, Graph, distance, ort_run
 
 STEPS, SAMPLES, WIDTH, HIDDEN = 5, 3, 4, 6
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.proof import Oracle
-from tests.converter.folding.graphs import Graph, ort_run
+from patterns.graphs import Graph, ort_run
 from tests.converter.proof.nodes import agree
 
 

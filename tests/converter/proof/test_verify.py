@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto
 
 from converter.folding import fold_graph
-from converter.normalize import normalize
+from converter.graph.normalize import normalize
 from converter.proof import Measurement, Proof, verify
 from converter.proof.measure import pool
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Reference
-from tests.converter.folding.graphs import Graph
+from patterns.graphs import Graph
 
 
 def prove(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,6 @@ import torch
 from torch import nn
 
 from converter.sources import Loaded
-
-ROOT = str(Path(__file__).parents[3])
-if ROOT not in sys.path:  # tests.zoo
-    sys.path.insert(0, ROOT)
 
 
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

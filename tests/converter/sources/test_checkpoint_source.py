@@ -11,7 +11,7 @@ import torch
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load
 from converter.training import architectures
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 LABELS = [str(digit) for digit in range(10)]
 

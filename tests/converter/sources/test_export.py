@@ -36,8 +36,8 @@ from converter.sources import module as module_source
 from converter.sources.examples import Call
 from converter.sources.exporters import Exported
 from converter.sources.module import from_module
-from tests.converter.folding.graphs import ort_run
-from tests.zoo import randomize_batchnorms
+from patterns.graphs import ort_run
+from patterns.networks import randomize_batchnorms
 
 
 def make(module: nn.Module, *shapes: InputShape) -> Loaded:

@@ -19,7 +19,7 @@ from torch.export import Dim
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load, vet
 from converter.sources.quiet import torch_quiet
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 
 def save(path: Path, module: nn.Module, *args: torch.Tensor, **options: Any) -> Path:

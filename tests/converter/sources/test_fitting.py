@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from converter.errors import UserError
 from converter.sources import LoadOptions
 from converter.sources.trained import Trained, load_module
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 State = dict[str, Tensor]
 

@@ -27,7 +27,7 @@ from torch import nn
 from converter.errors import UserError
 from converter.sources import LoadOptions, harmless, pickles, torch_
 from converter.sources.trained import load_module
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 ARCH = LoadOptions(arch="source_nets:ConvNet")
 

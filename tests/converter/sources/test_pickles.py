@@ -17,7 +17,7 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.sources import LoadOptions, load, pickles
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 TRUST = LoadOptions(trust_pickle=True)
 

@@ -20,7 +20,7 @@ from converter.errors import UserError
 from converter.finetuning.command import base_of
 from converter.sources import InputShape, LoadOptions, load
 from converter.sources.trained import load_module
-from tests.zoo import randomize_batchnorms, timm_model
+from patterns.networks import randomize_batchnorms, timm_model
 
 TRANSFORMERS = """
 import json, os

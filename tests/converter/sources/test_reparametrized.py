@@ -16,7 +16,7 @@ from converter.errors import UserError
 from converter.sources import LoadOptions
 from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 HERE = "test_reparametrized"
 

@@ -25,7 +25,7 @@ from converter.sources import (
 from converter.sources.calls import path_of
 from converter.sources.module import from_module
 from converter.sources.quiet import torch_quiet
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 
 def make(module: nn.Module, *shapes: str, **values: Any) -> Loaded:

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter import load
 from converter.errors import UserError
-from converter.on_disk import LARGE, OpenFile, tensor_in
+from converter.files.on_disk import LARGE, OpenFile, tensor_in
 from converter.sources import slim
-from tests.converter.folding.graphs import Graph, assert_equal, fold
+from patterns.graphs import Graph, assert_equal, fold
 
 DTYPES = [
     np.float16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from converter.errors import UserError
 from converter.sources import InputShape, Loaded, LoadOptions, arch, load, state_dict, torch_
-from tests.zoo import (
+from patterns.networks import (
     declare_torchvision_operators,
     randomize_batchnorms,
     timm_model,

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.cli import main
 from converter.errors import UserError
+from converter.files.publishing import publish
 from converter.pipeline import fold
-from converter.publishing import publish
 from converter.sources import LoadOptions, load
 from converter.sources.tensors import kind_of
 from service.manifest import Manifest

@@ -14,7 +14,7 @@ from torch.jit import TracerWarning
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load
 from converter.sources.quiet import torch_quiet
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 SMALL = LoadOptions(input_shapes=(InputShape((3, 8, 8)),))
 

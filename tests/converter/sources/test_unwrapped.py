@@ -16,7 +16,7 @@ from converter.sources import LoadOptions, load
 from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
 from converter.sources.unwrapped import unwrap
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 TRUST = LoadOptions(trust_pickle=True)
 

@@ -18,7 +18,7 @@ from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load, state_dict, weight_sets
 from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 State = dict[str, Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 
 def small() -> nn.Module:

@@ -17,7 +17,7 @@ from converter.statistics import recalibrate
 from converter.statistics.collect import collect, onepass
 from converter.statistics.norms import find
 from converter.training.layers import BatchRenorm2d
-from tests.zoo import randomize_batchnorms
+from patterns.networks import randomize_batchnorms
 
 
 class Residual(nn.Module):

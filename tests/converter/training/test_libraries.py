@@ -14,7 +14,7 @@ from converter.errors import UserError
 from converter.pipeline import preview
 from converter.training import Style, TrainOptions, build, checkpoint, train
 from converter.training.architectures import complete, libraries, lookup
-from tests.zoo import declare_torchvision_operators
+from patterns.networks import declare_torchvision_operators
 
 
 @pytest.fixture(autouse=True)

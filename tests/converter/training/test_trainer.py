@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from converter import curves
 from converter.errors import UserError
+from converter.files import curves
 from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, mnist, train
 from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy

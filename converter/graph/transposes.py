@@ -1,0 +1,192 @@
+"""Transposes that undo each other go: Conv -> NHWC -> Relu -> NCHW -> Conv needs none.
+
+Frameworks with channels last export every op of their own between two Transposes. Write T(u, p)
+for a Transpose, T(u, p)'s axis k being u's axis p[k]. Then
+
+    T(T(u, p), q) = T(u, r) with r[k] = p[q[k]]       r = 0, 1, 2, .. is no Transpose at all
+    f(T(u, p)) = T(f'(u), p)                          f elementwise; constants are transposed
+                                                      once, by the inverse of p
+    reduce, concatenate, pad, split, slice along axis k of T(u, p) = along axis p[k] of u
+
+so a Transpose is handed down from one op to the next, not computed, until an op needs the
+layout. In the worst case that costs as much as before: the result is only taken when the
+Transposes that are left move fewer numbers.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converter.graph.rewiring import bypass
+from converter.graph.transpose_rules import RULES, Perm, compose, inverse, is_constant
+
+
+def cancel_transposes(model: ir.Model) -> ir.Model:
+    """The model with fewer Transposes, or the model itself where nothing is gained.
+
+    Args:
+        model: normalized, with known ranks; it is not changed.
+    """
+    if not any(n.op_type == "Transpose" for n in model.graph) or any(model.graph.subgraphs()):
+        return model
+    candidate = model.clone()
+    _Handing(candidate.graph).run()
+    common.RemoveUnusedNodesPass()(candidate)
+    common.NameFixPass()(candidate)
+    return candidate if _moved(candidate) < _moved(model) else model
+
+
+def _moved(model: ir.Model) -> tuple[int, int]:
+    """How many numbers the Transposes of a graph move for one sample, and how many they are."""
+    nodes = [node for node in model.graph if node.op_type == "Transpose"]
+    shapes = [node.outputs[0].shape for node in nodes]
+    numbers = sum(
+        prod(dim if isinstance(dim, int) else 1 for dim in shape) for shape in shapes if shape
+    )
+    return numbers, len(nodes)
+
+
+class _Handing:
+    """Goes over the nodes in order, and puts each Transpose behind the op that reads it."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+
+    def run(self) -> None:
+        for node in tuple(self.graph):
+            if node.domain == "" and node.op_type == "Transpose":
+                self._compose(node)
+            elif node.domain == "":
+                self._hand_on(node)
+
+    def source(self, value: ir.Value) -> tuple[ir.Value, Perm] | None:
+        """(u, p) when the value is T(u, p)."""
+        node = value.producer()
+        if node is None or node.op_type != "Transpose" or node.domain != "":
+            return None
+        below = node.inputs[0]
+        return (below, _perm(node)) if below is not None else None
+
+    def _compose(self, node: ir.Node) -> None:
+        """T(T(u, p), q) reads u itself, or is u."""
+        below = node.inputs[0]
+        found = self.source(below) if below is not None else None
+        if found is None:
+            return
+        u, p = found
+        perm = compose(p, _perm(node))
+        node.replace_input_with(0, u)
+        node.attributes["perm"] = ir.AttrInt64s("perm", perm)
+        if perm != tuple(range(len(perm))):
+            return
+        # A result of the graph can only take the place of a value that is computed and is none.
+        if not node.outputs[0].is_graph_output() or (u.producer() and not u.is_graph_output()):
+            bypass(node, u)
+
+    def transposed(self, value: ir.Value, perm: Perm, name: str) -> ir.Value:
+        """T(value, perm), computed right behind the value."""
+        node = ir.node("Transpose", [value], {"perm": list(perm)})
+        producer = value.producer()
+        out = node.outputs[0]
+        out.name, out.type = name, value.type
+        if value.shape is not None:
+            out.shape = ir.Shape([value.shape[k] for k in perm])
+        if producer is None:
+            self.graph.insert_before(next(iter(self.graph)), node)
+        else:
+            node.metadata_props.update(producer.metadata_props)
+            self.graph.insert_after(producer, node)
+        return out
+
+    def _hand_on(self, node: ir.Node) -> None:
+        """Let the node work on u instead of T(u, p), where its op is of the table."""
+        rule = RULES.get(node.op_type)
+        sources = [self.source(value) if value is not None else None for value in node.inputs]
+        perm = next((found[1] for found in sources if found), None)
+        if rule and perm:
+            rule(self, node, perm)
+
+    def feed(self, node: ir.Node, indices: range, p: Perm) -> bool:
+        """Give the node its inputs in u's layout; False, changing nothing, where one cannot be."""
+        fresh: dict[int, ir.Value] = {}
+        pending: list[tuple[int, ir.Value, Perm]] = []
+        for index in indices:
+            value = node.inputs[index]
+            if value is None:
+                return False
+            found = self.source(value)
+            if found and found[1] == p:
+                fresh[index] = found[0]
+            elif found:
+                pending.append((index, found[0], compose(found[1], inverse(p))))
+            elif is_constant(value):
+                fresh[index] = self._constant(value, p)
+            elif value.shape is not None and len(value.shape) == len(p):
+                pending.append((index, value, inverse(p)))
+            else:
+                return False
+        for index, value, perm in pending:
+            fresh[index] = self.transposed(value, perm, f"{value.name}_transposed")
+        for index, value in fresh.items():
+            node.replace_input_with(index, value)
+        return True
+
+    def hand(self, value: ir.Value, p: Perm) -> None:
+        """`value` now holds u where T(u, p) is meant: its readers get a Transpose of it."""
+        if p == tuple(range(len(p))):
+            return
+        if value.shape is not None:
+            value.shape = ir.Shape([value.shape[k] for k in inverse(p)])
+        readers = tuple(value.uses())
+        leaves = value.is_graph_output()
+        name = str(value.name)
+        if leaves:
+            value.name = f"{name}_inner"
+        meant = self.transposed(value, p, name if leaves else f"{name}_transposed")
+        for node, index in readers:
+            node.replace_input_with(index, meant)
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = meant
+
+    def _constant(self, value: ir.Value, p: Perm) -> ir.Value:
+        """A constant operand in u's layout: ones in front up to the full rank, then transposed."""
+        assert value.const_value is not None
+        array = value.const_value.numpy()
+        if array.size == 1 and array.ndim <= len(p):
+            return value
+        if array.ndim > len(p):
+            raise AssertionError("an operand has a higher rank than the result")
+        array = array.reshape((1,) * (len(p) - array.ndim) + array.shape).transpose(inverse(p))
+        return self.initializer(np.ascontiguousarray(array), str(value.name))
+
+    def initializer(self, array: np.ndarray[Any, Any], near: str) -> ir.Value:
+        name, count = f"{near}_transposed", 1
+        while name in self.graph.initializers:
+            count += 1
+            name = f"{near}_transposed_{count}"
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self.graph.initializers.add(value)
+        return value
+
+
+def _perm(node: ir.Node) -> Perm:
+    """Without the attribute the axes are reversed."""
+    given = node.attributes.get("perm")
+    if given is not None:
+        return tuple(given.as_ints())
+    value = node.inputs[0]
+    assert value is not None
+    assert value.shape is not None
+    return tuple(range(len(value.shape)))[::-1]

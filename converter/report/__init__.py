@@ -1,0 +1,1 @@
+"""What is said of a fold: the facts, the words, the terminal, the page."""
