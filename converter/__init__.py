@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converter.errors import UserError
-    from converter.files.publishing import Published, publish
     from converter.pipeline import FoldResult, fold, plan
     from converter.proof.verdict import Proof
     from converter.proof.verify import verify
+    from converter.publishing.versions import Published, publish
     from converter.sources import Loaded, LoadOptions, load
 
 # onnxruntime reads it when it is loaded, and without it keeps an id below HOME and calls Microsoft.
@@ -31,8 +31,8 @@ _WHERE = {
     "plan": "converter.pipeline",
     "Proof": "converter.proof",
     "verify": "converter.proof",
-    "Published": "converter.files.publishing",
-    "publish": "converter.files.publishing",
+    "Published": "converter.publishing.versions",
+    "publish": "converter.publishing.versions",
     "Loaded": "converter.sources",
     "LoadOptions": "converter.sources",
     "load": "converter.sources",

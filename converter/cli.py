@@ -14,8 +14,8 @@ from importlib import import_module
 from rich.console import Console
 from rich.text import Text
 
-from converter.commands.memory import behind
 from converter.errors import UserError
+from converter.system.memory import behind
 from service.version import program_version
 
 # name -> (module, help). Modules are imported when asked for: torch takes seconds.

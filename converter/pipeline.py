@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from converter.errors import UserError
+from converter.evaluation.oracle import Feeds
 from converter.files.on_disk import store_for
 from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
@@ -18,7 +19,6 @@ from converter.graph.paddings import keep_zero_paddings
 from converter.graph.tidy import tidy
 from converter.graph.transposes import cancel_transposes
 from converter.proof import Proof, verify
-from converter.proof.oracle import Feeds
 from converter.proof.unchanged import prove as prove_unchanged
 from converter.proof.unchanged import same_graph
 from converter.sources.loaded import Input, Loaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converter.proof.uncovered import DIFFERENT, WITHOUT
+from converter.evaluation.uncovered import DIFFERENT, WITHOUT
 
 PAGE = Path(__file__).with_name("oracle.md")
 TEXT = """\

@@ -8,7 +8,7 @@ import torch
 
 import benchmarks.real.compare
 import converter.commands.fold
-import converter.proof.runtime
+import converter.evaluation.runtime
 from benchmarks.real import networks
 from patterns.networks import declare_torchvision_operators
 

@@ -16,10 +16,10 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
     """
     import onnx_ir as ir
 
+    from converter.evaluation.oracle import Oracle
     from converter.folding import fold_graph
     from converter.graph.normalize import normalize
     from converter.proof.examples import random_feeds
-    from converter.proof.oracle import Oracle
 
     wide = normalize(loaded.model)
     for graph in (wide.graph, *wide.graph.subgraphs()):

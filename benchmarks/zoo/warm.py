@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import benchmarks.zoo.judging
+import converter.evaluation.runtime
 import converter.pipeline
-import converter.proof.runtime
 import converter.sources.onnx_
 from benchmarks.zoo import exporters, networks
 from converter.sources import InputShape, LoadOptions

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from converter.commands import limits, loading, output
 from converter.errors import UserError
-from converter.files import curves
 from converter.files.onnx_file import write_onnx
-from converter.files.publishing import Published, check_folder, publish
-from converter.files.remote import open_store
 from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
+from converter.publishing import curves
+from converter.publishing.remote import open_store
+from converter.publishing.versions import Published, check_folder, publish
 from converter.report.facts import EXIT_CODES, describe_fold
 from converter.report.provenance import describe_provenance
 from converter.report.terminal import show_fold, show_source, terminal, working

@@ -11,8 +11,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from converter.errors import UserError
+from converter.evaluation.oracle import Feeds
 from converter.proof.examples import random_feeds
-from converter.proof.oracle import Feeds
 from converter.sources.loaded import Input
 
 

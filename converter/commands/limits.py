@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import AbstractContextManager
 
-from converter.commands.memory import bounded, parse_size
+from converter.system.memory import bounded, parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

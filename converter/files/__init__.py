@@ -1,1 +1,1 @@
-"""Files out: ONNX, the contract with the service, versions that are published, stores."""
+"""ONNX files, in and out: large weights stay on disk, and nothing is ever half written."""

@@ -22,10 +22,10 @@ import onnx
 import onnx_ir as ir
 
 from converter.errors import UserError
+from converter.files import slim
 from converter.files.atomic import aside, stale, sync_directory, umask
 from converter.files.on_disk import fits
-from converter.sources import slim
-from converter.sources.wire import tag, varint
+from converter.files.wire import tag, varint
 
 # Protobuf messages end at 2 GiB; beyond this the weights go into a file beside the model.
 LARGEST_MESSAGE = 2_000_000_000

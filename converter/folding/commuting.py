@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.view import View
+from converter.graph.naming import label
 
 Condition = Callable[[ir.Node, Affine, View], Refusal | None]
 

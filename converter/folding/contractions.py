@@ -22,10 +22,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 _PLAIN = re.compile(r"([A-Za-z]+),([A-Za-z]+)->([A-Za-z]*)")
 

@@ -14,13 +14,13 @@ import onnx_ir as ir
 from converter.folding import forward_sinks, moves
 from converter.folding.affine import Affine
 from converter.folding.backward import backward
-from converter.folding.naming import label
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.routes import MOST_STEPS, Route, adds_beyond, in_a_merge
 from converter.folding.step import Step
 from converter.folding.uniform import ask
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def forward(

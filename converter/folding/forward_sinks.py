@@ -16,11 +16,11 @@ from converter.folding import contractions
 from converter.folding.affine import Affine
 from converter.folding.branches import geometry
 from converter.folding.moves import matrices
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.sinks import computed, constant_inputs, weight_channels, weight_on_the_left
 from converter.folding.step import Absorb, ForwardRule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def _conv(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:

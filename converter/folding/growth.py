@@ -25,12 +25,12 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.branches import Merge
-from converter.folding.naming import label
 from converter.folding.plan import Decision, Plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site
 from converter.folding.step import Absorb
+from converter.graph.naming import label
 
 LITTLE = 1024
 _SHARE = 16

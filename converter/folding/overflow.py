@@ -21,9 +21,9 @@ import onnx_ir as ir
 
 from converter.folding.branches import Merge
 from converter.folding.growth import Barred
-from converter.folding.naming import label
 from converter.folding.plan import Decision
 from converter.folding.refusal import Refusal
+from converter.graph.naming import label
 
 MOST_ROUNDS = 64
 

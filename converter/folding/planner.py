@@ -26,7 +26,6 @@ from converter.folding.backward import backward
 from converter.folding.branches import Merge, find_merges
 from converter.folding.forward import forward
 from converter.folding.growth import Barred, why_barred
-from converter.folding.naming import label
 from converter.folding.parting import parted
 from converter.folding.passed import Passed
 from converter.folding.plan import Decision, Plan
@@ -34,6 +33,7 @@ from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def make_plan(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
-from converter.folding.naming import label
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb
+from converter.graph.naming import label
 
 # A map that spreads to more readers than this is left: the paths of a dense block multiply.
 MOST_STEPS = 256

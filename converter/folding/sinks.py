@@ -17,10 +17,10 @@ import onnx_ir as ir
 from converter.folding import contractions
 from converter.folding.affine import Affine
 from converter.folding.moves import matrices
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def _conv(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

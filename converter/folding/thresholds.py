@@ -20,8 +20,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine, Float64, along_axis
-from converter.folding.naming import unique
 from converter.folding.view import numbers
+from converter.graph.naming import unique
 
 
 @dataclass(frozen=True, eq=False)

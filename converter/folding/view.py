@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Float64
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
+from converter.graph.naming import label
 
 # They read a value's shape, not its numbers, so they never notice a fold.
 SHAPE_READERS = frozenset({"Shape", "Size"})

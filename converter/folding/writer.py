@@ -17,11 +17,11 @@ from converter.files.on_disk import Store, in_memory
 from converter.folding.affine import Affine, Float64, along_axis
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
-from converter.folding.naming import label, unique
 from converter.folding.overflow import DoesNotFitError
 from converter.folding.rounding import round_once
 from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.folding.view import numbers
+from converter.graph.naming import label, unique
 from converter.graph.rewiring import bypass
 
 

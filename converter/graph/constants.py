@@ -79,7 +79,7 @@ class _Evaluation:
 
     def __init__(self, model: ir.Model, cone: Cone, growth: Growth) -> None:
         # The oracle needs torch, which takes seconds to import.
-        from converter.proof.oracle import Oracle
+        from converter.evaluation.oracle import Oracle
 
         self._cone, self._model = cone, model
         self._oracles = Oracle(model), Oracle(model, rounded=True)
@@ -108,7 +108,7 @@ class _Evaluation:
 
     def _evaluate(self, node: ir.Node) -> bool:
         """Whether the node could be evaluated; what reads it cannot if it could not."""
-        from converter.proof.oracle import OracleError
+        from converter.evaluation.oracle import OracleError
 
         exact, stored = self._oracles
         made = [value for value in node.inputs if value is not None and value in self._cone.roots]

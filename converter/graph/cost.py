@@ -22,7 +22,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from converter.folding.naming import label
+from converter.graph.naming import label
 from converter.graph.normalize import quiet
 from converter.graph.shapes import infer_shapes
 

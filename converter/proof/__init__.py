@@ -1,9 +1,9 @@
 """Prove that a folded graph computes what the original did: `verify` and what it is made of."""
 
+from converter.evaluation.oracle import Oracle, OracleError
 from converter.proof.examples import data_shapes, load_data
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
-from converter.proof.oracle import Oracle, OracleError
 from converter.proof.verdict import Proof
 from converter.proof.verify import verify
 

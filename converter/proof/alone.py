@@ -15,9 +15,9 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
+from converter.evaluation.oracle import Array, Feeds
 from converter.proof.control import Body, captured
 from converter.proof.measure import Case
-from converter.proof.oracle import Array, Feeds
 from converter.proof.recorder import Recorder
 
 

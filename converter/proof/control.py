@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from converter.folding.naming import label
-from converter.proof.oracle import read_by
+from converter.evaluation.oracle import read_by
+from converter.graph.naming import label
 
 BRANCHES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 # Ops that say how large a value is, not what it holds.

@@ -8,12 +8,12 @@ from functools import partial
 
 import onnx_ir as ir
 
+from converter.evaluation.oracle import Feeds
 from converter.proof.alone import cases, standing_alone
 from converter.proof.control import Body, bodies, pairs
 from converter.proof.draws import STANDARD, Kind, draw
 from converter.proof.forcing import forced
 from converter.proof.measure import Case
-from converter.proof.oracle import Feeds
 from converter.proof.recorder import Recorder
 from converter.proof.settings import Setting, explore
 from converter.sources.loaded import Input

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from converter.errors import UserError
-from converter.proof.oracle import Array, Feeds
+from converter.evaluation.oracle import Array, Feeds
 from converter.sources.loaded import Input
 
 BATCHES = (1, 2, 5)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from converter.evaluation.oracle import Array
 from converter.proof.control import Body, bodies
-from converter.proof.oracle import Array
 
 # Turns of a Loop that is forced; its own condition may end it sooner.
 TURNS = 2

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
+from converter.evaluation.oracle import Feeds
+from converter.evaluation.runtime import Runner, RunnerError
 from converter.proof import examples
 from converter.proof.measure import Case, largest_of, wide
-from converter.proof.oracle import Feeds
-from converter.proof.runtime import Runner, RunnerError
 from converter.sources.loaded import Input
 
 

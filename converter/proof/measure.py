@@ -13,7 +13,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from converter.proof.oracle import Array, Feeds
+from converter.evaluation.oracle import Array, Feeds
 
 _UNIT_ROUNDOFF = {
     "float16": 2.0**-11,

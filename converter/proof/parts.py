@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from converter.evaluation.oracle import Array
 from converter.proof.measure import (
     Case,
     Limits,
@@ -31,7 +32,6 @@ from converter.proof.measure import (
     limits_of,
     wide,
 )
-from converter.proof.oracle import Array
 
 # Slices whose largest numbers are within this factor are judged by one scale.
 ALIKE = 8.0

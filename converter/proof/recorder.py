@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from converter.evaluation.oracle import Array, Feeds, Oracle, OracleError
 from converter.proof.control import Body, bodies, captured, fixed
-from converter.proof.oracle import Array, Feeds, Oracle, OracleError
 
 _COMPARISONS = frozenset({"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"})
 # Numbers of a compared value that are looked at.

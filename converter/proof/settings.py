@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from converter.proof.oracle import Feeds
+from converter.evaluation.oracle import Feeds
 from converter.proof.recorder import Recorder
 from converter.sources.loaded import Input
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.evaluation.oracle import Feeds, OracleError
+from converter.evaluation.runtime import EmulatedRunner, Runner, RunnerError, runner
 from converter.proof.measure import Case
-from converter.proof.oracle import Feeds, OracleError
 from converter.proof.recorder import Recorder
-from converter.proof.runtime import EmulatedRunner, Runner, RunnerError, runner
 
 
 class CandidateError(Exception):

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from converter.evaluation.oracle import Array, Feeds
+from converter.evaluation.runtime import OrtRunner, RunnerError
 from converter.proof import examples
 from converter.proof.control import random_outputs
 from converter.proof.draws import STANDARD, draw
 from converter.proof.invariance import invariance
 from converter.proof.measure import Case, Measurement, largest_of, wide
-from converter.proof.oracle import Array, Feeds
-from converter.proof.runtime import OrtRunner, RunnerError
 from converter.proof.verdict import Proof
 from converter.sources.loaded import Input
 

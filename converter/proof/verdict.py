@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from converter.evaluation.oracle import Feeds
 from converter.proof.coverage import Ran
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
-from converter.proof.oracle import Feeds
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from converter.folding.naming import label
+from converter.evaluation.oracle import Feeds, OracleError
+from converter.evaluation.runtime import RunnerError
+from converter.graph.naming import label
 from converter.proof import examples
 from converter.proof.broken import broken_weights
 from converter.proof.control import random_outputs
@@ -37,10 +39,8 @@ from converter.proof.elsewhere import others
 from converter.proof.invariance import invariance
 from converter.proof.judging import Judgement, judge
 from converter.proof.measure import BY, Case
-from converter.proof.oracle import Feeds, OracleError
 from converter.proof.plan import Plan
 from converter.proof.precision import narrower
-from converter.proof.runtime import RunnerError
 from converter.proof.trials import CandidateError, Trial, Trials
 from converter.proof.verdict import Proof
 from converter.sources.loaded import Input, Reference

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding import Hazard
-from converter.folding.naming import module_name, unique
+from converter.graph.naming import module_name, unique
 
 # Functions of single numbers, as they are exported: nothing in them mixes channels or positions.
 ACTIVATIONS = frozenset(

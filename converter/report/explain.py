@@ -17,8 +17,8 @@ import onnx_ir as ir
 from converter.errors import UserError
 from converter.folding import Decision, Plan, Refusal, Route
 from converter.folding.affine import Affine
-from converter.folding.naming import label, module_name
 from converter.folding.passed import Passed
+from converter.graph.naming import label, module_name
 from converter.report.neighbourhood import neighbourhood
 
 # So many names are offered when one is not known.

@@ -17,7 +17,7 @@ from torch import nn
 from converter.errors import UserError
 from converter.sources import hub_config
 from converter.sources.examples import Known, gist
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 
 
 @dataclass(frozen=True)

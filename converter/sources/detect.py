@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 from converter.errors import UserError
-from converter.sources import folders, wire
+from converter.files import wire
+from converter.sources import folders
 
 HEAD = 1024  # bytes of the file that the rules may look at
 # Weights hardly compress, and torch and Keras store them as they are. An archive that unpacks to

@@ -18,9 +18,9 @@ from converter.sources import hints
 from converter.sources.calls import BATCH, BATCHES, Call, example, name_of, path_of
 from converter.sources.infer import FirstLayer, spatial_shapes
 from converter.sources.loaded import InputShape
-from converter.sources.quiet import silent
 from converter.sources.remembered import outputs_of
 from converter.sources.wording import words
+from converter.system.quiet import silent
 
 __all__ = ["BATCH", "Call", "Known", "example", "gist", "parameters_of", "resolve"]
 

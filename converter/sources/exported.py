@@ -14,7 +14,7 @@ from converter.sources.examples import gist
 from converter.sources.exporters import reason, strip_debug_metadata
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.outputs import leaves, name_outputs
-from converter.sources.quiet import silent
+from converter.system.quiet import silent
 
 
 def load(path: Path, options: LoadOptions) -> Loaded:

@@ -24,7 +24,7 @@ from converter.sources import inputs
 from converter.sources.calls import Call
 from converter.sources.loaded import Reference
 from converter.sources.outputs import name_inputs
-from converter.sources.quiet import silent
+from converter.system.quiet import silent
 
 # What the exporter writes for people who debug it: stack traces with paths of this machine.
 DEBUG_METADATA = (

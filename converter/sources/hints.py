@@ -12,9 +12,9 @@ from torch import nn
 
 from converter.sources.calls import Call, example
 from converter.sources.infer import FirstLayer
-from converter.sources.quiet import silent
 from converter.sources.remembered import outputs_of
 from converter.sources.wording import words
+from converter.system.quiet import silent
 
 _MOST = 4
 

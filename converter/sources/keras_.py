@@ -28,7 +28,7 @@ from converter.sources.export import export
 from converter.sources.exporters import Exported
 from converter.sources.keras_module import KerasModule
 from converter.sources.loaded import Loaded, LoadOptions, Reference
-from converter.sources.quiet import silent
+from converter.system.quiet import silent
 
 _INSTALL = 'pip install "foldserve[keras]"'
 # What Keras says of a class that it does not know, in the new and in the old format.

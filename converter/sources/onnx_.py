@@ -11,9 +11,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from converter.errors import UserError
+from converter.files import slim
 from converter.files.on_disk import OpenFile, fits, tensor_in
 from converter.graph.zero_biases import drop_zero_biases
-from converter.sources import beside, inputs, sizes, slim
+from converter.sources import beside, inputs, sizes
 from converter.sources.loaded import Loaded, LoadOptions
 from service.axes import is_symbol
 

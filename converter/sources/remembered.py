@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 
 _CONTAINERS = (list, dict, set, OrderedDict)
 _HOOKS = (

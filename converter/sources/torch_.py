@@ -26,7 +26,7 @@ from converter.sources import (
 from converter.sources.arch import importable_here
 from converter.sources.loaded import Loaded, LoadOptions
 from converter.sources.module import from_module
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 
 _INSTEAD = (
     "unpickling runs whatever code the file holds. Where the model was made, save its "

@@ -18,7 +18,7 @@ from converter.sources.export import Attempt, export
 from converter.sources.exporters import Exported, script
 from converter.sources.infer import Sizes
 from converter.sources.loaded import Loaded, LoadOptions
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 
 # original_name of a scripted layer, or an operator of a frozen graph -> row of SCRIPT_LAYERS.
 KINDS = {

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from converter.folding.naming import scope
-from converter.proof.oracle import Oracle, OracleError
-from converter.proof.runtime import Runner, RunnerError, runner
+from converter.evaluation.oracle import Oracle, OracleError
+from converter.evaluation.runtime import Runner, RunnerError, runner
+from converter.graph.naming import scope
 from converter.sources.outputs import leaves
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from converter.errors import UserError
-from converter.files import curves
+from converter.publishing import curves
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
 from converter.training.architectures import Style
 from converter.training.architectures.task import LARGEST_SIDE

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from converter.cli import main
-from converter.files.publishing import publish
 from converter.pipeline import fold
+from converter.publishing.versions import publish
 from converter.sources import LoadOptions, load
 from service.manifest import Manifest
 from tests.converter.proof.test_coverage import drawing, squeezing

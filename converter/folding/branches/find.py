@@ -22,9 +22,9 @@ from converter.folding.branches.matrices import gemm, matmul
 from converter.folding.branches.merge import Branch, Form, Merge
 from converter.folding.branches.sums import Sum, Term, find_sums, private
 from converter.folding.branches.windows import average, convolution
-from converter.folding.naming import label
 from converter.folding.sites import Site
 from converter.folding.view import View
+from converter.graph.naming import label
 
 # What may be a branch; all but AveragePool have weights to take up others.
 LINEAR: dict[str, Callable[[ir.Node, View], Form | None]] = {

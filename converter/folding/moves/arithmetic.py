@@ -15,10 +15,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.moves.leveling import inverse_on_others, inverse_scale
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, one_of
 from converter.folding.view import Dim, View
+from converter.graph.naming import label
 
 
 def _add(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

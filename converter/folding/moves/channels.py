@@ -15,10 +15,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.moves.leveling import inverse_map, inverse_on_others
 from converter.folding.moves.same_axis import data_only
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 Indices = npt.NDArray[np.int64]
 

@@ -14,10 +14,10 @@ from converter.folding.affine import Affine
 from converter.folding.moves import same_axis
 from converter.folding.moves.arithmetic import constant_operand, grows
 from converter.folding.moves.broadcasting import on_operand
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def _relu(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

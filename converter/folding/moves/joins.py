@@ -14,10 +14,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_result
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 JoinRule = Callable[[ir.Node, Mapping[int, Affine], View], Step | Refusal]
 

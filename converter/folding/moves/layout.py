@@ -10,10 +10,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.axes import carry, flattened, reshaped
 from converter.folding.moves.same_axis import data_only
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import Dim, View
+from converter.graph.naming import label
 
 Shape = tuple[Dim, ...]
 

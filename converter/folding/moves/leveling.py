@@ -18,10 +18,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 # The largest 1/a, so that y/a stays in the range of the type.
 _LARGEST = {ir.DataType.FLOAT16: 2.0**6, ir.DataType.BFLOAT16: 2.0**30}

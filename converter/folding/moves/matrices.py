@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand, on_result
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step, one_of
 from converter.folding.view import View, made_of_constants
+from converter.graph.naming import label
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

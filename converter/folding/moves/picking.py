@@ -16,10 +16,10 @@ from converter.folding.moves.channels import (
     unknown,
 )
 from converter.folding.moves.same_axis import data_only
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 # --- Slice --------------------------------------------------------------------------------
 

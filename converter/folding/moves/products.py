@@ -12,10 +12,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.moves.arithmetic import constant_operand, grows
 from converter.folding.moves.broadcasting import on_operand, on_result
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, one_of
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def _product(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

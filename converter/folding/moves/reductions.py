@@ -15,10 +15,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.commuting import positive, reduced_axes
 from converter.folding.moves.same_axis import data_only
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 # (node, the map, how many elements become one if that is fixed, whether it goes backward)
 Change = Callable[[ir.Node, Affine, int | None, View, bool], Affine | Refusal]

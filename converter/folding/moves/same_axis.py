@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.commuting import SAME_AXIS, refusal_on_axis
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View
+from converter.graph.naming import label
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

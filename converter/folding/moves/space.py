@@ -10,10 +10,10 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.moves.same_axis import data_only
-from converter.folding.naming import label
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View, numbers
+from converter.graph.naming import label
 
 
 def _repeated(affine: Affine, times: int, blocks: bool) -> Affine:

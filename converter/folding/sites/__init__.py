@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from converter.folding.naming import unique
 from converter.folding.sites.batchnorm import batchnorm
 from converter.folding.sites.chain import chain_from
 from converter.folding.sites.site import Kind, Site
 from converter.folding.view import View
+from converter.graph.naming import unique
 
 __all__ = ["Kind", "Site", "find_sites"]
 

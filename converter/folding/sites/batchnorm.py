@@ -14,10 +14,10 @@ import onnx_ir as ir
 from converter.folding import hazards
 from converter.folding.affine import Affine
 from converter.folding.hazards import Hazard
-from converter.folding.naming import module_name
 from converter.folding.refusal import Refusal
 from converter.folding.sites.site import Site
 from converter.folding.view import View, numbers
+from converter.graph.naming import module_name
 
 _EVAL = "Export the model in evaluation mode: model.eval()."
 

@@ -28,9 +28,9 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine, Float64
-from converter.folding.naming import class_name, module_name, scope
 from converter.folding.sites.site import Kind, Site
 from converter.folding.view import Dim, View, numbers
+from converter.graph.naming import class_name, module_name, scope
 
 Pair = tuple[Float64, Float64]  # scale, shift
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.cli import main
-from converter.files.publishing import publish
 from converter.pipeline import fold
 from converter.proof.unchanged import same_graph
+from converter.publishing.versions import publish
 from converter.sources import LoadOptions, load
 from service.manifest import Manifest
 

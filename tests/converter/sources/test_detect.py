@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from converter.errors import UserError
 from converter.sources import load
 from converter.sources.detect import detect
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 
 
 def zip_of(*names: str) -> bytes:

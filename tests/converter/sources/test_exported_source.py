@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load, vet
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 

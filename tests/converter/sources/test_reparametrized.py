@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, prune
 
 from converter.errors import UserError
 from converter.sources import LoadOptions
-from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 HERE = "test_reparametrized"

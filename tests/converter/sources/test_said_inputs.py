@@ -24,7 +24,7 @@ from converter.sources import (
 )
 from converter.sources.calls import path_of
 from converter.sources.module import from_module
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 

@@ -13,7 +13,7 @@ from torch.jit import TracerWarning
 
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load
-from converter.sources.quiet import torch_quiet
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 SMALL = LoadOptions(input_shapes=(InputShape((3, 8, 8)),))

@@ -13,9 +13,9 @@ from torch import distributed, nn
 
 from converter.errors import UserError
 from converter.sources import LoadOptions, load
-from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
 from converter.sources.unwrapped import unwrap
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 TRUST = LoadOptions(trust_pickle=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load, state_dict, weight_sets
-from converter.sources.quiet import torch_quiet
 from converter.sources.trained import load_module
+from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
 State = dict[str, Tensor]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.files import curves
+from converter.publishing import curves
 from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, mnist, train
 from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy

@@ -1,0 +1,1 @@
+"""A proven model as a version that the service serves: in a folder, or in a store."""

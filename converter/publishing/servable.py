@@ -1,0 +1,104 @@
+"""Whether the service can serve what was folded: asked of the service, before anybody sees it.
+
+look              what the file gives in onnxruntime: model.json is written from this, as the
+                  shapes in a file may be stale, or none
+refuse_unservable the check of every version that the service loads, on the folder to be
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converter.errors import UserError
+from converter.evaluation.oracle import Feeds
+from service.batching.batch import attempt
+from service.device import choose
+from service.errors import ServiceError
+from service.manifest import TensorSpec
+from service.models.bundle import Rejected
+from service.models.check import check
+from service.models.observed import look as observe
+from service.models.runtime import CannotLoad, Runtime
+
+_HINT = "Nothing was published. Write the model with --output instead, or convert it to float32."
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a request gets of a model.
+
+    `outputs`: with the shapes that they have; `by_rows`: axis 0 of each counts the rows of the
+    inputs. `left_out`: outputs that cannot be served, and why.
+    """
+
+    outputs: list[TensorSpec]
+    by_rows: bool
+    left_out: dict[str, str]
+
+
+def look(path: Path, inputs: list[TensorSpec], sample: Feeds) -> Served:
+    """Run a model file as the service will.
+
+    Args:
+        path: of model.onnx.
+        inputs: those that need a value.
+        sample: a tensor for each of them.
+
+    Raises:
+        UserError: it cannot be loaded or run, or nothing that it gives can be served.
+    """
+    try:
+        runtime = Runtime(path, choose("cpu"), threads=1)
+        seen = observe(partial(attempt, runtime.run), inputs, runtime.outputs, sample)
+    except CannotLoad as error:
+        raise UserError(f"the service would not serve this model: {error}.", _HINT) from error
+    except ServiceError as error:
+        raise UserError(
+            f"the service would not serve this model: {error.message.rstrip('.')}.", _HINT
+        ) from error
+    return Served(seen.outputs, seen.by_rows, runtime.left_out)
+
+
+def told(model: ir.Model, served: Served) -> ir.Model | None:
+    """The model with the true shapes of its outputs, None if they are in it already."""
+    wrong = {
+        spec.name: spec
+        for spec in served.outputs
+        for value in model.graph.outputs
+        if value.name == spec.name and not _agrees(value, spec)
+    }
+    if not wrong:
+        return None
+    model = model.clone()
+    for value in model.graph.outputs:
+        if value.name in wrong:
+            value.shape = ir.Shape(wrong[value.name].shape)
+    return model
+
+
+def _agrees(value: ir.Value, spec: TensorSpec) -> bool:
+    shape = value.shape
+    return (
+        shape is not None
+        and len(shape) == len(spec.shape)
+        and all(
+            dim == size if isinstance(dim, int) else True
+            for dim, size in zip(shape, spec.shape, strict=True)
+        )
+    )
+
+
+def refuse_unservable(folder: Path, name: str, version: int) -> None:
+    """Check a version folder as the service does.
+
+    Raises:
+        UserError: it would not serve it; with what it says.
+    """
+    try:
+        check(folder, name, version, choose("cpu"))
+    except Rejected as reason:
+        raise UserError(f"the service would not serve this model: {reason}.", _HINT) from reason

@@ -1,0 +1,256 @@
+"""Publish a proven model as the next version of a model repository, atomically.
+
+`models/<name>/<version>/` appears by one rename of a finished, fsynced folder that has passed the
+service's own check: whatever happens before it leaves nothing, whatever happens after it leaves a
+whole version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from converter.errors import UserError
+from converter.files.atomic import A_DAY, stale, sync_directory
+from converter.files.onnx_file import write_onnx
+from converter.pipeline import FoldResult
+from converter.publishing.contract import inputs, manifest, write_selftest
+from converter.publishing.remote import NAMES, publish_remote
+from converter.publishing.servable import look, refuse_unservable, told
+from service.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    SELFTEST_FILE,
+    FileEntry,
+    Manifest,
+)
+from service.models.folders import NAME, VERSION
+from service.store.address import is_address, scheme
+
+_STAGE = ".publish-"
+
+# Keys of model.json that are the operator's to write; two versions that differ in nothing else
+# are the same model.
+_OPERATORS = {"serving"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a model now is, a folder or an address.
+
+    `left_out`: outputs that the service does not serve, and why. `fresh` is False when that version
+    was there already.
+    """
+
+    path: Path | str
+    version: int
+    left_out: dict[str, str] = field(default_factory=dict)
+    fresh: bool = True
+
+
+def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False) -> Published:
+    """Write the next version of the model whose folder (`models/NAME`) this is.
+
+    Args:
+        result: a fold whose proof passed.
+        folder: created if need be; its name is the model's name. Or an address of a model store,
+            `s3://bucket/models/NAME`.
+        if_changed: write nothing when the newest version is this very model.
+
+    Raises:
+        ValueError: the proof did not pass.
+        UserError: a bad name, a place that cannot be written, or a model that the service would
+            not serve, with what it says. Then nothing is left behind.
+    """
+    if not result.proof.passed:
+        raise ValueError("only a proven model may be published")
+    if isinstance(folder, str) and is_address(folder):
+        if scheme(folder) != "file":
+            return _publish_remote(result, folder, if_changed)
+        folder = unquote(folder.partition("://")[2])
+    folder = Path(folder)
+    check_folder(folder)
+    name = folder.resolve().name
+    try:
+        with _created(folder):
+            _sweep(folder)
+            with tempfile.TemporaryDirectory(
+                prefix=_STAGE, dir=folder, ignore_cleanup_errors=True
+            ) as temporary:
+                return _publish(result, folder, name, Path(temporary) / "version", if_changed)
+    except OSError as error:
+        raise UserError(
+            f"cannot publish to {folder}: {error.strerror or error}.",
+            "Check that the folder can be written to and has room.",
+        ) from error
+
+
+@contextlib.contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """The folder is there; if the block fails, those that had to be made are gone again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it by now
+                path.rmdir()
+        raise
+
+
+def check_folder(folder: Path) -> None:
+    """Whether a model may be published there: known before minutes of work.
+
+    Raises:
+        UserError: the name is none for a model, or the folder is one of models.
+    """
+    name = folder.resolve().name
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a model.", NAMES)
+    inside = (path for path in _folders(folder) if not path.name.isdecimal())
+    model = next((path for path in inside if any(map(_is_version, _folders(path)))), None)
+    if model is not None:
+        raise UserError(
+            f"{folder} holds models, such as {model.name}: a version of one goes below its name.",
+            f"Give the model a name: --publish {folder / 'NAME'}",
+        )
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _is_version(folder: Path) -> bool:
+    return folder.name.isdecimal() and (folder / MODEL_FILE).is_file()
+
+
+def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Published:
+    staged: list[Published] = []
+
+    def stage(folder: Path) -> Path:
+        staged.append(publish(result, folder))
+        return Path(staged[0].path)
+
+    def same(there: bytes, mine: bytes) -> bool:
+        theirs, ours = _parsed(there), _parsed(mine)
+        if not isinstance(theirs, dict):
+            return False
+        return {**theirs, "version": 0} == {**ours, "version": 0}
+
+    path, version, fresh = publish_remote(address, stage, same if if_changed else None)
+    return Published(path, version, staged[0].left_out, fresh)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what publishers that were killed more than a day ago have left here.
+
+    Only folders under our own kind of name, in which nothing was written for a day either: no
+    publisher takes that long.
+    """
+    for stage in stale(folder, re.compile(rf"{re.escape(_STAGE)}[a-z0-9_]{{8}}")):
+        inside = (path.lstat().st_mtime for path in stage.rglob("*"))
+        with contextlib.suppress(OSError):  # another publisher sweeps, too
+            if not stage.is_symlink() and max(inside, default=0.0) < time.time() - A_DAY:
+                shutil.rmtree(stage, ignore_errors=True)
+
+
+def _publish(
+    result: FoldResult, folder: Path, name: str, staged: Path, if_changed: bool
+) -> Published:
+    staged.mkdir()
+    write_onnx(result.model, staged / MODEL_FILE)
+    served = look(staged / MODEL_FILE, inputs(result), result.proof.sample)
+    if (model := told(result.model, served)) is not None:
+        write_onnx(model, staged / MODEL_FILE)
+    self_test = write_selftest(result, staged / SELFTEST_FILE, served)
+    files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
+
+    def describe(version: int) -> Manifest:
+        return manifest(result, name, version, files, self_test, served)
+
+    left_out = {**result.loaded.left_out, **served.left_out}
+    newest = max(_versions(folder), default=0)
+    if if_changed and newest and _same(folder / str(newest), describe(newest)):
+        return Published(folder / str(newest), newest, left_out, fresh=False)
+    version, checked = newest + 1, False
+    while True:
+        if not VERSION.fullmatch(str(version)):
+            raise UserError(
+                f"{folder} has a version {version - 1} already, and none after it can be served.",
+                "Move that folder away.",
+            )
+        text = describe(version).model_dump_json(indent=2, exclude=_OPERATORS)
+        _write(staged / MANIFEST_FILE, text.encode() + b"\n")
+        staged.chmod(0o755)
+        if not checked:
+            refuse_unservable(staged, name, version)
+            checked = True
+        sync_directory(staged)
+        try:
+            # A folder is renamed onto nothing or onto an empty one: a version is safe.
+            staged.rename(folder / str(version))
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+            version += 1  # somebody else has just published this one
+            continue
+        sync_directory(folder)
+        return Published(folder / str(version), version, left_out)
+
+
+def _versions(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+
+
+def _same(path: Path, mine: Manifest) -> bool:
+    """Whether the version that lies there is this one."""
+    try:
+        there = (path / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
+    if json.loads(mine.model_dump_json(exclude=_OPERATORS)) != _parsed(there):
+        return False
+    return all(
+        (path / file).is_file() and _entry(path / file) == entry
+        for file, entry in mine.files.items()
+    )
+
+
+def _parsed(content: bytes) -> Any:
+    """What the converter would have written of it."""
+    try:
+        manifest = json.loads(content)
+    except ValueError:
+        return None
+    if isinstance(manifest, dict):
+        manifest = {key: value for key, value in manifest.items() if key not in _OPERATORS}
+    return manifest
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(sha256=digest, bytes=path.stat().st_size)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
