@@ -80,7 +80,7 @@ def test_what_is_set_already_stays_and_nothing_calls_home():
     environ = {}
     cluster_plan.prepare(environ)
     assert environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert "cluster_proxy:middlewares" in environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert "service.cluster.proxy:middlewares" in environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.converter.proof.test_kernels import Draw
+from tests.converter.evaluation.test_kernels import Draw
 
 from converter.evaluation import convolution
 from patterns.graphs import distance
