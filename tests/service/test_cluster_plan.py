@@ -80,7 +80,8 @@ def test_what_is_set_already_stays_and_nothing_calls_home():
     environ = {}
     cluster_plan.prepare(environ)
     assert environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert "service.cluster.proxy:middlewares" in environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    callback = environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    assert "service.cluster.proxy:middlewares" in callback
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path):

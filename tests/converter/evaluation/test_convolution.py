@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.converter.evaluation.test_kernels import Draw
 
 from converter.evaluation import convolution
 from patterns.graphs import distance
 from tests.converter.evaluation.nodes import agree, by_kernel
+from tests.converter.evaluation.test_kernels import Draw
 
 
 @pytest.mark.parametrize("slab", [1, 1000, 20000])
