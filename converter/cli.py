@@ -16,6 +16,7 @@ from rich.text import Text
 
 from converter.errors import UserError
 from converter.system.memory import behind
+from converter.system.program import MODULE, called, program
 from service.version import program_version
 
 # name -> (module, help). Modules are imported when asked for: torch takes seconds.
@@ -37,8 +38,8 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, prog: str = MODULE) -> int:
+    """Run a command line; returns the exit code. `prog` is what help and hints call the program."""
     arguments = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         return int(import_module(COMMANDS[args.command][0]).run(args))
 
-    return exit_code(work)
+    with called(prog):
+        return exit_code(work)
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -82,7 +84,7 @@ def _complain(error: UserError) -> int:
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m converter",
+        prog=program(),
         description="Fold batch normalization into the weights around it, and prove it.",
     )
     version = f"Foldserve {program_version()}"

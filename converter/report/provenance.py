@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from converter.system.program import program
 from service.store.address import redacted
 
 PACKAGES = ("foldserve", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch")
@@ -32,7 +33,7 @@ def describe_provenance(path: Path, arguments: Sequence[str]) -> dict[str, Any]:
         "file": path.name,
         "sha256": sha256,
         "bytes": size,
-        "command": redacted(shlex.join(["python", "-m", "converter", *arguments])),
+        "command": redacted(f"{program()} {shlex.join(arguments)}"),
         "date": _now().isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),

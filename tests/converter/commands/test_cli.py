@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -338,3 +339,19 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("Foldserve ")
+
+
+def test_help_names_the_program_that_was_called(capsys: pytest.CaptureFixture[str]) -> None:
+    for program in ("python -m converter", "foldserve"):
+        with pytest.raises(SystemExit):
+            main(["fold", "--help"], prog=program)
+        assert f"{program} fold" in capsys.readouterr().out
+
+
+def test_a_report_says_the_command_that_was_typed(model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    words = ["inspect", str(model), "--json", str(report)]
+    assert main(words, prog="foldserve") == 0
+    assert (
+        json.loads(report.read_text())["provenance"]["command"] == f"foldserve {shlex.join(words)}"
+    )
