@@ -23,11 +23,11 @@ import json, sys, time
 from pathlib import Path
 import onnx_ir
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.files.on_disk import store_for
 from converter.files.onnx_file import weight_bytes, write_onnx
 from converter.sources import load
-from converter.graph.tidy import tidy
+from converter.graph.tidy import TidyPass
 
 def peak():  # not ru_maxrss, which a process takes over from the one that started it
     for line in open("/proc/self/status"):
@@ -47,7 +47,8 @@ load(target.parent / "tiny.onnx")  # whatever is imported on first use is not th
 loaded = step("read", lambda: load(source))
 graph = step("normalize", lambda: normalize(loaded.model))
 folded = step("plan and fold", lambda: fold_graph(graph, store=store_for(weight_bytes(graph))))
-step("tidy", lambda: tidy(folded.model, folded.plan))
+tidy = TidyPass(folded=len(folded.plan.folded), kept=len(folded.plan.kept))
+step("tidy", lambda: tidy(folded.model))
 step("write", lambda: write_onnx(folded.model, target))
 print(json.dumps({"times": times, "imported": imported, "peak": peak(),
                   "folded": len(folded.plan.folded), "kept": len(folded.plan.kept)}))

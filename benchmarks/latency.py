@@ -31,10 +31,10 @@ from benchmarks import document
 from benchmarks.peers import PEERS, batchnorms_in
 from benchmarks.zoo.networks import Network, network, randomize, settle
 from converter.commands.latency import Comparison, compare
+from converter.evaluation.normalize import normalize
 from converter.files.onnx_file import write_onnx
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
-from converter.graph.tidy import tidy
+from converter.graph.tidy import TidyPass
 from converter.proof.examples import random_feeds
 from converter.sources import InputShape, LoadOptions
 from converter.sources.module import from_module
@@ -157,7 +157,7 @@ def measure(name: str, rounds: int, seconds: float, *, through_relu: bool = Fals
     )
     original = normalize(loaded.model)
     folded = fold_graph(original, through_relu=through_relu)
-    tidy(folded.model, folded.plan)
+    TidyPass(folded=len(folded.plan.folded), kept=len(folded.plan.kept))(folded.model)
     with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as folder:
         a, b, c = (Path(folder) / f"{which}.onnx" for which in "abc")
         write_onnx(original, a)

@@ -34,8 +34,8 @@ import onnx_ir as ir
 
 from benchmarks.patterns_torch import TORCH_TOOLS
 from benchmarks.peers import PEERS, ROOT, Peer
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import Array, Feeds, feeds, ort_run
 from patterns.registry import VARIANTS, Module, Pattern

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.sources import InputShape, examples
 from converter.sources.export import export
 from converter.sources.exporters import script

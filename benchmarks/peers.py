@@ -5,8 +5,8 @@
 
 onnxruntime and onnxscript are in the project's environment. Each of the others gets one of its
 own under `.cache/peers/NAME`, made on first use: their requirements are not the project's.
-Give them a graph whose constants are evaluated (`converter.graph.normalize`): as torch's exporter
-leaves it without its own optimisations, onnxruntime and onnxslim fold next to nothing.
+Give them a graph whose constants are evaluated (`converter.evaluation.normalize`): as torch's
+exporter leaves it without its own optimisations, onnxruntime and onnxslim fold next to nothing.
 """
 
 from __future__ import annotations

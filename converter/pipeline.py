@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from converter.errors import UserError
+from converter.evaluation.normalize import normalize
 from converter.evaluation.oracle import Feeds
 from converter.files.on_disk import store_for
 from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
 from converter.graph.cost import cost_of
-from converter.graph.normalize import normalize
 from converter.graph.paddings import keep_zero_paddings
-from converter.graph.tidy import tidy
+from converter.graph.tidy import TidyPass
 from converter.graph.transposes import cancel_transposes
 from converter.proof import Proof, verify
 from converter.proof.unchanged import prove as prove_unchanged
@@ -222,7 +222,8 @@ def _folded(
     # Where a batch-norm stood between two Transposes, they may now undo each other.
     folded = replace(folded, model=cancel_transposes(folded.model))
     keep_zero_paddings(folded.model)
-    tidy(folded.model, folded.plan)
+    plan = folded.plan
+    TidyPass(folded=len(plan.folded), kept=len(plan.kept))(folded.model)
     return folded
 
 

@@ -20,8 +20,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded, Refusal, fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 
 Array = np.ndarray[Any, Any]

@@ -16,9 +16,9 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
     """
     import onnx_ir as ir
 
+    from converter.evaluation.normalize import normalize
     from converter.evaluation.oracle import Oracle
     from converter.folding import fold_graph
-    from converter.graph.normalize import normalize
     from converter.proof.examples import random_feeds
 
     wide = normalize(loaded.model)

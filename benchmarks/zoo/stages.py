@@ -50,10 +50,10 @@ def export(name: str, folder: Path, exporter: str = "torch.export") -> dict[str,
     """
     from benchmarks.zoo import exporters
     from benchmarks.zoo.networks import network
+    from converter.evaluation.normalize import normalize
     from converter.evaluation.oracle import Oracle
     from converter.evaluation.runtime import runner
     from converter.files.onnx_file import write_onnx
-    from converter.graph.normalize import normalize
     from converter.proof.examples import random_feeds
     from converter.sources import LoadOptions
     from converter.sources.module import from_module

@@ -8,7 +8,7 @@ from pathlib import Path
 from converter.commands import limits
 from converter.commands.output import write_json
 from converter.errors import UserError
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.proof import data_shapes, load_data, verify
 from converter.report.facts import EXIT_CODES, FORMAT, describe_proof
 from converter.report.terminal import show_proof, terminal, working

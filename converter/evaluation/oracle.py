@@ -21,8 +21,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from converter.evaluation.kernels import kernels_of
-from converter.folding.rounding import round_once
 from converter.graph.naming import label
+from converter.graph.rounding import round_once
 from converter.system.memory import ended, shortage
 
 Array = npt.NDArray[Any]

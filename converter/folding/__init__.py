@@ -58,7 +58,7 @@ def plan_graph(
     """Decide for every batch-norm of a normalized graph; nothing of it is changed.
 
     Args:
-        model: the graph, as `converter.graph.normalize` leaves it.
+        model: the graph, as `converter.evaluation.normalize` leaves it.
         untracked: names of batch-norms whose statistics were never updated.
         only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
         skip: keep those whose name matches one of these.

@@ -14,8 +14,10 @@ from math import lcm, prod
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64
-from converter.folding.view import Dim, View
+from converter.folding.affine import Affine
+from converter.folding.view import View
+from converter.graph.rounding import Float64
+from converter.graph.values import Dim
 
 Block = tuple[range, range]  # axes of the one shape, axes of the other
 

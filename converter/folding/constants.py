@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from converter.folding.affine import Float64, along_axis
+from converter.folding.affine import along_axis
 from converter.folding.thresholds import Thresholds, thresholds_of
-from converter.folding.view import numbers
+from converter.graph.rounding import Float64
+from converter.graph.values import numbers
 
 
 class Constants:

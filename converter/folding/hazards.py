@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from converter.folding.affine import Float64
+from converter.graph.rounding import Float64
 
 # So many channels are named in a sentence and in the report, the worst first.
 SAMPLE = 8

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64, along_axis
-from converter.folding.view import numbers
+from converter.folding.affine import Affine, along_axis
 from converter.graph.naming import unique
+from converter.graph.rounding import Float64
+from converter.graph.values import numbers
 
 
 @dataclass(frozen=True, eq=False)

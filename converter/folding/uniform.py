@@ -13,7 +13,7 @@ import numpy as np
 from converter.folding.affine import Affine
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step
-from converter.folding.view import Dim
+from converter.graph.values import Dim
 
 _ABOUT_THE_AXIS = frozenset({"wrong-axis", "not-per-channel", "unknown-shape"})
 

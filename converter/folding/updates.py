@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from converter.folding import contractions
-from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
+from converter.graph.rounding import Float64
 
 Update = Callable[[Constants, Affine], None]
 

@@ -7,24 +7,21 @@ answered in one place.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Float64
 from converter.folding.refusal import Refusal
 from converter.graph.naming import label
+from converter.graph.values import (
+    QUANTIZED,
+    RANDOM,
+    Dim,
+    is_constant,
+    made_of_constants,
+    shape_of,
+)
 
 # They read a value's shape, not its numbers, so they never notice a fold.
 SHAPE_READERS = frozenset({"Shape", "Size"})
-
-# Constants that they make are not evaluated (`constants.py`).
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-    | {"Multinomial", "Bernoulli"}
-)
-QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-
-Dim = int | str | None
 
 
 class View:
@@ -112,11 +109,7 @@ class View:
 
     def shape(self, value: ir.Value) -> tuple[Dim, ...] | None:
         """A number or a symbol for each axis, None for an axis of unknown size."""
-        if value.const_value is not None:  # what is annotated may be what it was computed as
-            return tuple(int(size) for size in value.const_value.shape.numpy())
-        if value.shape is None:
-            return None
-        return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        return shape_of(value)
 
     def rank(self, value: ir.Value) -> int | None:
         shape = self.shape(value)
@@ -124,9 +117,9 @@ class View:
 
     def why_not_constant(self, value: ir.Value | None, of: ir.Node, what: str) -> Refusal | None:
         """None when `value` is a constant that nobody can replace at run time."""
+        if is_constant(value):
+            return None
         if value is not None and value.is_initializer() and value.const_value is not None:
-            if not value.is_graph_input():
-                return None
             return Refusal(
                 "overridable-weights",
                 f"the {what} of {label(of)} is a graph input, so a caller may replace it.",
@@ -145,36 +138,3 @@ class View:
                 "cannot be evaluated here."
             )
         return Refusal("computed-weights", f"the {what} of {label(of)} {why}")
-
-
-def made_of_constants(value: ir.Value) -> ir.Node | None:
-    """The node that makes a value which no input of the model reaches; of a quantisation or a
-    random op on the way that node; None if it is not such a value."""
-    first = value.producer()
-    telling, waiting, seen = first, [value], {value}
-    while waiting:
-        current = waiting.pop()
-        node = current.producer()
-        if node is None:
-            if current.is_graph_input() or not current.is_initializer():
-                return None
-            continue
-        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-            return None
-        if node.op_type in QUANTIZED | RANDOM and telling is first:
-            telling = node
-        more = {source for source in node.inputs if source is not None} - seen
-        seen |= more
-        waiting += more
-    return telling
-
-
-def numbers(value: ir.Value) -> Float64:
-    """The float64 copy of a constant's numbers.
-
-    Raises:
-        ValueError: `value` is not a constant.
-    """
-    if value.const_value is None:
-        raise ValueError(f"{value.name} is not a constant")
-    return np.array(value.const_value.numpy(), dtype=np.float64)

@@ -14,15 +14,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.files.on_disk import Store, in_memory
-from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.overflow import DoesNotFitError
-from converter.folding.rounding import round_once
 from converter.folding.thresholds import Thresholds, write_thresholds
-from converter.folding.view import numbers
 from converter.graph.naming import label, unique
 from converter.graph.rewiring import bypass
+from converter.graph.rounding import Float64, round_once
+from converter.graph.values import numbers
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from converter.folding.view import QUANTIZED, RANDOM
+from converter.graph.values import QUANTIZED, RANDOM
 
 _BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _JUMPS = frozenset(

@@ -23,8 +23,8 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from converter.graph.naming import label
-from converter.graph.normalize import quiet
 from converter.graph.shapes import infer_shapes
+from converter.system.quiet import no_errors_of
 
 Shape = tuple[int, ...]
 
@@ -81,7 +81,7 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
     _infer(copy)
     if any(_unknown(value) for node in copy.graph for value in node.outputs):
         # Known sizes make constants of shape arithmetic, and those make sizes known.
-        with quiet("onnxscript", "onnx_ir"):
+        with no_errors_of("onnxscript", "onnx_ir"):
             optimizer.fold_constants(copy, should_fold=_is_shape_arithmetic)
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
         _infer(copy)
@@ -93,7 +93,7 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
 
 
 def _infer(model: ir.Model) -> None:
-    with quiet("onnx_ir"):
+    with no_errors_of("onnx_ir"):
         infer_shapes(model)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.graph.rewiring import bypass
 from converter.graph.shape_arithmetic import fix_reshapes
 from converter.graph.transposes import cancel_transposes

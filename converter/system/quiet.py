@@ -55,3 +55,18 @@ def silent() -> Iterator[list[warnings.WarningMessage]]:
             yield caught
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def no_errors_of(*loggers: str) -> Iterator[None]:
+    """Let these log nothing below critical: errors of best-effort passes are not the user's
+    business; what matters is proven later."""
+    found = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(found, levels, strict=True):
+            logger.setLevel(level)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64
+from converter.folding.affine import Affine
 from converter.folding.branches.alignment import WHOLE, Place
 from converter.folding.constants import Constants
 from converter.folding.view import View
+from converter.graph.rounding import Float64
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from converter.folding.branches.sums import Sum, Term, write_anew
 from converter.folding.branches.windows import Window
 from converter.folding.constants import Constants
 from converter.folding.sites import Site
-from converter.folding.view import numbers
+from converter.graph.values import numbers
 
 Form = Window | Matrix
 

@@ -13,10 +13,12 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.affine import Affine, along_axis
 from converter.folding.branches.alignment import Geometry, Place, geometry, positions
 from converter.folding.constants import Constants
-from converter.folding.view import Dim, View
+from converter.folding.view import View
+from converter.graph.rounding import Float64
+from converter.graph.values import Dim
 
 
 @dataclass(frozen=True, eq=False)

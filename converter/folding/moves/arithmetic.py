@@ -17,8 +17,9 @@ from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.moves.leveling import inverse_on_others, inverse_scale
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, one_of
-from converter.folding.view import Dim, View
+from converter.folding.view import View
 from converter.graph.naming import label
+from converter.graph.values import Dim
 
 
 def _add(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

@@ -9,7 +9,7 @@ import numpy as np
 
 from converter.folding.affine import Affine
 from converter.folding.uniform import is_uniform
-from converter.folding.view import Dim
+from converter.graph.values import Dim
 
 
 def on_operand(affine: Affine, shape: Sequence[Dim] | None, rank: int | None) -> Affine | None:

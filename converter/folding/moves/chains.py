@@ -20,13 +20,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64, along_axis
+from converter.folding.affine import Affine, along_axis
 from converter.folding.axes import relay
 from converter.folding.moves import layout
 from converter.folding.moves.matrices import averages
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
-from converter.folding.view import Dim, View
+from converter.folding.view import View
+from converter.graph.rounding import Float64
+from converter.graph.values import Dim
 
 Maps = tuple[Float64, Float64]  # scale, shift, each of the rank of the value
 

@@ -12,8 +12,9 @@ from converter.folding.axes import carry, flattened, reshaped
 from converter.folding.moves.same_axis import data_only
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
-from converter.folding.view import Dim, View
+from converter.folding.view import View
 from converter.graph.naming import label
+from converter.graph.values import Dim
 
 Shape = tuple[Dim, ...]
 

@@ -15,8 +15,9 @@ from converter.folding.affine import Affine
 from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.refusal import Refusal
 from converter.folding.step import Step, one_of
-from converter.folding.view import View, made_of_constants
+from converter.folding.view import View
 from converter.graph.naming import label
+from converter.graph.values import made_of_constants
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:

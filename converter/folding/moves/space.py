@@ -12,8 +12,9 @@ from converter.folding.moves.broadcasting import on_operand, on_result
 from converter.folding.moves.same_axis import data_only
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
-from converter.folding.view import View, numbers
+from converter.folding.view import View
 from converter.graph.naming import label
+from converter.graph.values import numbers
 
 
 def _repeated(affine: Affine, times: int, blocks: bool) -> Affine:

@@ -16,8 +16,9 @@ from converter.folding.affine import Affine
 from converter.folding.hazards import Hazard
 from converter.folding.refusal import Refusal
 from converter.folding.sites.site import Site
-from converter.folding.view import View, numbers
+from converter.folding.view import View
 from converter.graph.naming import module_name
+from converter.graph.values import numbers
 
 _EVAL = "Export the model in evaluation mode: model.eval()."
 

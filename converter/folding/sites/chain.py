@@ -27,10 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine, Float64
+from converter.folding.affine import Affine
 from converter.folding.sites.site import Kind, Site
-from converter.folding.view import Dim, View, numbers
+from converter.folding.view import View
 from converter.graph.naming import class_name, module_name, scope
+from converter.graph.rounding import Float64
+from converter.graph.values import Dim, numbers
 
 Pair = tuple[Float64, Float64]  # scale, shift
 

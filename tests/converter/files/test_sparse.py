@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter import load
 from converter.errors import UserError
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from patterns.graphs import batchnorms, ort_run
 
 WEIGHT = np.array([[0, 2, 0, 0], [0, 0, 0, -1], [3, 0, 0, 0], [0, 0.5, 0, 4]], np.float32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Refusal
-from converter.graph.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from patterns.graphs import Graph, assert_equal, count, fold
 
 SIZE = 9

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded
-from converter.graph.normalize import normalize
 from patterns.graphs import Graph, assert_equal, batchnorms, count, fold
 
 PADS = {kernel: [kernel // 2] * 4 for kernel in (1, 2, 3, 5, 7)}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded, Refusal, Route
-from converter.graph.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import event, given
 
+from converter.evaluation.normalize import normalize
 from converter.files.onnx_file import encode
 from converter.folding import fold_graph
 from converter.graph.cost import cost_of
-from converter.graph.normalize import normalize
 from patterns.graphs import Graph, fold
 from tests.converter.folding.random_graphs import models
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded, Refusal, forward_sinks, moves, updates
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import (
     Graph,

@@ -13,7 +13,7 @@ import pytest
 from converter import load
 from converter.folding import Folded, Hazard
 from converter.folding.hazards import SAMPLE, of_batchnorm, of_rounding
-from converter.folding.rounding import round_once
+from converter.graph.rounding import round_once
 from converter.pipeline import plan
 from converter.report.facts import describe_decision
 from patterns.graphs import Array, Graph, fold

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

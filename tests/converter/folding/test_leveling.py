@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded
-from converter.graph.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from hypothesis import event, given
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Refusal, fold_graph
-from converter.graph.normalize import normalize
 from patterns.graphs import (
     assert_equal,
     batchnorms,

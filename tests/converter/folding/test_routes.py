@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Refusal, Route, fold_graph
-from converter.graph.normalize import normalize
 
 HEAD = """<ir_version: 10, opset_import: ["": 18]>
 g (float[N, 4, 6, 6] x) => (float[N, k, a, b] y)

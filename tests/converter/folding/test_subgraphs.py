@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Folded, Refusal
 from converter.folding.affine import Affine
 from converter.folding.thresholds import Thresholds
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import (
     Graph,

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.folding.rounding import round_once
+from converter.graph.rounding import round_once
 from patterns.graphs import (
     Graph,
     assert_equal,

@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
 from converter.graph.cost import cost_of
-from converter.graph.normalize import normalize
 from patterns.graphs import Graph, batchnorms, count
 
 OPSETS = range(7, 24)

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import Graph, distance, ort_run
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.graph.transpose_rules import RULES, compose, inverse
 from converter.graph.transposes import cancel_transposes
 from patterns.graphs import Graph

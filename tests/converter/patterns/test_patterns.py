@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import Refusal, Route, fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import (
     assert_equal,

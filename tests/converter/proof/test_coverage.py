@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.proof import Proof, verify
 from converter.proof.control import bodies, fixed, pairs, random_outputs
 from converter.proof.recorder import Recorder

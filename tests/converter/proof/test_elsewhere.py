@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.proof import verify
 from converter.sources.inputs import describe
 from patterns.graphs import Graph

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.proof import Measurement, Proof, verify
 from converter.proof.draws import STANDARD
 from converter.proof.judging import GROSS, Judgement

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Measurement, verify
 from converter.proof.measure import Case
 from converter.proof.parts import ALIKE, ENOUGH, Outcome, by_parts, groups_of_like_size, ranges

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.proof.measure import BY, limits_of
 from converter.proof.precision import narrower
 from patterns.graphs import Graph

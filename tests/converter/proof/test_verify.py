@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto
 
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Measurement, Proof, verify
 from converter.proof.measure import pool
 from converter.sources.inputs import describe, dynamic_batch

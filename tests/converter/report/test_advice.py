@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from converter import cli
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from converter.report.advice import advise
 from patterns.graphs import Graph
 

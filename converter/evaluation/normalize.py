@@ -13,7 +13,6 @@ onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong on
 
 from __future__ import annotations
 
-import logging
 from math import prod
 
 import numpy as np
@@ -21,13 +20,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from converter.folding.view import QUANTIZED, View, numbers
-from converter.graph.constants import Growth, evaluate_constants
+from converter.evaluation.constants import Growth, evaluate_constants
 from converter.graph.opsets import prepare, settle
 from converter.graph.rewiring import bypass
 from converter.graph.shape_arithmetic import tell_reshapes
 from converter.graph.shapes import infer_shapes
+from converter.graph.values import QUANTIZED, is_constant, numbers, shape_of, size_of
 from converter.graph.zero_biases import drop_zero_biases
+from converter.system.quiet import no_errors_of
 
 # The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
 _LONG_NAME = "ai.onnx"
@@ -57,7 +57,7 @@ def normalize(model: ir.Model) -> ir.Model:
     _drop_empty_outputs(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _drop_identities(model)
-    with quiet("onnxscript", "onnx_ir"):
+    with no_errors_of("onnxscript", "onnx_ir"):
         # Known sizes make constants of shape arithmetic, and those make sizes known.
         infer_shapes(model)
         prepare(model)
@@ -124,7 +124,6 @@ def _drop_identities(model: ir.Model) -> None:
 def _drop_neutral(model: ir.Model) -> None:
     """x + 0, x - 0, x * 1 and x / 1 go, where the constant does not enlarge x: a sum in Python
     starts with 0, and a scale that is left out is written as 1."""
-    view = View()
     for node in tuple(ir.traversal.RecursiveGraphIterator(model.graph)):
         if node.op_type not in _NEUTRAL or node.domain != "" or len(node.inputs) != 2:
             continue
@@ -134,11 +133,11 @@ def _drop_neutral(model: ir.Model) -> None:
             if (
                 data is not None
                 and held is not None
-                and view.why_not_constant(held, node, "operand") is None
+                and is_constant(held)
                 and held.dtype is not None
                 and held.dtype.is_floating_point()
-                and (_size(held) == 1 or view.shape(data) == view.shape(result) is not None)
-                and (view.rank(held) or 0) <= (view.rank(data) or 0)
+                and (size_of(held) == 1 or shape_of(data) == shape_of(result) is not None)
+                and len(shape_of(held) or ()) <= len(shape_of(data) or ())
                 and not result.is_graph_output()
                 and np.all(numbers(held) == _NEUTRAL[node.op_type])
             ):
@@ -152,8 +151,8 @@ def _should_fold(node: ir.Node) -> bool | None:
         return False
     if node.op_type == "ConstantOfShape":
         return _makes_few(node)
-    sizes = [_size(value) for value in node.outputs]
-    read = sum(_size(value) or 0 for value in node.inputs if value is not None)
+    sizes = [size_of(value) for value in node.outputs]
+    read = sum(size_of(value) or 0 for value in node.inputs if value is not None)
     if node.op_type in _MOVES and all(size is not None and size <= read for size in sizes):
         return True
     computes = any(v.dtype is not None and v.dtype.is_floating_point() for v in node.outputs)
@@ -168,28 +167,3 @@ def _makes_few(node: ir.Node) -> bool | None:
     if dtype is None or dtype.is_floating_point():
         return False
     return True if prod(given.const_value.numpy().ravel().tolist()) <= _FEW else None
-
-
-def _size(value: ir.Value) -> int | None:
-    """How many numbers it has, None where that is not known."""
-    shape = value.shape
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
-        return None
-    return prod(dim for dim in shape if isinstance(dim, int))
-
-
-class quiet:  # noqa: N801 - used like a function
-    """Errors of best-effort passes are not the user's business; what matters is proven later."""
-
-    def __init__(self, *loggers: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in loggers]
-        self._levels: list[int] = []
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)

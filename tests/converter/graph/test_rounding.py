@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.folding.rounding import FLOATS, round_once
+from converter.graph.rounding import round_once
 
 # (bits of the significand with the hidden one, smallest exponent of a normal number, largest)
 FORMATS = {
@@ -52,13 +52,13 @@ def check(values: list[float], name: str) -> None:
     np.testing.assert_array_equal(np.signbit(found.astype(np.float64)), np.signbit(values))
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", list(FORMATS))
 @given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_any_number(name: str, values: list[float]) -> None:
     check(values, name)
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", list(FORMATS))
 @given(
     mantissa=st.integers(1, 2**12),
     exponent=st.integers(-170, 140),
@@ -102,7 +102,7 @@ def test_the_edge_of_overflow(name: str, largest: float) -> None:
     assert np.isinf(round_once(np.array([middle]), dtype(name)).astype(float)).all()
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", list(FORMATS))
 def test_subnormals(name: str) -> None:
     bits, smallest, _ = FORMATS[name]
     tiny = 2.0 ** (smallest - bits + 1)
@@ -110,13 +110,13 @@ def test_subnormals(name: str) -> None:
     check([*steps, *([0.5 * tiny, 0.75 * tiny, -0.75 * tiny] if name != "float64" else [])], name)
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", list(FORMATS))
 def test_what_is_not_finite_stays(name: str) -> None:
     found = round_once(np.array([np.inf, -np.inf, np.nan]), dtype(name)).astype(np.float64)
     np.testing.assert_array_equal(found, [np.inf, -np.inf, np.nan])
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", list(FORMATS))
 def test_shapes_are_kept(name: str) -> None:
     for shape in [(), (0, 3), (2, 3)]:
         assert round_once(np.ones(shape), dtype(name)).shape == shape

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, parser
 
-from converter.graph.normalize import normalize
+from converter.evaluation.normalize import normalize
 from patterns.graphs import (
     Graph,
     assert_equal,

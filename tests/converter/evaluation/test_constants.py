@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from converter.evaluation import constants
+from converter.evaluation.normalize import normalize
 from converter.folding import Refusal
-from converter.folding.rounding import round_once
-from converter.graph import constants
-from converter.graph.normalize import normalize
+from converter.graph.rounding import round_once
 from patterns.graphs import (
     Array,
     Graph,

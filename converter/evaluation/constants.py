@@ -23,8 +23,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from converter.folding.rounding import round_once
 from converter.graph.constant_cone import CASTS, FLOATS, Cone, jumps
+from converter.graph.rounding import round_once
 
 Array = npt.NDArray[np.generic]
 

@@ -1,4 +1,4 @@
-"""Float64 to the type of the weights, rounded to nearest even exactly once."""
+"""From float64 to the type of the weights: rounded to nearest even, exactly once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from converter.folding.affine import Float64
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+Float64 = npt.NDArray[np.float64]
 
 
 def round_once(values: Float64, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -1,0 +1,80 @@
+"""What is known of a value without running anything: its shape, and whether it is a constant."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.graph.rounding import Float64
+
+# Constants that they make are not evaluated (`evaluation/constants.py`).
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    | {"Multinomial", "Bernoulli"}
+)
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+# The size of an axis: a number, the name of an axis whose size may vary, or not known.
+Dim = int | str | None
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is a constant that nobody can replace at run time."""
+    return (
+        value is not None
+        and value.is_initializer()
+        and value.const_value is not None
+        and not value.is_graph_input()
+    )
+
+
+def numbers(value: ir.Value) -> Float64:
+    """The float64 copy of a constant's numbers.
+
+    Raises:
+        ValueError: `value` is not a constant.
+    """
+    if value.const_value is None:
+        raise ValueError(f"{value.name} is not a constant")
+    return np.array(value.const_value.numpy(), dtype=np.float64)
+
+
+def shape_of(value: ir.Value) -> tuple[Dim, ...] | None:
+    """A number or a name for each axis, None for an axis of unknown size."""
+    if value.const_value is not None:  # what is annotated may be what it was computed as
+        return tuple(int(size) for size in value.const_value.shape.numpy())
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def size_of(value: ir.Value) -> int | None:
+    """How many numbers a value has by its annotation, None where that is not known."""
+    shape = value.shape
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return prod(dim for dim in shape if isinstance(dim, int))
+
+
+def made_of_constants(value: ir.Value) -> ir.Node | None:
+    """The node that makes a value which no input of the model reaches; of a quantisation or a
+    random op on the way that node; None if it is not such a value."""
+    first = value.producer()
+    telling, waiting, seen = first, [value], {value}
+    while waiting:
+        current = waiting.pop()
+        node = current.producer()
+        if node is None:
+            if current.is_graph_input() or not current.is_initializer():
+                return None
+            continue
+        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            return None
+        if node.op_type in QUANTIZED | RANDOM and telling is first:
+            telling = node
+        more = {source for source in node.inputs if source is not None} - seen
+        seen |= more
+        waiting += more
+    return telling
