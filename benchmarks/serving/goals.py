@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from benchmarks import document
+from benchmarks.serving.cells import Cell
 from benchmarks.serving.peer import Peer
 
-if TYPE_CHECKING:
-    from benchmarks.serving.table import Cell
-
-Find = Callable[[str, str, str, int], "Cell | None"]
+Find = Callable[[str, str, str, int], Cell | None]
 _OURS = ("foldserve", "foldserve-2")
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.peers import PEERS
 from benchmarks.zoo import catalogue, engine, progress, results, runner, table
-from benchmarks.zoo.stages import EXPORTERS, RIVAL_NAMES
+from benchmarks.zoo.names import EXPORTERS, RIVAL_NAMES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.zoo.stages import EXPORTERS
+from benchmarks.zoo.names import EXPORTERS
 from converter.sources import export, module
 
 NOTE = "the TorchScript exporter was asked for"

@@ -20,9 +20,9 @@ from typing import Any
 
 from benchmarks.zoo import engine, limits, results
 from benchmarks.zoo.catalogue import Architecture
+from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
-from benchmarks.zoo.stages import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS
 
 ROOT = Path(__file__).parents[2]
 # Raise it when a network is built, fed or exported otherwise: kept exports are made again.

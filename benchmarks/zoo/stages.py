@@ -27,22 +27,14 @@ import numpy as np
 
 from benchmarks.peers import PEERS, batchnorms_in
 from benchmarks.zoo.judging import describe, error_of, exact, sensitivity
+from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, REFERENCE, RIVAL_NAMES, TRUTH
 
-MODEL, EXPORT, TRUTH, REFERENCE, RIVALS = (
-    "model.onnx",
-    "export.json",
-    "truth.npz",
-    "reference.npz",
-    "peers.json",
-)
-EXPORTERS = ("torch.export", "TorchScript")
-RIVAL_NAMES = ("onnxruntime", "onnxslim", "onnxscript", "aimet-onnx")
 _ROUNDOFF = 2.0**-24
 # A peer's result is called wrong beyond this many times what the proof allows ours.
 LENIENCY = 10.0
 
 
-def export(name: str, folder: Path, exporter: str = "torch.export") -> dict[str, Any]:
+def export(name: str, folder: Path, exporter: str = EXPORTERS[0]) -> dict[str, Any]:
     """Write the un-folded file, and what float64 and onnxruntime say that it computes.
 
     `exporter` "TorchScript" takes what `converter fold` falls back to before torch.export: it

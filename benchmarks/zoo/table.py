@@ -12,8 +12,9 @@ from pathlib import Path
 from benchmarks import document
 from benchmarks.zoo import findings
 from benchmarks.zoo.catalogue import Architecture, Catalogue
+from benchmarks.zoo.names import RIVAL_NAMES
 from benchmarks.zoo.results import Row
-from benchmarks.zoo.stages import LENIENCY, RIVAL_NAMES
+from benchmarks.zoo.stages import LENIENCY
 
 COMMAND = "python -m benchmarks.zoo --table"
 EXPORTED_BY = {"dynamo": "torch.export", "TorchScript": "TorchScript"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import document
-from benchmarks.serving import plan, results, table
+from benchmarks.serving import cells, plan, results, table
 from benchmarks.serving.__main__ import main
 from benchmarks.serving.catalogue import PEERS
 from benchmarks.serving.results import Results
@@ -50,11 +50,11 @@ def test_a_cell_is_the_median_of_its_rounds() -> None:
     rows = [
         figure("mosec", "raw", s, round=i, raw_per_second=100 + i) for i, s in enumerate(speeds)
     ]
-    cell = table.cell(rows)
+    cell = cells.cell(rows)
     assert cell is not None
     assert (cell.per_second, cell.low, cell.high) == (90.0, 80.0, 95.0)
     assert cell.ratio == pytest.approx(90 / 102)
-    assert table.cell([]) is None
+    assert cells.cell([]) is None
 
 
 def test_the_tables_tell_speed_share_and_configuration() -> None:

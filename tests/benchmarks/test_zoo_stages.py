@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import peers
-from benchmarks.zoo import judging, networks, stages
+from benchmarks.zoo import judging, names, networks, stages
 from converter.proof import Measurement, Proof
 from converter.sources import InputShape
 
@@ -37,7 +37,7 @@ def exported(
     module: nn.Module,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    exporter: str = stages.EXPORTERS[0],
+    exporter: str = names.EXPORTERS[0],
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     module.eval().requires_grad_(False)
@@ -46,7 +46,7 @@ def exported(
     made = networks.Network(module, SHAPES, settled)
     monkeypatch.setattr(networks, "network", lambda _: made)
     row = stages.export("test:tiny", folder, exporter)
-    (folder / stages.EXPORT).write_text(json.dumps(row))
+    (folder / names.EXPORT).write_text(json.dumps(row))
     return row
 
 
@@ -68,7 +68,7 @@ def test_the_quick_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (row["batchnorms"], row["exporter"], row["dynamic_batch"]) == (1, "TorchScript", True)
     found = stages.fold("test:tiny", tmp_path)  # with what torch computes, too
     assert (found["left"], found["verdict"]) == (0, "proven")
-    assert (tmp_path / stages.REFERENCE).is_file()
+    assert (tmp_path / names.REFERENCE).is_file()
 
 
 def test_the_other_exporter_is_tried_where_the_quick_one_fails(
