@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future as PoolFuture
 from functools import partial
-from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import faults, http
 from service.batching.batch import Outcome
+from service.connections.answering import Answering
 from service.errors import ServiceError
 from service.models.model import ServedModel
 from service.protocols.endpoint import Decoded, Endpoint, Reply, count_made, reply_headers
 from service.protocols.endpoint import light_answer as light
-
-if TYPE_CHECKING:
-    from service.connections.quick import Quick
 
 logger = logging.getLogger("foldserve.predict")
 
@@ -57,19 +55,19 @@ class Call:
     response_started = False
 
     __slots__ = (
-        "_endpoint", "_model", "_quick", "_scope", "connection", "decoded", "disconnected", "error",
-        "keep_alive", "response_complete",
+        "_answering", "_endpoint", "_model", "_scope", "connection", "decoded", "disconnected",
+        "error", "keep_alive", "response_complete",
     )  # fmt: skip
 
     def __init__(
         self,
-        quick: Quick,
+        answering: Answering,
         connection: HttpToolsProtocol,
         scope: Scope,
         endpoint: Endpoint,
         model: ServedModel,
     ) -> None:
-        self._quick = quick
+        self._answering = answering
         self._scope = scope
         self._endpoint = endpoint
         self._model: ServedModel | None = model
@@ -94,7 +92,7 @@ class Call:
         self._let_go()
         if not self.response_complete:
             self.response_complete = True
-            self._quick.gate.leave(self._scope, http.exchange(self._scope))
+            self._answering.gate.leave(self._scope, http.exchange(self._scope))
 
     def set_result(self, outcome: Outcome) -> None:
         """Answer with what the batcher made of it; a call that cannot be answered is hung up."""
@@ -120,16 +118,9 @@ class Call:
         assert decoded is not None
         assert model is not None
         if light(decoded, outcome):
-            try:
-                reply = decoded.encode(model, outcome)
-            except ServiceError as error:
-                self.refuse(error)
-            except Exception:  # noqa: BLE001  a defect
-                self.refuse(defect(self))
-            else:
-                self._reply(reply)
+            self._answer(decoded.encode, model, outcome)
             return
-        job = self._quick.pool.submit(partial(decoded.encode, model, outcome))
+        job = self._answering.pool.submit(partial(decoded.encode, model, outcome))
         call_soon = self.connection.loop.call_soon_threadsafe
         job.add_done_callback(lambda job: call_soon(self._encoded, job))
 
@@ -147,27 +138,24 @@ class Call:
         if self.done():
             return
         try:
-            reply = job.result()
+            self._answer(job.result)
+        except Exception:  # noqa: BLE001  a defect
+            self._fail()
+
+    def _answer(self, encode: Callable[..., Reply], *of: object) -> None:
+        """Write the reply that `encode(*of)` gives, or the error that it raises."""
+        exchange = http.exchange(self._scope)
+        try:
+            reply = encode(*of)
+            exchange.encoded = time.monotonic()
+            count_made(exchange, len(reply.body))
         except ServiceError as error:
             self.refuse(error)
         except Exception:  # noqa: BLE001  a defect
             self.refuse(defect(self))
         else:
-            try:
-                self._reply(reply)
-            except Exception:  # noqa: BLE001  a defect
-                self._fail()
-
-    def _reply(self, reply: Reply) -> None:
-        exchange = http.exchange(self._scope)
-        exchange.encoded = time.monotonic()
-        try:
-            count_made(exchange, len(reply.body))
-        except ServiceError as error:
-            self.refuse(error)
-            return
-        headers = reply_headers(self._scope, reply)
-        self._write(reply.status, reply.body, headers, reply.content_type)
+            headers = reply_headers(self._scope, reply)
+            self._write(reply.status, reply.body, headers, reply.content_type)
 
     def _write(
         self,
@@ -176,7 +164,7 @@ class Call:
         headers: http.Headers,
         content_type: bytes = b"application/json",
     ) -> None:
-        connection, quick = self.connection, self._quick
+        connection, answering = self.connection, self._answering
         transport = connection.transport
         if transport.is_closing():
             self.hang_up()
@@ -184,7 +172,7 @@ class Call:
         exchange = http.exchange(self._scope)
         exchange.status = status
         answer = [
-            quick.head(status, connection.server_state.default_headers),
+            answering.head(status, connection.server_state.default_headers),
             content_type,
             b"\r\ncontent-length: %d\r\n" % len(body),
             *[b"%b: %b\r\n" % pair for pair in headers],
@@ -197,7 +185,7 @@ class Call:
         self._let_go()
         if not self.keep_alive:
             transport.close()
-        quick.gate.leave(self._scope, exchange)
+        answering.gate.leave(self._scope, exchange)
         connection.on_response_complete()
 
 

@@ -22,9 +22,10 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import http
+from service.connections.answering import Answering
 from service.connections.call import Call, defect
 from service.connections.full import Full, Refusals
 from service.connections.gate import Gate
@@ -65,8 +66,8 @@ class Quick:
     """
 
     def __init__(self, gate: Gate, routes: HotRoutes, context: Context, *, cors: bool) -> None:
-        self.gate = gate
-        self.pool = context.pool
+        self._gate = gate
+        self._answering = Answering(gate, context.pool)
         self._routes = routes
         self._registry = context.registry
         longest_ms = context.settings.request_timeout_ms
@@ -74,8 +75,6 @@ class Quick:
         self._unusual = _UNUSUAL | {b"origin"} if cors else _UNUSUAL
         self._longest = min(LARGEST_BYTES, context.settings.max_body_bytes)
         self._found: dict[bytes, Found | None] = {}
-        self._defaults: list[tuple[bytes, bytes]] = []
-        self._heads: dict[int, bytes] = {}
 
     def candidate(self, url: bytes, scope: Scope) -> Found | None:
         """The route, if a POST with that head may be taken once its body is there."""
@@ -104,7 +103,7 @@ class Quick:
             return None
         scope["path"] = found.path
         return self._refusals.of(
-            full, scope, found.params, found.template, self.head(503, defaults),
+            full, scope, found.params, found.template, self._answering.head(503, defaults),
             found.endpoint.error_body,
         )  # fmt: skip
 
@@ -123,22 +122,22 @@ class Quick:
         scope = cast(Scope, connection.scope)
         scope["method"], scope["path"], scope["raw_path"] = "POST", found.path, found.raw_path
         scope["query_string"], scope["path_params"] = found.query, found.params
-        exchange = self.gate.enter(scope)
-        call = Call(self, connection, scope, endpoint, model)
+        exchange = self._gate.enter(scope)
+        call = Call(self._answering, connection, scope, endpoint, model)
         try:
-            self.gate.check_key(scope)
+            self._gate.check_key(scope)
             exchange.route = found.template
             endpoint.check_headers(scope)
             patience_s = endpoint.begin(scope, model, exchange)
             if not endpoint.light(scope, body):
-                self.gate.forget(exchange)
+                self._gate.forget(exchange)
                 return None
             exchange.hold(len(body))
             exchange.read = read = time.monotonic()
             call.decoded = decoded = endpoint.decode(scope, body, model)
             exchange.rows = rows = model.signature.check(decoded.tensors)
             if rows > model.batcher.inline_rows:
-                self.gate.forget(exchange)
+                self._gate.forget(exchange)
                 return None
             exchange.decoded = time.monotonic()
             model.batcher.enter(
@@ -153,16 +152,6 @@ class Quick:
         except Exception:  # noqa: BLE001  a defect: the client still gets an error of the usual shape
             call.error = defect(call)
         return call
-
-    def head(self, status: int, defaults: list[tuple[bytes, bytes]]) -> bytes:
-        """The status line and the headers of every answer, which change once a second."""
-        if defaults is not self._defaults:
-            self._defaults, self._heads = defaults, {}
-        head = self._heads.get(status)
-        if head is None:
-            lines = [b"%b: %b\r\n" % pair for pair in defaults]
-            head = self._heads[status] = STATUS_LINE[status] + b"".join(lines) + b"content-type: "
-        return head
 
     def _find(self, url: bytes) -> Found | None:
         parsed = httptools.parse_url(url)
