@@ -13,7 +13,7 @@ from converter.evaluation.normalize import normalize
 from converter.evaluation.oracle import Feeds
 from converter.files.on_disk import store_for
 from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
-from converter.folding import Folded, Hazard, Plan, fold_graph, plan_graph
+from converter.folding import Folded, Hazard, Plan, fold_graph, note_untracked, plan_graph
 from converter.graph.cost import cost_of
 from converter.graph.paddings import keep_zero_paddings
 from converter.graph.tidy import TidyPass
@@ -113,9 +113,9 @@ def fold(
     """
     start = time.perf_counter()
     progress("normalize")
-    original = normalize(loaded.model)
+    original = _normalized(loaded)
     progress("fold")
-    folded = _folded(loaded, original, only, skip, through_relu)
+    folded = _folded(original, only, skip, through_relu)
     seconds = time.perf_counter() - start
     proof = verify(
         loaded.model,
@@ -169,8 +169,7 @@ def plan(
         UserError: `only` or `skip` matches no batch-norm.
     """
     found = plan_graph(
-        normalize(loaded.model),
-        untracked=loaded.untracked,
+        _normalized(loaded),
         only=only,
         skip=skip,
         through_relu=through_relu,
@@ -191,8 +190,8 @@ def preview(
     Raises:
         UserError: `only` or `skip` matches no batch-norm.
     """
-    original = normalize(loaded.model)
-    folded = _folded(loaded, original, only, skip, through_relu)
+    original = _normalized(loaded)
+    folded = _folded(original, only, skip, through_relu)
     return Preview(
         loaded,
         original,
@@ -203,8 +202,14 @@ def preview(
     )
 
 
+def _normalized(loaded: Loaded) -> ir.Model:
+    """The graph as the fold reads it, with what is known of its batch-norms noted on them."""
+    graph = normalize(loaded.model)
+    note_untracked(graph, loaded.untracked)
+    return graph
+
+
 def _folded(
-    loaded: Loaded,
     original: ir.Model,
     only: Sequence[str],
     skip: Sequence[str],
@@ -212,7 +217,6 @@ def _folded(
 ) -> Folded:
     folded = fold_graph(
         original,
-        untracked=loaded.untracked,
         only=only,
         skip=skip,
         through_relu=through_relu,

@@ -20,7 +20,7 @@ from converter.folding.plan import Decision, Plan
 from converter.folding.planner import make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
-from converter.folding.sites import Site, find_sites
+from converter.folding.sites import Site, find_sites, note_untracked
 
 __all__ = [
     "Decision",
@@ -31,6 +31,7 @@ __all__ = [
     "Route",
     "Site",
     "fold_graph",
+    "note_untracked",
     "plan_graph",
 ]
 
@@ -50,7 +51,6 @@ class Folded:
 def plan_graph(
     model: ir.Model,
     *,
-    untracked: frozenset[str] = frozenset(),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     through_relu: bool = False,
@@ -59,21 +59,17 @@ def plan_graph(
 
     Args:
         model: the graph, as `converter.evaluation.normalize` leaves it.
-        untracked: names of batch-norms whose statistics were never updated.
         only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
         skip: keep those whose name matches one of these.
         through_relu: let a Relu or Clip become a maximum with one number a channel, where a
             shift stands on its other side (`thresholds.py`).
     """
-    return fold_graph(
-        model, untracked=untracked, only=only, skip=skip, through_relu=through_relu
-    ).plan
+    return fold_graph(model, only=only, skip=skip, through_relu=through_relu).plan
 
 
 def fold_graph(
     model: ir.Model,
     *,
-    untracked: frozenset[str] = frozenset(),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     through_relu: bool = False,
@@ -90,7 +86,7 @@ def fold_graph(
     given_up = GivenUp()
     while True:
         copy = model.clone()
-        sites = find_sites(copy, untracked)
+        sites = find_sites(copy)
         unwanted = _unwanted(sites, only, skip)
 
         def planned(
@@ -110,7 +106,7 @@ def fold_graph(
             found = apply_plan(copy, step, store)
             # Each step takes nodes out of the graph, or changes none.
             while step.applied or step.merges:
-                step = planned(_renamed(find_sites(copy, untracked), plan))
+                step = planned(_renamed(find_sites(copy), plan))
                 found += apply_plan(copy, step, store)
                 plan = plan.followed_by(step)
         except FoldOverflowError as error:

@@ -6,20 +6,17 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from converter.folding.sites.batchnorm import batchnorm
+from converter.folding.sites.batchnorm import batchnorm, note_untracked
 from converter.folding.sites.chain import chain_from
 from converter.folding.sites.site import Kind, Site
 from converter.folding.view import View
 from converter.graph.naming import unique
 
-__all__ = ["Kind", "Site", "find_sites"]
+__all__ = ["Kind", "Site", "find_sites", "note_untracked"]
 
 
-def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list[Site]:
-    """All batch-norms and constant scales of the graph and its subgraphs, in their order.
-
-    `untracked`: module names whose `num_batches_tracked` is known to be 0.
-    """
+def find_sites(model: ir.Model) -> list[Site]:
+    """All batch-norms and constant scales of the graph and its subgraphs, in their order."""
     view, taken, used = View(), set[str](), set[ir.Node]()
     opset = model.graph.opset_imports.get("", 0)
     found: list[Site] = []
@@ -27,7 +24,7 @@ def find_sites(model: ir.Model, untracked: frozenset[str] = frozenset()) -> list
         if node in used or node.domain != "":
             continue
         if node.op_type == "BatchNormalization":
-            site: Site | None = batchnorm(node, view, opset, untracked)
+            site: Site | None = batchnorm(node, view, opset)
         else:
             site = chain_from(node, view)
         if site is not None:

@@ -8,6 +8,8 @@ are computed from the input: those have no frozen map.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import onnx_ir as ir
 
@@ -20,23 +22,28 @@ from converter.folding.view import View
 from converter.graph.naming import module_name
 from converter.graph.values import numbers
 
+# In a node's `meta`, which clones keep and files do not: its `num_batches_tracked` is 0.
+_UNTRACKED = "num_batches_tracked 0"
 _EVAL = "Export the model in evaluation mode: model.eval()."
 
 
-def batchnorm(node: ir.Node, view: View, opset: int, untracked: frozenset[str]) -> Site:
-    """The site of a BatchNormalization node.
+def note_untracked(model: ir.Model, names: Container[str]) -> None:
+    """Note on each batch-norm whose module is in `names` that its `num_batches_tracked` is 0."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type == "BatchNormalization" and module_name(node) in names:
+            node.meta[_UNTRACKED] = True
 
-    `untracked`: module names whose `num_batches_tracked` is known to be 0.
-    """
-    module = module_name(node)
+
+def batchnorm(node: ir.Node, view: View, opset: int) -> Site:
+    """The site of a BatchNormalization node."""
     affine = _affine(node, view, opset)
     return Site(
-        name=module,
+        name=module_name(node),
         nodes=(node,),
         source=node.inputs[0] if node.inputs else None,
         channels=_channels(node),
         affine=affine,
-        warnings=_hazards(node, affine, module in untracked),
+        warnings=_hazards(node, affine),
     )
 
 
@@ -126,11 +133,11 @@ def _channels(node: ir.Node) -> int | None:
     return None
 
 
-def _hazards(node: ir.Node, affine: Affine | Refusal, untracked: bool) -> tuple[Hazard, ...]:
+def _hazards(node: ir.Node, affine: Affine | Refusal) -> tuple[Hazard, ...]:
     if isinstance(affine, Refusal):
         return ()
     stored = [value for value in node.inputs[1:5] if value is not None]
     gamma, beta, mean, var = (numbers(value) for value in stored)
     dtype = stored[0].dtype.numpy() if stored[0].dtype is not None else np.dtype(np.float32)
-    epsilon = _epsilon(node)
+    epsilon, untracked = _epsilon(node), _UNTRACKED in node.meta
     return hazards.of_batchnorm(gamma, beta, mean, var, epsilon, dtype, untracked=untracked)
