@@ -26,6 +26,7 @@ from torch import Tensor
 
 from converter.errors import UserError
 from converter.training import checkpoint, download, mnist
+from converter.training.data import Split, pixels
 from converter.training.evaluate import logits
 
 START = 60.0  # seconds that the service may take until it is ready
@@ -92,7 +93,7 @@ def ask(url: str, images: Tensor, labels: list[str], batch: int) -> tuple[Tensor
     outputs: list[list[float]] = []
     with httpx.Client(base_url=url, timeout=ANSWER, trust_env=False) as client:
         for piece in torch.split(images, batch):
-            response = client.post("/predict", json={"inputs": mnist.pixels(piece).tolist()})
+            response = client.post("/predict", json={"inputs": pixels(piece).tolist()})
             if not response.is_success:
                 raise UserError(f"{url}/predict answered {response.status_code}: {response.text}")
             answer = response.json()
@@ -104,7 +105,7 @@ def ask(url: str, images: Tensor, labels: list[str], batch: int) -> tuple[Tensor
     return torch.tensor(places), torch.tensor(outputs, dtype=torch.float64)
 
 
-def compare(url: str, weights: Path, test: mnist.Split, batch: int) -> Comparison:
+def compare(url: str, weights: Path, test: Split, batch: int) -> Comparison:
     """Both answers for every image of `test`."""
     trained = checkpoint.read(weights)
     expected = logits(trained.module(), test.images)  # (N, classes)

@@ -19,6 +19,7 @@ from rich.console import Console
 from benchmarks import document
 from converter.errors import UserError
 from converter.files.atomic import write_bytes
+from converter.report.progress import Live
 from experiments import console, markdown, report
 from experiments.claims import CLAIMS, Claim
 from experiments.records import Folder
@@ -88,10 +89,9 @@ def main(argv: list[str]) -> int:
     try:
         if not args.document:
             runs = [run for claim in chosen for run in claim.runs()]
-            shown, context = console.listener(Console(stderr=True), runs)
-            with context:
+            with Live(Console(stderr=True)) as live:
                 job = Job(folder, data_dir=args.data_dir)
-                complete(runs, job, jobs=args.jobs, listener=shown)
+                complete(runs, job, jobs=args.jobs, listener=console.Told(live, runs))
         every = dict.fromkeys(run for claim in CLAIMS for run in claim.runs())
         records = Folder(folder).read_all(every)
         told = report.of_claims(CLAIMS, records, "python -m experiments --claims")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from converter.errors import UserError
+from converter.report.progress import Live
 from converter.training import datasets, files
 from converter.training.devices import pick_device
 from experiments import console, figures, markdown, report
@@ -144,11 +145,10 @@ def run(args: argparse.Namespace) -> int:
         if not records:
             raise UserError(f"{folder} holds none of these runs", "leave out --report-only")
     else:
-        shown, context = console.listener(Console(stderr=True), runs)
-        with context:
+        with Live(Console(stderr=True)) as live:
             machine = Machine(str(pick_device(args.device)), args.threads)
             job = Job(folder, args.dataset, args.data_dir, machine)
-            complete(runs, job, jobs=args.jobs, listener=shown)
+            complete(runs, job, jobs=args.jobs, listener=console.Told(live, runs))
         records = Folder(folder).read_all(dict.fromkeys(runs))
     command = command_line(args)
     if claims is None:

@@ -18,6 +18,7 @@ import pytest
 
 from converter.cli import main
 from converter.training import checkpoint, evaluate, mnist
+from converter.training.data import Split, pixels
 from service.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
@@ -56,18 +57,18 @@ def url(models: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def digits() -> mnist.Split:
+def digits() -> Split:
     """500 images, uint8 (500, 1, 28, 28), and their labels."""
     return mnist.load(ROOT / "tests" / "data" / "mnist").test
 
 
-def test_every_prediction_is_the_trained_networks(url: str, digits: mnist.Split) -> None:
+def test_every_prediction_is_the_trained_networks(url: str, digits: Split) -> None:
     trained = evaluate.predictions(checkpoint.read(CHECKPOINT).module(), digits.images)
-    pixels = mnist.pixels(digits.images)
+    inputs = pixels(digits.images)
     served: list[int] = []
     with httpx.Client(base_url=url, timeout=60) as client:
-        for start in range(0, len(pixels), 100):
-            body = {"inputs": pixels[start : start + 100].tolist()}
+        for start in range(0, len(inputs), 100):
+            body = {"inputs": inputs[start : start + 100].tolist()}
             answer = client.post("/predict", json=body)
             assert answer.status_code == 200, answer.text
             served += [int(row["label"]) for row in answer.json()["predictions"]]

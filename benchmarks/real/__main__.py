@@ -26,6 +26,7 @@ from rich.console import Console
 
 from benchmarks.real import environment, libraries, packages, progress, runner, table
 from benchmarks.zoo import results
+from converter.report.progress import Live
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -83,11 +84,10 @@ def main(words: Sequence[str] | None = None) -> int:
         jobs=args.jobs,
         budget=args.time_budget * 60,
     )
-    heard, block = progress.listener(console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        with block:
-            done = runner.run(wanted[: args.limit], settings, heard)
+        with Live(console) as live:
+            done = runner.run(wanted[: args.limit], settings, progress.Listener(live))
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         return 130

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from rich.console import Console
-
 from benchmarks.zoo import progress as zoo
 from benchmarks.zoo.results import Row
 
@@ -26,15 +21,7 @@ def sentence(row: Row) -> str:
 class Listener(zoo.Listener):
     """A line for each row."""
 
-    def start(self, total: int) -> None:
-        self.total = total
-        self.say(f"{total} models to run")
+    rows = "models"
 
-    def row(self, row: Row) -> None:
-        self.count += 1
-        self.say(f"{self.count:4}/{self.total} {sentence(row)}")
-
-
-def listener(console: Console) -> tuple[Listener, AbstractContextManager[Any]]:
-    """What to hand to `run`, and the block to run it in."""
-    return Listener(console), nullcontext()
+    def sentence(self, row: Row) -> str:
+        return sentence(row)

@@ -27,6 +27,7 @@ from rich.console import Console
 from benchmarks.peers import PEERS
 from benchmarks.zoo import catalogue, engine, progress, results, runner, table
 from benchmarks.zoo.names import EXPORTERS, RIVAL_NAMES
+from converter.report.progress import Live
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -72,11 +73,10 @@ def main(words: Sequence[str] | None = None) -> int:
         prepare=args.prepare,
     )
     console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
-    heard, block = progress.listener(console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        with block:
-            done = runner.run(wanted[: args.limit], settings, heard)
+        with Live(console) as live:
+            done = runner.run(wanted[: args.limit], settings, progress.Listener(live))
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         return 130

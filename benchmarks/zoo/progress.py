@@ -1,14 +1,9 @@
-"""How a run looks: a bar on a terminal with the lines above it, the lines alone in a log."""
+"""How a run looks while it goes on."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from rich import progress as bars
-from rich.console import Console
-
 from benchmarks.zoo.results import Row
+from converter.report.progress import Live
 
 
 def sentence(row: Row) -> str:
@@ -33,53 +28,27 @@ def sentence(row: Row) -> str:
 
 
 class Listener:
-    """A line for each row."""
+    """Tells a person of each row, and how far the run is."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    rows = "architectures"
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
         self.total = self.count = 0
 
     def start(self, total: int) -> None:
         self.total = total
-        self.say(f"{total} architectures to run")
+        self.say(f"{total} {self.rows} to run")
+        self.live.begin(self.rows, total)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.live.say(text)
 
     def row(self, row: Row) -> None:
         self.count += 1
-        self.say(f"{self.count:4}/{self.total} {sentence(row)}")
+        self.say(f"{self.count:4}/{self.total} {self.sentence(row)}")
+        self.live.reach(self.count)
 
-
-class Bar(Listener):
-    """The lines, and below them how far the run is and how long it will take."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.display = bars.Progress(
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task: bars.TaskID | None = None
-
-    def start(self, total: int) -> None:
-        super().start(total)
-        self.task = self.display.add_task("zoo", total=total)
-
-    def row(self, row: Row) -> None:
-        super().row(row)
-        assert self.task is not None
-        self.display.advance(self.task)
-
-
-def listener(console: Console) -> tuple[Listener, AbstractContextManager[Any]]:
-    """What to hand to `run`, and the block to run it in."""
-    if console.is_terminal:
-        shown = Bar(console)
-        return shown, shown.display
-    return Listener(console), nullcontext()
+    def sentence(self, row: Row) -> str:
+        """A row as a line of a log."""
+        return sentence(row)

@@ -23,15 +23,17 @@ from converter.finetuning.finetune import (
 from converter.finetuning.frozen import MODES
 from converter.finetuning.subset import first, only_classes
 from converter.report.facts import FORMAT
+from converter.report.progress import Live
 from converter.report.terminal import terminal
 from converter.sources import LoadOptions, parse_arch_arg
 from converter.sources.trained import load_module, weights_of
 from converter.statistics import render
 from converter.training import architectures, checkpoint, console, datasets, files
 from converter.training.command import add_data_arguments, image_size
-from converter.training.data import hold_out
+from converter.training.data import Dataset, hold_out
 from converter.training.devices import pick_device
 from converter.training.fit_options import FitOptions
+from converter.training.progress import Progress
 
 # From so small batches on, statistics that are not frozen are mostly noise.
 SMALL_BATCH = 16
@@ -116,15 +118,10 @@ def run(args: argparse.Namespace) -> int:
     how.fit.check()
     base = base_of(args)
     stderr = Console(stderr=True)
-    progress, shown = console.listener(stderr)
-    data = datasets.load(
-        args.dataset, args.data_dir, image_size=image_size(args.image_size), progress=progress
-    )
-    if args.classes:
-        data = only_classes(data, [name.strip() for name in args.classes.split(",")])
-    data = hold_out(first(data, args.samples, args.seed), args.validation, args.seed)
     try:
-        with shown:
+        with Live(stderr) as live:
+            progress = console.Told(live)
+            data = data_of(args, progress)
             result = finetune(base, data, how, [progress])
     except KeyboardInterrupt:
         stderr.print("interrupted; nothing was written", markup=False)
@@ -149,6 +146,15 @@ def run(args: argparse.Namespace) -> int:
     }
     write_json(args.json, report)
     return 0
+
+
+def data_of(args: argparse.Namespace, progress: Progress) -> Dataset:
+    """The new task's images. Raises UserError."""
+    size = image_size(args.image_size)
+    data = datasets.load(args.dataset, args.data_dir, image_size=size, progress=progress)
+    if args.classes:
+        data = only_classes(data, [name.strip() for name in args.classes.split(",")])
+    return hold_out(first(data, args.samples, args.seed), args.validation, args.seed)
 
 
 def transfer_of(args: argparse.Namespace) -> Transfer:

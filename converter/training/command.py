@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from converter.errors import UserError
+from converter.report.progress import Live
 from converter.training import console, files
 from converter.training.architectures import ARCHITECTURES
 from converter.training.schedules import OPTIMIZERS, SCHEDULES
@@ -184,10 +185,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         files.require_writable(args.json)
     stderr = Console(stderr=True)
-    progress, shown = console.listener(stderr)
     try:
-        with shown:
-            result = train(options, progress)
+        with Live(stderr) as live:
+            result = train(options, console.Told(live))
     except KeyboardInterrupt:
         stderr.print(_interrupted(options), markup=False, highlight=False, soft_wrap=True)
         return INTERRUPTED

@@ -1,16 +1,12 @@
-"""How a training looks: bars on a terminal, plain lines in a log, and a table at the end."""
+"""How a training looks while it runs, and the table at its end."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from rich import progress as bars
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from converter.report.progress import Live
 from converter.training.progress import Epoch, Progress, Run, Step
 from converter.training.trainer import TrainResult
 
@@ -24,60 +20,31 @@ def sentence(epoch: Epoch, epochs: int) -> str:
     )
 
 
-class Lines(Progress):
-    """A line for each epoch and each event: for logs and pipes."""
+class Told(Progress):
+    """Passes on to a person what a training tells: a line an epoch, and a bar for its steps."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, live: Live) -> None:
+        self.live = live
         self.epochs = 0
 
     def say(self, sentence: str) -> None:
-        self._line(sentence)
+        self.live.say(sentence)
+
+    def received(self, done: int, total: int | None) -> None:
+        if done == 0:
+            self.live.begin("downloading", total, unit="bytes")
+        self.live.reach(done)
 
     def start(self, run: Run) -> None:
         self.epochs = run.epochs
-        self._line(f"training: {run.batches} steps an epoch, epochs: {run.epochs}")
-
-    def epoch(self, epoch: Epoch, module: nn.Module) -> None:  # noqa: ARG002
-        self._line(sentence(epoch, self.epochs))
-
-    def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class Bars(Lines):
-    """The lines of a log, and below them a bar for all steps with the time that is left."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.display = bars.Progress(
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeElapsedColumn(),
-            bars.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task: bars.TaskID | None = None
-
-    def start(self, run: Run) -> None:
-        super().start(run)
-        total, completed = run.epochs * run.batches, run.done * run.batches
-        self.task = self.display.add_task("training", total=total, completed=completed)
+        self.say(f"training: {run.batches} steps an epoch, epochs: {run.epochs}")
+        self.live.begin("training", run.epochs * run.batches, run.done * run.batches)
 
     def step(self, step: Step, module: nn.Module) -> None:  # noqa: ARG002
-        assert self.task is not None
-        described = f"epoch {step.epoch}, loss {step.loss:.4f}"
-        self.display.update(self.task, advance=1, description=described)
+        self.live.reach(step.step, f"epoch {step.epoch}, loss {step.loss:.4f}")
 
-
-def listener(console: Console) -> tuple[Progress, AbstractContextManager[Any]]:
-    """What to hand to `train`, and the block to run it in."""
-    if console.is_terminal:
-        shown = Bars(console)
-        return shown, shown.display
-    return Lines(console), nullcontext()
+    def epoch(self, epoch: Epoch, module: nn.Module) -> None:  # noqa: ARG002
+        self.say(sentence(epoch, self.epochs))
 
 
 def table(result: TrainResult) -> Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from converter.errors import UserError
 from converter.training import mnist
@@ -31,12 +30,12 @@ LABELS = [
     "Ankle boot",
 ]
 
-# The md5 of the compressed files, as the authors' repository and torchvision publish them.
-MD5 = {
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+# The sha256 of the compressed files.
+COMPRESSED_SHA256 = {
+    "train-images-idx3-ubyte": "08dc20ab1689590a0bcd66e874647b6ee8464e2d501b5a3f1f78831db19a3fdc",
+    "train-labels-idx1-ubyte": "b0197879cbda89f3dc7b894f9fd52b858e68ea4182b6947c9d8c2b67e5f18dcc",
+    "t10k-images-idx3-ubyte": "78dcbbfb5a27efaf1b6c1d616caca68560be8766c5bffcb2791df9273a534229",
+    "t10k-labels-idx1-ubyte": "42bd18137a62d5998cdeae52bf3a0676ac6b706f5cf8439b47bb5b151ae3dccf",
 }
 
 
@@ -49,7 +48,9 @@ def load(folder: Path) -> Dataset:
     data = mnist.load(folder)
     if data.description == mnist.NAME:
         raise UserError(f"{folder} holds MNIST, not {NAME}", "give --dataset mnist")
-    original = all(_md5(folder / f"{stem}.gz") == checksum for stem, checksum in MD5.items())
+    original = all(
+        _sha256(folder / f"{stem}.gz") == known for stem, known in COMPRESSED_SHA256.items()
+    )
     return replace(
         data,
         labels=LABELS,
@@ -59,14 +60,9 @@ def load(folder: Path) -> Dataset:
     )
 
 
-def _md5(path: Path) -> str:
+def _sha256(path: Path) -> str:
     """Of the compressed file; nothing where there is none, as nothing is known of others."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, new_md5).hexdigest()
-
-
-def new_md5() -> Any:
-    """For files that are data: nobody gains by making two of them equal."""
-    return hashlib.md5(usedforsecurity=False)
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,8 @@ import torch
 
 from converter.errors import UserError
 from converter.training import idx
-from converter.training.data import SCALE, Dataset, Split, pixels
+from converter.training.data import SCALE, Dataset, Split
 from service.manifest import Preprocessing
-
-__all__ = ["Dataset", "Split", "expected_files", "find", "load", "pixels"]
 
 NAME = "MNIST"
 ATTRIBUTION = "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0"
@@ -27,7 +25,14 @@ PREPROCESSING = Preprocessing(
     layout="CHW", channels="L", height=SIDE, width=SIDE, scale=SCALE, mean=[0.0], std=[1.0]
 )
 
-# The sha256 of the uncompressed files. Mirrors compress the same bytes differently.
+# The sha256 of the files as the mirrors have them.
+COMPRESSED_SHA256 = {
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+# The sha256 of the uncompressed files: others may compress the same bytes differently.
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

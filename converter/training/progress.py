@@ -93,6 +93,9 @@ class Progress(Observer):
     def say(self, sentence: str) -> None:
         """Something happened: a download, a mirror that failed, a training that is resumed."""
 
+    def received(self, done: int, total: int | None) -> None:
+        """So many bytes of a file were downloaded, 0 when it begins; `total` may be unknown."""
+
 
 class Everybody(Observer):
     """Passes everything on to each of several observers, in order."""

@@ -16,6 +16,7 @@ from rich.console import Console
 from benchmarks.real import compare, fetch, libraries, packages, progress, runner, table
 from benchmarks.real.case import Case
 from benchmarks.zoo import results
+from converter.report.progress import Live
 
 TINY = Case("made-up/tiny.onnx", "made-up", "1.0", "made_up/models/tiny.onnx")
 
@@ -62,7 +63,7 @@ def settings(tmp_path: Path) -> runner.Settings:
 
 
 def run(settings: runner.Settings, *cases: Case) -> list[dict[str, Any]]:
-    return runner.run(cases, settings, progress.Listener(Console(quiet=True)))
+    return runner.run(cases, settings, progress.Listener(Live(Console(quiet=True))))
 
 
 def test_a_file_of_a_wheel_goes_through_the_whole_chain(settings: runner.Settings) -> None:

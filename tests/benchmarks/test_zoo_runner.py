@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.zoo import engine, limits, results, runner
 from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.progress import Listener
+from converter.report.progress import Live
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def nets(*names: str) -> list[Architecture]:
 
 def run(settings: runner.Settings, *names: str) -> list[results.Row]:
     settings.cache.mkdir(parents=True, exist_ok=True)
-    return runner.run(nets(*names), settings, Listener(Console(quiet=True)))
+    return runner.run(nets(*names), settings, Listener(Live(Console(quiet=True))))
 
 
 def started(settings: runner.Settings) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from converter.training import mnist
+from converter.training.data import Dataset
 
 
 @pytest.fixture(autouse=True)
@@ -27,5 +28,5 @@ def subset() -> Path:
 
 
 @pytest.fixture(scope="session")
-def data(subset: Path) -> mnist.Dataset:
+def data(subset: Path) -> Dataset:
     return mnist.load(subset)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from converter.training import TrainOptions, mnist
+from converter.training.data import Dataset
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,7 +31,7 @@ def subset() -> Path:
 
 
 @pytest.fixture(scope="session")
-def data(subset: Path) -> mnist.Dataset:
+def data(subset: Path) -> Dataset:
     return mnist.load(subset)
 
 

@@ -286,9 +286,9 @@ def test_fashion_is_called_so_only_with_its_own_bytes(
     assert data.labels[9] == "Ankle boot"
     assert data.description == "1000 training and 500 test images in MNIST's format"
     assert data.attribution == ""
-    stems = list(fashion.MD5)
-    found = {s: hashlib.md5((subset / f"{s}.gz").read_bytes()).hexdigest() for s in stems}
-    monkeypatch.setattr(fashion, "MD5", found)
+    stems = list(fashion.COMPRESSED_SHA256)
+    found = {s: hashlib.sha256((subset / f"{s}.gz").read_bytes()).hexdigest() for s in stems}
+    monkeypatch.setattr(fashion, "COMPRESSED_SHA256", found)
     named = datasets.load("fashion-mnist", subset)
     assert named.description == "Fashion-MNIST"
     assert "Zalando" in named.attribution

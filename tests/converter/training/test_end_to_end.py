@@ -21,6 +21,7 @@ from converter import fold, load, publish
 from converter.pipeline import preview
 from converter.training import Dataset, Style, TrainOptions, checkpoint, evaluate, mnist, train
 from converter.training.architectures import ARCHITECTURES, lookup
+from converter.training.data import pixels
 
 ROOT = Path(__file__).parents[3]
 SUBSET = ROOT / "tests" / "data" / "mnist"
@@ -82,7 +83,7 @@ def made(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ma
         publish(result, models / name)
         module = checkpoint.read(output).module()
         with torch.inference_mode():
-            logits = evaluate.logits(module.double(), mnist.pixels(test.images).double())
+            logits = evaluate.logits(module.double(), pixels(test.images).double())
         found[name] = Made(
             result.before.batchnorms, result.after.batchnorms, result.proof.passed, logits
         )
@@ -123,7 +124,7 @@ def test_it_is_trained_folded_proven_and_served_with_every_prediction_kept(
     assert mine.proven
     outputs: list[list[float]] = []
     labels: list[int] = []
-    for piece in mnist.pixels(data.test.images).split(250):
+    for piece in pixels(data.test.images).split(250):
         answer = client.post(f"/models/{name}/predict", json={"inputs": piece.tolist()})
         assert answer.status_code == 200, answer.text
         outputs += next(iter(answer.json()["outputs"].values()))

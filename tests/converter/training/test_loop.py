@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
-from converter.training import Diverged, Epoch, FitOptions, Observer, Run, Step, fit, mnist
+from converter.training import Diverged, Epoch, FitOptions, Observer, Run, Step, fit
 from converter.training.architectures import build
 from converter.training.augment import augment, can_move
-from converter.training.data import Dataset, Split
+from converter.training.data import Dataset, Split, pixels
 from converter.training.evaluate import accuracy, logits, loss_and_accuracy, predictions
 from converter.training.schedules import warm_up_cosine
 
@@ -25,7 +25,7 @@ def small() -> nn.Module:
 
 def run(
     module: nn.Module,
-    data: mnist.Dataset,
+    data: Dataset,
     *,
     epochs: int = 1,
     batch_size: int = 50,
@@ -50,8 +50,8 @@ def test_a_single_step_has_a_rate() -> None:
     assert 0 < warm_up_cosine(0, 1, 1.0) < 1
 
 
-def test_augmented_images_stay_in_range_and_near_the_original(data: mnist.Dataset) -> None:
-    x = mnist.pixels(data.train.images[:100])
+def test_augmented_images_stay_in_range_and_near_the_original(data: Dataset) -> None:
+    x = pixels(data.train.images[:100])
     y = augment(x, torch.Generator().manual_seed(1))
     assert y.shape == x.shape
     assert y.dtype == torch.float32
@@ -63,14 +63,14 @@ def test_augmented_images_stay_in_range_and_near_the_original(data: mnist.Datase
     assert not torch.equal(x, y)
 
 
-def test_each_image_is_moved_by_its_own_amounts(data: mnist.Dataset) -> None:
-    x = mnist.pixels(data.train.images[:1]).expand(2, 1, 28, 28)
+def test_each_image_is_moved_by_its_own_amounts(data: Dataset) -> None:
+    x = pixels(data.train.images[:1]).expand(2, 1, 28, 28)
     first, second = augment(x, torch.Generator().manual_seed(1))
     assert not torch.equal(first, second)
 
 
-def test_the_generator_decides_the_augmentation(data: mnist.Dataset) -> None:
-    x = mnist.pixels(data.train.images[:5])
+def test_the_generator_decides_the_augmentation(data: Dataset) -> None:
+    x = pixels(data.train.images[:5])
     once = augment(x, torch.Generator().manual_seed(1))
     assert torch.equal(once, augment(x, torch.Generator().manual_seed(1)))
     assert not torch.equal(once, augment(x, torch.Generator().manual_seed(2)))
@@ -94,7 +94,7 @@ def test_features_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist_cnn", "mlp"])
-def test_three_epochs_on_the_subset_learn(name: str, data: mnist.Dataset) -> None:
+def test_three_epochs_on_the_subset_learn(name: str, data: Dataset) -> None:
     torch.manual_seed(0)
     module = build(name)
     untrained, _ = loss_and_accuracy(module, data.test.images, data.test.labels)
@@ -107,7 +107,7 @@ def test_three_epochs_on_the_subset_learn(name: str, data: mnist.Dataset) -> Non
     assert all(epoch.seconds > 0 for epoch in history)
 
 
-def test_the_listener_hears_every_batch_and_epoch(data: mnist.Dataset) -> None:
+def test_the_listener_hears_every_batch_and_epoch(data: Dataset) -> None:
     heard: list[object] = []
 
     class Listener(Observer):
@@ -128,18 +128,18 @@ def test_the_listener_hears_every_batch_and_epoch(data: mnist.Dataset) -> None:
     assert heard[::2] == heard[1::2] == [(2, 2), (1, 1), (1, 2), 1, (2, 3), (2, 4), 2]
 
 
-def test_incomplete_batches_leave_no_trace_in_the_statistics(data: mnist.Dataset) -> None:
+def test_incomplete_batches_leave_no_trace_in_the_statistics(data: Dataset) -> None:
     module = small()
     run(module, data, batch_size=300)
     assert module.state_dict()["bn1.num_batches_tracked"] == 3
 
 
-def test_a_training_set_smaller_than_a_batch_is_refused(data: mnist.Dataset) -> None:
+def test_a_training_set_smaller_than_a_batch_is_refused(data: Dataset) -> None:
     with pytest.raises(UserError, match="1000 training images do not fill a batch of 1001"):
         run(small(), data, batch_size=1001)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(data: mnist.Dataset) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(data: Dataset) -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(data: mnist.Dataset) -> Non
 
 
 def test_evaluation_does_not_depend_on_the_batch_and_leaves_the_mode_alone(
-    data: mnist.Dataset,
+    data: Dataset,
 ) -> None:
     module = small()
     run(module, data, batch_size=200)
@@ -168,7 +168,7 @@ def test_evaluation_does_not_depend_on_the_batch_and_leaves_the_mode_alone(
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
 
 
-def test_the_measures_agree(data: mnist.Dataset) -> None:
+def test_the_measures_agree(data: Dataset) -> None:
     module = small()
     answers = predictions(module, data.test.images)
     assert answers.shape == (500,)

@@ -14,6 +14,7 @@ import torch
 
 from converter.errors import UserError
 from converter.training import idx, mnist
+from converter.training.data import Dataset, pixels
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def overwrite(folder: Path, stem: str, values: npt.NDArray[np.float64]) -> None:
     (folder / f"{stem}.gz").write_bytes(gzip.compress(content))
 
 
-def test_the_subset_is_a_hundred_and_fifty_of_each_digit(data: mnist.Dataset) -> None:
+def test_the_subset_is_a_hundred_and_fifty_of_each_digit(data: Dataset) -> None:
     assert data.train.images.shape == (1000, 1, 28, 28)
     assert data.train.images.dtype == torch.uint8
     assert data.train.labels.bincount().tolist() == [100] * 10
@@ -40,7 +41,7 @@ def test_the_subset_is_a_hundred_and_fifty_of_each_digit(data: mnist.Dataset) ->
 
 
 def test_only_the_original_bytes_may_be_called_mnist(
-    subset: Path, data: mnist.Dataset, monkeypatch: pytest.MonkeyPatch
+    subset: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert data.description == "1000 training and 500 test images in MNIST's format"
     assert data.attribution == ""
@@ -54,10 +55,10 @@ def test_only_the_original_bytes_may_be_called_mnist(
     assert "LeCun" in renamed.attribution
 
 
-def test_pixels_are_scaled_as_the_manifest_says(data: mnist.Dataset) -> None:
+def test_pixels_are_scaled_as_the_manifest_says(data: Dataset) -> None:
     p = mnist.PREPROCESSING
     assert (p.layout, p.channels, p.height, p.width) == ("CHW", "L", 28, 28)
-    x = mnist.pixels(data.test.images)
+    x = pixels(data.test.images)
     assert x.dtype == torch.float32
     assert (float(x.min()), float(x.max())) == (0.0, 1.0)
     as_the_service = (data.test.images.numpy().astype(np.float32) * p.scale - p.mean[0]) / p.std[0]

@@ -16,9 +16,10 @@ from rich.console import Console
 from torch import nn
 
 from converter.errors import UserError
+from converter.report.progress import Live
 from converter.training import Epoch, Run, Step, Style, TrainOptions, TrainResult
 from converter.training.command import add_arguments, arch_args, options_of, run
-from converter.training.console import Bars, Lines, listener, table
+from converter.training.console import Told, table
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -203,12 +204,11 @@ EPOCH = Epoch(
 )
 
 
-def test_a_terminal_gets_a_bar_and_a_log_gets_lines() -> None:
-    assert type(listener(Console(file=io.StringIO()))[0]) is Lines
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_a_bar_and_a_log_gets_lines(terminal: bool) -> None:
     screen = io.StringIO()
-    bar, shown = listener(Console(file=screen, force_terminal=True, width=120))
-    assert isinstance(bar, Bars)
-    with shown:
+    with Live(Console(file=screen, force_terminal=terminal, width=120)) as live:
+        bar = Told(live)
         bar.say("downloading [a] file")
         module = nn.Identity()
         bar.start(Run(module, epochs=1, batches=2))
@@ -217,8 +217,8 @@ def test_a_terminal_gets_a_bar_and_a_log_gets_lines() -> None:
         bar.epoch(EPOCH, module)
     text = screen.getvalue()
     assert "downloading [a] file" in text
-    assert "epoch 1, loss 0.2500" in text
-    assert "2/2" in text
+    assert ("epoch 1, loss 0.2500" in text) is terminal
+    assert ("2/2" in text) is terminal
     assert "accuracy 99.31%" in text
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.publishing import curves
-from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, mnist, train
+from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, train
+from converter.training.data import Dataset
 from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy
 from converter.training.trainer import DEFAULT_OUTPUT
@@ -22,7 +23,7 @@ Quick = Callable[..., TrainOptions]
 
 
 def test_two_epochs_lower_the_loss_and_write_a_checkpoint_that_describes_itself(
-    quick: Quick, data: mnist.Dataset
+    quick: Quick, data: Dataset
 ) -> None:
     options = quick(epochs=2)
     result = train(options)
@@ -169,7 +170,7 @@ def test_the_result_is_plain_json_values(quick: Quick) -> None:
 
 
 def test_the_shipped_checkpoint_classifies_the_real_test_images(
-    shipped: Path, data: mnist.Dataset
+    shipped: Path, data: Dataset
 ) -> None:
     module = checkpoint.read(shipped).module()
     assert accuracy(module, data.test.images, data.test.labels) >= 0.98
