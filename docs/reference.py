@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import cli
+from converter.commands import COMMANDS
 from service import device, errors
 from service.app import create_app
 from service.health import Lifecycle
@@ -114,7 +115,7 @@ def command_line() -> str:
         "",
     ]
     os.environ["COLUMNS"] = "96"
-    for name in [None, *cli.COMMANDS]:
+    for name in [None, *COMMANDS]:
         arguments = [] if name is None else [name]
         parser = cli._parser(arguments)
         if name is not None:

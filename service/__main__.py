@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.listen import CannotStart
-from service.settings import Settings, SettingsError, parse
+from service.settings import PROGRAM, Settings, SettingsError, parse
 from service.telemetry.logs import configure
 from service.version import program_version
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from service.workers import Worker
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code. `argv` without the program's name, default sys.argv."""
+def main(argv: Sequence[str] | None = None, *, prog: str = PROGRAM) -> int:
+    """The exit code. `argv` without the program's name, default sys.argv; `prog` is that name."""
     try:
-        settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
+        settings = parse(sys.argv[1:] if argv is None else argv, os.environ, prog=prog)
     except SettingsError as error:
-        sys.stderr.write(f"{error}\nTry: python -m service --help\n")
+        sys.stderr.write(f"{error}\nTry: {prog} --help\n")
         return 2
     configure(settings.log_level, settings.log_format)
     try:

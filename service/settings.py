@@ -22,6 +22,7 @@ from service.store.address import is_address
 from service.version import program_version
 
 PREFIX = "FOLDSERVE_"
+PROGRAM = "python -m service"
 
 # Kubernetes sets these by itself in every pod beside a Service named "foldserve".
 _SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
@@ -233,18 +234,19 @@ class Settings(BaseSettings):
         return value
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def parse(argv: Sequence[str], environ: Mapping[str, str], *, prog: str = PROGRAM) -> Settings:
     """Settings from flags and from the process's environment.
 
     Args:
         argv: the flags, without the program's name.
         environ: os.environ, searched here for misspelled FOLDSERVE_ variables.
+        prog: what the help calls the program.
 
     Raises:
         SettingsError: an unknown variable or an unusable value; the text names each.
         SystemExit: argparse's own, code 2 for an unknown flag, 0 after --help.
     """
-    parser = _parser()
+    parser = _parser(prog)
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         flag = unknown[0].partition("=")[0]
@@ -259,10 +261,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         raise SettingsError(_sentences(error, flags)) from None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m service",
-        usage="python -m service [--models FOLDER] [--port PORT] [--SETTING VALUE ...]",
+        prog=prog,
+        usage=f"{prog} [--models FOLDER] [--port PORT] [--SETTING VALUE ...]",
         description="Answer predictions from the ONNX models of a repository.",
         epilog="Each flag has an environment variable, for example FOLDSERVE_PORT for --port.",
         allow_abbrev=False,

@@ -1,0 +1,1 @@
+"""The command `foldserve`: hands over to the converter (`fold`, ...) or the service (`serve`)."""
