@@ -81,7 +81,7 @@ def _of_the_converter() -> Mapping[str, str]:
     if not _ours("converter"):
         return {}
     table = import_module("converter.commands").COMMANDS
-    return {name: summary for name, (_, summary) in table.items()}
+    return {name: row[1] for name, row in table.items()}
 
 
 def _ours(name: str) -> bool:
