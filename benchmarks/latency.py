@@ -33,7 +33,7 @@ from benchmarks.zoo.networks import Network, network, randomize, settle
 from converter.commands.latency import Comparison, compare
 from converter.evaluation.normalize import normalize
 from converter.files.onnx_file import write_onnx
-from converter.folding import fold_graph
+from converter.folding import FoldOptions, fold_graph
 from converter.graph.tidy import TidyPass
 from converter.proof.examples import random_feeds
 from converter.sources import InputShape, LoadOptions
@@ -156,7 +156,7 @@ def measure(name: str, rounds: int, seconds: float, *, through_relu: bool = Fals
         made.module, path=Path(name), kind="", options=LoadOptions(input_shapes=made.shapes)
     )
     original = normalize(loaded.model)
-    folded = fold_graph(original, through_relu=through_relu)
+    folded = fold_graph(original, FoldOptions(through_relu=through_relu))
     TidyPass(folded=len(folded.plan.folded), kept=len(folded.plan.kept))(folded.model)
     with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as folder:
         a, b, c = (Path(folder) / f"{which}.onnx" for which in "abc")

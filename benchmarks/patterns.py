@@ -35,7 +35,7 @@ import onnx_ir as ir
 from benchmarks.patterns_torch import TORCH_TOOLS
 from benchmarks.peers import PEERS, ROOT, Peer
 from converter.evaluation.normalize import normalize
-from converter.folding import fold_graph
+from converter.folding import FoldOptions, fold_graph
 from converter.proof import Oracle
 from patterns.graphs import Array, Feeds, feeds, ort_run
 from patterns.registry import VARIANTS, Module, Pattern
@@ -132,7 +132,7 @@ def run_tool(
 
 
 def ours(case: Written, through_relu: bool) -> ir.Model | str:
-    return fold_graph(normalize(ir.load(case.path)), through_relu=through_relu).model
+    return fold_graph(normalize(ir.load(case.path)), FoldOptions(through_relu=through_relu)).model
 
 
 def looped(peer: Peer) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from converter.errors import UserError
+    from converter.folding import FoldOptions
     from converter.pipeline import FoldResult, fold, plan
     from converter.proof.verdict import Proof
-    from converter.proof.verify import verify
+    from converter.proof.verification import verify
     from converter.publishing.versions import Published, publish
     from converter.sources import Loaded, LoadOptions, load
 
@@ -26,6 +27,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _WHERE = {
     "UserError": "converter.errors",
+    "FoldOptions": "converter.folding",
     "FoldResult": "converter.pipeline",
     "fold": "converter.pipeline",
     "plan": "converter.pipeline",
@@ -39,6 +41,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "FoldOptions",
     "FoldResult",
     "LoadOptions",
     "Loaded",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from converter.errors import UserError
 from converter.evaluation.normalize import normalize
 from converter.evaluation.oracle import Feeds
 from converter.files.on_disk import store_for
 from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
-from converter.folding import Folded, Hazard, Plan, fold_graph, note_untracked, plan_graph
+from converter.folding import FoldOptions, Hazard, Plan, fold_graph, note_untracked, plan_graph
 from converter.graph.cost import cost_of
 from converter.graph.paddings import keep_zero_paddings
 from converter.graph.tidy import TidyPass
@@ -40,7 +39,7 @@ class Size:
     uncounted: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Preview:
     """What a fold would do: a fold without its proof.
 
@@ -50,6 +49,7 @@ class Preview:
         model: the graph as it would be.
         plan: a decision for every batch-norm.
         before, after: the sizes of both graphs.
+        seconds: how long it took to normalize, plan and fold.
         hazards: what is suspicious about the weights as they would be.
     """
 
@@ -59,41 +59,25 @@ class Preview:
     plan: Plan
     before: Size
     after: Size
-    hazards: tuple[Hazard, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class FoldResult:
-    """Everything that a fold produced.
-
-    Attributes:
-        loaded: what was folded.
-        original: the un-folded graph, normalized.
-        model: the folded graph, as it will be written.
-        plan: a decision for every batch-norm.
-        proof: the comparison with the original; look at `proof.passed` before you use `model`.
-        before, after: the sizes of the un-folded and of the folded graph.
-        seconds: how long the fold itself took (normalize, plan, apply), without the proof.
-        hazards: what is suspicious about the folded weights.
-    """
-
-    loaded: Loaded
-    original: ir.Model
-    model: ir.Model
-    plan: Plan
-    proof: Proof
-    before: Size
-    after: Size
     seconds: float
     hazards: tuple[Hazard, ...] = ()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FoldResult(Preview):
+    """What a fold did, with its proof: `model` is what will be written.
+
+    Attributes:
+        proof: the comparison with the original; look at `proof.passed` before you use `model`.
+    """
+
+    proof: Proof
+
+
 def fold(
     loaded: Loaded,
+    options: FoldOptions = FoldOptions(),
     *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    through_relu: bool = False,
     data: Feeds | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
@@ -102,25 +86,19 @@ def fold(
 
     Args:
         loaded: from `converter.load`.
-        only, skip: patterns of batch-norm names to fold, to leave.
-        through_relu: let a Relu become a maximum with one number a channel (`fold_graph`).
+        options: which batch-norms are meant, and what may be done for them.
         data: inputs of the user's, by name, to prove it on as well.
         seed: of the random inputs of the proof.
         progress: told what is being done.
 
     Raises:
-        UserError: `only` or `skip` matches no batch-norm.
+        UserError: a pattern of `options` matches no batch-norm.
     """
-    start = time.perf_counter()
-    progress("normalize")
-    original = _normalized(loaded)
-    progress("fold")
-    folded = _folded(original, only, skip, through_relu)
-    seconds = time.perf_counter() - start
+    done = preview(loaded, options, progress=progress)
     proof = verify(
         loaded.model,
-        original,
-        folded.model,
+        done.original,
+        done.model,
         loaded.inputs,
         dynamic_batch=loaded.dynamic_batch,
         data=data,
@@ -131,11 +109,11 @@ def fold(
     exported = loaded.reference is None or (
         bool(proof.framework) and all(m.passed for m in proof.framework)
     )
-    if not proof.passed and exported and same_graph(original, folded.model):
+    if not proof.passed and exported and same_graph(done.original, done.model):
         proof = (
             prove_unchanged(
                 loaded.model,
-                folded.model,
+                done.model,
                 loaded.inputs,
                 dynamic_batch=loaded.dynamic_batch,
                 data=data,
@@ -144,61 +122,52 @@ def fold(
             )
             or proof
         )
-    return FoldResult(
-        loaded,
-        original,
-        folded.model,
-        folded.plan,
-        proof,
-        *_sizes(original, folded, loaded.inputs),
-        seconds,
-        folded.hazards,
-    )
+    return FoldResult(**vars(done), proof=proof)
 
 
-def plan(
-    loaded: Loaded,
-    *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    through_relu: bool = False,
-) -> Plan:
+def plan(loaded: Loaded, options: FoldOptions = FoldOptions()) -> Plan:
     """What `fold` would do to each batch-norm; nothing is changed.
 
     Raises:
-        UserError: `only` or `skip` matches no batch-norm.
+        UserError: a pattern of `options` matches no batch-norm.
     """
-    found = plan_graph(
-        _normalized(loaded),
-        only=only,
-        skip=skip,
-        through_relu=through_relu,
-    )
-    _check_patterns(found, (*only, *skip))
+    found = plan_graph(_normalized(loaded), options)
+    options.check(found.names)
     return found
 
 
 def preview(
     loaded: Loaded,
+    options: FoldOptions = FoldOptions(),
     *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    through_relu: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Preview:
     """As `plan`, with the graph as it would be and what it would cost.
 
     Raises:
-        UserError: `only` or `skip` matches no batch-norm.
+        UserError: a pattern of `options` matches no batch-norm.
     """
+    start = time.perf_counter()
+    progress("normalize")
     original = _normalized(loaded)
-    folded = _folded(original, only, skip, through_relu)
+    progress("fold")
+    folded = fold_graph(original, options, store=store_for(weight_bytes(original)))
+    plan = folded.plan
+    options.check(plan.names)
+    # Where a batch-norm stood between two Transposes, they may now undo each other.
+    model = cancel_transposes(folded.model)
+    keep_zero_paddings(model)
+    TidyPass(folded=len(plan.folded), kept=len(plan.kept))(model)
+    seconds = time.perf_counter() - start
     return Preview(
-        loaded,
-        original,
-        folded.model,
-        folded.plan,
-        *_sizes(original, folded, loaded.inputs),
-        folded.hazards,
+        loaded=loaded,
+        original=original,
+        model=model,
+        plan=plan,
+        before=size_of(original, len(plan.batchnorms), loaded.inputs),
+        after=size_of(model, len(plan.kept), loaded.inputs),
+        seconds=seconds,
+        hazards=folded.hazards,
     )
 
 
@@ -207,36 +176,6 @@ def _normalized(loaded: Loaded) -> ir.Model:
     graph = normalize(loaded.model)
     note_untracked(graph, loaded.untracked)
     return graph
-
-
-def _folded(
-    original: ir.Model,
-    only: Sequence[str],
-    skip: Sequence[str],
-    through_relu: bool,
-) -> Folded:
-    folded = fold_graph(
-        original,
-        only=only,
-        skip=skip,
-        through_relu=through_relu,
-        store=store_for(weight_bytes(original)),
-    )
-    _check_patterns(folded.plan, (*only, *skip))
-    # Where a batch-norm stood between two Transposes, they may now undo each other.
-    folded = replace(folded, model=cancel_transposes(folded.model))
-    keep_zero_paddings(folded.model)
-    plan = folded.plan
-    TidyPass(folded=len(plan.folded), kept=len(plan.kept))(folded.model)
-    return folded
-
-
-def _sizes(original: ir.Model, folded: Folded, inputs: Sequence[Input]) -> tuple[Size, Size]:
-    plan = folded.plan
-    return (
-        size_of(original, len(plan.batchnorms), inputs),
-        size_of(folded.model, len(plan.kept), inputs),
-    )
 
 
 def size_of(model: ir.Model, batchnorms: int, inputs: Sequence[Input] = ()) -> Size:
@@ -253,15 +192,3 @@ def size_of(model: ir.Model, batchnorms: int, inputs: Sequence[Input] = ()) -> S
         cost.multiply_adds,
         cost.uncounted,
     )
-
-
-def _check_patterns(found: Plan, patterns: Sequence[str]) -> None:
-    from fnmatch import fnmatchcase
-
-    names = [decision.site.name for decision in found.decisions]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(
-                f"no batch-norm is named like {pattern!r}.",
-                "`inspect` lists the names; patterns may hold * and ?.",
-            )

@@ -21,7 +21,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.evaluation.normalize import normalize
-from converter.folding import Folded, Refusal, fold_graph
+from converter.folding import Folded, FoldOptions, Refusal, fold_graph
 from converter.proof import Oracle
 
 Array = np.ndarray[Any, Any]
@@ -160,7 +160,8 @@ class Graph:
 
 def fold(model: ir.Model | Graph, **options: Any) -> Folded:
     """Normalize and fold."""
-    return fold_graph(normalize(model.model() if isinstance(model, Graph) else model), **options)
+    graph = normalize(model.model() if isinstance(model, Graph) else model)
+    return fold_graph(graph, FoldOptions(**options))
 
 
 def refusal(model: ir.Model | Graph, index: int = 0, **options: Any) -> Refusal:

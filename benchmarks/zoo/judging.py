@@ -18,7 +18,7 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
 
     from converter.evaluation.normalize import normalize
     from converter.evaluation.oracle import Oracle
-    from converter.folding import fold_graph
+    from converter.folding import FoldOptions, fold_graph
     from converter.proof.examples import random_feeds
 
     wide = normalize(loaded.model)
@@ -33,7 +33,7 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
             if value.dtype == ir.DataType.FLOAT:
                 value.dtype = ir.DataType.DOUBLE
     feeds = random_feeds(loaded.inputs, 2 if loaded.dynamic_batch else None, 0)
-    folded = fold_graph(wide, through_relu=through_relu).model
+    folded = fold_graph(wide, FoldOptions(through_relu=through_relu)).model
     truth, got = Oracle(wide).run(feeds), Oracle(folded).run(feeds)
     worst = 0.0
     for key, expected in truth.items():

@@ -13,6 +13,7 @@ from rich.text import Text
 from converter.commands import limits, loading, output
 from converter.errors import UserError
 from converter.files.onnx_file import write_onnx
+from converter.folding import FoldOptions
 from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
 from converter.publishing import curves
@@ -79,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
         data = load_data(args.data, loaded.inputs) if args.data else None
         result = fold(
             loaded,
-            only=args.only,
-            skip=args.skip,
-            through_relu=args.through_relu,
+            FoldOptions(args.only, args.skip, args.through_relu),
             data=data,
             seed=args.seed,
             progress=progress,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from converter.commands import loading, output
+from converter.folding import FoldOptions
 from converter.pipeline import preview
 from converter.report.advice import advise
 from converter.report.explain import Explainer, select
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     with working(f"loading {args.file}") as progress:
         loaded = loading.load_from(args)
         progress("planning")
-        found = preview(loaded, only=args.only, skip=args.skip, through_relu=args.through_relu)
+        found = preview(loaded, FoldOptions(args.only, args.skip, args.through_relu))
     show_source(console, loaded)
     report = describe_preview(found) | {
         "provenance": describe_provenance(args.file, args.arguments)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
@@ -15,6 +14,7 @@ from converter.files.on_disk import Store, in_memory
 from converter.folding.fold import apply_plan
 from converter.folding.growth import too_dear
 from converter.folding.hazards import Hazard
+from converter.folding.options import FoldOptions
 from converter.folding.overflow import FoldOverflowError, GivenUp
 from converter.folding.plan import Decision, Plan
 from converter.folding.planner import make_plan
@@ -24,6 +24,7 @@ from converter.folding.sites import Site, find_sites, note_untracked
 
 __all__ = [
     "Decision",
+    "FoldOptions",
     "Folded",
     "Hazard",
     "Plan",
@@ -49,30 +50,21 @@ class Folded:
 
 
 def plan_graph(
-    model: ir.Model,
-    *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    through_relu: bool = False,
+    model: ir.Model, options: FoldOptions = FoldOptions()
 ) -> Plan:
     """Decide for every batch-norm of a normalized graph; nothing of it is changed.
 
     Args:
         model: the graph, as `converter.evaluation.normalize` leaves it.
-        only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
-        skip: keep those whose name matches one of these.
-        through_relu: let a Relu or Clip become a maximum with one number a channel, where a
-            shift stands on its other side (`thresholds.py`).
+        options: which batch-norms are meant, and what may be done for them.
     """
-    return fold_graph(model, only=only, skip=skip, through_relu=through_relu).plan
+    return fold_graph(model, options).plan
 
 
 def fold_graph(
     model: ir.Model,
+    options: FoldOptions = FoldOptions(),
     *,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    through_relu: bool = False,
     store: Store = in_memory,
 ) -> Folded:
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
@@ -87,7 +79,7 @@ def fold_graph(
     while True:
         copy = model.clone()
         sites = find_sites(copy)
-        unwanted = _unwanted(sites, only, skip)
+        unwanted = _unwanted(sites, options)
 
         def planned(
             sites: Sequence[Site], copy: ir.Model = copy, unwanted: Leave = unwanted
@@ -95,7 +87,9 @@ def fold_graph(
             while True:
                 leave = {**unwanted, **given_up.sites}
                 apart, barred = given_up.apart, given_up.barred
-                found = make_plan(copy, sites, leave, apart, barred, through_relu=through_relu)
+                found = make_plan(
+                    copy, sites, leave, apart, barred, through_relu=options.through_relu
+                )
                 dear = too_dear(copy, found)
                 if not any(dear):
                     return found
@@ -121,12 +115,9 @@ def _renamed(sites: list[Site], plan: Plan) -> list[Site]:
     return [replace(site, name=names.get(site.node, site.name)) for site in sites]
 
 
-def _unwanted(sites: list[Site], only: Sequence[str], skip: Sequence[str]) -> dict[str, Refusal]:
-    def matches(name: str, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in patterns)
-
+def _unwanted(sites: Sequence[Site], options: FoldOptions) -> Leave:
     return {
         site.name: Refusal("skipped", "left alone as asked.")
         for site in sites
-        if (only and not matches(site.name, only)) or matches(site.name, skip)
+        if options.leaves(site.name)
     }

@@ -60,6 +60,11 @@ class Plan:
     routes: tuple[Route, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Those of all sites."""
+        return tuple(decision.site.name for decision in self.decisions)
+
+    @property
     def batchnorms(self) -> tuple[Decision, ...]:
         return tuple(d for d in self.decisions if d.site.kind == "batch-norm")
 

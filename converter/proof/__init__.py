@@ -5,7 +5,7 @@ from converter.proof.examples import data_shapes, load_data
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
 from converter.proof.verdict import Proof
-from converter.proof.verify import verify
+from converter.proof.verification import verify
 
 __all__ = [
     "Invariance",

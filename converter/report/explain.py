@@ -7,22 +7,16 @@ what stopped it, in both directions, with the steps that went well before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from converter.errors import UserError
-from converter.folding import Decision, Plan, Refusal, Route
+from converter.folding import Decision, Plan, Refusal, Route, names
 from converter.folding.affine import Affine
 from converter.folding.passed import Passed
 from converter.graph.naming import label, module_name
 from converter.report.neighbourhood import neighbourhood
-
-# So many names are offered when one is not known.
-OFFERED = 5
 
 
 def select(plan: Plan, patterns: Sequence[str]) -> list[Decision]:
@@ -31,22 +25,8 @@ def select(plan: Plan, patterns: Sequence[str]) -> list[Decision]:
     Raises:
         UserError: a pattern matches nothing; the closest names are offered.
     """
-    names = [decision.site.name for decision in plan.decisions]
-    for pattern in patterns:
-        if any(fnmatchcase(name, pattern) for name in names):
-            continue
-        inside = [name for name in names if pattern.strip("*?").lower() in name.lower()]
-        close = dict.fromkeys([*inside, *get_close_matches(pattern, names, OFFERED, 0.4)])
-        offered = ", ".join(list(close or names)[:OFFERED])
-        raise UserError(
-            f"no batch-norm is named like {pattern!r}.",
-            f"The closest names: {offered}." if names else "There is none in this model.",
-        )
-    return [
-        decision
-        for decision in plan.decisions
-        if any(fnmatchcase(decision.site.name, pattern) for pattern in patterns)
-    ]
+    names.check(patterns, plan.names)
+    return [d for d in plan.decisions if names.matches(d.site.name, patterns)]
 
 
 class Explainer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converter.errors import UserError
 from converter.sources.arguments import parse_arch_arg, parse_input_shape, parse_input_value
-from converter.sources.detect import detect
+from converter.sources.detect import format_of
 from converter.sources.loaded import Input, InputShape, Loaded, LoadOptions, Reference
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 SETS = ("torch_", "safetensors_", "numpy_", "pretrained")
 
 
-def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # noqa: B008 frozen
+def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:
     """Read a model file of any kind; nothing is folded yet.
 
     Raises:
@@ -34,7 +34,7 @@ def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:  # n
             or cannot be turned into an ONNX graph.
     """
     path = Path(path)
-    kind = detect(path)
+    kind = format_of(path)
     if options.weights is not None and kind.loader not in SETS:
         raise UserError(
             f"--weights {options.weights}: {path} is {kind.what}, which holds one set of weights",

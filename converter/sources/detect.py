@@ -206,7 +206,7 @@ _READABLE = (
 )
 
 
-def detect(path: Path) -> Format:
+def format_of(path: Path) -> Format:
     """The row of `FORMATS` that the file is, always one with a loader.
 
     Raises:

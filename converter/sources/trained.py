@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from converter.errors import UserError
 from converter.sources import checkpoint, numpy_, pretrained, safetensors_, state_dict, torch_
 from converter.sources.arch import importable_here
-from converter.sources.detect import detect
+from converter.sources.detect import format_of
 from converter.sources.examples import Known
 from converter.sources.loaded import LoadOptions
 
@@ -66,7 +66,7 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
     Raises:
         UserError: the file is of another kind, damaged, or not readable with these options.
     """
-    kind = detect(path)
+    kind = format_of(path)
     if kind.loader in _NO_MODULE:
         raise UserError(
             f"{path} is {kind.what}: {_NO_MODULE[kind.loader]}",

@@ -2,7 +2,7 @@
 
 from converter.statistics.drift import Drift
 from converter.statistics.moments import InstanceMoments, Moments
-from converter.statistics.recalibrate import Recalibration, Score, recalibrate, score
+from converter.statistics.recalibration import Recalibration, Score, recalibrate, score
 
 __all__ = [
     "Drift",

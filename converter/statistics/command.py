@@ -18,7 +18,7 @@ from converter.report.terminal import terminal, working
 from converter.sources.trained import Trained, load_module
 from converter.statistics import data, render
 from converter.statistics.data import Preparation, Samples
-from converter.statistics.recalibrate import MODES, Recalibration, Score, recalibrate, score
+from converter.statistics.recalibration import MODES, Recalibration, Score, recalibrate, score
 from converter.training import files
 from converter.training.devices import pick_device
 

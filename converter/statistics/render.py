@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.statistics.drift import LARGE_SHIFT, Drift
-from converter.statistics.recalibrate import Recalibration, Score
+from converter.statistics.recalibration import Recalibration, Score
 
 
 def show(

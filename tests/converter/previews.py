@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.folding import FoldOptions
 from converter.pipeline import Preview, preview
 from converter.report.explain import Explainer
 from patterns.graphs import Graph
@@ -17,7 +18,7 @@ def previewed(body: Callable[[Graph, str], str], *shape: int | str, **more: Any)
     """What a fold would do to the graph of `body`, which reads a float32 input "x"."""
     g = Graph("float32")
     g.output(body(g, g.input("x", *(shape or ("N", 4, 6, 6)))))
-    return preview(loaded(g), **more)
+    return preview(loaded(g), FoldOptions(**more))
 
 
 def told(found: Preview, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from converter.errors import UserError
 from converter.files.onnx_file import write_onnx
-from converter.folding import Plan
+from converter.folding import FoldOptions, Plan
 from converter.graph.tidy import TidyPass
 from converter.pipeline import fold, plan, size_of
 from patterns.graphs import Graph, assert_equal, batchnorms
@@ -51,9 +51,12 @@ def test_the_plan_alone_is_the_same() -> None:
 
 
 def test_only_and_skip() -> None:
-    assert [d.site.name for d in fold(loaded(), only=["bn2"]).plan.kept] == ["bn1", "bn2"]
-    assert [d.site.name for d in fold(loaded(), only=["bn*"]).plan.folded] == ["bn1"]
-    skipped = fold(loaded(), skip=["bn1"])
+    assert [d.site.name for d in fold(loaded(), FoldOptions(only=["bn2"])).plan.kept] == [
+        "bn1",
+        "bn2",
+    ]
+    assert [d.site.name for d in fold(loaded(), FoldOptions(only=["bn*"])).plan.folded] == ["bn1"]
+    skipped = fold(loaded(), FoldOptions(skip=["bn1"]))
     assert skipped.plan.folded == ()
     assert skipped.proof.passed
 
@@ -62,7 +65,7 @@ def test_only_and_skip() -> None:
 def test_a_pattern_that_matches_nothing(option: str) -> None:
     for call in (fold, plan):
         with pytest.raises(UserError, match=r"no batch-norm is named like 'layer9\.\*'"):
-            call(loaded(), **{option: ["layer9.*"]})
+            call(loaded(), FoldOptions(**{option: ["layer9.*"]}))
 
 
 def test_a_model_without_batchnorms() -> None:

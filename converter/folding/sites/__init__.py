@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from converter.folding.sites.batchnorm import batchnorm, note_untracked
+from converter.folding.sites.batchnorm import batchnorm_site, note_untracked
 from converter.folding.sites.chain import chain_from
 from converter.folding.sites.site import Kind, Site
 from converter.folding.view import View
@@ -24,7 +24,7 @@ def find_sites(model: ir.Model) -> list[Site]:
         if node in used or node.domain != "":
             continue
         if node.op_type == "BatchNormalization":
-            site: Site | None = batchnorm(node, view, opset)
+            site: Site | None = batchnorm_site(node, view, opset)
         else:
             site = chain_from(node, view)
         if site is not None:

@@ -34,7 +34,7 @@ def note_untracked(model: ir.Model, names: Container[str]) -> None:
             node.meta[_UNTRACKED] = True
 
 
-def batchnorm(node: ir.Node, view: View, opset: int) -> Site:
+def batchnorm_site(node: ir.Node, view: View, opset: int) -> Site:
     """The site of a BatchNormalization node."""
     affine = _affine(node, view, opset)
     return Site(

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.evaluation.normalize import normalize
-from converter.folding import fold_graph
+from converter.folding import FoldOptions, fold_graph
 from converter.graph.cost import cost_of
 from patterns.graphs import Graph, batchnorms, count
 
@@ -266,7 +266,7 @@ def test_a_maximum_with_one_number_a_channel_needs_opset_8(opset: int, bends: bo
     g = Graph("float32", opset=opset)
     y = g.op("Relu", g.bn(g.op("Tanh", g.input("x", "N", 3, 4, 4)), 3))
     g.output(g.op("Conv", y, g.weight(2, 3, 1, 1)), shape=["N", 2, 4, 4])
-    folded = fold_graph(normalize(g.model()), through_relu=True).model
+    folded = fold_graph(normalize(g.model()), FoldOptions(through_relu=True)).model
     assert (batchnorms(folded) == 0) is bends
     onnx.checker.check_model(ir.to_proto(folded))
     results_of = ort.InferenceSession(

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from converter.evaluation.normalize import normalize
-from converter.folding import Refusal, Route, fold_graph
+from converter.folding import FoldOptions, Refusal, Route, fold_graph
 from converter.proof import Oracle
 from patterns.graphs import (
     assert_equal,
@@ -32,7 +32,7 @@ CASES = [
 def test_pattern(pattern: Pattern, variant: str) -> None:
     model = pattern.model(variant)
     before = normalize(model)
-    folded = fold_graph(before, through_relu=pattern.through_relu)
+    folded = fold_graph(before, FoldOptions(through_relu=pattern.through_relu))
     after, kept = folded.model, folded.plan.kept
     why = [f"{d.site.name}: {d.outcome}" for d in kept]
 
@@ -89,7 +89,7 @@ def test_the_folded_module_gives_what_torch_gives(pattern: Module) -> None:
     """From end to end: module, export, fold; against torch's own float64."""
     model, reference = pattern.exported
     assert reference is not None
-    after = fold_graph(normalize(model), through_relu=pattern.through_relu).model
+    after = fold_graph(normalize(model), FoldOptions(through_relu=pattern.through_relu)).model
     found = Oracle(after).run(reference.inputs)
     for name, expected in reference.outputs.items():
         assert distance(expected, found[name]) <= 1e-7  # exporters round constants

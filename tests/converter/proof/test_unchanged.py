@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.cli import main
+from converter.folding import FoldOptions
 from converter.pipeline import fold
 from converter.proof.unchanged import same_graph
 from converter.publishing.versions import publish
@@ -87,7 +88,7 @@ def test_where_something_was_folded_it_is_no_proof(tmp_path: Path) -> None:
     assert not result.proof.passed
     assert not result.proof.unchanged
     kept = fold(loaded(microsoft(PRODUCT, norm, own("BiasGelu", ["n", "b"]), **weights), tmp_path),
-                skip=["*"])  # fmt: skip
+                FoldOptions(skip=["*"]))  # fmt: skip
     assert kept.proof.passed
     assert kept.proof.unchanged
 

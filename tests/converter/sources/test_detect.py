@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from converter.errors import UserError
 from converter.sources import load
-from converter.sources.detect import detect
+from converter.sources.detect import format_of
 from converter.system.quiet import torch_quiet
 
 
@@ -139,7 +139,7 @@ def write_npz(path: Path) -> None:
 def test_the_extension_is_never_asked(tmp_path: Path, write, loader: str, extension: str) -> None:
     path = tmp_path / f"model{extension}"
     write(path)
-    assert detect(path).loader == loader
+    assert format_of(path).loader == loader
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_archive_that_unpacks_to_many_times_its_size(tmp_path: Path, name: st
                 entry.write(bytes(1 << 20))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(UserError, match="unpacks to many times its size") as error:
-        detect(path)
+        format_of(path)
     assert "attack" in error.value.hint
 
 
@@ -222,4 +222,4 @@ def test_a_compressed_archive_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("net/data.pkl", bytes(1 << 20))
-    assert detect(path).loader == "torch_"
+    assert format_of(path).loader == "torch_"

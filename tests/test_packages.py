@@ -1,0 +1,90 @@
+"""Each package's attributes are what an import says they are, and imports run down the floors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules, walk_packages
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [
+    found.name
+    for root in ("converter", "service", "experiments", "patterns")
+    for found in [
+        *iter_modules([str(ROOT)]),
+        *walk_packages([str(ROOT / root)], f"{root}."),
+    ]
+    if found.ispkg and found.name.split(".")[0] == root
+]
+
+
+def test_all_packages_are_walked() -> None:
+    assert {"converter", "converter.folding.sites", "service", "service.models"} <= {*PACKAGES}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_package_shadows_its_own_module(name: str) -> None:
+    """`import a.b.c as c` gives the module c, not a function of that name that a.b exports."""
+    package = import_module(name)
+    modules = {found.name for found in iter_modules(package.__path__)}
+    exported = {n for n in getattr(package, "__all__", ()) if not _is_module(package, n)}
+    assert not modules & exported
+    for module in modules & {*dir(package)}:
+        assert _is_module(package, module), f"{name}.{module} is no module"
+
+
+def _is_module(package: ModuleType, name: str) -> bool:
+    found = getattr(package, name)
+    return isinstance(found, ModuleType) and found.__name__ == f"{package.__name__}.{name}"
+
+
+# Each room may import those of the rows in front of it, and none of its own row.
+FLOORS = (
+    {"errors"},
+    {"system"},
+    {"files"},
+    {"graph"},
+    {"evaluation", "folding"},
+    {"sources"},
+    {"proof"},
+    {"pipeline"},
+    {"publishing"},
+    {"report"},
+    {"training"},
+    {"statistics"},
+    {"finetuning"},
+    {"commands"},
+    {"cli"},
+)
+
+
+# The networks that a checkpoint may name are those that are trained here.
+KNOWN = {("converter/sources/checkpoint.py", "training")}
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_nothing_is_imported_from_above(floor: int) -> None:
+    below = set[str]().union(*FLOORS[:floor])
+    for room in FLOORS[floor]:
+        for file, other in _imports(room):
+            known = other in {*below, room} or (file.relative_to(ROOT).as_posix(), other) in KNOWN
+            assert known, f"{file} imports converter.{other}"
+
+
+def _imports(room: str) -> Iterator[tuple[Path, str]]:
+    """The rooms of the converter that the files of one room import, wherever in the file."""
+    place = ROOT / "converter" / room
+    for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        if file.name == "command.py":  # a subcommand, which stands where `commands` does
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            for parts in (name.split(".") for name in names):
+                if parts[0] == "converter" and len(parts) > 1:
+                    yield file, parts[1]
