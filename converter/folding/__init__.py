@@ -49,9 +49,7 @@ class Folded:
     hazards: tuple[Hazard, ...] = ()
 
 
-def plan_graph(
-    model: ir.Model, options: FoldOptions = FoldOptions()
-) -> Plan:
+def plan_graph(model: ir.Model, options: FoldOptions = FoldOptions()) -> Plan:
     """Decide for every batch-norm of a normalized graph; nothing of it is changed.
 
     Args:

@@ -15,16 +15,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from service.manifest import MOST_CURVE_POINTS, MOST_CURVES, Curve, Strict
-
-if TYPE_CHECKING:
-    from converter.training.progress import History
 
 FORMAT: Literal["foldserve.curves/1"] = "foldserve.curves/1"
 _LARGEST_BYTES = 1024 * 1024
@@ -48,17 +45,12 @@ def beside(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.curves.json")
 
 
-def of(history: History) -> list[Curve]:
-    """The loss of the steps, and what was measured after each epoch, in `MOST_CURVE_POINTS`."""
-    last = {step.epoch: step.step for step in history.steps}
-    epochs = [epoch for epoch in history.epochs if epoch.number in last]
-    at = [last[epoch.number] for epoch in epochs]
-    drawn: dict[str, tuple[Sequence[int], Sequence[float]]] = {
-        "train_loss": ([s.step for s in history.steps], [s.loss for s in history.steps]),
-        "validation_loss": (at, [epoch.validation_loss for epoch in epochs]),
-        "validation_accuracy": (at, [epoch.validation_accuracy for epoch in epochs]),
-        "learning_rate": ([s.step for s in history.steps], [s.lr for s in history.steps]),
-    }
+def of(drawn: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> list[Curve]:
+    """The curves of numbers by the steps that they belong to, in `MOST_CURVE_POINTS` each.
+
+    Args:
+        drawn: for each name the steps, ascending, and as many numbers; without any, no curve.
+    """
     return [_thinned(name, steps, values) for name, (steps, values) in drawn.items() if steps]
 
 

@@ -73,6 +73,19 @@ class History:
     epochs: list[Epoch]
     stopped_early: bool = False
 
+    def curves(self) -> dict[str, tuple[list[int], list[float]]]:
+        """The loss and learning rate of the steps, and what was measured after each epoch, at its
+        last step: for each name the steps and as many numbers."""
+        last = {step.epoch: step.step for step in self.steps}
+        epochs = [epoch for epoch in self.epochs if epoch.number in last]
+        at, steps = [last[epoch.number] for epoch in epochs], [step.step for step in self.steps]
+        return {
+            "train_loss": (steps, [step.loss for step in self.steps]),
+            "validation_loss": (at, [epoch.validation_loss for epoch in epochs]),
+            "validation_accuracy": (at, [epoch.validation_accuracy for epoch in epochs]),
+            "learning_rate": (steps, [step.lr for step in self.steps]),
+        }
+
 
 class Observer:
     """Override what you want to hear."""

@@ -218,7 +218,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
     )
     if options.csv is not None:
         files.write(options.csv, steps_csv.to_bytes(history))
-    files.write(drawn, curves.to_bytes(curves.of(history), content))
+    files.write(drawn, curves.to_bytes(curves.of(history.curves()), content))
     files.write(options.output, content)
     with contextlib.suppress(OSError):
         kept.unlink(missing_ok=True)

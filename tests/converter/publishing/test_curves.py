@@ -33,7 +33,7 @@ def history(epochs: int, batches: int) -> History:
 @pytest.mark.parametrize(("epochs", "batches"), [(1, 1), (3, 7), (2, 100), (3, 67), (250, 23)])
 def test_a_point_is_the_mean_of_the_steps_up_to_it(epochs: int, batches: int) -> None:
     what = history(epochs, batches)
-    drawn = {curve.name: curve for curve in curves.of(what)}
+    drawn = {curve.name: curve for curve in curves.of(what.curves())}
     total = epochs * batches
     loss = drawn["train_loss"]
     assert len(loss.steps) == min(total, MOST_CURVE_POINTS)
@@ -69,7 +69,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def record(checkpoint: Path) -> None:
-    content = curves.to_bytes(curves.of(history(3, 5)), checkpoint.read_bytes())
+    content = curves.to_bytes(curves.of(history(3, 5).curves()), checkpoint.read_bytes())
     curves.beside(checkpoint).write_bytes(content)
 
 
@@ -79,7 +79,7 @@ def test_no_record_no_curves(checkpoint: Path) -> None:
 
 def test_what_is_written_is_read(checkpoint: Path) -> None:
     record(checkpoint)
-    assert curves.read(checkpoint) == curves.of(history(3, 5))
+    assert curves.read(checkpoint) == curves.of(history(3, 5).curves())
 
 
 def test_the_record_of_other_weights_is_not_theirs(checkpoint: Path) -> None:
@@ -136,7 +136,7 @@ def test_publishing_carries_them(
     assert "curves" not in json.loads((tmp_path / "net" / "1" / "model.json").read_bytes())
     record(checkpoint)
     assert main(command) == 0
-    assert manifest(tmp_path / "net" / "2").curves == curves.of(history(3, 5))
+    assert manifest(tmp_path / "net" / "2").curves == curves.of(history(3, 5).curves())
     assert main(command) == 0
     assert "is this very model already" in capsys.readouterr().out
     checkpoint.with_name("net.pt.curves.json").write_bytes(b"{}")
