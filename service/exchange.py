@@ -25,16 +25,21 @@ from service.errors import TooManyBytes
 
 _CLIENT_GONE = 499
 
+# Answers from here on are counted in the budget of all requests.
+COUNTED_BYTES = 64 * 1024
+
 
 class Budget:
     """Bytes that all requests together may hold: bodies, what is made of them, answers."""
 
-    __slots__ = ("_lock", "held", "limit")
+    __slots__ = ("held", "limit", "lock")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._lock = threading.Lock()
+        # A request holds it while it changes what it counts: one that ends on the event loop may
+        # still be counting in another thread.
+        self.lock = threading.RLock()
 
     def take(self, size: int, own: int = 0) -> None:
         """Count `size` more bytes of a request that holds `own` already; in any thread.
@@ -43,14 +48,14 @@ class Budget:
             TooManyBytes: the other requests leave no room for them. A lone request may take more
                 than there is: its own limits are other settings.
         """
-        with self._lock:
+        with self.lock:
             if size > 0 and self.held + size > self.limit and self.held > own:
                 raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
             self.held += size
 
     def give(self, size: int) -> None:
         """Count `size` bytes no longer, or more if it is negative, whatever room there is."""
-        with self._lock:
+        with self.lock:
             self.held -= size
 
 
@@ -85,23 +90,51 @@ class Exchange:
             self.budget.take(size, self.body_bytes + self.made_bytes)
         self.body_bytes += size
 
+    def expect(self, size: int) -> None:
+        """Count an answer of `size` bytes that is made while what it is made of is still there.
+
+        In any thread; an answer that is not large does not count.
+
+        Raises:
+            TooManyBytes: the other requests, and answers that are not read, leave no room for it.
+        """
+        if size > COUNTED_BYTES and size > self.body_bytes + self.made_bytes:
+            self.make(size)
+
+    def answer(self, size: int) -> None:
+        """Count an answer of `size` bytes in place of what it was made of.
+
+        Raises:
+            TooManyBytes: as `expect`.
+        """
+        if size > COUNTED_BYTES or self.made_bytes:
+            self.make(size)
+
     def make(self, size: int) -> None:
         """Count `size` bytes that are to be made for the request, in place of those before.
 
-        What is made of a body takes its place, so only what is larger than the body counts.
+        What is made of a body takes its place, so only what is larger than the body counts. In
+        any thread; what is made for a request that is over counts no more.
 
         Raises:
             TooManyBytes: the other requests leave no room for them.
         """
-        if self.budget is not None:
-            size = max(0, size - self.body_bytes)
-            self.budget.take(size - self.made_bytes, self.body_bytes + self.made_bytes)
-            self.made_bytes = size
+        budget = self.budget
+        if budget is None:
+            return
+        with budget.lock:
+            if self.budget is not None:
+                size = max(0, size - self.body_bytes)
+                budget.take(size - self.made_bytes, self.body_bytes + self.made_bytes)
+                self.made_bytes = size
 
     def release(self) -> None:
         """Give the budget its bytes back."""
-        if self.budget is not None:
-            self.budget.give(self.body_bytes + self.made_bytes)
+        budget = self.budget
+        if budget is None:
+            return
+        with budget.lock:
+            budget.give(self.body_bytes + self.made_bytes)
             self.budget = None
 
     def stages(self) -> list[tuple[str, float, float]]:

@@ -148,6 +148,13 @@ class Signature:
             count = shape[0]
         return count
 
+    def answer_row_bytes(self) -> int:
+        """What the outputs take for each row at least: open sizes and strings are not known."""
+        if not self.batched:
+            return 0
+        rows = [row for row in map(_row, self.outputs.values()) if row is not None]
+        return sum(d.itemsize * math.prod(sizes) for _, d, sizes in rows if d.kind != "O")
+
     def unknown_output(self, name: str) -> UnknownOutput:
         """The error for an output that is asked for by name, and is not among `outputs`."""
         shown, others = repr(name[:128]), listing(self.outputs)

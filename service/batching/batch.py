@@ -31,6 +31,9 @@ Lane = tuple[object, ...]
 # Told for each item: when its runner was free, when the run began and ended (time.monotonic()),
 # and the rows that ran together.
 Told = Callable[[float, float, float, int], object]
+# Asked for each item whether there is memory for so many bytes of its answer: before the run for
+# what is known then, after it for all of them. Raises a ServiceError if there is none.
+Count = Callable[[int], object]
 
 
 class Answer(Protocol):
@@ -51,12 +54,12 @@ class Item:
     """A request on its way: what to run, until when, and whom to tell.
 
     `answer` is told on the thread of `loop`, or on the owner's where `loop` is None.
-    `lane`: only requests of one lane can be joined. `told`: see `Told`.
+    `lane`: only requests of one lane can be joined. `told`, `count`: see `Told`, `Count`.
     """
 
     __slots__ = (
-        "answer", "deadline", "gone", "inputs", "lane", "loop", "request", "rows", "since",
-        "taken", "told",
+        "answer", "count", "deadline", "gone", "inputs", "lane", "loop", "request", "rows",
+        "since", "taken", "told",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +72,7 @@ class Item:
         request: str = "",
         lane: Lane = (),
         told: Told | None = None,
+        count: Count | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -78,6 +82,7 @@ class Item:
         self.request = request
         self.lane = lane
         self.told = told
+        self.count = count
         self.since = time.monotonic()
         self.taken = False  # by an owner: it no longer waits
         self.gone = False  # nobody waits for the answer
@@ -134,6 +139,39 @@ def execute(run: Run, items: Sequence[Item], model: str) -> list[tuple[Item, Out
         logger.debug("model %s: a batch of %d failed: %s", model, len(items), type(error).__name__)
         return one_by_one(run, items, model)
     return list(zip(items, _split(outputs, items), strict=True))
+
+
+def admit(
+    items: list[Item], answer_row_bytes: int
+) -> tuple[list[Item], list[tuple[Item, Outcome]]]:
+    """Count the answers before they are made: those that may run, and what the others get."""
+    if not answer_row_bytes:
+        return items, []
+    admitted: list[Item] = []
+    refused: list[tuple[Item, Outcome]] = []
+    for item in items:
+        try:
+            if item.count is not None:
+                item.count(item.rows * answer_row_bytes)
+        except ServiceError as error:
+            refused.append((item, error.with_traceback(None)))
+        else:
+            admitted.append(item)
+    return admitted, refused
+
+
+def counted(item: Item, outcome: Outcome) -> Outcome:
+    """The outcome, or the refusal to keep it; in the thread that has made it.
+
+    The event loop may be far behind: what waits for it must not be without a count.
+    """
+    if item.count is None or isinstance(outcome, ServiceError):
+        return outcome
+    try:
+        item.count(sum([array.nbytes for array in outcome.values()]))
+    except ServiceError as error:
+        return error.with_traceback(None)
+    return outcome
 
 
 def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, Outcome]]:

@@ -33,11 +33,14 @@ from concurrent.futures import Future
 from service import cpu, faults
 from service.batching.batch import (
     Answer,
+    Count,
     Item,
     NotByRows,
     Outcome,
     Run,
     Told,
+    admit,
+    counted,
     defect,
     deliver,
     execute,
@@ -74,6 +77,7 @@ class Batcher:
         name: the model's name, for the threads and the log.
         limits: how many run at a time, and in what batches.
         run_alone: used in place of `run` for a request that has the machine to itself.
+        answer_row_bytes: what the outputs take for each row, as far as that is known before a run.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Batcher:
         name: str,
         limits: Limits | None = None,
         run_alone: Run | None = None,
+        answer_row_bytes: int = 0,
     ) -> None:
         limits = limits or Limits()
         self.room = Room(capacity_samples, name, limits.runners)
@@ -94,6 +99,7 @@ class Batcher:
         self._row_s = limits.row_s
         self._run = run
         self._run_alone = run_alone or run
+        self._answer_row_bytes = answer_row_bytes
         self._name = name
         self._lanes = Lanes()
         self._closing = False
@@ -164,6 +170,7 @@ class Batcher:
         deadline: float,
         request: str = "",
         told: Told | None = None,
+        count: Count | None = None,
     ) -> Tensors:
         """Run the model on `inputs`.
 
@@ -173,18 +180,20 @@ class Batcher:
             deadline: on the clock of time.monotonic(), in seconds.
             request: id of the request, for the log.
             told: when it ran, before the answer comes; in the thread in which it ran.
+            count: counts the bytes of the answer, before the run and after it, in the same thread;
+                what it raises becomes the outcome.
 
         Returns:
             {output name: array}, possibly views of a larger batch.
 
         Raises:
             ServiceError: what `check_room` raises; DeadlineExceeded; InferenceFailed or
-                whatever ServiceError the run raised.
+                whatever ServiceError the run or `count` raised.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
         lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count)
         if 0 < rows <= self.inline_rows:
             self.check_room(rows, deadline - item.since)
             self._turn.add(item, loop, self)
@@ -211,11 +220,13 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         request: str,
         told: Told,
+        count: Count | None = None,
     ) -> None:
         """`submit` on the event loop without a task: `answer` is told at the end of the turn.
 
         Args:
-            inputs, rows, deadline, request, told: as in `submit`; rows from 1 to `inline_rows`.
+            inputs, rows, deadline, request, told, count: as in `submit`; rows from 1 to
+                `inline_rows`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
             loop: the one that runs.
 
@@ -224,7 +235,7 @@ class Batcher:
         """
         self.check_room(rows, deadline - time.monotonic())
         lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count)
         self._turn.add(item, loop, self)
 
     def call(self, inputs: Tensors) -> Tensors:
@@ -387,19 +398,23 @@ class Batcher:
 
     def _outcomes(self, batch: list[Item], run: Run, free: float) -> list[tuple[Item, Outcome]]:
         started = time.monotonic()
+        refused: list[tuple[Item, Outcome]] = []
         try:
+            batch, refused = admit(batch, self._answer_row_bytes)
             try:
-                return execute(run, batch, self._name)
+                ran = execute(run, batch, self._name) if batch else []
             except NotByRows as reason:
                 if self.max_batch_rows > 1:
                     self.max_batch_rows = 1
                     logger.error("model %s is not batched any more: %s", self._name, reason)
-                return one_by_one(run, batch, self._name)
+                ran = one_by_one(run, batch, self._name)
+            return [*refused, *[(item, counted(item, outcome)) for item, outcome in ran]]
         except Exception:  # noqa: BLE001  a defect; the owner and the loop live on
             faults.report(logger, f"a batch of model {self._name} could not be run")
-            return [(item, defect()) for item in batch]
+            return [*refused, *[(item, defect()) for item in batch]]
         finally:
-            self._count(batch, free, started, time.monotonic())
+            if batch:
+                self._count(batch, free, started, time.monotonic())
 
     def _count(self, batch: list[Item], free: float, started: float, ended: float) -> None:
         took_s = ended - started

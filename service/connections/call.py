@@ -21,7 +21,7 @@ from service.batching.batch import Outcome
 from service.connections.answering import Answering
 from service.errors import ServiceError
 from service.models.model import ServedModel
-from service.protocols.endpoint import Decoded, Endpoint, Reply, count_made, reply_headers
+from service.protocols.endpoint import Decoded, Endpoint, Reply, reply_headers
 from service.protocols.endpoint import light_answer as light
 
 logger = logging.getLogger("foldserve.predict")
@@ -148,7 +148,7 @@ class Call:
         try:
             reply = encode(*of)
             exchange.encoded = time.monotonic()
-            count_made(exchange, len(reply.body))
+            exchange.answer(len(reply.body))
         except ServiceError as error:
             self.refuse(error)
         except Exception:  # noqa: BLE001  a defect

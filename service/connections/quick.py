@@ -142,7 +142,7 @@ class Quick:
             exchange.decoded = time.monotonic()
             model.batcher.enter(
                 decoded.tensors, rows, read + patience_s, call, connection.loop,
-                exchange.request_id, exchange.run,
+                exchange.request_id, exchange.run, exchange.expect,
             )  # fmt: skip
         except ServiceError as error:
             if isinstance(error, QueueFull):

@@ -140,6 +140,7 @@ def load(
             f"{name}/{version}",
             running.limits,
             run_alone,
+            signature.answer_row_bytes(),
         ),
         provider=runtime.provider,
         declared=declared is not None,

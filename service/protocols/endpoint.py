@@ -45,9 +45,6 @@ _LARGE_JOBS_AT_ONCE = 2
 # A string takes about as long to write as this many elements to copy.
 _TEXT_IN_ELEMENTS = 16
 
-# Answers from here on are counted in the budget of all requests.
-COUNTED_BYTES = 64 * 1024
-
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 
@@ -105,7 +102,7 @@ class Context:
         exchange.rows = rows = model.signature.check(tensors)
         exchange.decoded = time.monotonic()
         outputs = await model.batcher.submit(
-            tensors, rows, deadline, exchange.request_id, exchange.run
+            tensors, rows, deadline, exchange.request_id, exchange.run, exchange.expect
         )
         exchange.answered = time.monotonic()
         return outputs
@@ -227,11 +224,10 @@ class Inference(Endpoint):
             decoded = await context.job(light, decode)
             del decode
             outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-            count_made(exchange, sum([array.nbytes for array in outputs.values()]))
             light = light_answer(decoded, outputs)
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
-            count_made(exchange, len(reply.body))
+            exchange.answer(len(reply.body))
             return reply
 
     async def _inflated(self, scope: Scope, body: http.Body, coding: bytes) -> bytes:
@@ -260,16 +256,6 @@ def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
     for array in outputs.values():
         size += array.size if array.dtype.kind != "O" else array.size * _TEXT_IN_ELEMENTS
     return size <= (LARGE_COPY_ELEMENTS if decoded.light else LARGE_OUTPUT_ELEMENTS)
-
-
-def count_made(exchange: Exchange, size: int) -> None:
-    """Count what is made of an answer, if that is much, in place of what was made before it.
-
-    Raises:
-        TooManyBytes: the other requests, and answers that are not read, leave no room for it.
-    """
-    if size > COUNTED_BYTES or exchange.made_bytes:
-        exchange.make(size)
 
 
 def content_coding(scope: Scope) -> bytes | None:

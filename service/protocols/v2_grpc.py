@@ -52,7 +52,6 @@ from service.protocols.endpoint import (
     LARGE_OUTPUT_ELEMENTS,
     LARGE_TEXT_BYTES,
     Context,
-    count_made,
 )
 from service.signature import Tensors
 from service.telemetry.metrics import Metrics
@@ -307,7 +306,6 @@ class GrpcServer:
         decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
         del request  # what is still needed of it was copied out
         outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-        count_made(exchange, sum([array.nbytes for array in outputs.values()]))
         size = sum(array.size for array in outputs.values())
         light = size <= (LARGE_COPY_ELEMENTS if decoded.binary else LARGE_OUTPUT_ELEMENTS)
         response = await context.job(light, partial(self._encode, model, outputs, decoded))

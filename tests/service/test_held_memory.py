@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,7 +77,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def answers_unread(url: str, clients: int, rows: int) -> list[socket.socket]:
+@pytest.fixture
+def held() -> Iterator[list[socket.socket]]:
+    """Connections, closed at the end whatever came of the test."""
+    connections: list[socket.socket] = []
+    yield connections
+    for connection in connections:
+        connection.close()
+
+
+def answers_unread(held: list[socket.socket], url: str, clients: int, rows: int) -> None:
     """Connections whose answers of so many megabytes nobody reads."""
     host, port = url.removeprefix("http://").split(":")
     body = b'{"inputs": [' + b",".join([b"[1]"] * rows) + b"]}"
@@ -85,25 +94,24 @@ def answers_unread(url: str, clients: int, rows: int) -> list[socket.socket]:
         "POST /models/wide/predict HTTP/1.1\r\nHost: x\r\nAccept: application/octet-stream\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    held = []
     for _ in range(clients):
         connection = socket.socket()
+        held.append(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(60)
         connection.connect((host, int(port)))
         connection.sendall(head.encode() + body)
-        held.append(connection)
-    return held
 
 
 @pytest.mark.parametrize("rows", [8, 16])
-def test_answers_that_nobody_reads_are_counted_and_given_back(start, models: Path, rows: int):
+def test_answers_that_nobody_reads_are_counted_and_given_back(
+    start, models: Path, held: list[socket.socket], rows: int
+):
     served = start(models, "--max-in-flight-bytes", str(64 * MIB), "--body-timeout-ms", "60000")
     pid, url = served.process.pid, served.url
-    held: list[socket.socket] = []
 
     def ask() -> None:
-        held.extend(answers_unread(url, 80, rows))
+        answers_unread(held, url, 80, rows)
         first = [connection.recv(12) for connection in held]
         assert {b"HTTP/1.1 200", b"HTTP/1.1 503"} == set(first)
 
@@ -129,10 +137,12 @@ def test_answers_that_nobody_reads_are_counted_and_given_back(start, models: Pat
     assert served.stop() == 0
 
 
-def test_an_answer_that_is_read_slowly_arrives_whole(start, models: Path):
+def test_an_answer_that_is_read_slowly_arrives_whole(
+    start, models: Path, held: list[socket.socket]
+):
     served = start(models, "--max-in-flight-bytes", str(8 * MIB))
-    (connection,) = answers_unread(served.url, 1, 16)  # more than the budget, and alone
-    with connection, connection.makefile("rb") as file:
+    answers_unread(held, served.url, 1, 16)  # more than the budget, and alone
+    with held[0].makefile("rb") as file:
         assert file.readline().startswith(b"HTTP/1.1 200")
         while file.readline() != b"\r\n":
             pass
@@ -182,15 +192,13 @@ def test_pictures_at_the_same_time_are_counted_by_their_pixels(start, models: Pa
                 "/models/vision/predict", content=file, headers={"content-type": "image/png"}
             ).status_code
 
+        codes: list[int] = []
         with ThreadPoolExecutor(8) as pool:
             most = grown(served.process.pid, lambda: codes.extend(pool.map(ask, range(16))))
     assert set(codes) <= {200, 503}
     assert 200 in codes
     assert most < 200 * MIB + 100 * MIB, f"{most / MIB:.0f} MB"
     assert served.stop() == 0
-
-
-codes: list[int] = []
 
 
 def infer(port: int, message: bytes, metadata: tuple = ()) -> str:
@@ -206,7 +214,7 @@ def infer(port: int, message: bytes, metadata: tuple = ()) -> str:
 
 @pytest.mark.parametrize("keys", [True, False])
 def test_grpc_reads_no_message_that_may_not_come_in(
-    start, models: Path, tmp_path: Path, keys: bool
+    start, models: Path, tmp_path: Path, held: list[socket.socket], keys: bool
 ):
     """40 messages of 16 MB: without a key, or while an answer that is not read takes all room."""
     file = tmp_path / "keys"
@@ -216,7 +224,8 @@ def test_grpc_reads_no_message_that_may_not_come_in(
         port = probe.getsockname()[1]
     served = start(models, "--grpc-port", str(port), *flags)
     url = served.url
-    held = [] if keys else answers_unread(url, 1, 16)
+    if not keys:
+        answers_unread(held, url, 1, 16)
     for connection in held:
         assert connection.recv(12) == b"HTTP/1.1 200"
     from service.protocols import grpc_messages
