@@ -28,6 +28,7 @@ from typing import Any
 
 from service import assembly, cpu, listen
 from service.cluster import plan as cluster_plan
+from service.cluster.imports import of_this_package
 from service.listen import CannotStart
 from service.settings import PREFIX, Settings
 
@@ -62,14 +63,14 @@ def run(settings: Settings, version: str) -> int:
     if own or settings.ray_address.startswith(("127.", "localhost:")):
         os.environ.update(cluster_plan.ALONE)
     cluster_plan.prepare(os.environ)
-    from service import cluster  # Ray takes a second, and may not be there
+    from service.cluster import application  # Ray takes a second, and may not be there
 
     signals = _Signals()
     try:
         with signals, _connected(settings, own):
             signals.install()  # Ray has put its own in their place
             try:
-                _deploy(cluster, settings, version, own)
+                _deploy(application, settings, version, own)
                 signals.wait()
                 time.sleep(settings.drain_delay_ms / 1000)
             finally:
@@ -102,7 +103,7 @@ def _connected(settings: Settings, own: bool) -> Iterator[None]:
     import ray
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), of_this_package(os.environ):
             warnings.simplefilter("ignore")  # Ray's, about its own next versions
             if own:
                 ray.init(
@@ -123,10 +124,10 @@ def _connected(settings: Settings, own: bool) -> Iterator[None]:
         ray.shutdown()
 
 
-def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
+def _deploy(application: Any, settings: Settings, version: str, own: bool) -> None:
     from ray import serve
 
-    cpus = cluster.cluster_cpus()
+    cpus = application.cluster_cpus()
     plan = cluster_plan.plan(settings, cpus)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -140,10 +141,10 @@ def _deploy(cluster: Any, settings: Settings, version: str, own: bool) -> None:
         except RuntimeError as error:
             raise CannotStart(f"Ray's proxy does not start: {error}") from None
         try:
-            serve.run(cluster.build(settings, cpus), name=cluster_plan.APP, route_prefix="/")
+            serve.run(application.build(settings, cpus), name=cluster_plan.APP, route_prefix="/")
         except RuntimeError as error:
             raise CannotStart(f"No replica became ready: {error}") from None
-    sys.stdout.write(_banner(settings, version, plan.replicas, cpus, cluster.address()) + "\n")
+    sys.stdout.write(_banner(settings, version, plan.replicas, cpus, application.address()) + "\n")
     sys.stdout.flush()
 
 
