@@ -5,6 +5,10 @@ PYTHON ?= python3
 PORT   ?= 8000
 DEVICE ?= cpu
 MODELS ?= models
+# Processes that the tests run in: as many as there are cores, but each of them holds a torch.
+JOBS ?= logical
+# Random examples of each property that `make nightly` tries.
+EXAMPLES ?= 2000
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -12,11 +16,11 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt requirements/torch.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint typecheck unit train bench clean
+.PHONY: help run test quick nightly lint typecheck unit train bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
-	@echo "variables: PORT=$(PORT) DEVICE=$(DEVICE) MODELS=$(MODELS) PYTHON=$(PYTHON)"
+	@echo "variables: PORT=$(PORT) DEVICE=$(DEVICE) MODELS=$(MODELS) PYTHON=$(PYTHON) JOBS=$(JOBS)"
 
 run: $(VENV)/.converter $(if $(filter cuda,$(DEVICE)),$(VENV)/.gpu) ## fold the model that ships, publish it, serve it
 	@$(BIN)/python -m converter fold models/mnist/checkpoint.pt --publish $(MODELS)/mnist --if-changed
@@ -34,8 +38,18 @@ lint: $(VENV)/.test
 typecheck: $(VENV)/.test
 	$(BIN)/mypy
 
+# A file's tests run in one process, for what they share; tests/conftest.py puts long files first.
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses=$(JOBS) \
+	--maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
 unit: $(VENV)/.test $(VENV)/.tools
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: $(VENV)/.test $(VENV)/.tools ## the tests that are not slow, for while you work
+	$(PYTEST) -m "not slow"
+
+nightly: $(VENV)/.test $(VENV)/.tools ## all tests, and many more random examples of each property
+	HYPOTHESIS_PROFILE=search EXAMPLES=$(EXAMPLES) $(PYTEST)
 
 train: $(VENV)/.converter ## train the model that ships, on MNIST
 	$(BIN)/python -m converter train --output models/mnist/checkpoint.pt

@@ -191,7 +191,7 @@ def test_npy_round_trip(array: np.ndarray):
     np.testing.assert_array_equal(npy.decode(npy.encode(array), SPEC), array)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.integers(0, 127), st.binary(min_size=1, max_size=12))
 def test_a_damaged_npy_file_is_an_array_or_a_refusal(position: int, junk: bytes):
     content = saved(X)

@@ -87,7 +87,7 @@ def test_the_ends_of_each_dtype(dtype: str, good: list[bytes], bad: list[bytes])
         assert pieces.decode(b'{"inputs":[[1],[%b]]}' % text, "inputs", one) is None, text
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_every_float_is_rounded_as_by_the_whole_parser(values: list[float]):
     for dtype in ("float64", "float32"):
@@ -155,7 +155,7 @@ def test_specs_that_it_is_not_made_for():
 TOKENS = [b"[", b"]", b",", b" ", b"1", b"-2.5e3", b"],[", b"]],[[", b"]]", b"[[", b"{", b"}", b'"']
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.lists(
         st.tuples(st.integers(0, 39), st.integers(0, 3), st.sampled_from([b"", *TOKENS])),
@@ -173,7 +173,6 @@ def test_any_change_of_a_good_body_is_read_alike_or_not_at_all(changes):
         np.testing.assert_array_equal(got, expected)
 
 
-@settings(max_examples=100)
 @given(st.lists(st.sampled_from(TOKENS), max_size=24))
 def test_any_tokens_are_read_alike_or_not_at_all(tokens: list[bytes]):
     body = b'{"inputs":' + b"".join(tokens) + b"}"

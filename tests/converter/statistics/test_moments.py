@@ -12,7 +12,7 @@ from torch import nn
 from converter.statistics import InstanceMoments, Moments, moments
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),

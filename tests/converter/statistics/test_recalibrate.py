@@ -90,7 +90,7 @@ def test_layerwise_is_brute_force() -> None:
     assert found.residual < 1e-12
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings().max_examples // 8, deadline=None)
 @given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_layerwise_does_not_depend_on_batches_or_order(sizes: list[int], seed: int) -> None:
     x = data(sum(sizes) + 2)
