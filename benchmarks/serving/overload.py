@@ -53,7 +53,7 @@ PROMPT_MS = 50.0
 
 @dataclass(frozen=True)
 class Subject:
-    """`rows` of a request; `deadline_ms` is what its client has patience for."""
+    """`rows` of a request; its client waits `deadline_ms` at most."""
 
     name: str
     rows: int

@@ -53,8 +53,8 @@ class NotByRows(Exception):
 class Item:
     """A request on its way: what to run, until when, and whom to tell.
 
-    `answer` is told on the thread of `loop`, or on the owner's where `loop` is None.
-    `lane`: only requests of one lane can be joined. `told`, `count`: see `Told`, `Count`.
+    `answer` is told on the thread of `loop`. `lane`: only requests of one lane can be joined.
+    `told`, `count`: see `Told`, `Count`.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Item:
         rows: int,
         deadline: float,
         answer: Answer,
-        loop: asyncio.AbstractEventLoop | None = None,
+        loop: asyncio.AbstractEventLoop,
         request: str = "",
         lane: Lane = (),
         told: Told | None = None,
@@ -84,7 +84,7 @@ class Item:
         self.told = told
         self.count = count
         self.since = time.monotonic()
-        self.taken = False  # by an owner: it no longer waits
+        self.taken = False  # by a runner: it no longer waits
         self.gone = False  # nobody waits for the answer
 
 
@@ -108,13 +108,10 @@ def _settle_all(settled: Iterable[tuple[Item, Outcome]]) -> None:
 
 
 def deliver(settled: Sequence[tuple[Item, Outcome]]) -> None:
-    """Tell every one of them from an owner's thread: one wake-up of the loop for all."""
+    """Tell every one of them from a runner's thread: a single wake-up of each loop."""
     loops = {item.loop for item, _ in settled}
     for loop in loops:
         mine = settled if len(loops) == 1 else [pair for pair in settled if pair[0].loop is loop]
-        if loop is None:
-            _settle_all(mine)
-            continue
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle_all, mine)
 

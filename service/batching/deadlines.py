@@ -18,7 +18,7 @@ from service.batching.batch import Item, not_in_time, settle
 
 
 class Holder(Protocol):
-    """A batcher."""
+    """The runners of a model."""
 
     def under_way(self) -> list[Item]:
         """What waits or runs."""

@@ -77,8 +77,7 @@ class Lanes:
                 else:
                     batch.append(item)
                     rows += item.rows
-                    # What does not count its rows is not to be joined with anything.
-                    full = rows >= limit_rows or item.rows == 0
+                    full = rows >= limit_rows
                 self.drop(item)
                 item.taken = True
         return batch, expired

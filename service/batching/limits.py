@@ -11,7 +11,7 @@ class Limits:
 
     `runners`: threads that run the session at a time.
     `max_batch_rows`: rows that are joined at most; a single request may have more.
-    `max_wait_s`: how long the first item of a batch waits for company, 0 for not at all.
+    `max_wait_s`: how long the first item of a batch waits for others, 0 for not at all.
     `inline_rows`: requests up to that many rows run on the event loop, as do their batches.
     `row_s`: seconds of a run for each of its rows, where there are many of them.
     `one_shape`: the model has no open size beyond the batch axis, so there is one lane.
@@ -27,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What `Batcher.observe` is told after each batch."""
+    """What `Execution.observe` is told after each batch."""
 
     rows: int
     requests: int

@@ -1,8 +1,8 @@
-"""Who is let into a model's queue: as many rows as it holds, and as it can run in time.
+"""Admission to a model's queue: as many rows as it holds, and as it can run in time.
 
 wait of a row       what waits before it * seconds of a row, as the last runs took
 full                what waits and the request's rows are more than the queue holds
-as good as full     the wait would take more than half of the request's time
+as good as full     the wait would take more than half of the time until the deadline
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 from service.errors import QueueFull, TooManySamples
 
 _LONGEST_RETRY_S = 60
-# The share of a request's time that the queue before it may take, as far as is known: what is
-# let in is to be answered, and the last runs may have been faster than the next.
-_HOPE = 0.5
+# The share of the time until its deadline that a request may spend on the queue, as far as is
+# known: what is admitted should be answered, and the next runs may be slower than the last ones.
+_QUEUE_SHARE = 0.5
 
 
 class Room:
@@ -33,13 +33,13 @@ class Room:
         self._model = model
         self._runners = runners
 
-    def check(self, rows: int, waiting: int, patience_s: float) -> None:
-        """Let a request in.
+    def check(self, rows: int, waiting: int, time_left_s: float) -> None:
+        """Admit a request.
 
         Args:
             rows: of the request.
             waiting: rows on the queue.
-            patience_s: until its deadline.
+            time_left_s: until its deadline.
 
         Raises:
             TooManySamples, QueueFull.
@@ -53,14 +53,14 @@ class Room:
         wait_s = waiting * self.seconds_per_row
         if waiting + rows > self.capacity_samples:
             why = f"there is no room for {rows} more"
-        elif 0 < _HOPE * patience_s < wait_s + rows * self.seconds_per_row * self._runners:
+        elif 0 < _QUEUE_SHARE * time_left_s < wait_s + rows * self.seconds_per_row * self._runners:
             why = f"they take {wait_s:.1f} s, longer than this request can wait"
         else:
             return
         raise self._full(waiting, why)
 
     def check_arrivals(self, requests: int, waiting: int) -> None:
-        """Let in the last of so many requests that are being read, of the usual size.
+        """Admit the last of so many requests that are being read, of the usual size.
 
         Raises:
             QueueFull.
@@ -71,7 +71,7 @@ class Room:
 
     def learn(self, rows: int, requests: int, took_s: float) -> None:
         """A batch of so many rows of so many requests has been run."""
-        per_row = took_s / max(rows, 1) / self._runners
+        per_row = took_s / rows / self._runners
         smoothed = self.seconds_per_row or per_row
         self.seconds_per_row = 0.8 * smoothed + 0.2 * per_row
         self.rows_per_request = 0.8 * self.rows_per_request + 0.2 * rows / requests

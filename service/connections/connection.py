@@ -39,7 +39,7 @@ _MOST_RESERVE = 128
 _TIME_TO_SAY_S = 1.0
 _RETRY_S = 1
 # How long the rest of a small body is awaited before its request gets a task.
-_PATIENCE_S = 0.05
+_BODY_WAIT_S = 0.05
 
 
 class Connection(Endings):
@@ -102,8 +102,8 @@ class Connection(Endings):
         self._parse(data)
         if in_head and self._heads == 1:
             self._remember(data)
-        if self._found is not None and self._patience is None:
-            self._patience = self.loop.call_later(_PATIENCE_S, self._take_the_usual_way)
+        if self._found is not None and self._body_timer is None:
+            self._body_timer = self.loop.call_later(_BODY_WAIT_S, self._take_the_usual_way)
         if self._since is not None and not self._idle:  # the head has not ended yet
             self._head_bytes += len(data)
             if self._head_bytes > limit and self._ended is None:
@@ -131,10 +131,8 @@ class Connection(Endings):
         self._since = None
         self._idle = False
         limit = self.limits.max_header_bytes
-        if (
-            len(self.headers) > _MAX_HEADERS
-            or self._head_bytes > limit
-            or (self._large_read and _size(self.url, self.headers) > limit)
+        if len(self.headers) > _MAX_HEADERS or (
+            self._large_read and _size(self.url, self.headers) > limit
         ):
             self._refusal = _too_large(limit)
             raise self._refusal  # the parser stops, and calls it a bad request

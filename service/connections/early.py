@@ -111,8 +111,8 @@ class Early:
         try:
             self._access.require(credentials(headers))
             model = self._registry.find(path.name, path.version)
-            patience_s = http.timeout_s(scope, self._longest_ms)
-            model.batcher.check_arrivals(path.coming + 1, patience_s)
+            time_left_s = http.timeout_s(scope, self._longest_ms)
+            model.batcher.check_arrivals(path.coming + 1, time_left_s)
         except QueueFull as error:
             self._metrics.refused_early(path.route, model.name, error)
             return error.with_traceback(None)

@@ -128,7 +128,7 @@ class Quick:
             self._gate.check_key(scope)
             exchange.route = found.template
             endpoint.check_headers(scope)
-            patience_s = endpoint.begin(scope, model, exchange)
+            timeout_s = endpoint.begin(scope, model, exchange)
             if not endpoint.light(scope, body):
                 self._gate.forget(exchange)
                 return None
@@ -141,7 +141,7 @@ class Quick:
                 return None
             exchange.decoded = time.monotonic()
             model.batcher.enter(
-                decoded.tensors, rows, read + patience_s, call, connection.loop,
+                decoded.tensors, rows, read + timeout_s, call, connection.loop,
                 exchange.request_id, exchange.run, exchange.expect,
             )  # fmt: skip
         except ServiceError as error:

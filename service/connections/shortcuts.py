@@ -37,7 +37,7 @@ class Shortcuts(HttpToolsProtocol):
     # A request that may be answered without a task: its route and what has come of its body.
     _found: Found | None = None
     _parts: list[bytes]
-    _patience: asyncio.TimerHandle | None = None
+    _body_timer: asyncio.TimerHandle | None = None
     # The request that was refused last, if all of it came in one read: its head, and its size.
     _again: tuple[bytes, int, Found, Scope] | None = None
     _refusing: tuple[Found, Scope] | None = None  # what the read that is parsed was refused for
@@ -184,6 +184,6 @@ class Shortcuts(HttpToolsProtocol):
     def _forget_the_quick_way(self) -> None:
         self._found = None
         self._parts = []
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None

@@ -196,9 +196,9 @@ class Inference(Endpoint):
             How long the client waits at most, in seconds from the end of the body.
         """
         exchange.model, exchange.version = model.name, model.version
-        patience_s = http.timeout_s(scope, self.context.settings.request_timeout_ms)
-        model.batcher.check_room(1, patience_s)
-        return patience_s
+        timeout_s = http.timeout_s(scope, self.context.settings.request_timeout_ms)
+        model.batcher.check_room(1, timeout_s)
+        return timeout_s
 
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
         context = self.context
@@ -208,10 +208,10 @@ class Inference(Endpoint):
         exchange = http.exchange(scope)
         if context.early is not None:
             context.early.found(scope)
-        patience_s = self.begin(scope, model, exchange)
+        timeout_s = self.begin(scope, model, exchange)
         front = self.binary(scope)
         body = await self.read_body(scope, receive, front or 0)
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         with hang_up:
             coding = content_coding(scope)
             if coding is not None:

@@ -59,7 +59,7 @@ def crowd(batcher: Batcher, budget: Budget, requests: int) -> list[Tensors | Bas
         while not (batcher.waiting_samples or any(task.done() for task in tasks)):
             await asyncio.sleep(0)
         end = time.monotonic() + 60
-        while not batcher.inline_rows and (batcher.waiting_samples or batcher.under_way()):
+        while not batcher.inline_rows and (batcher.waiting_samples or batcher.runners.under_way()):
             assert time.monotonic() < end
             time.sleep(0.001)  # the loop itself waits: nothing is taken from it
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -167,7 +167,7 @@ def test_the_size_of_a_row_of_the_answer(tmp_path: Path):
 def test_a_refusal_before_the_run_says_nothing_of_how_long_runs_take():
     batcher = Batcher(Model(), 64, "m", Limits(), answer_row_bytes=ROW)
     seen: list[object] = []
-    batcher.observe = seen.append
+    batcher.execution.observe = seen.append
 
     def refuse(_: int) -> None:
         raise TooManyBytes("no room")

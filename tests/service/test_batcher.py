@@ -62,6 +62,11 @@ def soon(seconds: float = 30) -> float:
     return time.monotonic() + seconds
 
 
+def answer(batcher: Batcher, inputs: Tensors) -> Tensors:
+    """What one request gets, in an event loop of its own."""
+    return asyncio.run(batcher.submit(inputs, 1, soon()))
+
+
 async def entered(gate: Gate) -> None:
     assert await asyncio.to_thread(gate.entered.acquire, timeout=30)
 
@@ -72,13 +77,16 @@ async def until(condition) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_answers_in_order_from_one_thread_that_is_not_the_loop(gate: Gate, batcher: Batcher):
+def test_answers_in_order_from_one_thread_that_is_not_the_loop(gate: Gate):
+    batcher = Batcher(gate, capacity_samples=20, name="m")
+
     async def main():
         gate.go.release(20)
-        answers = await asyncio.gather(*(batcher.submit(x(i), 0, soon()) for i in range(20)))
+        answers = await asyncio.gather(*(batcher.submit(x(i), 1, soon()) for i in range(20)))
         assert [float(a["y"][0]) for a in answers] == [i + 1 for i in range(20)]
 
     asyncio.run(main())
+    assert batcher.close(timeout_s=30)
     assert gate.ran == list(range(20))
     assert len(gate.threads) == 1
     assert threading.get_ident() not in gate.threads
@@ -122,7 +130,7 @@ def test_a_late_item_is_answered_at_its_deadline_and_never_runs(gate: Gate, batc
 
     asyncio.run(main())
     gate.go.release()
-    batcher.call(x(5))
+    answer(batcher, x(5))
     assert gate.ran == [0, 5]
 
 
@@ -144,7 +152,7 @@ def test_an_item_past_its_deadline_is_dropped_even_if_the_loop_is_busy(
 
     asyncio.run(main())
     gate.go.release()
-    batcher.call(x(5))
+    answer(batcher, x(5))
     assert gate.ran == [0, 5]
 
 
@@ -259,7 +267,7 @@ def test_a_loop_that_has_gone_does_not_hurt_the_owner(gate: Gate, batcher: Batch
 
     asyncio.run(leave())
     gate.go.release(2)
-    assert float(batcher.call(x(1))["y"][0]) == 2
+    assert float(answer(batcher, x(1))["y"][0]) == 2
 
 
 def test_an_idle_owner_keeps_no_tensor_alive(gate: Gate, batcher: Batcher):
@@ -278,13 +286,6 @@ def test_an_idle_owner_keeps_no_tensor_alive(gate: Gate, batcher: Batcher):
     assert seen() is None
 
 
-def test_call_passes_errors_on(gate: Gate, batcher: Batcher):
-    gate.go.release(2)
-    with pytest.raises(errors.InferenceFailed):
-        batcher.call(x(-1))
-    assert float(batcher.call(x(7, 50))["y"][0]) == 8  # start-up needs no room
-
-
 # --- a queue that takes longer than a request can wait ------------------------------------
 
 
@@ -297,15 +298,15 @@ def test_a_queue_beyond_the_deadline_is_as_good_as_full(gate: Gate, batcher: Bat
         waiting = asyncio.create_task(batcher.submit(x(1), 1, soon()))
         await until(lambda: batcher.waiting_samples == 1)
         batcher.room.seconds_per_row = 1.0
-        batcher.check_room(1, patience_s=5.0)
+        batcher.check_room(1, time_left_s=5.0)
         with pytest.raises(errors.QueueFull, match="longer than this request can wait") as refused:
-            batcher.check_room(1, patience_s=2.0)
+            batcher.check_room(1, time_left_s=2.0)
         assert refused.value.retry_after_s == 1
         with pytest.raises(errors.QueueFull):
             await batcher.submit(x(2), 1, soon(2.0))
         gate.go.release(2)
         await asyncio.gather(running, waiting)
-        batcher.check_room(1, patience_s=0.001)  # nothing waits: who knows how long it takes
+        batcher.check_room(1, time_left_s=0.001)  # nothing waits: who knows how long it takes
 
     asyncio.run(main())
 

@@ -190,7 +190,7 @@ def test_those_who_leave_during_a_failing_batch_are_not_run_again(make):
     batcher = make(run, max_batch_rows=8, max_wait_s=60)
 
     async def main():
-        batcher.call(x(0))
+        await ask(batcher, *range(8))  # a full batch: it does not wait for others
         asked = [ask(batcher, *values) for values in ((1, 1, 1), (2, 2, 2), (3, 3))]
         await asyncio.to_thread(entered_.wait, 60)
         asked[1].cancel()
@@ -283,8 +283,8 @@ def test_idle_runners_share_what_waits_and_run_at_the_same_time(model: Model, ma
     batcher = make(runners=2, max_batch_rows=8)
 
     async def main():
-        await until(lambda: batcher._idle == 2)
-        with batcher._changed:  # all six are there before a runner can look
+        await until(lambda: batcher.runners._idle == 2)
+        with batcher.runners._changed:  # all six are there before a runner can look
             asked = [ask(batcher, i) for i in range(6)]
             await until(lambda: batcher.waiting_samples == 6)
         await entered(model)
@@ -311,7 +311,7 @@ def test_a_request_that_is_alone_may_have_a_session_of_its_own(model: Model, mak
         await entered(model)
         model.go.set()
         await asyncio.gather(first, second)
-        await until(lambda: batcher._idle == 2)
+        await until(lambda: batcher.runners._idle == 2)
         await ask(batcher, 2)
 
     asyncio.run(main())
@@ -350,8 +350,8 @@ def test_more_than_a_batch_holds_is_as_few_batches_as_can_be(model: Model, make)
     batcher = make(runners=2, max_batch_rows=4, max_wait_s=3600)
 
     async def main():
-        await until(lambda: batcher._idle == 2)
-        with batcher._changed:
+        await until(lambda: batcher.runners._idle == 2)
+        with batcher.runners._changed:
             asked = [ask(batcher, i) for i in range(8)]
             await until(lambda: batcher.waiting_samples == 8)
         await asyncio.gather(*asked)
@@ -363,12 +363,12 @@ def test_more_than_a_batch_holds_is_as_few_batches_as_can_be(model: Model, make)
 def test_a_wait_for_company_ends_by_itself_and_at_the_deadline(model: Model, make):
     model.go.set()
     batcher = make(max_batch_rows=4, max_wait_s=0.005)
-    patient = make(max_batch_rows=4, max_wait_s=3600)
+    waiting = make(max_batch_rows=4, max_wait_s=3600)
 
     async def main():
         assert rows(await ask(batcher, 1)) == [2]
         with pytest.raises(errors.DeadlineExceeded):
-            await ask(patient, 2, deadline=soon(0.01))
+            await ask(waiting, 2, deadline=soon(0.01))
 
     asyncio.run(main())
     assert model.ran == [[1]]
@@ -387,27 +387,10 @@ def test_closing_does_not_wait_for_company(model: Model, make):
     asyncio.run(main())
 
 
-def test_a_call_is_never_joined(model: Model, make):
-    batcher = make(max_batch_rows=8)
-
-    async def main():
-        first = await busy_with(batcher, model)
-        calls = [asyncio.create_task(asyncio.to_thread(batcher.call, x(i, i))) for i in range(3)]
-        await until(lambda: len(batcher._lanes._lanes) == 3)
-        asked = ask(batcher, 5)
-        await until(lambda: batcher.waiting_samples == 1)
-        model.go.set()
-        await first
-        assert sorted(rows(a) for a in await asyncio.gather(*calls)) == [[1, 1], [2, 2], [3, 3]]
-        assert rows(await asked) == [6]
-
-    asyncio.run(main())
-
-
 def test_each_batch_is_observed(model: Model, make):
     seen: list[Ran] = []
     batcher = make(max_batch_rows=8)
-    batcher.observe = seen.append
+    batcher.execution.observe = seen.append
 
     async def main():
         first = await busy_with(batcher, model)
@@ -634,9 +617,10 @@ def test_a_model_that_turns_out_slow_leaves_the_loop(
 
 
 def item(rows: int, lane: str = "", deadline: float = 1e9) -> Item:
-    answer: asyncio.Future[Outcome] = asyncio.new_event_loop().create_future()
-    answer.get_loop().close()
-    return Item({}, rows, deadline, answer, lane=(lane,))
+    loop = asyncio.new_event_loop()
+    answer: asyncio.Future[Outcome] = loop.create_future()
+    loop.close()
+    return Item({}, rows, deadline, answer, loop, lane=(lane,))
 
 
 def test_a_flooded_lane_does_not_starve_another():

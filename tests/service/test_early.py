@@ -26,10 +26,10 @@ class Queue:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.patience_s: list[float] = []
+        self.time_left_s: list[float] = []
 
-    def check_arrivals(self, requests: int, patience_s: float) -> None:
-        self.patience_s.append(patience_s)
+    def check_arrivals(self, requests: int, time_left_s: float) -> None:
+        self.time_left_s.append(time_left_s)
         if requests > self.room:
             raise QueueFull("full", retry_after_s=1)
 
@@ -56,7 +56,7 @@ def test_a_path_is_looked_at_only_after_it_was_refused():
     queue = Queue(room=0)
     guard, metrics = early(queue)
     assert guard.refusal(scope(), 1.0) is None
-    assert queue.patience_s == []
+    assert queue.time_left_s == []
     guard.full(scope(), 1.0)
     assert isinstance(guard.refusal(scope(), 2.0), QueueFull)
     assert guard.refusal(scope("/models/other/predict"), 2.0) is None
@@ -85,7 +85,7 @@ def test_the_deadline_of_the_client_counts_and_pages_and_strangers_are_left_to_t
     key = (b"x-api-key", b"a-key-that-is-long-enough")
     timeout = (b"x-timeout-ms", b"250")
     assert guard.refusal(scope("/models/m/predict", key, timeout), 1.0) is not None
-    assert queue.patience_s == [0.25]
+    assert queue.time_left_s == [0.25]
     assert guard.refusal(scope(), 1.0) is None
     assert guard.refusal(scope("/models/m/predict", (b"x-api-key", b"wrong")), 1.0) is None
     origin = (b"origin", b"https://app.example.org")
@@ -101,7 +101,7 @@ def test_the_deadline_of_the_client_counts_and_pages_and_strangers_are_left_to_t
 def busy(start, tmp_path_factory: pytest.TempPathFactory):
     """A server with room for one, where one runs and one waits, both for a long time."""
     root = tmp_path_factory.mktemp("busy")
-    repository.publish(root, "slow", repository.patient())
+    repository.publish(root, "slow", repository.as_long_as_asked())
     served = start(root, "--queue-capacity-samples", "1", "--runners", "1",
                    "--drain-timeout-ms", "0", "--request-timeout-ms", "600000")  # fmt: skip
     held = []

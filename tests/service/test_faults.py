@@ -19,7 +19,7 @@ import uvicorn
 
 from service import device, errors, faults
 from service.app import create_app
-from service.batching import batcher as batcher_module
+from service.batching import execution
 from service.batching.batch import Item, deliver, settle
 from service.batching.batcher import Batcher
 from service.batching.limits import Limits
@@ -71,11 +71,11 @@ def test_the_model_serves_on_whatever_fails_beside_its_runs(
 ):
     batcher = Batcher(double, 64, "m", limits)
     if where == "observe":
-        batcher.observe = broken
+        batcher.execution.observe = broken
     elif where == "learn":
         monkeypatch.setattr(batcher.room, "learn", broken)
     elif where == "execute":
-        monkeypatch.setattr(batcher_module, "execute", broken)
+        monkeypatch.setattr(execution, "execute", broken)
 
     async def main() -> list[float | BaseException]:
         told = broken if where == "told" else None
@@ -84,7 +84,7 @@ def test_the_model_serves_on_whatever_fails_beside_its_runs(
                 *(ask(batcher, i, told) for i in range(5)), return_exceptions=True
             )
             monkeypatch.undo()
-            batcher.observe = None
+            batcher.execution.observe = None
             assert await asyncio.gather(*(ask(batcher, i) for i in range(5))) == [0, 2, 4, 6, 8]
         return first
 
@@ -127,15 +127,20 @@ def test_an_answer_that_fails_does_not_take_the_others_along(limits: Limits):
     assert batcher.close(60)
 
 
-def test_an_answer_outside_of_a_loop_may_fail_too():
+def test_an_answer_of_a_batch_may_fail_and_the_next_is_given():
     good: list[object] = []
 
     class Settled(Unsettled):
         def set_result(self, outcome: object) -> None:
             good.append(outcome)
 
-    items = [Item({}, 1, soon(), answer) for answer in (Unsettled(), Settled())]
-    deliver([(item, {}) for item in items])
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        items = [Item({}, 1, soon(), answer, loop) for answer in (Unsettled(), Settled())]
+        await asyncio.to_thread(deliver, [(item, {}) for item in items])
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
     assert good == [{}]
     settle(Unsettled(), {})
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository import linear, publish
+from repository import answer, linear, publish
 from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
 
 from service import cpu
@@ -132,13 +132,13 @@ def test_another_deadline_is_another_question(served: Bench):
     model.batcher.room.seconds_per_row = 0.01
 
     async def main():
-        hurried, patient = served.connect(), served.connect()
+        hurried, unhurried = served.connect(), served.connect()
         for _ in range(3):
             model.batcher._turn.rows = 100  # one second of work
             refusal = ask(hurried, X_Timeout_Ms="500")
-            assert ask(patient, X_Timeout_Ms="30000") == b""
+            assert ask(unhurried, X_Timeout_Ms="30000") == b""
             assert parts(refusal)[0] == 503
-            patient = served.connect()  # the one before waits for its turn
+            unhurried = served.connect()  # the one before waits for its turn
 
     asyncio.run(main())
 
@@ -176,9 +176,11 @@ def test_runners_give_way(served: Bench):
     import os
 
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    batcher = served.registry.find("m").batcher
-    batcher.call({"x": X})  # its thread has begun
-    theirs = {os.getpriority(os.PRIO_PROCESS, t.native_id) for t in batcher._threads if t.native_id}
+    model = served.registry.find("m")
+    model.batcher.inline_rows = 0
+    answer(model, {"x": X})  # a thread of it has begun
+    ids = [thread.native_id for thread in model.batcher.runners.threads]
+    theirs = {os.getpriority(os.PRIO_PROCESS, each) for each in ids if each}
     assert theirs == {min(mine + cpu._NICE_STEPS, 19)}
 
 

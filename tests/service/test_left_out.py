@@ -93,7 +93,7 @@ def test_the_other_outputs_are_served(
     assert [spec["name"] for spec in shown["outputs"]] == [other]
     assert list(shown["left_out"]) == [name]
     assert shown["left_out"][name].startswith(why)
-    got = served.batcher.call({"x": X})
+    got = repository.answer(served, {"x": X})
     assert list(got) == [other]
     np.testing.assert_array_equal(got[other], repository.reference(graph, {"x": X})[other])
     error = served.signature.unknown_output(name)
@@ -120,7 +120,7 @@ def test_an_output_that_could_be_served_may_be_left_out(tmp_path: Path):
     y = {"name": "y", "dtype": "float32", "shape": ["batch", 2]}
     repository.seal(folder, outputs=[y], left_out={"positive": "nobody needs it"})
     served = LOADER(folder, "m", 1)
-    assert list(served.batcher.call({"a": X[:, :2], "b": X[:, :2]})) == ["y"]
+    assert list(repository.answer(served, {"a": X[:, :2], "b": X[:, :2]})) == ["y"]
     assert served.signature.left_out == {"positive": "nobody needs it"}
     assert served.batcher.close(60)
     repository.seal(folder, outputs=[y])

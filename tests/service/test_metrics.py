@@ -285,7 +285,7 @@ def test_bodies_beyond_the_budget_are_refused_before_they_are_read(start, tmp_pa
 # --- X-Timeout-Ms -----------------------------------------------------------------------
 
 
-def test_the_clients_own_patience(start, tmp_path: Path):
+def test_the_clients_own_time_limit(start, tmp_path: Path):
     publish(tmp_path, "slow", repository.slow(4_000))
     served = start(tmp_path)
     row = {"inputs": [[1]]}

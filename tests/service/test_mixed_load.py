@@ -82,7 +82,7 @@ def test_no_row_is_ever_wrong(tmp_path: Path, way: str, monkeypatch: pytest.Monk
     reference = repository.Reference(make())
     random = np.random.default_rng(5)
     batches: list[int] = []
-    served.batcher.observe = lambda ran: batches.append(ran.requests)
+    served.batcher.execution.observe = lambda ran: batches.append(ran.requests)
     places = asyncio.Semaphore(AT_ONCE)
 
     def request() -> tuple[Tensors, int]:

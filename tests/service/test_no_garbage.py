@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from repository import linear, publish
+from repository import answer, linear, publish
 from test_quick import BODY, PREDICT, Bench, X, answered, whole
 
 from service import device
@@ -48,7 +48,7 @@ def slowly(served: Bench, seconds: float) -> None:
         time.sleep(seconds)
         return run(inputs)
 
-    batcher._run = batcher._run_alone = slow
+    batcher._run = batcher.runners._run = batcher.runners._run_alone = slow
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_model_that_nobody_uses_any_more_is_freed_with_its_session(
 ):
     folder = publish(tmp_path, "m", linear(), test={"x": X}, batch_invariant=True)
     served = model.load(folder, "m", 1, device.choose("cpu"), 2, 256)
-    assert isinstance(served.batcher.call({"x": X})["scores"], np.ndarray)
+    assert isinstance(answer(served, {"x": X})["scores"], np.ndarray)
     session = weakref.ref(served.batcher._run.__self__)  # type: ignore[attr-defined]
     del served
     end = time.monotonic() + 60

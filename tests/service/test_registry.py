@@ -54,7 +54,7 @@ def test_a_good_version_serves_what_onnxruntime_says(tmp_path: Path, load):
     assert served.self_test_errors is not None
     assert served.self_test_errors["scores"] < 1e-5
     assert served.warm_up_ms is not None
-    got = served.batcher.call({"x": X})
+    got = repository.answer(served, {"x": X})
     np.testing.assert_allclose(
         got["scores"], repository.reference(linear(), {"x": X})["scores"], rtol=1e-5
     )
@@ -442,7 +442,7 @@ def test_a_bare_model_that_no_guess_fits_is_served_cold(tmp_path: Path, load):
     served = load().find("m")
     assert served.warm_up_ms is None
     assert served.example is None
-    assert served.batcher.call({"x": np.zeros((2, 11), np.float32)})["y"].shape == (2, 11)
+    assert repository.answer(served, {"x": np.zeros((2, 11), np.float32)})["y"].shape == (2, 11)
 
 
 def test_an_element_type_that_cannot_be_served(tmp_path: Path, load):

@@ -134,7 +134,7 @@ def test_a_new_version_replaces_the_old_one_which_ends(tmp_path: Path, make: Mak
     put(tmp_path, 1)
     registry = make()
     old = weakref.ref(registry.find("m"))
-    threads = registry.find("m").batcher._threads
+    threads = registry.find("m").batcher.runners.threads
     assert registry.reload() == []
     changes = registry.changes
     put(tmp_path, 2)
