@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.batching.choose import Wish
+from service.batching.choose import RunSettings
 from service.connections.early import Early
 from service.device import Choice
 from service.exchange import Budget
@@ -148,7 +148,7 @@ def open_registry(
         threads: that one model's run may use.
         alone: False if other processes serve the same repository on the same port.
     """
-    wish = Wish(
+    run_settings = RunSettings(
         runners=settings.runners,
         threads=settings.threads,
         max_batch_rows=settings.max_batch_size,
@@ -161,7 +161,7 @@ def open_registry(
         threads=threads,
         capacity_samples=settings.queue_capacity_samples,
         max_tensor_bytes=settings.max_tensor_bytes,
-        wish=wish,
+        settings=run_settings,
     )
     rule = policy.parse(settings.version_policy)
     models, mirror = source

@@ -45,7 +45,7 @@ class Choice:
         return int(self.providers[0][1].get("device_id", 0))
 
     def confirm(self, used: str) -> None:
-        """Compare the provider that a session really uses with the wish.
+        """Compare the provider that a session really uses with the one that was asked for.
 
         Raises:
             DeviceUnavailable: CUDA was required and the session runs on something else.

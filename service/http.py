@@ -56,7 +56,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def exchange(scope: Scope) -> Exchange:
-    """The books of the request, which the gate opened."""
+    """The record of the request, which the gate has begun."""
     found: Exchange = scope["state"]["exchange"]
     return found
 
@@ -67,12 +67,12 @@ def timeout_s(scope: Scope, longest_ms: int) -> float:
     Raises:
         InvalidTimeout: not a whole number from 1.
     """
-    wish = header(scope, b"x-timeout-ms")
-    if wish is None:
+    asked = header(scope, b"x-timeout-ms")
+    if asked is None:
         return longest_ms / 1000
-    if not (wish.isdigit() and len(wish) <= _TIMEOUT_DIGITS and int(wish) > 0):
+    if not (asked.isdigit() and len(asked) <= _TIMEOUT_DIGITS and int(asked) > 0):
         raise InvalidTimeout("X-Timeout-Ms is no whole number of milliseconds from 1.")
-    return min(int(wish), longest_ms) / 1000
+    return min(int(asked), longest_ms) / 1000
 
 
 async def read_body(
@@ -89,20 +89,20 @@ async def read_body(
         TooManyBytes: the requests under way leave no room for it.
         ClientGone: the client hung up.
     """
-    books = exchange(scope)
+    record = exchange(scope)
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit():
         if len(declared) > _LENGTH_DIGITS or int(declared) > max_bytes:
             raise _too_large(max_bytes)
-        books.hold(int(declared))
+        record.hold(int(declared))
     try:
         async with asyncio.timeout(timeout_s):
             straight = scope.get("extensions", {}).get(STRAIGHT)
             connection = straight and straight()
             if connection is not None:
-                taken: memoryview | None = await connection.take_body(books.body_bytes, front)
+                taken: memoryview | None = await connection.take_body(record.body_bytes, front)
                 if taken is not None:
-                    books.read = time.monotonic()
+                    record.read = time.monotonic()
                     return taken
             chunks: list[bytes] = []
             size = 0
@@ -112,13 +112,13 @@ async def read_body(
                     raise ClientGone
                 chunk = message.get("body", b"")
                 size += len(chunk)
-                if size > books.body_bytes:  # a body that came without its length
+                if size > record.body_bytes:  # a body that came without its length
                     if size > max_bytes:
                         raise _too_large(max_bytes)
-                    books.hold(size - books.body_bytes)
+                    record.hold(size - record.body_bytes)
                 chunks.append(chunk)
                 if not message.get("more_body", False):
-                    books.read = time.monotonic()
+                    record.read = time.monotonic()
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except TimeoutError:
         raise BodyTimeout("The body did not arrive in time.") from None

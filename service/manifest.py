@@ -50,7 +50,7 @@ MOST_CURVE_POINTS = 200
 
 
 class Strict(BaseModel):
-    """A misspelled key is an error, not a silently ignored wish."""
+    """A misspelled key is an error, not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -97,8 +97,8 @@ def _plan(args: argparse.Namespace) -> Plan:
     return plan.quick(planned) if args.quick else planned
 
 
-def _chosen(wish: str | None, every: dict[str, T], flag: str) -> list[T]:
-    names = wish.split(",") if wish else list(every)
+def _chosen(given: str | None, every: dict[str, T], flag: str) -> list[T]:
+    names = given.split(",") if given else list(every)
     unknown = [name for name in names if name not in every]
     if unknown:
         sys.exit(f"{flag} does not know {unknown[0]!r}; it knows {', '.join(every)}")

@@ -92,12 +92,12 @@ class Raw:
         """What the model says to `Model.sample`."""
         return np.asarray(self._ask({"answer": True}), np.float32)
 
-    def _ask(self, wish: dict[str, Any]) -> Any:
+    def _ask(self, request: dict[str, Any]) -> Any:
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(wish) + "\n")
+        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
@@ -151,12 +151,12 @@ class _Inside:
 def main() -> None:
     inside = _Inside()
     for line in sys.stdin:
-        wish = json.loads(line)
+        request = json.loads(line)
         found: Any
-        if "layout" in wish:
-            found = inside.per_second(Layout(**wish["layout"]), wish["seconds"])
-        elif "single" in wish:
-            found = inside.single_ms(wish["seconds"])
+        if "layout" in request:
+            found = inside.per_second(Layout(**request["layout"]), request["seconds"])
+        elif "single" in request:
+            found = inside.single_ms(request["seconds"])
         else:
             found = inside.run(1, inside.sample).tolist()
         print(json.dumps(found), flush=True)

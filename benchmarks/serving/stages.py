@@ -96,11 +96,11 @@ def _instrument(stages: Stages) -> None:
 
     opened = exchange.Exchange.__init__
 
-    def open_books(self: Any, *args: Any, **named: Any) -> None:
+    def begin_record(self: Any, *args: Any, **named: Any) -> None:
         opened(self, *args, **named)
         self.inside = stages.inside
 
-    exchange.Exchange.__init__ = open_books  # type: ignore[method-assign]
+    exchange.Exchange.__init__ = begin_record  # type: ignore[method-assign]
 
     run = runtime.Runtime.run
 

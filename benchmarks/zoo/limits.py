@@ -25,7 +25,7 @@ _POLL = 0.3  # seconds
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 # On a busy machine a process waits for others, which says nothing about it; not for ever.
-PATIENCE = 10
+CLOCK_FACTOR = 10
 _FORKSERVER = get_context("forkserver")
 _STARTING = threading.Lock()
 
@@ -62,7 +62,7 @@ def run(
 
     Args:
         function: one that can be imported by name.
-        seconds: of processors that it may take; of a clock, `PATIENCE` times as many.
+        seconds: of processors that it may take; of a clock, `CLOCK_FACTOR` times as many.
         memory: resident bytes that the whole group may hold; looked at several times a second,
             because a limit on addresses would stop torch, which reserves more than it uses.
         stopped: asked along the way; when it says so, the group is ended.
@@ -86,7 +86,7 @@ def run(
                     limit = "memory"
                 elif stopped():
                     limit = "stop"
-                elif used > seconds or time.perf_counter() - start > PATIENCE * seconds:
+                elif used > seconds or time.perf_counter() - start > CLOCK_FACTOR * seconds:
                     limit = "time"
         finally:
             while not _ended(process, 0.0):

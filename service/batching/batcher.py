@@ -216,11 +216,13 @@ class Batcher:
         self.runners.retire()
         return self.runners.join(timeout_s)
 
+    def _admit(self, item: Item) -> None:
+        self.check_room(item.rows, item.deadline - item.since)
+
     async def _in_a_thread(
         self, item: Item, answer: asyncio.Future[Outcome], loop: asyncio.AbstractEventLoop
     ) -> Outcome:
-        time_left_s = item.deadline - item.since
-        self.runners.put(item, lambda: self.check_room(item.rows, time_left_s))
+        self.runners.put(item, self._admit)
         wait_s = max(0.0, item.deadline - time.monotonic())
         timer = loop.call_later(wait_s, settle, answer, not_in_time())
         try:

@@ -43,10 +43,11 @@ _ALONE_GAIN = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the operator asked for; None leaves it to the measurement.
+class RunSettings:
+    """How the operator wants a model to be run; None leaves it to the measurement.
 
-    `runners`: runs at a time, on the event loop never. `threads`: of each of them.
+    `runners`: threads that run the model, which then never runs on the event loop. `threads`: of
+    each run.
     """
 
     runners: int | None = None
@@ -130,7 +131,7 @@ def why_not_batched(
     """Why the rows of different requests must not be joined; empty when they may be.
 
     Args:
-        invariant: the manifest's word; None for a model that came without one.
+        invariant: what the manifest says of it; None for a model that came without one.
         example: one row, None when none is known.
     """
     if not signature.batched:
@@ -156,44 +157,46 @@ def running(
     signature: Signature,
     example: Tensors | None,
     *,
-    wish: Wish,
+    settings: RunSettings,
     cpus: int,
     invariant: bool | None,
     on_cpu: bool,
     steady: bool,
     make_alone: Callable[[], Run] | None,
 ) -> tuple[Running, Run | None]:
-    """Choose; also the run for lone requests, if one was made and is worth it.
+    """The choice, and the run for requests that are alone, if one was made and is faster.
 
     Args:
-        run: of a session with `wish.threads_per_run` threads.
+        run: of a session with `settings.threads_per_run` threads.
+        settings: of the operator.
         invariant: see `why_not_batched`.
         cpus: how many may be busy at a time.
         steady: the time of a run depends on the shapes alone.
         make_alone: makes a session of `cpus` threads, None where that is out of question.
     """
-    runners = wish.runners or (max(1, cpus // wish.threads_per_run) if on_cpu else 1)
+    runners = settings.runners or (max(1, cpus // settings.threads_per_run) if on_cpu else 1)
     one_shape = _one_shape(signature)
     obstacle = why_not_batched(run, signature, invariant, example)
     why = [obstacle] if obstacle else []
     if example is None:
         limits = Limits(runners=runners, one_shape=one_shape)
-        return Running(limits, wish.threads_per_run, wish.threads_per_run, {}, tuple(why)), None
+        threads = settings.threads_per_run
+        return Running(limits, threads, threads, {}, tuple(why)), None
 
     measured = measure(run, example, (1,) if obstacle else _SIZES)
     if not measured:
         measured = {1: _timed(run, example)}
     if obstacle:
         batch = 1
-    elif wish.max_batch_rows is not None:
-        batch = wish.max_batch_rows
+    elif settings.max_batch_rows is not None:
+        batch = settings.max_batch_rows
     else:
         batch = best_batch(measured)
         if batch == 1:
             why.append("not batched: it measured no faster by the row in batches")
 
     inline = 0
-    free = not (wish.runners or wish.max_wait_s)
+    free = not (settings.runners or settings.max_wait_s)
     if free and on_cpu and one_shape and steady and signature.batched:
         fitting = [rows for rows, s in measured.items() if s <= _INLINE_BATCH_S]
         if measured[1] <= _INLINE_S:
@@ -201,16 +204,16 @@ def running(
             why.append("on the event loop: a run is shorter than the way to a thread and back")
 
     alone: Run | None = None
-    if not inline and make_alone is not None and wish.threads is None and cpus > 1:
+    if not inline and make_alone is not None and settings.threads is None and cpus > 1:
         candidate = make_alone()
         took = min(measure(candidate, example, (1,)).values(), default=float("inf"))
         if took <= _ALONE_GAIN * measured[1]:
             alone = candidate
             why.append(f"a lone request takes {took / measured[1]:.2f} of the time on all threads")
     row_s = min(s / rows for rows, s in measured.items())
-    limits = Limits(runners, batch, wish.max_wait_s, inline, row_s, one_shape)
-    threads_alone = cpus if alone else wish.threads_per_run
-    return Running(limits, wish.threads_per_run, threads_alone, measured, tuple(why)), alone
+    limits = Limits(runners, batch, settings.max_wait_s, inline, row_s, one_shape)
+    threads_alone = cpus if alone else settings.threads_per_run
+    return Running(limits, settings.threads_per_run, threads_alone, measured, tuple(why)), alone
 
 
 def _one_shape(signature: Signature) -> bool:

@@ -70,16 +70,16 @@ class Runners:
             head = self.lanes.oldest()
             return 0.0 if head is None else time.monotonic() - head.since
 
-    def put(self, item: Item, check: Callable[[], object]) -> None:
+    def put(self, item: Item, admit: Callable[[Item], object]) -> None:
         """Add an item to the queue.
 
         Args:
             item: what to run.
-            check: raises if the item is not to be admitted. It is called while nothing else can
-                be added to the queue or taken from it.
+            admit: raises if there is no room for the item. It is called while nothing else can be
+                added to the queue or taken from it.
         """
         with self._changed:
-            check()
+            admit(item)
             self.lanes.put(item)
             self._changed.notify()
 

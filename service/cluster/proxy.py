@@ -100,8 +100,8 @@ class Proxied:
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, exchange: Exchange
     ) -> None:
-        books = {"headers": scope["headers"], "state": {"exchange": exchange}}
-        body = bytes(await http.read_body(books, receive, self._max_bytes, self._timeout_s))
+        own = {"headers": scope["headers"], "state": {"exchange": exchange}}
+        body = bytes(await http.read_body(own, receive, self._max_bytes, self._timeout_s))
         tries = 1 if scope["path"].startswith(_CHANGING) else _TRIES
         for _ in range(tries):
             answer = _Answer(send)

@@ -29,13 +29,13 @@ _FRESH_S = 1e-3
 class Full:
     """Of one path: until when to look, and what was answered last."""
 
-    __slots__ = ("alert_until", "answer", "error", "fresh_until", "head", "model", "wish")
+    __slots__ = ("alert_until", "answer", "error", "fresh_until", "head", "model", "timeout")
 
     def __init__(self) -> None:
         self.alert_until = 0.0
         self.fresh_until = 0.0
         self.head: object = None
-        self.wish: bytes | None = None
+        self.timeout: bytes | None = None
         self.answer = (b"", b"")
         self.error: ServiceError | None = None
         self.model = ""
@@ -82,8 +82,8 @@ class Refusals:
             self._gate.check_key(scope)
         except ServiceError:
             return None  # the usual way says it
-        wish = scope["first_headers"].get(b"x-timeout-ms")
-        if now >= full.fresh_until or wish != full.wish or head is not full.head:
+        timeout = scope["first_headers"].get(b"x-timeout-ms")
+        if now >= full.fresh_until or timeout != full.timeout or head is not full.head:
             try:
                 model = self._registry.find(params.get("name"), params.get("version"))
                 model.batcher.check_room(1, http.timeout_s(scope, self._longest_ms))
@@ -93,7 +93,7 @@ class Refusals:
                 length = b"application/json\r\ncontent-length: %d\r\n" % len(body)
                 full.answer = b"".join([head, length, *lines, b"x-request-id: "]), body
                 full.error, full.model = error.with_traceback(None), model.name
-                full.wish, full.head = wish, head
+                full.timeout, full.head = timeout, head
                 full.fresh_until, full.alert_until = now + _FRESH_S, now + _ALERT_S
             except ServiceError:
                 return None

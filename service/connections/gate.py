@@ -1,6 +1,6 @@
 """The gate: what every request passes before any route, whichever protocol it speaks.
 
-An id, a key, and a place in the books:
+It gives a request an id and a record, checks its key, and tells the observers of it:
 
     X-Request-ID   the client's own if it is sane, else a new one; it is on the answer, in the
                    log lines of a failed request and in its trace
@@ -127,7 +127,7 @@ class Gate:
             self.leave(scope, exchange)
 
     def enter(self, scope: Scope) -> Exchange:
-        """Open the books of a request; whoever does must also `leave`, or `forget`."""
+        """Begin the record of a request; whoever does must also `leave`, or `forget`."""
         own = request_id(scope)
         exchange = Exchange(own, self._budget)
         state = scope.setdefault("state", {})
@@ -142,7 +142,7 @@ class Gate:
             self._access.require(credentials(scope["headers"]))
 
     def leave(self, scope: Scope, exchange: Exchange) -> None:
-        """Close the books after the answer, and tell the observers."""
+        """End the record after the answer, and tell the observers."""
         self.forget(exchange)
         exchange.finished = time.monotonic()
         if not exchange.route:
@@ -151,6 +151,6 @@ class Gate:
         tell(self.metrics, self._observers, exchange, scope)
 
     def forget(self, exchange: Exchange) -> None:
-        """Close the books of a request that enters again by another way."""
+        """End the record of a request that enters again by another way: nobody is told of it."""
         self.metrics.in_flight -= 1
         exchange.release()

@@ -59,7 +59,7 @@ class Quick:
     """Takes requests over from the connections of a server.
 
     Args:
-        gate: keeps the books.
+        gate: begins and ends the record of each request.
         routes: the hot ones.
         context: of the routes.
         cors: whether answers for other origins have headers that only the usual way adds.

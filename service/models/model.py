@@ -11,7 +11,7 @@ from typing import Any
 from service.batching import choose
 from service.batching.batch import attempt
 from service.batching.batcher import Batcher
-from service.batching.choose import Running, Wish
+from service.batching.choose import Running, RunSettings
 from service.device import CPU, Choice
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.models import bundle, warm_up
@@ -85,7 +85,7 @@ def load(
     choice: Choice,
     threads: int,
     capacity_samples: int,
-    wish: Wish | None = None,
+    settings: RunSettings | None = None,
     max_tensor_bytes: int | None = None,
 ) -> ServedModel:
     """Load, verify, warm up and self-test one version folder.
@@ -95,18 +95,18 @@ def load(
         choice: the provider.
         threads: CPUs that the model's runs may keep busy, all together.
         capacity_samples: rows that may wait, unless the manifest says otherwise.
-        wish: how to run it, where the manifest does not say; None leaves it to measurements.
+        settings: how to run it, where the manifest does not say; None leaves it to measurements.
         max_tensor_bytes: of an input of a request, None for any number.
 
     Raises:
         Rejected: with the reason; no thread is left behind.
         DeviceUnavailable: CUDA was required and did not start.
     """
-    wish = wish or Wish()
-    checked = check(folder, name, version, choice, wish.threads_per_run, max_tensor_bytes)
+    settings = settings or RunSettings()
+    checked = check(folder, name, version, choice, settings.threads_per_run, max_tensor_bytes)
     declared, manifest, signature = checked.declared, checked.manifest, checked.signature
     runtime, example = checked.runtime, checked.example
-    wish = _wish(wish, declared)
+    settings = _with_manifest(settings, declared)
     path = folder / MODEL_FILE
     run = partial(attempt, runtime.run)
     on_cpu = runtime.provider == CPU
@@ -114,7 +114,7 @@ def load(
         runtime.run,
         signature,
         example,
-        wish=wish,
+        settings=settings,
         cpus=threads,
         invariant=declared.batch_invariant if declared else None,
         on_cpu=on_cpu,
@@ -127,7 +127,7 @@ def load(
     )
     for each in [run, partial(attempt, run_alone)] if run_alone else [run]:
         warm_up.sizes(each, manifest, signature, example)
-    # A graph with a fixed batch must find room for at least one.
+    # The queue must have room for at least one request of a graph whose batch size is fixed.
     fixed = 1 if signature.batched else max(_sizes(manifest.inputs), default=1)
     capacity_samples = manifest.serving.queue_capacity_samples or capacity_samples
     small = example is not None and sum(a.size for a in example.values()) <= _EXAMPLE_ELEMENTS
@@ -149,22 +149,22 @@ def load(
         example=example if small else None,
         running=running,
     )
-    # Whoever has found the model may still use it; the last one to let go of it ends its threads.
+    # Requests that have found the model may still use it; its threads end with the last reference.
     weakref.finalize(served, served.batcher.retire).atexit = False
     return served
 
 
-def _wish(wish: Wish, declared: Manifest | None) -> Wish:
-    """The server's settings, and over them the manifest's."""
+def _with_manifest(settings: RunSettings, declared: Manifest | None) -> RunSettings:
+    """The server's settings, and over them what the manifest of the model says."""
     if declared is None:
-        return wish
+        return settings
     mine = declared.serving
     wait_us = mine.max_wait_us
-    return Wish(
-        runners=mine.runners or wish.runners,
-        threads=mine.threads or wish.threads,
-        max_batch_rows=mine.max_batch_size or wish.max_batch_rows,
-        max_wait_s=wish.max_wait_s if wait_us is None else wait_us / 1e6,
+    return RunSettings(
+        runners=mine.runners or settings.runners,
+        threads=mine.threads or settings.threads,
+        max_batch_rows=mine.max_batch_size or settings.max_batch_rows,
+        max_wait_s=settings.max_wait_s if wait_us is None else wait_us / 1e6,
     )
 
 

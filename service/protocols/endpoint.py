@@ -232,10 +232,10 @@ class Inference(Endpoint):
 
     async def _inflated(self, scope: Scope, body: http.Body, coding: bytes) -> bytes:
         """The content of a compressed body; each step counts as bytes that arrived."""
-        books, limit = http.exchange(scope), self.context.settings.max_body_bytes
+        exchange, limit = http.exchange(scope), self.context.settings.max_body_bytes
         steps, pieces = compressed.inflate(body, coding, limit), []
         while piece := await self.context.job(False, partial(next, steps, b"")):
-            books.hold(len(piece))
+            exchange.hold(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
 

@@ -64,7 +64,7 @@ def test_failures_are_rows(settings: runner.Settings) -> None:
 def test_a_stage_that_takes_too_long_is_ended(
     settings: runner.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PATIENCE", 1)
+    monkeypatch.setattr(limits, "CLOCK_FACTOR", 1)
     (row,) = run(replace(settings, seconds=2.0), "slow")
     assert (row["status"], row["error"]["class"]) == ("not folded", "Timeout")
 
@@ -200,7 +200,7 @@ def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
 
 
 def test_children_of_a_process_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PATIENCE", 1)
+    monkeypatch.setattr(limits, "CLOCK_FACTOR", 1)
     mark = tmp_path / "alive"
     child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
     command = [sys.executable, "-c", child]

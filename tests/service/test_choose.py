@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from service import device
 from service.batching import choose
-from service.batching.choose import Wish, best_batch
+from service.batching.choose import RunSettings, best_batch
 from service.manifest import Manifest, TensorSpec
 from service.models import bundle, model
 from service.models.bundle import Rejected
@@ -52,7 +52,7 @@ def chosen(monkeypatch, timings: dict[int, float], alone: float | None = None, *
     monkeypatch.setattr(choose, "measure", measure)
     monkeypatch.setattr(choose, "_SIZES", tuple(timings))
     arguments = {
-        "wish": Wish(), "cpus": 4, "invariant": True, "on_cpu": True, "steady": True,
+        "settings": RunSettings(), "cpus": 4, "invariant": True, "on_cpu": True, "steady": True,
         "make_alone": None if alone is None else lambda: run_alone, **changes,
     }  # fmt: skip
     sign = arguments.pop("signature", signature("batch", 2))
@@ -93,8 +93,8 @@ def test_a_tiny_model_runs_on_the_event_loop(monkeypatch):
     [
         {"steady": False},
         {"on_cpu": False},
-        {"wish": Wish(max_wait_s=0.001)},
-        {"wish": Wish(runners=2)},
+        {"settings": RunSettings(max_wait_s=0.001)},
+        {"settings": RunSettings(runners=2)},
         {"signature": signature("batch", "time")},
         {"signature": signature(1, 2, dynamic=False)},
     ],
@@ -110,9 +110,9 @@ def test_a_large_model_has_a_runner_for_each_cpu(monkeypatch):
     assert made.limits.max_batch_rows == 4
     assert made.limits.inline_rows == 0
     assert made.describe()["where"] == "runners"
-    made = chosen(monkeypatch, LARGE, wish=Wish(threads=2))
+    made = chosen(monkeypatch, LARGE, settings=RunSettings(threads=2))
     assert (made.limits.runners, made.threads_per_run) == (2, 2)
-    made = chosen(monkeypatch, LARGE, wish=Wish(threads=9, runners=3))
+    made = chosen(monkeypatch, LARGE, settings=RunSettings(threads=9, runners=3))
     assert (made.limits.runners, made.threads_per_run) == (3, 9)
     assert chosen(monkeypatch, LARGE, on_cpu=False).limits.runners == 1
 
@@ -120,13 +120,15 @@ def test_a_large_model_has_a_runner_for_each_cpu(monkeypatch):
 def test_a_lone_request_gets_all_threads_where_that_helps(monkeypatch):
     assert chosen(monkeypatch, LARGE, alone=0.009).threads_alone == 4
     assert chosen(monkeypatch, LARGE, alone=0.019).threads_alone == 1
-    assert chosen(monkeypatch, LARGE, alone=0.009, wish=Wish(threads=2)).threads_alone == 2
+    two = RunSettings(threads=2)
+    assert chosen(monkeypatch, LARGE, alone=0.009, settings=two).threads_alone == 2
     assert chosen(monkeypatch, TINY, alone=0.00001).threads_alone == 1
 
 
 def test_the_operators_batch_size_wins(monkeypatch):
-    assert chosen(monkeypatch, LARGE, wish=Wish(max_batch_rows=64)).limits.max_batch_rows == 64
-    assert chosen(monkeypatch, LARGE, wish=Wish(max_batch_rows=1)).limits.max_batch_rows == 1
+    for rows in (64, 1):
+        made = chosen(monkeypatch, LARGE, settings=RunSettings(max_batch_rows=rows))
+        assert made.limits.max_batch_rows == rows
 
 
 def scalar(inputs: Tensors) -> Tensors:
@@ -151,12 +153,12 @@ def picky(inputs: Tensors) -> Tensors:
         (picky, {}, "three rows failed where one worked (RuntimeError)"),
     ],
 )
-@pytest.mark.parametrize("wish", [Wish(), Wish(max_batch_rows=8)], ids=str)
-def test_what_is_never_batched_and_why(run: Callable, changes, why: str, wish: Wish):
+@pytest.mark.parametrize("settings", [RunSettings(), RunSettings(max_batch_rows=8)], ids=str)
+def test_what_is_never_batched_and_why(run: Callable, changes, why: str, settings: RunSettings):
     arguments = {"invariant": True, "signature": signature("batch", 2), "example": ONE, **changes}
     sign, example = arguments.pop("signature"), arguments.pop("example")
     made, _ = choose.running(
-        run, sign, example, wish=wish, cpus=2, on_cpu=True, steady=True, make_alone=None,
+        run, sign, example, settings=settings, cpus=2, on_cpu=True, steady=True, make_alone=None,
         **arguments,
     )  # fmt: skip
     assert made.limits.max_batch_rows == 1
@@ -228,7 +230,9 @@ def test_the_manifest_wins_over_the_settings(tmp_path: Path):
         serving={"max_batch_size": 3, "max_wait_us": 500, "runners": 2, "threads": 1,
                  "queue_capacity_samples": 5},
     )  # fmt: skip
-    served = load(folder, wish=Wish(runners=1, threads=2, max_batch_rows=9, max_wait_s=0.0))
+    served = load(
+        folder, settings=RunSettings(runners=1, threads=2, max_batch_rows=9, max_wait_s=0.0)
+    )
     running = served.describe()["running"]
     assert (running["max_batch_size"], running["max_wait_us"], running["runners"]) == (3, 500, 2)
     assert running["threads_per_run"] == 1

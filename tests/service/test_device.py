@@ -88,8 +88,8 @@ def test_a_missing_library_is_named(gpu_wheel, monkeypatch: pytest.MonkeyPatch, 
 def test_cuda_comes_first_and_never_measures_each_shape(gpu_wheel, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: Driver())
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    for wish in ("cuda", "auto"):
-        choice = choose(wish)
+    for asked in ("cuda", "auto"):
+        choice = choose(asked)
         assert [name for name, _ in choice.providers] == [CUDA, CPU]
         assert choice.providers[0][1]["cudnn_conv_algo_search"] == "HEURISTIC"
         assert choice.notice == ""
@@ -117,7 +117,7 @@ def test_two_wheels_are_told_apart(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_session_that_fell_back_in_silence_is_refused(tmp_path: Path):
-    """onnxruntime drops a provider that does not start; the wish is compared with the fact."""
+    """onnxruntime drops a provider that does not start: the one in use is compared with it."""
     folder = publish(tmp_path, "m", linear())
     with pytest.raises(DeviceUnavailable, match="fell back to the CPU"):
         runtime.Runtime(folder / "model.onnx", Choice("cuda", [(CPU, {})]), threads=1)

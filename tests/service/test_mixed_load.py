@@ -18,7 +18,7 @@ import repository
 from onnx import TensorProto, helper
 
 from service import device, errors
-from service.batching.choose import Wish
+from service.batching.choose import RunSettings
 from service.models import model
 from service.signature import Tensors
 
@@ -61,23 +61,23 @@ def fixed_time():
 
 
 WAYS = {
-    "one runner": (gathering, Wish(runners=1, max_batch_rows=16)),
-    "three runners": (gathering, Wish(runners=3, max_batch_rows=16)),
-    "waiting for company": (gathering, Wish(runners=2, max_batch_rows=16, max_wait_s=0.002)),
-    "never batched": (gathering, Wish(runners=2, max_batch_rows=1)),
-    "event loop": (fixed_time, Wish(max_batch_rows=16)),
+    "one runner": (gathering, RunSettings(runners=1, max_batch_rows=16)),
+    "three runners": (gathering, RunSettings(runners=3, max_batch_rows=16)),
+    "waiting for company": (gathering, RunSettings(runners=2, max_batch_rows=16, max_wait_s=0.002)),
+    "never batched": (gathering, RunSettings(runners=2, max_batch_rows=1)),
+    "event loop": (fixed_time, RunSettings(max_batch_rows=16)),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_row_is_ever_wrong(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch):
-    make, wish = WAYS[way]
+    make, settings = WAYS[way]
     if way == "event loop":  # however busy the machine is while this is measured
         monkeypatch.setattr("service.batching.choose._INLINE_S", 60.0)
         monkeypatch.setattr("service.batching.choose._INLINE_BATCH_S", 60.0)
         monkeypatch.setattr("service.batching.turn.TOO_LONG_S", 60.0)
     folder = repository.publish(tmp_path, "m", make(), batch_invariant=True)
-    served = model.load(folder, "m", 1, device.choose("cpu"), 2, 1_000_000, wish)
+    served = model.load(folder, "m", 1, device.choose("cpu"), 2, 1_000_000, settings)
     assert (served.running.limits.inline_rows > 0) == (way == "event loop")
     reference = repository.Reference(make())
     random = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Small predictions without a task: the same answers and books as the usual way gives."""
+"""Small predictions without a task: the same answers and records as the usual way gives."""
 
 from __future__ import annotations
 
