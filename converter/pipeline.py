@@ -14,9 +14,10 @@ from converter.files.on_disk import store_for
 from converter.files.onnx_file import encoded_size, parameter_count, weight_bytes
 from converter.folding import FoldOptions, Hazard, Plan, fold_graph, note_untracked, plan_graph
 from converter.graph.cost import cost_of
-from converter.graph.paddings import keep_zero_paddings
+from converter.graph.in_order import InOrder
+from converter.graph.paddings import KeepZeroPaddingsPass
 from converter.graph.tidy import TidyPass
-from converter.graph.transposes import cancel_transposes
+from converter.graph.transposes import CancelTransposesPass
 from converter.proof import Proof, verify
 from converter.proof.unchanged import prove as prove_unchanged
 from converter.proof.unchanged import same_graph
@@ -155,9 +156,12 @@ def preview(
     plan = folded.plan
     options.check(plan.names)
     # Where a batch-norm stood between two Transposes, they may now undo each other.
-    model = cancel_transposes(folded.model)
-    keep_zero_paddings(model)
-    TidyPass(folded=len(plan.folded), kept=len(plan.kept))(model)
+    finish = InOrder(
+        CancelTransposesPass(),
+        KeepZeroPaddingsPass(),
+        TidyPass(folded=len(plan.folded), kept=len(plan.kept)),
+    )
+    model = finish(folded.model).model
     seconds = time.perf_counter() - start
     return Preview(
         loaded=loaded,

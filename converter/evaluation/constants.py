@@ -1,16 +1,4 @@
-"""What is made of constants alone is a constant: normalised, masked, factored, quantised weights.
-
-Every node that no input of the model reaches is evaluated in float64, by the kernels of the proof's
-oracle, and what other nodes read is rounded once, to the type that it has in the graph. So a weight
-that is g * v / |v| is off by half a unit of its last place, not by that of each op on the way.
-
-1. Where an op jumps (Floor, Sign, a comparison, a cast to whole numbers), it reads what the model
-   itself would compute: each result on the way rounded to its type. So does a cast to a smaller
-   type of floats, which rounds what comes out of it.
-2. Random ops, ops with bodies, and quantised weights are left as they are.
-3. No constant is made that is larger than what it is made of, except for small ones and the
-   weights of linear ops (`_room`); nothing on the way is larger than `MOST_NUMBERS`.
-"""
+"""What is made of constants alone is a constant: weights that are normalised, masked, factored."""
 
 from __future__ import annotations
 
@@ -63,15 +51,33 @@ class Growth:
         return cls(max(_MOST_GROWTH, sum(map(_size, _initializers(model)))))
 
 
-def evaluate_constants(model: ir.Model, growth: Growth) -> bool:
-    """Make initializers of what is made of constants alone, in place; whether there was any.
+class EvaluateConstantsPass(ir.passes.InPlacePass):
+    """Make initializers of what is made of constants alone. The values must have types, as
+    `InferShapesPass` gives them.
+
+    Every node that no input of the model reaches is evaluated in float64, by the kernels of the
+    proof's oracle, and what other nodes read is rounded once, to the type that it has in the graph.
+    So a weight that is g * v / |v| is off by half a unit of its last place, not by that of each op
+    on the way.
+
+    1. Where an op jumps (Floor, Sign, a comparison, a cast to whole numbers), it reads what the
+       model itself would compute: each result on the way rounded to its type. So does a cast to a
+       smaller type of floats, which rounds what comes out of it.
+    2. Random ops, ops with bodies, and quantised weights are left as they are.
+    3. No constant is made that is larger than what it is made of, except for small ones and the
+       weights of linear ops (`_room`); nothing on the way is larger than `MOST_NUMBERS`.
 
     Args:
-        model: its values with types, as `infer_shapes` gives them.
-        growth: is used up.
+        growth: how much larger all constants may become; it is used up, also over several runs.
     """
-    found = Cone(model)
-    return bool(found.wanted) and _Evaluation(model, found, growth).run()
+
+    def __init__(self, growth: Growth) -> None:
+        self._growth = growth
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        found = Cone(model)
+        made = bool(found.wanted) and _Evaluation(model, found, self._growth).run()
+        return ir.passes.PassResult(model, made)
 
 
 class _Evaluation:
@@ -163,16 +169,10 @@ class _Evaluation:
                 return None
         else:
             rounded = np.asarray(result).astype(dtype.numpy())
-        name, value.name = value.name, f"{value.name}_before"
-        tensor = ir.tensor(np.ascontiguousarray(rounded).reshape(rounded.shape), name=name)
-        constant = ir.Value(
-            name=name,
-            shape=ir.Shape(rounded.shape),
-            type=ir.TensorType(dtype),
-            const_value=tensor,
+        name, value.name = str(value.name), f"{value.name}_before"
+        return ir.tape.Tape(producer.graph).initializer(
+            ir.tensor(np.ascontiguousarray(rounded).reshape(rounded.shape), name=name)
         )
-        producer.graph.register_initializer(constant)
-        return constant
 
     def _too_large(self, node: ir.Node) -> bool:
         """Whether a result would have more than `MOST_NUMBERS`, or its size cannot be told

@@ -23,7 +23,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from converter.graph.naming import label
-from converter.graph.shapes import infer_shapes
+from converter.graph.shapes import InferShapesPass
 from converter.system.quiet import no_errors_of
 
 Shape = tuple[int, ...]
@@ -94,7 +94,7 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
 
 def _infer(model: ir.Model) -> None:
     with no_errors_of("onnx_ir"):
-        infer_shapes(model)
+        InferShapesPass()(model)
 
 
 def _unknown(value: ir.Value) -> bool:

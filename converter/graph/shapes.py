@@ -12,20 +12,28 @@ _NO_TENSORS = frozenset(
 )
 
 
-def infer_shapes(model: ir.Model) -> None:
-    """Annotate the values of `model`, in place; errors are left to who runs it.
+class InferShapesPass(ir.passes.InPlacePass):
+    """Annotate the values of a model with types and shapes.
 
-    onnx_ir merges only the element type that was inferred, so a sequence of floats, which no
-    annotation calls one, would become a tensor of floats. Its type is taken away again: it is
-    what its op says.
+    Annotations compute nothing, so it is legal for every model:
+
+    1. A shape or type that was inferred takes the place of the one that was there.
+    2. onnx_ir merges only the element type that was inferred, so a sequence of floats, which no
+       annotation calls one, would become a tensor of floats. Its type is taken away again: it is
+       what its op says.
+    3. Where inference fails, all stays as it is: errors are left to who runs the model.
     """
-    before = {value: value.type for value in _results(model)}
-    common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for place, value in enumerate(node.outputs):
-            if before.get(value) is not None or not _no_tensor(node, place):
-                continue
-            value.type, value.shape = _type_in_body(node, place), None
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        before = {value: value.type for value in _results(model)}
+        infer = common.ShapeInferencePass(check_type=False, strict_mode=False)
+        modified = infer(model).modified  # (1), (3)
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            for place, value in enumerate(node.outputs):
+                if before.get(value) is not None or not _no_tensor(node, place):
+                    continue
+                value.type, value.shape = _type_in_body(node, place), None  # (2)
+        return ir.passes.PassResult(model, modified)
 
 
 def _results(model: ir.Model) -> list[ir.Value]:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from converter.graph.values import is_constant
+
 Perm = tuple[int, ...]
 
 
@@ -51,10 +53,6 @@ def compose(p: Perm, q: Perm) -> Perm:
 
 def inverse(p: Perm) -> Perm:
     return tuple(int(k) for k in np.argsort(p))
-
-
-def is_constant(value: ir.Value) -> bool:
-    return value.const_value is not None and value.is_initializer() and not value.is_graph_input()
 
 
 def _unary(handing: Handing, node: ir.Node, p: Perm) -> bool:
@@ -106,10 +104,10 @@ def _softmax(handing: Handing, node: ir.Node, p: Perm) -> bool:
 
 def _reducing(handing: Handing, node: ir.Node, p: Perm) -> bool:
     """keepdims = 0 drops axes; those that stay are put into the order of u."""
-    given = node.attributes.get("axes")
+    given = node.attributes.get_ints("axes", None)
     operand = node.inputs[1] if len(node.inputs) > 1 else None
     if given is not None:
-        axes = list(given.as_ints())
+        axes = list(given)
     elif operand is not None and operand.const_value is not None and is_constant(operand):
         axes = operand.const_value.numpy().tolist()
     else:

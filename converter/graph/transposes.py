@@ -22,23 +22,31 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.graph.building import Builder
 from converter.graph.rewiring import bypass
-from converter.graph.transpose_rules import RULES, Perm, compose, inverse, is_constant
+from converter.graph.transpose_rules import RULES, Perm, compose, inverse
+from converter.graph.values import is_constant
 
 
-def cancel_transposes(model: ir.Model) -> ir.Model:
-    """The model with fewer Transposes, or the model itself where nothing is gained.
+class CancelTransposesPass(ir.passes.FunctionalPass):
+    """Hand Transposes down until they undo each other. The model that was given stays as it is.
 
-    Args:
-        model: normalized, with known ranks; it is not changed.
+    1. An op takes its inputs without the Transpose if the table of `transpose_rules.py` has a rule
+       for it, and the rule finds what it needs (known ranks; constant axes and paddings).
+    2. The whole result is only taken when the Transposes that are left move fewer numbers.
+    3. A model with bodies is left alone: they may read what is laid out anew.
     """
-    if not any(n.op_type == "Transpose" for n in model.graph) or any(model.graph.subgraphs()):
-        return model
-    candidate = model.clone()
-    _Handing(candidate.graph).run()
-    common.RemoveUnusedNodesPass()(candidate)
-    common.NameFixPass()(candidate)
-    return candidate if _moved(candidate) < _moved(model) else model
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        candidate = model.clone()
+        if not any(n.op_type == "Transpose" for n in model.graph) or any(model.graph.subgraphs()):
+            return ir.passes.PassResult(candidate, modified=False)  # (3)
+        _Handing(candidate).run()
+        common.RemoveUnusedNodesPass()(candidate)
+        common.NameFixPass()(candidate)
+        if _moved(candidate) < _moved(model):  # (2)
+            return ir.passes.PassResult(candidate, modified=True)
+        return ir.passes.PassResult(model.clone(), modified=False)
 
 
 def _moved(model: ir.Model) -> tuple[int, int]:
@@ -54,8 +62,9 @@ def _moved(model: ir.Model) -> tuple[int, int]:
 class _Handing:
     """Goes over the nodes in order, and puts each Transpose behind the op that reads it."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self._builder = Builder(model)
 
     def run(self) -> None:
         for node in tuple(self.graph):
@@ -90,9 +99,9 @@ class _Handing:
 
     def transposed(self, value: ir.Value, perm: Perm, name: str) -> ir.Value:
         """T(value, perm), computed right behind the value."""
-        node = ir.node("Transpose", [value], {"perm": list(perm)})
-        producer = value.producer()
-        out = node.outputs[0]
+        out = ir.tape.Tape().op("Transpose", [value], {"perm": list(perm)})
+        node, producer = out.producer(), value.producer()
+        assert node is not None
         out.name, out.type = name, value.type
         if value.shape is not None:
             out.shape = ir.Shape([value.shape[k] for k in perm])
@@ -131,7 +140,8 @@ class _Handing:
             else:
                 return False
         for index, value, perm in pending:
-            fresh[index] = self.transposed(value, perm, f"{value.name}_transposed")
+            name = self._builder.name(f"{value.name}_transposed")
+            fresh[index] = self.transposed(value, perm, name)
         for index, value in fresh.items():
             node.replace_input_with(index, value)
         return True
@@ -146,8 +156,10 @@ class _Handing:
         leaves = value.is_graph_output()
         name = str(value.name)
         if leaves:
-            value.name = f"{name}_inner"
-        meant = self.transposed(value, p, name if leaves else f"{name}_transposed")
+            value.name = self._builder.name(f"{name}_inner")
+        else:
+            name = self._builder.name(f"{name}_transposed")
+        meant = self.transposed(value, p, name)
         for node, index in readers:
             node.replace_input_with(index, meant)
         for index, output in enumerate(self.graph.outputs):
@@ -166,26 +178,14 @@ class _Handing:
         return self.initializer(np.ascontiguousarray(array), str(value.name))
 
     def initializer(self, array: np.ndarray[Any, Any], near: str) -> ir.Value:
-        name, count = f"{near}_transposed", 1
-        while name in self.graph.initializers:
-            count += 1
-            name = f"{near}_transposed_{count}"
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
-        self.graph.initializers.add(value)
-        return value
+        return self._builder.constant(self.graph, f"{near}_transposed", array)
 
 
 def _perm(node: ir.Node) -> Perm:
     """Without the attribute the axes are reversed."""
-    given = node.attributes.get("perm")
+    given = node.attributes.get_ints("perm", None)
     if given is not None:
-        return tuple(given.as_ints())
+        return tuple(given)
     value = node.inputs[0]
     assert value is not None
     assert value.shape is not None

@@ -1,41 +1,64 @@
-"""The zero bias that torch's exporter gives a convolution without a bias.
-
-It writes `Expand(CastLike(0, x), Shape(weight)[:1])`, which says nothing and hides the layer's
-name from a bias that a fold adds later. For a 3-d convolution it writes a shape of two axes,
-`Concat(Shape(weight)[:1], [2])`, where ONNX asks for (C_out,) (operators, Conv, input B): no
-runtime takes that, so it can only mean the same convolution without a bias.
-"""
+"""Biases of zeros, which say nothing and hide a layer's name from a bias that a fold adds later."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 
-def drop_zero_biases(model: ir.Model) -> int:
-    """Take the biases of all zeros that are expanded, or no vector, from the convolutions.
+@dataclass
+class ZeroBiasesDropped(ir.passes.PassResult):
+    """What a `DropZeroBiasesPass` did; `misshapen`: how many had a shape that no runtime takes."""
 
-    Returns:
-        How many had a shape that no runtime takes.
+    misshapen: int
+
+
+class DropZeroBiasesPass(ir.passes.InPlacePass):
+    """Take biases of all zeros from the convolutions. One goes if it is
+
+    1. expanded: torch's exporter writes `Expand(CastLike(0, x), Shape(weight)[:1])` for a
+       convolution without a bias,
+    2. no vector: for a 3-d convolution it writes a shape of two axes,
+       `Concat(Shape(weight)[:1], [2])`, where ONNX asks for (C_out,) (operators, Conv, input B);
+       no runtime takes that, so it can only mean the same convolution without a bias,
+    3. any constant, with `constants`: as Keras' exporter gives one to every convolution, also to a
+       ConvTranspose.
+
+    Args:
+        constants: whether a plain constant of zeros goes, too.
     """
-    misshapen = 0
-    for node in model.graph.all_nodes():
-        if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or len(node.inputs) < 3:
-            continue
-        bias = node.inputs[2]
-        if bias is None or not (_expanded(bias) or _misshapen(bias)) or not _zero(bias):
-            continue
-        misshapen += _misshapen(bias)
-        node.resize_inputs(2)
-    return misshapen
+
+    def __init__(self, *, constants: bool = False) -> None:
+        self._constants = constants
+        self._ops = frozenset({"Conv", "ConvTranspose"} if constants else {"Conv"})
+
+    def call(self, model: ir.Model) -> ZeroBiasesDropped:
+        dropped = misshapen = 0
+        for node in model.graph.all_nodes():
+            if node.op_type not in self._ops or node.domain not in ("", "ai.onnx"):
+                continue
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
+            if bias is None or not self._may_go(bias) or not _zero(bias):
+                continue
+            dropped += 1
+            misshapen += _misshapen(bias)
+            node.resize_inputs(2)
+        return ZeroBiasesDropped(model, bool(dropped), misshapen)
+
+    def _may_go(self, bias: ir.Value) -> bool:
+        plain = self._constants and bias.const_value is not None  # (3)
+        return plain or _expanded(bias) or _misshapen(bias)
 
 
 def _expanded(bias: ir.Value) -> bool:
+    """(1)"""
     node = bias.producer()
     return node is not None and node.op_type == "Expand"
 
 
 def _misshapen(bias: ir.Value) -> bool:
-    """A constant that is no vector, or one expanded to two axes."""
+    """(2): a constant that is no vector, or one expanded to two axes."""
     if bias.const_value is not None:
         return len(bias.const_value.shape) != 1
     expand = bias.producer()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from converter.errors import UserError
-from converter.graph.zero_biases import drop_zero_biases
+from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import inputs, sizes, vet
 from converter.sources.examples import gist
 from converter.sources.exporters import reason, strip_debug_metadata
@@ -51,7 +51,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     assert made is not None
     model = made.model
     strip_debug_metadata(model)
-    drop_zero_biases(model)
+    DropZeroBiasesPass()(model)
     name_outputs(model, _output_names(program))
     notes: list[str] = []
     first = {str(v.shape[0]) for v in model.graph.inputs if v.shape is not None and len(v.shape)}

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.jit._trace import TracerWarning
 
-from converter.graph.zero_biases import drop_zero_biases
+from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import inputs
 from converter.sources.calls import Call
 from converter.sources.loaded import Reference
@@ -84,7 +84,7 @@ def dynamo(
     assert program is not None
     model = program.model
     strip_debug_metadata(model)
-    drop_zero_biases(model)
+    DropZeroBiasesPass()(model)
     if not call.is_plain and len(model.graph.inputs) == len(call.names):
         name_inputs(model, call.names)
     for value, named in zip(model.graph.inputs, names, strict=False):

@@ -7,15 +7,17 @@ A recurrent layer comes with a first state of zeros of the batch's size, which O
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
-from converter.evaluation.normalize import normalize
+from converter.evaluation.normalize import NormalizePass
+from converter.graph.building import Builder
+from converter.graph.in_order import InOrder
+from converter.graph.reshapes import FixReshapesPass
 from converter.graph.rewiring import bypass
-from converter.graph.shape_arithmetic import fix_reshapes
-from converter.graph.transposes import cancel_transposes
+from converter.graph.transposes import CancelTransposesPass
+from converter.graph.values import is_constant
+from converter.graph.zero_biases import DropZeroBiasesPass
 
 _END = 1 << 31  # what exporters write is at least this
 _RECURRENT = frozenset({"LSTM", "GRU"})
@@ -24,46 +26,99 @@ _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 def clean(model: ir.Model) -> ir.Model:
     """A normalized copy with fewer nodes that computes the same."""
-    model = normalize(model)
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:  # what was evaluated may still have a size of no number
-            value.shape = ir.Shape(value.const_value.shape.numpy())
-    for node in tuple(model.graph):
-        source = node.inputs[0] if node.inputs else None
-        if source is None:
-            continue
-        if node.op_type in _RECURRENT and node.domain == "":
-            _drop_zero_state(node)
-        elif node.op_type in _CONVOLUTIONS and node.domain == "":
-            _drop_zero_bias(node)
-        elif node.op_type == "Slice" and node.domain == "" and _is_whole(node):
-            bypass(node, source)
-    fix_reshapes(model)
-    model = cancel_transposes(model)
-    for node in tuple(model.graph):
-        if node.op_type in _CONVOLUTIONS and node.domain == "":
-            _take_bias(model.graph, node)
-    return normalize(model)
+    steps = InOrder(
+        NormalizePass(),
+        TellConstantsPass(),
+        DropZeroStatesPass(),
+        DropZeroBiasesPass(constants=True),
+        DropWholeSlicesPass(),
+        FixReshapesPass(),
+        CancelTransposesPass(),
+        TakeBiasesPass(),
+        NormalizePass(),
+    )
+    return steps(model).model
 
 
-def _drop_zero_state(node: ir.Node) -> None:
-    """Inputs 5 and 6 are the first h and c, zeros where they are left out."""
-    for index in range(5, min(len(node.inputs), 7)):
-        value = node.inputs[index]
-        while value is not None and (made := value.producer()) is not None:
-            if made.op_type == "Slice":
-                value = made.inputs[0]
+class TellConstantsPass(ir.passes.InPlacePass):
+    """Annotate each constant with the shape of its numbers: one that was evaluated may still have
+    the name of an axis. Legal for every model."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for value in model.graph.initializers.values():
+            if value.const_value is not None:
+                shape = ir.Shape(value.const_value.shape.numpy())
+                modified |= value.shape != shape
+                value.shape = shape
+        return ir.passes.PassResult(model, modified)
+
+
+class DropZeroStatesPass(ir.passes.InPlacePass):
+    """First states of zeros go from LSTM and GRU: inputs 5 and 6, h and c.
+
+    1. They are made by ConstantOfShape, of zeros, perhaps sliced.
+    2. ONNX takes zeros where they are left out (operators, LSTM, initial_h).
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for node in model.graph:
+            if node.op_type not in _RECURRENT or node.domain != "":
                 continue
-            fill = made.attributes.get("value")
-            if made.op_type == "ConstantOfShape" and (
-                fill is None or not np.any(fill.as_tensor().numpy())
-            ):
-                node.replace_input_with(index, None)
-            break
+            for index in range(5, min(len(node.inputs), 7)):
+                if _made_of_zeros(node.inputs[index]):
+                    node.replace_input_with(index, None)
+                    modified = True
+        return ir.passes.PassResult(model, modified)
 
 
-def _is_whole(node: ir.Node) -> bool:
-    """A Slice from 0 to the end or beyond, forwards: x[:, :6] of a 6-wide x."""
+class DropWholeSlicesPass(ir.passes.InPlacePass):
+    """A Slice goes that takes all: x[:, :6] of a 6-wide x.
+
+    1. It goes forwards, step by step, from 0 to the end or beyond, all that said by constants.
+    2. It is no result of the graph.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for node in tuple(model.graph):
+            source = node.inputs[0] if node.inputs else None
+            if node.op_type == "Slice" and node.domain == "" and source and _takes_all(node):
+                bypass(node, source)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+class TakeBiasesPass(ir.passes.InPlacePass):
+    """conv(x, W) + b: b becomes the bias, and the Add goes.
+
+    1. b is a constant of shape (1, C, 1, ..).
+    2. The Add alone reads the convolution, whose result does not leave the graph.
+    3. The convolution has no bias: the sum of two would be rounded once more.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        builder = Builder(model)
+        taken = [
+            _take_bias(model.graph, node, builder)
+            for node in tuple(model.graph)
+            if node.op_type in _CONVOLUTIONS and node.domain == ""
+        ]
+        return ir.passes.PassResult(model, any(taken))
+
+
+def _made_of_zeros(value: ir.Value | None) -> bool:
+    while value is not None and (made := value.producer()) is not None:
+        if made.op_type == "Slice":
+            value = made.inputs[0]
+            continue
+        fill = made.attributes.get_tensor("value", None)
+        return made.op_type == "ConstantOfShape" and (fill is None or not fill.numpy().any())
+    return False
+
+
+def _takes_all(node: ir.Node) -> bool:
     source, *operands = node.inputs
     if source is None or source.shape is None or node.outputs[0].is_graph_output():
         return False
@@ -77,45 +132,26 @@ def _is_whole(node: ir.Node) -> bool:
     return not starts.any() and bool((steps == 1).all()) and bool((ends >= lengths).all())
 
 
-def _drop_zero_bias(node: ir.Node) -> None:
-    """The exporter gives every convolution one, of a wrong shape where there are three axes."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and bias.const_value is not None and not np.any(bias.const_value.numpy()):
-        node.resize_inputs(2)
-
-
-def _take_bias(graph: ir.Graph, conv: ir.Node) -> None:
-    """conv(x, W) + b with b of shape (1, C, 1, ..): b becomes the bias, and the Add goes."""
+def _take_bias(graph: ir.Graph, conv: ir.Node, builder: Builder) -> bool:
     out = conv.outputs[0]
     uses = list(out.uses())
-    if len(uses) != 1 or out.is_graph_output() or out.shape is None:
-        return
+    if len(uses) != 1 or out.is_graph_output() or out.shape is None:  # (2)
+        return False
     add, position = uses[0]
     operand = add.inputs[1 - position] if add.op_type == "Add" and add.domain == "" else None
-    if operand is None or not operand.is_initializer() or operand.const_value is None:
-        return
-    if tuple(operand.const_value.shape) != (1, out.shape[1], *(1,) * (len(out.shape) - 2)):
-        return
-    if len(conv.inputs) > 2:
-        return  # the sum of two biases would be rounded once more
+    if operand is None or operand.const_value is None or not is_constant(operand):
+        return False
+    if tuple(operand.const_value.shape) != (1, out.shape[1], *(1,) * (len(out.shape) - 2)):  # (1)
+        return False
+    if len(conv.inputs) > 2:  # (3)
+        return False
     values = np.ascontiguousarray(operand.const_value.numpy().reshape(-1))
-    bias = _initializer(graph, f"{operand.name}_vector", values)
     conv.resize_inputs(3)
-    conv.replace_input_with(2, bias)
+    conv.replace_input_with(2, builder.constant(graph, f"{operand.name}_vector", values))
     result = add.outputs[0]
     leaves, name = result.is_graph_output(), result.name
     ir.convenience.replace_all_uses_with(result, out, replace_graph_outputs=True)
     graph.remove(add, safe=True)
     if leaves:
         result.name, out.name = None, name
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray[Any, Any]) -> ir.Value:
-    while name in graph.initializers:
-        name += "_"
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.initializers.add(value)
-    return value
+    return True

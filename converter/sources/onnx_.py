@@ -13,7 +13,7 @@ from onnx_ir.passes.common import InlinePass
 from converter.errors import UserError
 from converter.files import slim
 from converter.files.on_disk import OpenFile, fits, tensor_in
-from converter.graph.zero_biases import drop_zero_biases
+from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import beside, inputs, sizes
 from converter.sources.loaded import Loaded, LoadOptions
 from service.axes import is_symbol
@@ -47,7 +47,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         InlinePass()(model)
         notes.append(f"{count} model-local functions were inlined")
     _initializers_are_constants(model)
-    if wrong := drop_zero_biases(model):
+    if wrong := DropZeroBiasesPass().call(model).misshapen:
         notes.append(
             f"zero biases of a wrong shape dropped: {wrong}. torch's exporter gives them to 3-d "
             "convolutions without a bias, and no runtime takes the file as it is"

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from converter.graph.paddings import keep_zero_paddings
+from converter.graph.paddings import KeepZeroPaddingsPass
 from patterns.graphs import Graph
 
 
@@ -33,7 +33,7 @@ def test_negative_borders() -> None:
     """The largest of a negative window and padded zeros is zero."""
     x = -np.ones((2, 3, 6, 6), np.float32)
     model = padded(20).model()
-    keep_zero_paddings(model)
+    KeepZeroPaddingsPass()(model)
     result = optimized(model, x)
     assert (result[:, :, 0] == 0).all()
     assert (result[:, :, 1:, 1:] == -1).all()
@@ -42,19 +42,19 @@ def test_negative_borders() -> None:
 @pytest.mark.parametrize("mode", ["reflect", "edge"])
 def test_other_paddings_are_left_alone(mode: str) -> None:
     model = padded(20, mode=mode).model()
-    keep_zero_paddings(model)
+    assert not KeepZeroPaddingsPass()(model).modified
     assert len(model.graph[0].inputs) == 2
 
 
 def test_older_opsets_have_no_axes() -> None:
     model = padded(17).model()
-    keep_zero_paddings(model)
+    assert not KeepZeroPaddingsPass()(model).modified
     assert len(model.graph[0].inputs) == 2
 
 
 def test_twice_is_once() -> None:
     model = padded(20).model()
-    keep_zero_paddings(model)
-    keep_zero_paddings(model)
+    assert KeepZeroPaddingsPass()(model).modified
+    assert not KeepZeroPaddingsPass()(model).modified
     assert len(model.graph[0].inputs) == 4
     assert len(model.graph.initializers) == 2
