@@ -42,16 +42,6 @@ Array = npt.NDArray[Any]
 Kernel = Callable[[ir.Node, Sequence[Array | None]], tuple[Array, ...] | None]
 
 
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
-
-
-def _float(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_float()
-
-
 def batch_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """BatchNormalization-7/9/14/15: gamma*(x - mean)/sqrt(var + eps) + beta.
 
@@ -59,12 +49,14 @@ def batch_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
     batch, and the running ones, which come out too, move towards them by 1 - momentum.
     """
     x, *rest = (np.asarray(value) for value in inputs[:5])
-    shape = [1, -1] + [1] * (x.ndim - 2) if _int(node, "spatial", 1) else [1, *x.shape[1:]]
+    spatial = node.attributes.get_int("spatial", 1)
+    shape = [1, -1] + [1] * (x.ndim - 2) if spatial else [1, *x.shape[1:]]
     gamma, beta, mean, var = (value.reshape(shape) for value in rest)
     running: tuple[Array, ...] = ()
-    if _int(node, "training_mode", 0) or sum(bool(value.name) for value in node.outputs) > 1:
+    training = node.attributes.get_int("training_mode", 0)
+    if training or sum(bool(value.name) for value in node.outputs) > 1:
         axes = tuple(axis for axis in range(x.ndim) if shape[axis] == 1)
-        momentum = _float(node, "momentum", 0.9)
+        momentum = node.attributes.get_float("momentum", 0.9)
         now = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
         running = tuple(
             (momentum * old + (1 - momentum) * new).reshape(rest[0].shape)
@@ -72,7 +64,7 @@ def batch_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
         )
         mean, var = now
     y = x - mean
-    y *= gamma / np.sqrt(var + _float(node, "epsilon", 1e-5))
+    y *= gamma / np.sqrt(var + node.attributes.get_float("epsilon", 1e-5))
     y += beta
     return (y, *running)
 
@@ -81,10 +73,10 @@ def gemm(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | N
     """Gemm-7/9/11/13: alpha*A'B' + beta*C."""
     a, b = np.asarray(inputs[0]), np.asarray(inputs[1])
     c = inputs[2] if len(inputs) > 2 else None
-    a = a.T if _int(node, "transA", 0) else a
-    b = b.T if _int(node, "transB", 0) else b
-    y = _float(node, "alpha", 1.0) * (a @ b)
-    return (y if c is None else y + _float(node, "beta", 1.0) * c,)
+    a = a.T if node.attributes.get_int("transA", 0) else a
+    b = b.T if node.attributes.get_int("transB", 0) else b
+    y = node.attributes.get_float("alpha", 1.0) * (a @ b)
+    return (y if c is None else y + node.attributes.get_float("beta", 1.0) * c,)
 
 
 def matmul(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
@@ -108,10 +100,11 @@ def erf(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | No
 def group_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """GroupNormalization-18 (a scale and bias a group) and 21 (a channel)."""
     x, scale, bias = (np.asarray(value) for value in inputs[:3])
-    groups = _int(node, "num_groups", 1)
+    groups = node.attributes.get_int("num_groups", 1)
     grouped = x.reshape(x.shape[0], groups, -1)
     mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
-    y = ((grouped - mean) / np.sqrt(var + _float(node, "epsilon", 1e-5))).reshape(x.shape)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    y = ((grouped - mean) / np.sqrt(var + epsilon)).reshape(x.shape)
     wide = [1, -1] + [1] * (x.ndim - 2)
     factor, shift = (np.repeat(v, x.shape[1] // v.size).reshape(wide) for v in (scale, bias))
     return (y * factor + shift,)

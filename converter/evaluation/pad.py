@@ -23,8 +23,7 @@ _MODES: dict[str, _Mode] = {
 def pad(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """What is cut off goes first, then the rest is padded."""
     x = inputs[0]
-    attribute = node.attributes.get("mode")
-    mode = _MODES.get("constant" if attribute is None else attribute.as_string())
+    mode = _MODES.get(node.attributes.get_string("mode", "constant"))
     widths = None if x is None else _widths(node, x.ndim, inputs)
     if x is None or mode is None or widths is None:
         return None
@@ -40,10 +39,10 @@ def _widths(
     node: ir.Node, rank: int, inputs: Sequence[Array | None]
 ) -> list[tuple[int, int]] | None:
     """(begin, end) of every axis: an attribute before opset 11, an input since."""
-    attribute = node.attributes.get("pads")
+    held = node.attributes.get_ints("pads", None)
     given = inputs[1] if len(inputs) > 1 else None
-    if attribute is not None:
-        amounts = list(attribute.as_ints())
+    if held is not None:
+        amounts = list(held)
     elif given is not None:
         amounts = [int(amount) for amount in given.ravel()]
     else:
@@ -60,8 +59,8 @@ def _widths(
 
 def _value(node: ir.Node, inputs: Sequence[Array | None]) -> Any:
     """The number to fill in: an attribute before opset 11, an input since; 0 if not given."""
-    attribute = node.attributes.get("value")
-    if attribute is not None:
-        return attribute.as_float()
+    held = node.attributes.get_float("value", None)
+    if held is not None:
+        return held
     given = inputs[2] if len(inputs) > 2 else None
     return 0 if given is None or not given.size else given.ravel()[0]

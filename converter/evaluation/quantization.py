@@ -43,7 +43,7 @@ def _operands(
     nothing = None, None, None
     x, scale = inputs[0], inputs[1]
     given = inputs[2] if len(inputs) > 2 else None
-    if x is None or scale is None or _int(node, "block_size", 0):
+    if x is None or scale is None or node.attributes.get_int("block_size", 0) != 0:
         return nothing
     zero = np.zeros_like(scale, dtype=np.uint8) if given is None else given
     if not np.issubdtype(zero.dtype, np.integer):
@@ -53,10 +53,5 @@ def _operands(
     if scale.ndim != 1:
         return nothing
     wide = [1] * x.ndim
-    wide[_int(node, "axis", 1)] = -1
+    wide[node.attributes.get_int("axis", 1)] = -1
     return x, scale.reshape(wide), zero.reshape(wide)
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()

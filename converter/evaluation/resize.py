@@ -21,25 +21,24 @@ Float64 = npt.NDArray[np.float64]
 def resize(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """None for antialiasing, crops and kept aspect ratios: the reference has them."""
     x = inputs[0]
-    mode, transform = _text(node, "mode", "nearest"), _text(node, _TRANSFORM, "half_pixel")
-    rounding = _text(node, "nearest_mode", "round_prefer_floor")
+    mode = node.attributes.get_string("mode", "nearest")
+    transform = node.attributes.get_string(_TRANSFORM, "half_pixel")
+    rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
     if node.op_type == "Upsample" or len(inputs) == 2:  # Upsample-7/9 and Resize-10
-        factors = node.attributes.get("scales")
-        inputs = [x, None, inputs[1] if factors is None else np.asarray(factors.as_floats())]
+        factors = node.attributes.get_floats("scales", None)
+        inputs = [x, None, inputs[1] if factors is None else np.asarray(factors)]
         transform, rounding = "asymmetric", "floor"
-    special = node.attributes.get("antialias")
     if (
         x is None
         or x.dtype != np.float64
-        or (special is not None and special.as_int())
+        or node.attributes.get_int("antialias", 0) != 0
         or transform not in _POSITIONS
-        or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
+        or node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch"
     ):
         return None
     scales = inputs[2] if len(inputs) > 2 else None
     sizes = inputs[3] if len(inputs) > 3 else None
-    named = node.attributes.get("axes")
-    axes = list(range(x.ndim)) if named is None else [a % x.ndim for a in named.as_ints()]
+    axes = [axis % x.ndim for axis in node.attributes.get_ints("axes", range(x.ndim))]
     y = x
     for place, axis in enumerate(axes):
         length = x.shape[axis]
@@ -124,8 +123,7 @@ def _weights(node: ir.Node, mode: str, positions: Float64, length: int) -> Float
     base = np.floor(positions)
     ratio = positions - base
     taps = {0: 1 - ratio, 1: ratio} if mode == "linear" else _cubic(node, ratio)
-    excluded = node.attributes.get("exclude_outside")
-    outside = excluded is not None and bool(excluded.as_int())
+    outside = bool(node.attributes.get_int("exclude_outside", 0))
     for offset, weight in taps.items():
         at = (base + offset).astype(int)
         inside = (at >= 0) & (at < length)
@@ -138,8 +136,7 @@ def _weights(node: ir.Node, mode: str, positions: Float64, length: int) -> Float
 
 def _cubic(node: ir.Node, t: Float64) -> dict[int, Float64]:
     """Keys (1981), with the coefficient `cubic_coeff_a`."""
-    given = node.attributes.get("cubic_coeff_a")
-    a = -0.75 if given is None else given.as_float()
+    a = node.attributes.get_float("cubic_coeff_a", -0.75)
 
     def near(x: Float64) -> Float64:
         return np.asarray(((a + 2) * x - (a + 3)) * x * x + 1)
@@ -148,8 +145,3 @@ def _cubic(node: ir.Node, t: Float64) -> dict[int, Float64]:
         return np.asarray(((a * x - 5 * a) * x + 8 * a) * x - 4 * a)
 
     return {-1: far(t + 1), 0: near(t), 1: near(1 - t), 2: far(2 - t)}
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_string()

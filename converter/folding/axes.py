@@ -233,8 +233,7 @@ def reshaped(node: ir.Node, view: View) -> tuple[Dim, ...] | None:
     old = view.shape(source)
     if annotated is not None and None not in annotated:
         return annotated
-    allowzero = node.attributes.get("allowzero")
-    copies = allowzero is None or allowzero.as_int() == 0
+    copies = not node.attributes.get_int("allowzero", 0)
     new: list[Dim] = []
     for position, size in enumerate(target.const_value.numpy().ravel().tolist()):
         if size == 0 and copies:

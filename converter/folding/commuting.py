@@ -48,15 +48,13 @@ def _homogeneous(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
 def _average(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     """The mean of a*x + b is a*mean + b, unless padded zeros are counted into it."""
     del view
-    counted = node.attributes.get("count_include_pad")
-    mode, pads = node.attributes.get("auto_pad"), node.attributes.get("pads")
-    ceil = node.attributes.get("ceil_mode")
+    given = node.attributes
     padded = (
-        (pads is not None and any(pads.as_ints()))
-        or (mode is not None and mode.as_string() not in {"NOTSET", "VALID"})
-        or (ceil is not None and bool(ceil.as_int()))
+        any(given.get_ints("pads", ()))
+        or given.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+        or given.get_int("ceil_mode", 0) != 0
     )
-    if affine.shifts and padded and counted is not None and counted.as_int():
+    if affine.shifts and padded and node.attributes.get_int("count_include_pad", 0):
         return Refusal("padding", f"{label(node)} counts padded zeros, which a shift must reach.")
     return None
 
@@ -81,28 +79,26 @@ def _dropout(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
 def _resize(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
     """Each result is a mean with weights that sum to 1, unless it lies outside of the input; the
     channels themselves must not be resized."""
-    mode = node.attributes.get("coordinate_transformation_mode")
-    if mode is not None and mode.as_string() == "tf_crop_and_resize":
+    if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return Refusal(
             "padding", f"{label(node)} fills what lies outside of its input with a number."
         )
     source = node.inputs[0]
     old = None if source is None else view.shape(source)
     new = view.shape(node.outputs[0])
-    policy = node.attributes.get("keep_aspect_ratio_policy")
     scales = _scales(node, view)
     if old is None or new is None or {old[affine.axis], new[affine.axis]} != {affine.channels}:
         return Refusal("wrong-axis", f"{label(node)} resizes the channels, or its shapes are open.")
-    axes = node.attributes.get("axes")
-    resized = list(range(len(old))) if axes is None else [a % len(old) for a in axes.as_ints()]
+    axes = node.attributes.get_ints("axes", range(len(old)))
+    resized = [axis % len(old) for axis in axes]
     if affine.axis not in resized:
         return None
     at = resized.index(affine.axis)
     if scales is not None and at < len(scales) and scales[at] == 1.0:
         return None
     sized = len(node.inputs) > 3 and node.inputs[3] is not None
-    stretched = policy is None or policy.as_string() == "stretch"
-    if scales is None and sized and stretched:
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if scales is None and sized and policy == "stretch":
         return None
     return Refusal("wrong-axis", f"{label(node)} may resize the channels.")
 
@@ -160,9 +156,9 @@ def refusal_on_axis(node: ir.Node, affine: Affine, view: View) -> Refusal | None
 
 def reduced_axes(node: ir.Node, view: View) -> list[int] | None:
     """From the attribute (before opset 18) or a constant input; None if neither tells."""
-    attribute = node.attributes.get("axes")
-    if attribute is not None:
-        return list(attribute.as_ints())
+    axes = node.attributes.get_ints("axes", None)
+    if axes is not None:
+        return list(axes)
     value = node.inputs[1] if len(node.inputs) > 1 else None
     if value is None or view.why_not_constant(value, node, "axes") or value.const_value is None:
         return None

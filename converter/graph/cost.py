@@ -148,8 +148,7 @@ def _conv_transpose(node: ir.Node) -> int:
 
 
 def _gemm(node: ir.Node) -> int:
-    flipped = node.attributes.get("transA")
-    rows = flipped is not None and flipped.as_int() != 0
+    rows = node.attributes.get_int("transA", 0)
     return _results(node) * _shape(node.inputs[0])[0 if rows else -1]
 
 

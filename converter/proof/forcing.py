@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.evaluation.oracle import Array
+from converter.graph.building import Builder
 from converter.proof.control import Body, bodies
 
 # Turns of a Loop that is forced; its own condition may end it sooner.
@@ -49,14 +50,4 @@ def _set(model: ir.Model, node: ir.Node, place: int, number: Array) -> None:
     old = node.inputs[place]
     if old is not None and old.shape is not None and all(isinstance(n, int) for n in old.shape):
         number = np.broadcast_to(number, [int(str(n)) for n in old.shape]).copy()
-    name = f"forced_{len(model.graph.initializers)}"
-    while name in model.graph.initializers:
-        name += "_"
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(number.shape),
-        type=ir.TensorType(ir.DataType.BOOL if number.dtype == bool else ir.DataType.INT64),
-        const_value=ir.tensor(number, name=name),
-    )
-    model.graph.initializers[name] = value
-    node.replace_input_with(place, value)
+    node.replace_input_with(place, Builder(model).constant(model.graph, "forced", number))

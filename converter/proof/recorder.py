@@ -138,8 +138,8 @@ class Recorder(Oracle):
         values = [self._fetch(value, env) for value in node.inputs if value is not None]
         states, sequences = values[: len(values) - count], values[len(values) - count :]
         outputs = len(body.outputs) - len(states)
-        axes = self._ints(node, "scan_input_axes", count)
-        backward = self._ints(node, "scan_input_directions", count)
+        axes = node.attributes.get_ints("scan_input_axes", [0] * count)
+        backward = node.attributes.get_ints("scan_input_directions", [0] * count)
         sequences = [
             np.moveaxis(s, axis, 0)[:: -1 if back else 1]
             for s, axis, back in zip(sequences, axes, backward, strict=True)
@@ -158,8 +158,8 @@ class Recorder(Oracle):
         yield from states
         for found, axis, back, value in zip(
             scanned,
-            self._ints(node, "scan_output_axes", outputs),
-            self._ints(node, "scan_output_directions", outputs),
+            node.attributes.get_ints("scan_output_axes", [0] * outputs),
+            node.attributes.get_ints("scan_output_directions", [0] * outputs),
             body.outputs[len(states) :],
             strict=True,
         ):
@@ -170,11 +170,6 @@ class Recorder(Oracle):
         """Scan-8 has a batch axis, and other attributes."""
         imports = self._model.graph.opset_imports
         return imports.get("", imports.get("ai.onnx", 0)) < 9
-
-    @staticmethod
-    def _ints(node: ir.Node, name: str, count: int) -> list[int]:
-        found = node.attributes.get(name)
-        return list(found.as_ints()) if found is not None else [0] * count
 
     @staticmethod
     def _empty(value: ir.Value) -> Array:

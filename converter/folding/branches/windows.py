@@ -145,16 +145,16 @@ def convolution(node: ir.Node, view: View) -> Window | None:
 
 def average(node: ir.Node, view: View) -> Window | None:
     """An AveragePool that counts padded zeros, or has none: 1/k of each tap, channel by channel."""
-    source, kernel = node.inputs[0], node.attributes.get("kernel_shape")
+    source, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", None)
     shape = None if source is None else view.shape(source)
     channels = None if shape is None or len(shape) < 3 else shape[1]
-    ceil, counted = (node.attributes.get(name) for name in ("ceil_mode", "count_include_pad"))
-    if kernel is None or not isinstance(channels, int) or (ceil is not None and ceil.as_int()):
+    ceil, counted = (node.attributes.get_int(n, 0) for n in ("ceil_mode", "count_include_pad"))
+    if kernel is None or not isinstance(channels, int) or ceil:
         return None
-    found = positions(node, tuple(kernel.as_ints()), channels)
+    found = positions(node, tuple(kernel), channels)
     if found is None:
         return None
-    if any((*found.begin, *found.end)) and (counted is None or not counted.as_int()):
+    if any((*found.begin, *found.end)) and not counted:
         return None
     return Window("Conv", node, found, channels, channels, _sizes(node, view))
 

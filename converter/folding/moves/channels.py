@@ -149,15 +149,14 @@ def _split_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Ste
 
 
 def axis_of(node: ir.Node, rank: int) -> int:
-    attribute = node.attributes.get("axis")
-    return (0 if attribute is None else attribute.as_int()) % rank
+    return node.attributes.get_int("axis", 0) % rank
 
 
 def _split_sizes(node: ir.Node, axis: int, view: View) -> list[int] | None:
     """From the constant that gives them, or the annotated shapes of the outputs."""
-    attribute = node.attributes.get("split")
-    if attribute is not None:
-        return [int(size) for size in attribute.as_ints()]
+    held = node.attributes.get_ints("split", None)
+    if held is not None:
+        return list(held)
     given = node.inputs[1] if len(node.inputs) > 1 else None
     if given is not None:
         found = constant_ints(given, node, view)

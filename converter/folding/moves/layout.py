@@ -42,9 +42,9 @@ def _transposed(affine: Affine, axis: int) -> Step:
 
 
 def order_of(node: ir.Node, view: View) -> list[int] | None:
-    perm = node.attributes.get("perm")
+    perm = node.attributes.get_ints("perm", None)
     if perm is not None:
-        return list(perm.as_ints())
+        return list(perm)
     rank = view.rank(node.outputs[0])
     return None if rank is None else list(range(rank))[::-1]
 
@@ -59,8 +59,8 @@ def shapes_of(node: ir.Node, view: View) -> tuple[Shape | None, Shape | None]:
     if node.op_type == "Reshape":
         return old, reshaped(node, view)
     if node.op_type == "Flatten":
-        axis = node.attributes.get("axis")
-        return old, None if old is None else flattened(old, 1 if axis is None else axis.as_int())
+        axis = node.attributes.get_int("axis", 1)
+        return old, None if old is None else flattened(old, axis)
     return old, view.shape(node.outputs[0])
 
 

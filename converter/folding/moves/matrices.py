@@ -62,12 +62,12 @@ def averages(node: ir.Node, view: View) -> bool:
     rank = None if left is None else view.rank(left)
     if maker is None or rank is None or maker.op_type != "Softmax" or maker.domain != "":
         return False
-    axis = maker.attributes.get("axis")
+    axis = maker.attributes.get_int("axis", None)
     if axis is None:
         # -1 since opset 13; before, 1, and then over all axes from there on.
         opset = maker.graph.opset_imports.get("", 0) if isinstance(maker.graph, ir.Graph) else 0
         return opset >= 13
-    return axis.as_int() in {-1, rank - 1}
+    return axis in {-1, rank - 1}
 
 
 def _refusal(node: ir.Node, affine: Affine, view: View) -> Refusal:

@@ -75,8 +75,7 @@ def _reduced(node: ir.Node, view: View) -> tuple[list[int], set[int], int | None
 
 
 def _keeps(node: ir.Node) -> bool:
-    keep = node.attributes.get("keepdims")
-    return keep is None or bool(keep.as_int())
+    return bool(node.attributes.get_int("keepdims", 1))
 
 
 def _over_channels(node: ir.Node) -> Refusal:

@@ -42,8 +42,7 @@ def _rearranged(node: ir.Node, affine: Affine, *, back: bool) -> Step | Refusal:
     if affine.axis != 1:
         return Refusal("wrong-axis", f"{label(node)} moves what lies on axis {affine.axis}.")
     times = node.attributes["blocksize"].as_int() ** 2
-    mode = node.attributes.get("mode")
-    blocks = mode is None or mode.as_string() == "DCR"
+    blocks = node.attributes.get_string("mode", "DCR") == "DCR"
     deep = (node.op_type == "DepthToSpace") == back  # whether the other side has more channels
     found = _repeated(affine, times, blocks) if deep else _shared(affine, times, blocks)
     if found is None:
@@ -153,15 +152,13 @@ def _padding(node: ir.Node, axis: int, view: View) -> tuple[int, int, bool, floa
         return unknown
     amount = {at % rank: (pads[i], pads[len(axes) + i]) for i, at in enumerate(axes)}
     begin, end = amount.pop(axis, (0, 0))
-    attribute = node.attributes.get("mode")
-    mode = "constant" if attribute is None else attribute.as_string()
+    mode = node.attributes.get_string("mode", "constant")
     if begin < 0 or end < 0 or (mode != "constant" and (begin or end)):
         return Refusal("wrong-axis", f"{label(node)} pads or crops the channels themselves.")
     elsewhere = any(size > 0 for pair in amount.values() for size in pair)
     if mode != "constant":
         return begin, end, elsewhere, None
-    value = node.attributes.get("value")
-    filled = 0.0 if value is None else value.as_float()
+    filled = node.attributes.get_float("value", 0.0)
     given = node.inputs[2] if len(node.inputs) > 2 else None
     if given is not None:
         refusal = view.why_not_constant(given, node, "padding")
@@ -173,9 +170,9 @@ def _padding(node: ir.Node, axis: int, view: View) -> tuple[int, int, bool, floa
 
 def _pads(node: ir.Node, rank: int, view: View) -> tuple[list[int] | None, list[int] | None]:
     """The amounts and their axes: an attribute before opset 11, then a constant input."""
-    attribute = node.attributes.get("pads")
-    if attribute is not None:
-        return list(attribute.as_ints()), list(range(rank))
+    held = node.attributes.get_ints("pads", None)
+    if held is not None:
+        return list(held), list(range(rank))
     given = node.inputs[1] if len(node.inputs) > 1 else None
     axes = node.inputs[3] if len(node.inputs) > 3 else None
     if given is None or view.why_not_constant(given, node, "pads"):

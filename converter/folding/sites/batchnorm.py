@@ -64,19 +64,17 @@ def _affine(node: ir.Node, view: View, opset: int) -> Affine | Refusal:
 
 
 def _epsilon(node: ir.Node) -> float:
-    epsilon = node.attributes.get("epsilon")
-    return 1e-5 if epsilon is None else epsilon.as_float()
+    return node.attributes.get_float("epsilon", 1e-5)
 
 
 def _training(node: ir.Node, opset: int) -> Refusal | None:
     """Before opset 14 it is the number of outputs that tells, whether they are read or not."""
-    training = node.attributes.get("training_mode")
     outputs = [
         value
         for value in node.outputs
         if value.name and (opset < 14 or value.uses() or value.is_graph_output())
     ]
-    if (training is not None and training.as_int()) or len(outputs) > 1:
+    if node.attributes.get_int("training_mode", 0) or len(outputs) > 1:
         return Refusal(
             "training-mode",
             "it is in training mode and normalises with the statistics of each batch.",
@@ -86,8 +84,7 @@ def _training(node: ir.Node, opset: int) -> Refusal | None:
 
 
 def _form(node: ir.Node, opset: int) -> Refusal | None:
-    spatial = node.attributes.get("spatial")
-    if spatial is not None and not spatial.as_int():
+    if not node.attributes.get_int("spatial", 1):
         return Refusal("unsupported-form", "spatial=0 keeps statistics for every position.")
     if opset < 7:
         return Refusal(
