@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.zoo.names import EXPORTERS
 from converter.sources import export, module
+from converter.sources.interface import NameOutputsPass
 
 NOTE = "the TorchScript exporter was asked for"
 
@@ -23,7 +24,7 @@ def first(name: str) -> Iterator[None]:
     def quick(net: Any, call: Any) -> export.Exported:
         try:
             made = export.script(net, call)
-            export.name_outputs(made.model, [path for path, _ in export.leaves(call.output)])
+            NameOutputsPass([path for path, _ in export.leaves(call.output)])(made.model)
         except Exception:  # noqa: BLE001  the exporter runs the network's code
             return usual(net, call)
         made.notes.append(NOTE)

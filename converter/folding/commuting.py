@@ -54,7 +54,7 @@ def _average(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
         or given.get_string("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
         or given.get_int("ceil_mode", 0) != 0
     )
-    if affine.shifts and padded and node.attributes.get_int("count_include_pad", 0):
+    if affine.shifts and padded and given.get_int("count_include_pad", 0) != 0:
         return Refusal("padding", f"{label(node)} counts padded zeros, which a shift must reach.")
     return None
 

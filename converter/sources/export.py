@@ -21,12 +21,13 @@ from converter.errors import UserError
 from converter.sources import trial
 from converter.sources.examples import BATCH, Call, gist
 from converter.sources.exporters import Exported, dynamo, reason, script
+from converter.sources.interface import NameOutputsPass
 from converter.sources.loaded import Reference
-from converter.sources.outputs import leaves, name_outputs
+from converter.sources.outputs import leaves
 from converter.sources.randomness import refuse_random
 from converter.sources.remembered import forgotten, outputs_of
 
-__all__ = ["ATTEMPTS", "Exported", "export", "leaves", "name_outputs", "reference", "script"]
+__all__ = ["ATTEMPTS", "Exported", "export", "leaves", "reference", "script"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _made(module: nn.Module, call: Call, attempt: Attempt) -> Exported:
     """A graph that has run, with its outputs named. Raises what the attempt fails with."""
     with forgotten(module):
         exported = attempt.make(module, call, free=attempt.free, resizable=attempt.resizable)
-    name_outputs(exported.model, [name for name, _ in leaves(call.output)])
+    NameOutputsPass([name for name, _ in leaves(call.output)])(exported.model)
     if attempt.free and not exported.dynamic_batch:
         raise Fixed
     trial.check(exported.model, samples(module, call, attempt.others, attempt.resizable))

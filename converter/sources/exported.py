@@ -12,8 +12,9 @@ from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import inputs, sizes, vet
 from converter.sources.examples import gist
 from converter.sources.exporters import reason, strip_debug_metadata
+from converter.sources.interface import NameOutputsPass, RenameAxisPass
 from converter.sources.loaded import Loaded, LoadOptions
-from converter.sources.outputs import leaves, name_outputs
+from converter.sources.outputs import leaves
 from converter.system.quiet import silent
 
 
@@ -52,13 +53,13 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     model = made.model
     strip_debug_metadata(model)
     DropZeroBiasesPass()(model)
-    name_outputs(model, _output_names(program))
+    NameOutputsPass(_output_names(program))(model)
     notes: list[str] = []
     first = {str(v.shape[0]) for v in model.graph.inputs if v.shape is not None and len(v.shape)}
     dynamic = inputs.dynamic_batch(model)
     numbers = _hints(program)
     if dynamic and len(first) == 1:
-        inputs.rename_axis(model, first.pop(), "batch")
+        RenameAxisPass(first.pop(), "batch")(model)
     elif not dynamic:
         notes.append(
             "the program has a fixed batch size; to let it vary, export it again with "

@@ -22,8 +22,8 @@ from torch.jit._trace import TracerWarning
 from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import inputs
 from converter.sources.calls import Call
+from converter.sources.interface import NameInputsPass, RenameAxisPass
 from converter.sources.loaded import Reference
-from converter.sources.outputs import name_inputs
 from converter.system.quiet import silent
 
 # What the exporter writes for people who debug it: stack traces with paths of this machine.
@@ -86,12 +86,12 @@ def dynamo(
     strip_debug_metadata(model)
     DropZeroBiasesPass()(model)
     if not call.is_plain and len(model.graph.inputs) == len(call.names):
-        name_inputs(model, call.names)
+        NameInputsPass(call.names)(model)
     for value, named in zip(model.graph.inputs, names, strict=False):
         for axis, name in named.items():
             size = value.shape[axis] if value.shape is not None else 0
             if not isinstance(size, int) and size.value:
-                inputs.rename_axis(model, str(size.value), name)
+                RenameAxisPass(str(size.value), name)(model)
     return Exported(model, _dynamic(model, call), sizes=_sizes(model, call))
 
 

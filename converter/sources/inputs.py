@@ -63,22 +63,6 @@ def describe(
     return tuple(found)
 
 
-def rename_axis(model: ir.Model, old: str, new: str) -> None:
-    """Rename an axis that may vary, in every shape of the graph: "s40" becomes "batch"."""
-    import re
-
-    word = re.compile(rf"\b{re.escape(old)}\b")
-    values = [*model.graph.inputs]
-    for node in model.graph.all_nodes():
-        values += node.outputs
-    for value in values:
-        if value.shape is None:
-            continue
-        for axis, dim in enumerate(value.shape):
-            if not isinstance(dim, int) and dim.value and word.search(str(dim.value)):
-                value.shape[axis] = word.sub(new, str(dim.value))
-
-
 def _rows(value: ir.Value) -> int | None:
     """For indices: how many rows the smallest table has that they look up.
 

@@ -16,12 +16,7 @@ from converter.files.on_disk import OpenFile, fits, tensor_in
 from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import beside, inputs, sizes
 from converter.sources.loaded import Loaded, LoadOptions
-from service.axes import is_symbol
-
-# Before IR version 4 every initializer had to be listed as an input; since then, one that is
-# listed is a default value that a caller may override. Source: onnx/docs/IR.md, "Graphs".
-OVERRIDABLE = 4
-OLDEST_IR = 8
+from converter.sources.onnx_forms import NameAxesPass, RaiseIrVersionPass
 
 
 def load(path: Path, options: LoadOptions) -> Loaded:
@@ -46,7 +41,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         count = len(model.functions)
         InlinePass()(model)
         notes.append(f"{count} model-local functions were inlined")
-    _initializers_are_constants(model)
+    RaiseIrVersionPass()(model)
     if wrong := DropZeroBiasesPass().call(model).misshapen:
         notes.append(
             f"zero biases of a wrong shape dropped: {wrong}. torch's exporter gives them to 3-d "
@@ -54,7 +49,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         )
     if not inputs.required_inputs(model):
         raise UserError(f"{path} has no input that needs a value", "give a model with an input")
-    _name_axes(model)
+    NameAxesPass()(model)
     values = sizes.fills(model, options.input_values)
     numbers = sizes.numbers(model, path, options.input_shapes, notes, values, options.data_shapes)
     return Loaded(
@@ -141,41 +136,3 @@ def _set_attribute(
     node.attributes[name] = (
         ir.AttrTensor(name, tensor) if single else ir.AttrTensors(name, tuple(tensors))
     )
-
-
-def _initializers_are_constants(model: ir.Model) -> None:
-    """Old IR: drop the weights from the inputs, where they only were because they had to be."""
-    if model.ir_version is None or model.ir_version < OVERRIDABLE:
-        needed = inputs.required_inputs(model)
-        model.graph.inputs.clear()
-        model.graph.inputs.extend(needed)
-    if model.ir_version is None or model.ir_version < OLDEST_IR:
-        model.ir_version = OLDEST_IR
-
-
-def _name_axes(model: ir.Model) -> None:
-    """Give every axis of unknown size a name: -1, 0, "?" and nothing all mean "may vary" in files.
-
-    Elsewhere in the graph they become unknown: two sizes called "?" are not one size, and
-    onnxruntime, which takes names at their word, would use one's memory for the other.
-    """
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            if value.shape is not None and not all(map(_means_something, value.shape)):
-                value.shape = ir.Shape(
-                    [dim if _means_something(dim) else None for dim in value.shape]
-                )
-    for value in inputs.required_inputs(model):
-        if value.shape is None:
-            continue
-        dims: list[int | str] = []
-        for axis, dim in enumerate(value.shape):
-            known = dim if isinstance(dim, int) else dim.value
-            if known is None or (known <= 0 if isinstance(known, int) else not is_symbol(known)):
-                known = "batch" if axis == 0 else f"{value.name}_{axis}"
-            dims.append(known)
-        value.shape = ir.Shape(dims)
-
-
-def _means_something(dim: int | ir.SymbolicDim) -> bool:
-    return dim >= 0 if isinstance(dim, int) else dim.value is not None and is_symbol(dim.value)

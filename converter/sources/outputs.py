@@ -1,16 +1,12 @@
-"""Stable names: for outputs "output", "output_0", ... or the keys that forward() chose.
-
-Exporters name outputs after the last operator, which changes with every version.
-"""
+"""Names for what `forward` returned: "output", "output_0", ... or the keys that it chose."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import onnx_ir as ir
 import torch
 
 
@@ -38,55 +34,3 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from zip(value._fields, value, strict=True)
     elif isinstance(value, list | tuple):
         yield from ((str(index), child) for index, child in enumerate(value))
-
-
-def name_outputs(model: ir.Model, names: list[str]) -> None:
-    """Give the graph's outputs these names, or output_0, output_1 where they do not fit.
-
-    An output that is also an input, an initializer or another output gets an Identity of its
-    own: one value cannot have two names.
-    """
-    graph = model.graph
-    count = len(graph.outputs)
-    taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
-    if len(names) != count or len(set(names)) != count or taken & set(names):
-        names = ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
-    while taken & set(names):
-        names = [f"{name}_" for name in names]
-    seen: set[ir.Value] = set()
-    for index, value in enumerate(graph.outputs):
-        if value in seen or value.producer() is None:
-            graph.outputs[index] = _copy_of(graph, value)
-        seen.add(graph.outputs[index])
-    wanted = set(names)
-    for node in graph.all_nodes():
-        for value in node.outputs:
-            if value.name in wanted and value not in seen:
-                value.name = f"{value.name}_inner"
-    # Two steps, as one output may hold the name that another is to get.
-    for index, value in enumerate(graph.outputs):
-        value.name = f"__output_{index}"
-    for value, name in zip(graph.outputs, names, strict=True):
-        value.name = name
-
-
-def name_inputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Give the graph's inputs these names; a value inside that has one of them gets another."""
-    graph = model.graph
-    taken = {str(name) for name in graph.initializers}
-    for node in graph.all_nodes():
-        for value in node.outputs:
-            if value.name in names:
-                value.name = f"{value.name}_inner"
-    for index, value in enumerate(graph.inputs):
-        value.name = f"__input_{index}"
-    for value, name in zip(graph.inputs, names, strict=True):
-        value.name = f"{name}_" if name in taken else name
-
-
-def _copy_of(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    node = ir.node("Identity", [value])
-    graph.append(node)
-    copy = node.outputs[0]
-    copy.type, copy.shape = value.type, value.shape
-    return copy
