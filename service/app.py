@@ -21,7 +21,14 @@ from service.connections.auth import Access
 from service.connections.early import Early
 from service.connections.gate import Gate, Observer
 from service.connections.quick import Quick
-from service.errors import BadRequest, ClientError, MethodNotAllowed, NotFound, ServiceError
+from service.errors import (
+    BadRequest,
+    ClientError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+    defect,
+)
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.models.entry import Entry
@@ -266,7 +273,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unexpected(request: Request, _: Exception) -> Response:
         # The server logs the exception itself, with its traceback.
-        ours = ServiceError("Something went wrong inside the server.")
+        ours = defect()
         http.exchange(request.scope).error = ours.code
         return _reply(ours.body(), ours.status)
 

@@ -24,7 +24,7 @@ from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from service.models.repository import StoreMirror
-    from service.protocols.v2_grpc import GrpcServer
+    from service.protocols.grpc_server import GrpcServer
 
 logger = logging.getLogger("foldserve")
 
@@ -118,7 +118,7 @@ def grpc(
     if settings.grpc_port is None:
         return None
     try:
-        from service.protocols.v2_grpc import GrpcServer
+        from service.protocols.grpc_server import GrpcServer
     except ImportError:
         raise CannotStart(
             "--grpc-port needs the extra [grpc]: pip install 'foldserve[grpc]'."

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from service import assembly, cpu, device, faults, listen
-from service.app import TITLE, create_app
+from service.app import create_app
+from service.banner import banner, url_of
 from service.connections.auth import Access, KeysUnusable
 from service.connections.early import Early
-from service.device import Choice, DeviceUnavailable
+from service.device import DeviceUnavailable
 from service.exchange import Budget
-from service.health import Lifecycle, obstacles
+from service.health import Lifecycle
 from service.listen import CannotStart
 from service.models.heap import Calm, give_back
-from service.models.registry import Registry
 from service.protocols.endpoint import Context
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -40,7 +40,7 @@ from service.telemetry.pages import SharedPages
 from service.workers import Worker
 
 if TYPE_CHECKING:
-    from service.protocols.v2_grpc import GrpcServer
+    from service.protocols.grpc_server import GrpcServer
 
 logger = logging.getLogger("foldserve")
 
@@ -225,7 +225,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
             threads_line += f", in each of {count} workers"
         if not late:
             grpc_url = f"{settings.host}:{grpc.port}" if grpc else None
-            _say(banner(registry, choice, _url(listener), threads_line, version, grpc_url))
+            _say(banner(registry, choice, url_of(listener), threads_line, version, grpc_url))
         if worker:
             worker.serving()
         if settings.watch_interval_ms:
@@ -254,53 +254,6 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     if loader.is_alive():  # a model is still being loaded
         _leave_at_once(0)
     return 0
-
-
-def banner(
-    registry: Registry,
-    choice: Choice,
-    url: str,
-    threads: str,
-    version: str,
-    grpc_url: str | None = None,
-) -> str:
-    """What is served, in plain words, for the terminal."""
-    lines = [f"{TITLE} {version}", f"  url      {url}", f"  docs     {url}/docs"]
-    if grpc_url:
-        lines.append(f"  grpc     {grpc_url}")
-    for entry in registry.entries.values():
-        served = entry.served
-        if served is None:
-            lines.append(f"  BROKEN   {entry.name}: {entry.trouble}")
-            continue
-        test = "self-test passed" if served.self_test_errors is not None else "no self-test"
-        speed = "" if served.warm_up_ms is None else f", {served.warm_up_ms:.2f} ms for one row"
-        lines.append(
-            f"  model    {served.name} version {served.version} ({served.provider}, {test}{speed})"
-        )
-        lines += [f"           version {v} skipped: {why}" for v, why in entry.rejected.items()]
-    lines.append(f"  threads  {threads}")
-    if registry.mirror:
-        lines.append(f"  store    {registry.mirror.address}")
-        if registry.mirror.trouble:
-            why = registry.mirror.trouble
-            lines.append(f"  NOTICE   the store cannot be read, what was fetched is served: {why}")
-    if choice.notice:
-        lines.append(f"  NOTICE   {choice.notice}")
-    default = registry.default_model
-    if default is not None and default not in registry.entries:
-        lines.append(f"  NOTICE   --default-model {default!r} is not in the repository")
-    missing = obstacles(registry, Lifecycle())
-    lines.append("  ready    " + (f"NO: {' '.join(missing)}" if missing else "yes"))
-    if not registry.entries:
-        lines.append("           Put a model into models/<name>/<version>/ and start again.")
-    return "\n".join(lines)
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
 
 
 def _has(module: str) -> bool:

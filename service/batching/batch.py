@@ -192,10 +192,6 @@ def not_in_time() -> DeadlineExceeded:
     return DeadlineExceeded("The answer was not ready in time.")
 
 
-def defect() -> ServiceError:
-    return ServiceError("Something went wrong inside the server.")
-
-
 def _alone(run: Run, item: Item, model: str) -> Outcome:
     try:
         return attempt(run, item.inputs)

@@ -17,12 +17,12 @@ from service.batching.batch import (
     Run,
     admit,
     counted,
-    defect,
     execute,
     one_by_one,
 )
 from service.batching.limits import Ran
 from service.batching.room import Room
+from service.errors import defect
 
 logger = logging.getLogger("foldserve.batcher")
 
@@ -86,6 +86,6 @@ class Execution:
                 if item.told is not None:
                     item.told(free, started, ended, rows)
             if self.observe is not None:
-                self.observe(Ran(rows, len(batch), took_s))
+                self.observe(Ran(rows, len(batch)))
         except Exception:  # noqa: BLE001  whoever only looks on must not end anything
             faults.report(logger, f"a batch of model {self._name} could not be counted")

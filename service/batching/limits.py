@@ -31,4 +31,3 @@ class Ran:
 
     rows: int
     requests: int
-    compute_s: float

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs import json_, pieces, strings
+from service.codecs import json_, nested, pieces, strings
 from service.errors import InvalidBody, MissingInput, WrongType
 from service.signature import STRING, Signature, Tensors, show
 
@@ -39,7 +39,7 @@ def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
                 return {name: array}, key == "instances"
     document = json_.parse(body)
     if not isinstance(document, dict):
-        raise InvalidBody(f"The body is {json_.kind_of(document)}, not an object.", hint=_HINT)
+        raise InvalidBody(f"The body is {nested.kind_of(document)}, not an object.", hint=_HINT)
     by_rows = "instances" in document
     key = "instances" if by_rows else "inputs"
     if by_rows == ("inputs" in document):
@@ -61,7 +61,7 @@ def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
     signature.check_names(named)
     named = {name: _texts(value, name, signature) for name, value in named.items()}
     tensors = {
-        name: json_.array_of(named[name], spec, f"{key}: {name!r}", plain, signature.batched)
+        name: nested.array_of(named[name], spec, f"{key}: {name!r}", plain, signature.batched)
         for name, spec in signature.inputs.items()
     }
     return tensors, by_rows

@@ -15,40 +15,18 @@ Source: Open Inference Protocol, inference_rest.md; Triton's extension_binary_da
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 
-from service.codecs import json_, pieces, raw, strings, v2_classes, v2_heads
+from service.codecs import json_, nested, pieces, raw, strings, v2_classes, v2_heads
 from service.codecs.v2_heads import Wanted
-from service.errors import DuplicateKey, InvalidBody, UnknownInput, UnknownOutput, WrongType
+from service.codecs.v2_request import DATATYPES, HINT, InferRequest, spec_of, unknown_output
+from service.errors import DuplicateKey, InvalidBody
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
-from service.signature import STRING, Signature, Tensors, check_size, dtype_name, listing
-
-DATATYPES = {
-    "bool": "BOOL",
-    **{
-        f"{kind}{bits}": f"{kind.upper()}{bits}"
-        for kind in ("int", "uint")
-        for bits in (8, 16, 32, 64)
-    },
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-    STRING: "BYTES",
-}
-
-
-class InferRequest(NamedTuple):
-    """`outputs` empty stands for all of them, binary if `binary` says so."""
-
-    tensors: Tensors
-    id: str | None
-    outputs: list[Wanted]
-    binary: bool
-    head: v2_heads.Head | None = None
+from service.signature import STRING, Signature, Tensors, check_size, dtype_name
 
 
 def decode(
@@ -88,11 +66,11 @@ def decode(
     document = json_.parse(text)
     if not isinstance(document, dict):
         raise InvalidBody(
-            f"The body is {json_.kind_of(document)}, expected an object with 'inputs'.", hint=_HINT
+            f"The body is {nested.kind_of(document)}, expected an object with 'inputs'.", hint=HINT
         )
     inputs = _objects(document, "inputs")
     if not inputs:
-        raise InvalidBody("The body has no 'inputs'.", hint=_HINT)
+        raise InvalidBody("The body has no 'inputs'.", hint=HINT)
     envelope = [{**entry, "data": 0} if "data" in entry else entry for entry in inputs]
     plain = json_.only_numbers(text, {**document, "inputs": envelope})
     if not plain:
@@ -143,30 +121,8 @@ def encode(
     return (b"".join([text, *tail]), len(text)) if tail else (text, None)
 
 
-# From here on a tensor is worth to be taken out of the document.
+# From this size on it pays to take a tensor out of the document.
 _LARGE_BYTES = 1024
-
-_HINT = (
-    'Send {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [...]}]}; '
-    "GET /v2/models/<name> lists the inputs."
-)
-
-
-def spec_of(name: object, datatype: object, signature: Signature) -> TensorSpec:
-    """The input of that name; raises UnknownInput, or WrongType for another datatype."""
-    if not isinstance(name, str):
-        raise InvalidBody("An input has no 'name'.", hint=_HINT)
-    spec = signature.inputs.get(name)
-    if spec is None:
-        raise UnknownInput(f"The model has no input {name[:128]!r}; it has {signature.names()}.")
-    expected = DATATYPES[spec.dtype]
-    if datatype != expected:
-        shown = datatype[:16] if isinstance(datatype, str) else json_.kind_of(datatype)
-        raise WrongType(
-            f"Input {name!r} has the datatype {shown}, expected {expected}.",
-            hint=f"Convert the tensor to {spec.dtype} and send it as {expected}.",
-        )
-    return spec
 
 
 def _taken_out(text: bytes, signature: Signature) -> tuple[bytes, np.ndarray | None]:
@@ -232,7 +188,7 @@ def _from_json(
 ) -> np.ndarray:
     where = f"The data of input {spec.name!r}"
     if "data" not in entry:
-        raise InvalidBody(f"Input {spec.name!r} has no 'data'.", hint=_HINT)
+        raise InvalidBody(f"Input {spec.name!r} has no 'data'.", hint=HINT)
     data = entry["data"]
     if isinstance(data, np.ndarray):
         if data.size != math.prod(shape):
@@ -240,19 +196,19 @@ def _from_json(
                 f"{where} has {data.size} elements, its shape {shape} has {math.prod(shape)}."
             )
         return raw.reshaped(data, spec, shape)
-    nested = isinstance(data, list) and bool(data) and isinstance(data[0], list)
+    in_lists = isinstance(data, list) and bool(data) and isinstance(data[0], list)
     declared = TensorSpec.model_construct(
-        name=spec.name, dtype=spec.dtype, shape=shape if nested else [math.prod(shape)]
+        name=spec.name, dtype=spec.dtype, shape=shape if in_lists else [math.prod(shape)]
     )
-    if not nested and isinstance(data, list) and len(data) != declared.shape[0]:
+    if not in_lists and isinstance(data, list) and len(data) != declared.shape[0]:
         raise InvalidBody(
             f"{where} has {len(data)} elements, its shape {shape} has {declared.shape[0]}."
         )
     check_size(spec, shape)
     if not data and isinstance(data, list):
         return raw.reshaped(np.empty(0, spec.dtype), spec, shape)
-    array = json_.array_of(data, declared, where, plain)
-    if nested and list(array.shape) != shape:
+    array = nested.array_of(data, declared, where, plain)
+    if in_lists and list(array.shape) != shape:
         raise InvalidBody(f"{where} has the shape {list(array.shape)}, declared is {shape}.")
     return raw.reshaped(array, spec, shape)
 
@@ -260,7 +216,7 @@ def _from_json(
 def _shape(entry: dict[str, Any], name: str) -> list[int]:
     shape = entry.get("shape")
     if not isinstance(shape, list) or not all(map(_is_size, shape)):
-        raise InvalidBody(f"Input {name!r} has no 'shape' of whole numbers.", hint=_HINT)
+        raise InvalidBody(f"Input {name!r} has no 'shape' of whole numbers.", hint=HINT)
     return shape
 
 
@@ -273,7 +229,7 @@ def _objects(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     if entries is None:
         return []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidBody(f"'{key}' must be a list of objects.", hint=_HINT)
+        raise InvalidBody(f"'{key}' must be a list of objects.", hint=HINT)
     return entries
 
 
@@ -307,11 +263,3 @@ def _wanted(document: dict[str, Any], signature: Signature, binary: bool) -> lis
     if len({entry.name for entry in wanted}) < len(wanted):
         raise DuplicateKey("The same output is asked for twice.")
     return wanted
-
-
-def unknown_output(name: object, signature: Signature) -> UnknownOutput:
-    """The error for an output that the model does not have."""
-    if isinstance(name, str):
-        return signature.unknown_output(name)
-    shown = json_.kind_of(name)
-    return UnknownOutput(f"The model has no output {shown}; it has {listing(signature.outputs)}.")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from service.codecs import raw, strings, v2_classes
-from service.codecs.v2 import DATATYPES, InferRequest, spec_of, unknown_output
 from service.codecs.v2_heads import Wanted
+from service.codecs.v2_request import DATATYPES, InferRequest, spec_of, unknown_output
 from service.errors import DuplicateKey, InvalidBody, OutOfRange, WrongShape
 from service.manifest import TensorSpec
 from service.models.model import ServedModel

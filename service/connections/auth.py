@@ -126,10 +126,6 @@ class Access:
         """Whether a key is needed to predict."""
         return self._api is not None
 
-    @property
-    def admin_enabled(self) -> bool:
-        return self._admin is not None
-
     def require(self, key: bytes | None) -> None:
         """For any request but health: `key` as `credentials` found it.
 

@@ -16,13 +16,13 @@ from functools import partial
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service import faults, http
+from service import errors, faults, http
 from service.batching.batch import Outcome
 from service.connections.answering import Answering
 from service.errors import ServiceError
 from service.models.model import ServedModel
 from service.protocols.endpoint import Decoded, Endpoint, Reply, reply_headers
-from service.protocols.endpoint import light_answer as light
+from service.protocols.light import light_answer
 
 logger = logging.getLogger("foldserve.predict")
 
@@ -117,7 +117,7 @@ class Call:
         decoded, model = self.decoded, self._model
         assert decoded is not None
         assert model is not None
-        if light(decoded, outcome):
+        if light_answer(outcome, copied=decoded.light):
             self._answer(decoded.encode, model, outcome)
             return
         job = self._answering.pool.submit(partial(decoded.encode, model, outcome))
@@ -192,4 +192,4 @@ class Call:
 def defect(call: Call) -> ServiceError:
     """The error for an exception that nobody expected, which is logged."""
     logger.exception("request %s failed", http.exchange(call.scope).request_id)
-    return ServiceError("Something went wrong inside the server.")
+    return errors.defect()

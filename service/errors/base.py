@@ -35,3 +35,8 @@ class ServiceError(Exception):
         if self.retry_after_s is None:
             return []
         return [(b"retry-after", str(self.retry_after_s).encode())]
+
+
+def defect() -> ServiceError:
+    """What a client is told of an exception that nobody expected; the log has the rest."""
+    return ServiceError("Something went wrong inside the server.")

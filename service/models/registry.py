@@ -35,7 +35,7 @@ from service.errors import (
     UnknownVersion,
 )
 from service.models.entry import Entry
-from service.models.folders import VERSION
+from service.models.folders import VERSION, scan
 from service.models.heap import give_back
 from service.models.model import ServedModel
 from service.models.policy import Policy
@@ -121,7 +121,7 @@ class Registry:
             if name is not None:
                 self._repository.refresh(self.entries, name)
             changed = []
-            found = self._repository.folders()
+            found = dict(scan(self._repository.root))
             if name is not None and name not in found:
                 raise UnknownModel(f"The repository has no folder for model {name[:128]!r}.")
             emptied = self._emptied(found)

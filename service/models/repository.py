@@ -39,16 +39,8 @@ class Repository:
     """
 
     def __init__(self, root: Path, mirror: StoreMirror | None) -> None:
-        self._root = root
+        self.root = root
         self.mirror = mirror
-
-    def folders(self) -> dict[str, dict[int, Path]]:
-        """Of each model the folders of its versions.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        return dict(scan(self._root))
 
     def refresh(self, entries: Mapping[str, Entry], again: str | None = None) -> bool:
         """Whether the mirror has changed something; False without one.
@@ -74,7 +66,7 @@ class Repository:
         try:
             return [
                 (name, [(version, fingerprint(path)) for version, path in sorted(folders.items())])
-                for name, folders in scan(self._root, quiet=True)
+                for name, folders in scan(self.root, quiet=True)
             ]
         except OSError as error:
             logger.error("the models folder cannot be read: %s", error.strerror)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from service.codecs import json_
-from service.codecs.v2 import DATATYPES
+from service.codecs.v2_request import DATATYPES
 from service.models.model import ServedModel
 from service.signature import Tensors, dtype_name
 

@@ -24,11 +24,12 @@ from service import http
 from service.codecs import compressed
 from service.connections.auth import Access
 from service.connections.early import Early
-from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType
+from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType, defect
 from service.exchange import Exchange
 from service.health import Lifecycle
 from service.models.model import ServedModel
 from service.models.registry import Registry
+from service.protocols.light import LARGE_TEXT_BYTES, light_answer
 from service.settings import Settings
 from service.signature import Tensors
 
@@ -36,14 +37,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("foldserve.predict")
 
-# Beyond these, (de)serialising text takes milliseconds, which belong in a thread. The pool is
-# small because a decoded body takes several times its size in memory.
-LARGE_TEXT_BYTES = 256 * 1024
-LARGE_OUTPUT_ELEMENTS = 64 * 1024
-LARGE_COPY_ELEMENTS = 1024 * 1024
+# The pool is small because a decoded body takes several times its size in memory.
 _LARGE_JOBS_AT_ONCE = 2
-# A string takes about as long to write as this many elements to copy.
-_TEXT_IN_ELEMENTS = 16
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -145,8 +140,7 @@ class Endpoint:
             await self._refuse(scope, send, receive, late)
         except Exception:  # a defect: the client still gets an error of the usual shape
             logger.exception("request %s failed", request_id(scope))
-            defect = ServiceError("Something went wrong inside the server.")
-            await self._refuse(scope, send, receive, defect)
+            await self._refuse(scope, send, receive, defect())
         else:
             headers = reply_headers(scope, reply)
             await http.respond(send, reply.status, reply.body, headers, reply.content_type)
@@ -224,7 +218,7 @@ class Inference(Endpoint):
             decoded = await context.job(light, decode)
             del decode
             outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-            light = light_answer(decoded, outputs)
+            light = light_answer(outputs, copied=decoded.light)
             reply = await context.job(light, partial(decoded.encode, model, outputs))
             exchange.encoded = time.monotonic()
             exchange.answer(len(reply.body))
@@ -248,14 +242,6 @@ def reply_headers(scope: Scope, reply: Reply) -> http.Headers:
     if http.header(scope, b"x-server-timing") is None:
         return reply.headers
     return [*reply.headers, (b"server-timing", http.exchange(scope).timing())]
-
-
-def light_answer(decoded: Decoded, outputs: Tensors) -> bool:
-    """Whether encoding takes so little that the event loop may do it."""
-    size = 0
-    for array in outputs.values():
-        size += array.size if array.dtype.kind != "O" else array.size * _TEXT_IN_ELEMENTS
-    return size <= (LARGE_COPY_ELEMENTS if decoded.light else LARGE_OUTPUT_ELEMENTS)
 
 
 def content_coding(scope: Scope) -> bytes | None:

@@ -13,12 +13,8 @@ from service.errors import NotAcceptable, UnsupportedMediaType
 from service.models.classify import predictions
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite
-from service.protocols.endpoint import (
-    LARGE_TEXT_BYTES,
-    Decoded,
-    Inference,
-    Reply,
-)
+from service.protocols.endpoint import Decoded, Inference, Reply
+from service.protocols.light import LARGE_TEXT_BYTES
 from service.settings import Settings
 from service.signature import STRING, Tensors, dtype_name
 

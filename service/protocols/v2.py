@@ -22,13 +22,13 @@ from starlette.types import Receive, Scope
 
 from service import health, http
 from service.codecs import json_, v2
+from service.codecs.v2_request import DATATYPES
 from service.connections.auth import credentials
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite, repository, shapes
 from service.protocols.endpoint import (
-    LARGE_TEXT_BYTES,
     OCTETS,
     Context,
     Decoded,
@@ -36,6 +36,7 @@ from service.protocols.endpoint import (
     Inference,
     Reply,
 )
+from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors
 
@@ -122,7 +123,7 @@ def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
         return [
             {
                 "name": spec.name,
-                "datatype": v2.DATATYPES[spec.dtype],
+                "datatype": DATATYPES[spec.dtype],
                 "shape": [dim if isinstance(dim, int) else -1 for dim in spec.shape],
             }
             for spec in specs.values()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.codecs import json_, pieces, tfs, v2
+from service.codecs import json_, nested, pieces, tfs, v2
 from service.errors import ServiceError
 from service.manifest import TensorSpec
 from service.signature import Signature
@@ -29,7 +29,7 @@ def whole(body: bytes, of: TensorSpec) -> np.ndarray | None:
         plain = json_.only_numbers(body, {"inputs": 0})
         if not isinstance(document, dict) or list(document) != ["inputs"] or not plain:
             return None
-        array = json_.array_of(document["inputs"], of, "inputs", plain)
+        array = nested.array_of(document["inputs"], of, "inputs", plain)
         Signature({"x": of}, {}, True).check({"x": array})
     except ServiceError:
         return None

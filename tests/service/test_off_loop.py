@@ -17,8 +17,8 @@ from test_quick import Bench, answered, whole
 from service.codecs import json_, tfs, v2, v2_grpc
 from service.exchange import Exchange
 from service.protocols import grpc_messages
-from service.protocols import v2_grpc as grpc_server
 from service.protocols.endpoint import Context
+from service.protocols.v2_grpc import Methods
 
 LARGE, SMALL = 70_000, 10
 
@@ -93,9 +93,9 @@ def test_over_grpc(monkeypatch: pytest.MonkeyPatch, models: Path, size: int):
 
     async def main():
         context = Context(served.registry, served.settings, None, None)  # type: ignore[arg-type]
-        server = grpc_server.GrpcServer(context, served.metrics, served.budget, "127.0.0.1", 0)
+        infer = Methods(context, classes).table()["ModelInfer"]
         loop = asyncio.get_running_loop()
-        return await server._model_infer(request, Exchange("1"), loop.time() + 60)
+        return await infer(request, Exchange("1"), loop.time() + 60)
 
     response = asyncio.run(main())
     served.registry.close(5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import repository
 
-from service.codecs.v2 import DATATYPES
+from service.codecs.v2_request import DATATYPES
 
 X = np.random.default_rng(5).standard_normal((5, 4)).astype(np.float32)
 

@@ -1,0 +1,254 @@
+"""The gRPC server: it listens, and does for every call what the gate does for a request over HTTP.
+
+It runs on the event loop of the HTTP server, on a port of its own (--grpc-port), and needs the
+extra `grpc`. A call without a valid key, or one for which there is no memory, is refused by its
+metadata, before its message is received. What a call asks for is done by `v2_grpc.Methods`.
+
+    4xx/5xx of the error     gRPC status
+    400, 413, 422            INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INVALID_ARGUMENT
+    401, 403, 404            UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND
+    409                      FAILED_PRECONDITION
+    500, 503, 504            INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from starlette.types import Scope
+
+from service.connections.auth import credentials
+from service.connections.gate import Observer, request_id, tell
+from service.errors import InvalidBody, ServiceError, TooManyBytes, defect
+from service.exchange import Budget, Exchange
+from service.protocols import grpc_bounds, grpc_health, grpc_messages, shapes
+from service.protocols.endpoint import Context
+from service.protocols.light import LARGE_TEXT_BYTES
+from service.protocols.v2_grpc import Method, Methods
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger("foldserve.grpc")
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_WITHOUT_KEY = frozenset({"ServerLive", "ServerReady", "HealthCheck"})
+_ADMIN = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
+# Room for names and shapes beside the tensors that --max-body-bytes is about.
+_ENVELOPE_BYTES = 64 * 1024
+
+
+class CannotListen(Exception):
+    """The port cannot be had; the text says why."""
+
+
+class GrpcServer:
+    """The gRPC side of a server process; `start` and `stop` are called on its event loop.
+
+    Args:
+        context: as for the HTTP routes.
+        metrics: counts every call.
+        budget: bytes of requests, shared with HTTP.
+        host: address to listen on.
+        port: TCP port, 0 for a free one.
+        shared: whether other processes listen on it as well.
+        observers: told of every call after its answer, as the gate's are.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        metrics: Metrics,
+        budget: Budget,
+        host: str,
+        port: int,
+        *,
+        shared: bool = False,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._shared = shared
+        self._observers = observers
+        self._context = context
+        self._metrics = metrics
+        self._budget = budget
+        self._host = f"[{host}]" if ":" in host else host
+        self.port = port
+        self._classes = grpc_messages.classes()
+        self._classes |= grpc_messages.classes(grpc_health.PACKAGE, grpc_health.MESSAGES)
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Listen and serve. Raises CannotListen."""
+        settings = self._context.settings
+        self._server = grpc.aio.server(
+            options=[
+                # Alone, a port in use is an error, and calls are not spread at random.
+                ("grpc.so_reuseport", int(self._shared)),
+                ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", settings.max_header_bytes),
+            ],
+            maximum_concurrent_rpcs=settings.max_connections,
+        )
+        methods = Methods(self._context, self._classes)
+        inference = {name: self._handler(name, each) for name, each in methods.table().items()}
+        health = {"Check": self._handler("HealthCheck", methods.health)}
+        self._server.add_generic_rpc_handlers(
+            (
+                _Admission(grpc_messages.SERVICE, inference, self._refusal),
+                _Admission(grpc_health.HEALTH, health, lambda *_: None),
+            )
+        )
+        try:
+            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+        except RuntimeError:
+            raise CannotListen(
+                f"Cannot listen for gRPC: port {self.port} on {self._host} is in use or not "
+                "allowed. Choose another one with --grpc-port (0 takes a free one)."
+            ) from None
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls; cancel those that are still under way after `grace_s` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _handler(self, name: str, method: Method) -> Any:
+        # Bytes, which are counted before they are read as a message.
+        return grpc.unary_unary_rpc_method_handler(
+            partial(self._call, name, method),
+            response_serializer=self._classes[f"{name}Response"].SerializeToString,
+        )
+
+    async def _call(self, name: str, method: Method, data: bytes, call: Any) -> Any:
+        """One call: key, deadline, the method, its errors as a status, and the count."""
+        metadata = _metadata(call)
+        scope: Scope = {"method": "POST", "headers": metadata}
+        exchange = Exchange(request_id(scope), self._budget)
+        exchange.route = f"grpc {name}"
+        self._metrics.in_flight += 1
+        try:
+            self._check_key(name, metadata)
+            exchange.hold(len(data))
+            exchange.read = time.monotonic()
+            deadline = self._deadline(call)
+            light = len(data) <= LARGE_TEXT_BYTES
+            read = partial(self._read, name, data)
+            answer = await method(await self._context.job(light, read), exchange, deadline)
+            call.set_trailing_metadata((("x-request-id", exchange.request_id),))
+            exchange.status = 200
+            return answer
+        except ServiceError as error:
+            return await self._refuse(call, exchange, error)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            return await self._refuse(call, exchange, defect())
+        finally:
+            self._metrics.in_flight -= 1
+            exchange.release()
+            exchange.finished = time.monotonic()
+            tell(self._metrics, self._observers, exchange, scope)
+
+    def _refusal(self, name: str, metadata: list[tuple[bytes, bytes]]) -> Any:
+        """The handler that refuses a call before its message is received; None to receive it."""
+        try:
+            self._check_key(name, metadata)
+            if self._budget.held >= self._budget.limit and name not in _WITHOUT_KEY:
+                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
+        except ServiceError as error:
+            refused = error.with_traceback(None)
+        else:
+            return None
+
+        async def refuse(_: Any, call: Any) -> None:
+            scope: Scope = {"method": "POST", "headers": metadata}
+            exchange = Exchange(request_id(scope))
+            exchange.route = f"grpc {name}"
+            try:
+                await self._refuse(call, exchange, refused)
+            finally:
+                exchange.finished = time.monotonic()
+                tell(self._metrics, self._observers, exchange, scope)
+
+        # A stream of messages is what the library does not read before it is asked to.
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+    def _read(self, name: str, data: bytes) -> Any:
+        if not grpc_bounds.within(data, name):
+            raise InvalidBody(
+                f"The message has more than {grpc_bounds.MOST_FIELDS} fields.",
+                hint="Tensors are a few long fields: send their elements packed, or as raw bytes.",
+            )
+        try:
+            return self._classes[f"{name}Request"].FromString(data)
+        except DecodeError:
+            raise InvalidBody(
+                f"The message cannot be read as a {name}Request.",
+                hint="Send what a client made from the protocol's .proto file would send.",
+            ) from None
+
+    def _check_key(self, name: str, metadata: list[tuple[bytes, bytes]]) -> None:
+        access = self._context.access
+        if name in _WITHOUT_KEY or not (access.closed or name in _ADMIN):
+            return
+        key = credentials(metadata)
+        if access.closed:
+            access.require(key)
+        if name in _ADMIN:
+            access.require_admin(key)
+
+    def _deadline(self, call: Any) -> float:
+        longest = self._context.settings.request_timeout_ms / 1000
+        left = call.time_remaining()
+        return time.monotonic() + (longest if left is None else min(left, longest))
+
+    async def _refuse(self, call: Any, exchange: Exchange, error: ServiceError) -> None:
+        exchange.status, exchange.error = error.status, error.code
+        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        metadata = [("x-request-id", exchange.request_id), ("error-code", error.code)]
+        if error.retry_after_s is not None:
+            metadata.append(("retry-after", str(error.retry_after_s)))
+        await call.abort(status, shapes.text(error), tuple(metadata))
+
+
+class _Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods of a service, each looked at by its metadata before its message is received."""
+
+    def __init__(
+        self,
+        service: str,
+        handlers: dict[str, Any],
+        refusal: Callable[[str, list[tuple[bytes, bytes]]], Any],
+    ) -> None:
+        self._handlers = {f"/{service}/{name}": (name, each) for name, each in handlers.items()}
+        self._refusal = refusal
+
+    def service(self, handler_call_details: Any) -> Any:
+        name, handler = self._handlers.get(handler_call_details.method, ("", None))
+        if handler is None:
+            return None
+        metadata = _pairs(handler_call_details.invocation_metadata)
+        return self._refusal(name, metadata) or handler
+
+
+def _metadata(call: Any) -> list[tuple[bytes, bytes]]:
+    """The metadata of a call in the form of HTTP headers."""
+    return _pairs(call.invocation_metadata())
+
+
+def _pairs(metadata: Any) -> list[tuple[bytes, bytes]]:
+    return [(k.encode(), v if isinstance(v, bytes) else v.encode()) for k, v in metadata or ()]
