@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from converter.graph.values import QUANTIZED, RANDOM
+from converter.graph.values import QUANTIZED, RANDOM, is_constant
 
 _BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _JUMPS = frozenset(
@@ -74,7 +74,7 @@ class Cone:
                 continue
             if value in self.roots:
                 read |= self.roots[value]
-            elif _is_constant(value):
+            elif is_constant(value) and _holds_numbers(value):
                 read.add(value)
             else:
                 return False
@@ -106,13 +106,9 @@ def jumps(node: ir.Node) -> bool:
     return node.op_type in _JUMPS
 
 
-def _is_constant(value: ir.Value) -> bool:
-    return (
-        value.is_initializer()
-        and value.const_value is not None
-        and not value.is_graph_input()
-        and value.const_value.dtype in FLOATS | _WHOLE
-    )
+def _holds_numbers(constant: ir.Value) -> bool:
+    held = constant.const_value
+    return held is not None and held.dtype in FLOATS | _WHOLE
 
 
 def _is_numbers(value: ir.Value) -> bool:

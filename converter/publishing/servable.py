@@ -7,6 +7,7 @@ refuse_unservable the check of every version that the service loads, on the fold
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,21 +64,28 @@ def look(path: Path, inputs: list[TensorSpec], sample: Feeds) -> Served:
     return Served(seen.outputs, seen.by_rows, runtime.left_out)
 
 
-def told(model: ir.Model, served: Served) -> ir.Model | None:
-    """The model with the true shapes of its outputs, None if they are in it already."""
-    wrong = {
-        spec.name: spec
-        for spec in served.outputs
-        for value in model.graph.outputs
-        if value.name == spec.name and not _agrees(value, spec)
-    }
-    if not wrong:
-        return None
-    model = model.clone()
-    for value in model.graph.outputs:
-        if value.name in wrong:
-            value.shape = ir.Shape(wrong[value.name].shape)
-    return model
+class TellOutputsPass(ir.passes.FunctionalPass):
+    """Annotate a model's outputs with the shapes that they have.
+
+    1. Only an output whose shape differs in its rank or in a number gets another; the name of an
+       axis that may vary is as good as any.
+    2. The model that was given stays as it is: it is also what was proven.
+
+    Args:
+        outputs: what a run gave.
+    """
+
+    def __init__(self, outputs: Sequence[TensorSpec]) -> None:
+        self._specs = {spec.name: spec for spec in outputs}
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        model, modified = model.clone(), False
+        for value in model.graph.outputs:
+            spec = self._specs.get(str(value.name))
+            if spec is not None and not _agrees(value, spec):  # (1)
+                value.shape = ir.Shape(spec.shape)
+                modified = True
+        return ir.passes.PassResult(model, modified)
 
 
 def _agrees(value: ir.Value, spec: TensorSpec) -> bool:

@@ -28,7 +28,7 @@ from converter.files.onnx_file import write_onnx
 from converter.pipeline import FoldResult
 from converter.publishing.contract import inputs, manifest, write_selftest
 from converter.publishing.remote import NAMES, publish_remote
-from converter.publishing.servable import look, refuse_unservable, told
+from converter.publishing.servable import TellOutputsPass, look, refuse_unservable
 from service.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -176,8 +176,9 @@ def _publish(
     staged.mkdir()
     write_onnx(result.model, staged / MODEL_FILE)
     served = look(staged / MODEL_FILE, inputs(result), result.proof.sample)
-    if (model := told(result.model, served)) is not None:
-        write_onnx(model, staged / MODEL_FILE)
+    told = TellOutputsPass(served.outputs)(result.model)
+    if told.modified:
+        write_onnx(told.model, staged / MODEL_FILE)
     self_test = write_selftest(result, staged / SELFTEST_FILE, served)
     files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
 
