@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from converter.graph.values import Dim
+from converter.graph.values import Dim, is_constant
 
 Sizes = list[Dim]
 
@@ -37,7 +37,7 @@ def sizes_of(value: ir.Value | None, depth: int = 0) -> Sizes | None:
 
 def constant_sizes(value: ir.Value | None) -> list[int] | None:
     """The numbers of a constant that may be a list of sizes."""
-    if value is None or value.const_value is None or not value.is_initializer():
+    if value is None or value.const_value is None or not is_constant(value):
         return None
     if value.const_value.size > 64 or not value.const_value.dtype.is_integer():
         return None
