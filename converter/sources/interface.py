@@ -62,6 +62,17 @@ class NameInputsPass(ir.passes.InPlacePass):
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
+    def requires(self, model: ir.Model) -> None:
+        """One name for each input, all different.
+
+        Raises:
+            PreconditionError: they are not.
+        """
+        if not len(set(self._names)) == len(self._names) == len(model.graph.inputs):
+            raise ir.passes.PreconditionError(
+                f"{self._names} are no names for {len(model.graph.inputs)} inputs"
+            )
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
         names = [f"{name}_" if name in graph.initializers else name for name in self._names]  # (2)
@@ -87,11 +98,13 @@ class RenameAxisPass(ir.passes.InPlacePass):
         for node in model.graph.all_nodes():
             values += node.outputs
         for value in values:
-            for axis, dim in enumerate(value.shape or ()):
-                if not isinstance(dim, int) and dim.value and word.search(str(dim.value)):
-                    assert value.shape is not None
-                    value.shape[axis] = word.sub(self._new, str(dim.value))
-                    modified = True
+            if value.shape is None:
+                continue
+            old = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+            new = [word.sub(self._new, dim) if isinstance(dim, str) else dim for dim in old]
+            if new != old:
+                value.shape = ir.Shape(new)
+                modified = True
         return ir.passes.PassResult(model, modified)
 
 

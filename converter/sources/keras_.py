@@ -26,6 +26,7 @@ from converter.sources import inputs as graph_inputs
 from converter.sources.arch import importable_here
 from converter.sources.export import export
 from converter.sources.exporters import Exported
+from converter.sources.interface import NameInputsPass
 from converter.sources.keras_module import KerasModule
 from converter.sources.loaded import Loaded, LoadOptions, Reference
 from converter.system.quiet import silent
@@ -235,10 +236,7 @@ def _name_inputs(exported: Exported, names: Sequence[str]) -> None:
     if len(values) != len(names) or len(set(names)) != len(names) or taken & set(names):
         return
     renamed = {str(v.name): name for v, name in zip(values, names, strict=True)}
-    for index, value in enumerate(values):
-        value.name = f"__input_{index}"
-    for value, name in zip(values, names, strict=True):
-        value.name = name
+    NameInputsPass(names)(exported.model)
     old = exported.reference
     if old is not None:
         fresh = {renamed[key]: array for key, array in old.inputs.items()}
