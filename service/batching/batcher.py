@@ -169,8 +169,9 @@ class Batcher:
             self._turn.add(item, loop, self)
             try:
                 outcome = await answer
-            finally:
-                item.gone = True
+            except asyncio.CancelledError:
+                self.abandon(item)
+                raise
         else:
             outcome = await self._in_a_thread(item, answer, loop)
         if isinstance(outcome, ServiceError):
@@ -191,13 +192,16 @@ class Batcher:
         request: str,
         told: Told,
         count: Count | None = None,
-    ) -> None:
+    ) -> Item:
         """`submit` on the event loop without a task: `answer` is told at the end of the turn.
 
         Args:
             inputs, rows, deadline, request, told, count: as in `submit`; rows up to `inline_rows`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
             loop: the one that runs.
+
+        Returns:
+            What to `abandon` when nobody waits for the answer any more.
 
         Raises:
             ServiceError: what `check_room` raises.
@@ -206,6 +210,15 @@ class Batcher:
         lane = () if self._one_shape else lane_of(inputs)
         item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count)
         self._turn.add(item, loop, self)
+        return item
+
+    def abandon(self, item: Item) -> None:
+        """Nobody waits for the item any more.
+
+        One that waits for a runner gives its room back at once; the turn of the event loop drops
+        its own by what their answers say.
+        """
+        self.runners.abandon(item)
 
     def retire(self) -> None:
         """Take no more, and end once what waits is finished; returns at once."""

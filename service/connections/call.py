@@ -17,7 +17,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import errors, faults, http
-from service.batching.batch import Outcome
+from service.batching.batch import Item, Outcome
 from service.connections.answering import Answering
 from service.errors import ServiceError
 from service.models.model import ServedModel
@@ -47,6 +47,7 @@ ANSWERED = _Answered()
 class Call:
     """A request on its way; to uvicorn's connection a cycle, to the batcher the answer.
 
+    `item`: what the batcher has of it, until it is answered.
     `error`: why it could not begin; to be told with `refuse` once the connection knows the call.
     """
 
@@ -56,7 +57,7 @@ class Call:
 
     __slots__ = (
         "_answering", "_endpoint", "_model", "_scope", "connection", "decoded", "disconnected",
-        "error", "keep_alive", "response_complete",
+        "error", "item", "keep_alive", "response_complete",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Call:
         self._model: ServedModel | None = model
         self.connection = connection
         self.decoded: Decoded | None = None
+        self.item: Item | None = None
         self.error: ServiceError | None = None
         self.keep_alive = True
         self.response_complete = False
@@ -89,6 +91,8 @@ class Call:
     def hang_up(self) -> None:
         """The connection has gone."""
         self.disconnected = True
+        if self.item is not None and self._model is not None:
+            self._model.batcher.abandon(self.item)
         self._let_go()
         if not self.response_complete:
             self.response_complete = True
@@ -126,7 +130,7 @@ class Call:
 
     def _let_go(self) -> None:
         """An idle connection remembers its last call, which must not keep a model alive."""
-        self.decoded = None
+        self.decoded = self.item = None
         self._model = None
 
     def refuse(self, error: ServiceError) -> None:

@@ -140,7 +140,7 @@ class Quick:
                 self._gate.forget(exchange)
                 return None
             exchange.decoded = time.monotonic()
-            model.batcher.enter(
+            call.item = model.batcher.enter(
                 decoded.tensors, rows, read + timeout_s, call, connection.loop,
                 exchange.request_id, exchange.run, exchange.expect,
             )  # fmt: skip

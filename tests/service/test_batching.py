@@ -568,6 +568,35 @@ def test_what_leaves_the_loop_keeps_its_deadline(model: Model, make, by_task: bo
     assert sorted(x for ran in model.ran for x in ran) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("by_task", [True, False])
+def test_who_leaves_after_a_turn_was_shared_gives_its_room_back(model: Model, make, by_task: bool):
+    batcher = make(max_batch_rows=1, inline_rows=8, runners=2, row_s=1.0)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        stay = [ask(batcher, 0), ask(batcher, 1)]  # both runners have one
+        await entered(model)
+        await entered(model)
+        if by_task:
+            leaves = ask(batcher, 2)
+        else:
+            answer: asyncio.Future[object] = loop.create_future()
+            item = batcher.enter(x(2), 1, soon(), answer, loop, "", lambda *_: None)
+        stay.append(ask(batcher, 3))
+        await until(lambda: batcher.runners.lanes.rows == 2)
+        if by_task:
+            leaves.cancel()
+            await asyncio.wait([leaves])
+        else:
+            batcher.abandon(item)
+        assert batcher.waiting_samples == 1
+        model.go.set()
+        assert [rows(answer) for answer in await asyncio.gather(*stay)] == [[1], [2], [4]]
+
+    asyncio.run(main())
+    assert sorted(x for ran in model.ran for x in ran) == [0, 1, 3]
+
+
 def test_the_timer_of_deadlines_does_not_keep_a_model_alive():
     def run(inputs: Tensors) -> Tensors:
         return {"y": inputs["x"]}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -89,7 +90,9 @@ class Pipe(asyncio.Transport):
 class Bench:
     """An application and connections to it, in this process."""
 
-    def __init__(self, root: Path, *flags: str, access: Access | None = None) -> None:
+    def __init__(
+        self, root: Path, *flags: str, access: Access | None = None, threads: int = 1
+    ) -> None:
         self.settings: Settings = parse(["--models", str(root), *flags], {})
         self.metrics = Metrics("0")
         self.budget = Budget(self.settings.max_in_flight_bytes)
@@ -99,7 +102,7 @@ class Bench:
                 assembly.load_counted,
                 metrics=self.metrics,
                 choice=device.choose("cpu"),
-                threads=1,
+                threads=threads,
                 capacity_samples=self.settings.queue_capacity_samples,
             ),
         )
@@ -149,8 +152,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(models: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
-    def make(*flags: str, access: Access | None = None) -> Bench:
-        made.append(Bench(models, *flags, access=access))
+    def make(*flags: str, access: Access | None = None, threads: int = 1) -> Bench:
+        made.append(Bench(models, *flags, access=access, threads=threads))
         return made[-1]
 
     yield make
@@ -166,6 +169,12 @@ def parts(written: bytes) -> tuple[int, dict[str, str], bytes]:
     assert len(headers) == len(lines)
     assert int(headers["content-length"]) == len(body)
     return int(first.split()[1]), headers, body
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def answered(connection) -> tuple[int, dict[str, str], bytes]:
@@ -362,6 +371,36 @@ def test_who_hangs_up_is_not_run(bench: Make):
     assert asyncio.run(main()) == b""
     assert (served.count(499), served.count(200)) == (1, 1)
     assert served.metrics._batches["m"].all().counts[0] == 1  # a batch of one row
+    assert served.at_rest()
+
+
+def test_who_hangs_up_while_a_runner_is_awaited_gives_the_room_back(bench: Make):
+    served = bench(threads=2)
+    batcher = served.registry.find("m").batcher
+    batcher._row_s = 1.0  # so that a turn is shared among the runners
+    run, go = batcher.runners._run, threading.Event()
+
+    def held(inputs):
+        assert go.wait(60)
+        return run(inputs)
+
+    batcher.runners._run = batcher.runners._run_alone = held
+
+    async def main():
+        connections = [served.connect() for _ in range(4)]
+        for first, second in (connections[:2], connections[2:]):
+            await until(lambda: batcher.waiting_samples == 0)  # a runner has each of the first two
+            for connection in (first, second):
+                connection.data_received(whole(PREDICT, BODY))
+        await until(lambda: batcher.runners.lanes.rows == 2)
+        gone, *stay = reversed(connections)
+        gone.connection_lost(None)
+        assert batcher.waiting_samples == 1
+        go.set()
+        return gone.transport.written, [(await answered(c))[0] for c in stay]
+
+    assert asyncio.run(main()) == (b"", [200] * 3)
+    assert (served.count(499), served.count(200)) == (1, 3)
     assert served.at_rest()
 
 
