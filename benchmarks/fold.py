@@ -10,13 +10,12 @@ printed. Goals: 1 s for ResNet-50, peak memory at most 2.5 times the file.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from benchmarks import child
 
 CHILD = """
 import json, sys, time
@@ -76,14 +75,7 @@ def main() -> None:
 
 def measure(source: Path, target: Path) -> dict[str, Any]:
     """One run in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(source), str(target)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return child.run(CHILD, str(source), str(target))
 
 
 def report(title: str, path: Path, runs: list[dict[str, Any]]) -> None:
@@ -102,23 +94,12 @@ def report(title: str, path: Path, runs: list[dict[str, Any]]) -> None:
 
 def resnet50(path: Path) -> Path:
     """torchvision's ResNet-50, random weights, batch-norms with statistics of both signs."""
-    import torch
-
+    from benchmarks.exporting import export
     from patterns.networks import randomize_batchnorms, torchvision_model
 
     module = torchvision_model("resnet50").eval()
     randomize_batchnorms(module, 0)
-    program = torch.onnx.export(
-        module,
-        (torch.randn(2, 3, 224, 224),),
-        dynamo=True,
-        optimize=False,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    return path
+    return export(module, (3, 224, 224), path)
 
 
 def chain(path: Path, convolutions: int, channels: int, side: int = 8) -> Path:

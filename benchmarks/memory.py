@@ -12,14 +12,12 @@ docs/performance.md. Linux only. Goal: at most 3 times the forward pass.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import child
 from benchmarks.document import table, write
 
 MEMORY = """
@@ -171,9 +169,9 @@ TINY = "tiny"
 
 def export(name: str, path: Path) -> None:
     """Write a net with batch-norms as training leaves them; its batch is free."""
-    import torch
     from torch import nn
 
+    from benchmarks.exporting import export as dynamo
     from patterns.networks import randomize_batchnorms
 
     if name == TINY:
@@ -184,24 +182,7 @@ def export(name: str, path: Path) -> None:
     else:
         made = NETS[name]()
     module, shape = randomize_batchnorms(made[0].eval(), 0), made[1]
-    program = torch.onnx.export(
-        module,
-        (torch.randn(2, *shape),),
-        dynamo=True,
-        optimize=False,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-
-
-def child(code: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    dynamo(module, shape, path)
 
 
 def measure(names: list[str]) -> list[list[object]]:
@@ -210,11 +191,11 @@ def measure(names: list[str]) -> list[list[object]]:
     make = "import sys; from benchmarks.memory import *; export(sys.argv[1], Path(sys.argv[2]));"
     with tempfile.TemporaryDirectory(prefix="foldserve-bench-") as folder:
         tiny, path = Path(folder) / "tiny.onnx", Path(folder) / "net.onnx"
-        child(make + "print('{}')", TINY, str(tiny))
+        child.run(make + "print('{}')", TINY, str(tiny))
         for name in names:
-            child(make + "print('{}')", name, str(path))
-            forward = child(FORWARD, str(path), str(tiny))["peak"]
-            proof = child(PROOF, str(path), str(tiny))
+            child.run(make + "print('{}')", name, str(path))
+            forward = child.run(FORWARD, str(path), str(tiny))["peak"]
+            proof = child.run(PROOF, str(path), str(tiny))
             verdict = "proven" if proof["passed"] else f"not proven {proof['failure']}"
             rows.append(
                 [name, f"{forward / 1e6:.0f} MB", f"{proof['peak'] / 1e6:.0f} MB",

@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.real import environment, libraries, packages, progress, runner, table
-from benchmarks.zoo import results
-from converter.report.progress import Live
+from benchmarks.zoo import cases, results
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -38,15 +35,15 @@ def main(words: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     if args.what == "table":
         kept = {}
-        for kind, cases in KINDS.items():  # rows of what is listed no more are left out
+        for kind, listed in KINDS.items():  # rows of what is listed no more are left out
             rows = results.read(args.cache / f"{kind}.jsonl")
-            kept[kind] = {case.name: rows[case.name] for case in cases() if case.name in rows}
+            kept[kind] = {case.name: rows[case.name] for case in listed() if case.name in rows}
         table.write(args.document, kept, runner.version())
         console.print(f"wrote {args.document}")
         return 0
     if args.what == "list":
-        for kind, cases in KINDS.items():
-            for case in cases():
+        for kind, listed in KINDS.items():
+            for case in listed():
                 console.print(f"{kind:9}{case.name}", soft_wrap=True)
         return 0
     venv = args.cache / "venv"
@@ -62,11 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
         python = str(environment.python(venv))
         os.execve(python, [python, "-m", "benchmarks.real", *given], environment.clean(ROOT))
     rows_file = args.cache / f"{args.what}.jsonl"
-    wanted = [
-        case
-        for case in KINDS[args.what]()
-        if not args.only or any(fnmatchcase(case.name, pattern) for pattern in args.only)
-    ]
+    wanted = [case for case in KINDS[args.what]() if cases.wanted(case.name, args.only)]
     rows, version = results.read(rows_file), runner.version()
     if not args.redo:
         wanted = [
@@ -84,34 +77,23 @@ def main(words: Sequence[str] | None = None) -> int:
         jobs=args.jobs,
         budget=args.time_budget * 60,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
-    try:
-        with Live(console) as live:
-            done = runner.run(wanted[: args.limit], settings, progress.Listener(live))
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        return 130
-    finally:
-        results.compact(rows_file)
+    done = cases.interruptible(
+        console,
+        rows_file,
+        lambda live: runner.run(wanted[: args.limit], settings, progress.Listener(live)),
+    )
+    if done is None:
+        return cases.INTERRUPTED
     return 1 if any(row["status"] in ("wrong", "not served", "failed") for row in done) else 0
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.real",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cases.arguments(
+        "python -m benchmarks.real", __doc__, "models",
+        example="silero*", seconds=240.0, gigabytes=5.0,
+    )  # fmt: skip
     add = parser.add_argument
     add("what", choices=("files", "networks", "table", "list"))
-    add("--only", action="append", default=[], metavar="PATTERN", help="names such as silero*")
-    add("--limit", type=int, metavar="N", help="at most so many models")
-    add("--jobs", type=int, default=1, metavar="N", help="models at a time (default: 1)")
-    add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
-    add("--redo", action="store_true", help="also what is done with this source")
-    add("--retry", action="store_true", help="also what was not served with this source")
-    add("--seconds", type=float, default=240.0, help="of processors for a stage (default: 240)")
-    add("--gigabytes", type=float, default=5.0, help="memory for a stage (default: 5)")
     add("--cache", type=Path, default=ROOT / ".cache" / "real", metavar="FOLDER")
     add("--document", type=Path, default=ROOT / "docs" / "real.md", metavar="FILE")
     return parser.parse_args(words)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lines
 from benchmarks.real import fetch
 from benchmarks.real.case import Case
-from benchmarks.zoo import engine, limits, results
+from benchmarks.zoo import cases, engine
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
 
-ROOT = Path(__file__).parents[2]
 COMMAND = ("commands/fold.py",)
 
 
@@ -48,48 +45,27 @@ class Settings:
     preload: str = "benchmarks.real.warm"
 
 
-class StoppedError(Exception):
-    """The run was interrupted; what was being measured is left for the next one."""
-
-
 def version() -> str:
     """Twelve digits that change when the source of the command or of the service does."""
     digest = hashlib.sha256()
-    for path in (*engine.deciding(roots=COMMAND), *sorted((ROOT / "service").rglob("*.py"))):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for path in (*engine.deciding(roots=COMMAND), *sorted((cases.ROOT / "service").rglob("*.py"))):
+        digest.update(path.relative_to(cases.ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def run(work: Iterable[Case], settings: Settings, listener: Listener) -> list[Row]:
-    """Run `work` in order; returns the rows, in the order in which they came.
-
-    An interrupt ends what is running; the rows that are there stay.
-    """
-    begin, made, rows = time.monotonic(), version(), []
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // settings.jobs))
-    os.environ["PYTHONWARNINGS"] = "ignore"
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    """Run `work` in order; returns the rows, in the order in which they came."""
+    made = version()
+    cases.prepare(settings.jobs, settings.preload)
     os.environ["COLUMNS"] = "400"  # a sentence of the command is one line
-    limits.preload(settings.preload)
-    waiting, stop = list(work), threading.Event()
-    listener.start(len(waiting))
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        busy: set[Future[Row]] = set()
-        try:
-            while waiting or busy:
-                if waiting and time.monotonic() - begin > settings.budget:
-                    listener.say(f"the time is up, {len(waiting)} models were not started")
-                    waiting = []
-                while waiting and len(busy) < settings.jobs:
-                    busy.add(pool.submit(measure, waiting.pop(0), settings, made, stop))
-                finished, busy = wait(busy, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    rows.append(future.result())
-                    results.append(settings.results, rows[-1])
-                    listener.row(rows[-1])
-        finally:
-            stop.set()
-    return rows
+    return cases.run(
+        work,
+        lambda case, stop: measure(case, settings, made, stop),
+        lambda row: lines.append(settings.results, row),
+        jobs=settings.jobs,
+        budget=settings.budget,
+        listener=listener,
+    )
 
 
 def measure(case: Case, settings: Settings, made: str, stop: threading.Event) -> Row:
@@ -141,34 +117,16 @@ def _stage(
     stage: str, case: Case, folder: Path, file: Path, settings: Settings, stop: threading.Event
 ) -> dict[str, Any]:
     """What a stage printed, or why it did not; what the command itself said is `said`."""
-    ended = limits.run(
-        limits.main_of,
-        [settings.stages, [stage, case.to_json(), str(folder), str(file)]],
-        seconds=settings.seconds,
-        memory=settings.memory,
-        stopped=stop.is_set,
-    )
-    if ended.limit == "stop":
-        raise StoppedError(case.name)
-    if ended.limit == "time":
-        return _failed("Timeout", f"{stage} took longer than {settings.seconds:.0f} s")
-    if ended.limit == "memory":
-        return _failed("OutOfMemory", f"{stage} took more than {settings.memory / 1e9:.1f} GB")
-    last = (ended.output.rstrip().splitlines() or [""])[-1]
-    try:
-        found = json.loads(last)
-        assert isinstance(found, dict)
-    except (ValueError, AssertionError):
-        tail = (ended.tail.strip() or ended.output.strip()).splitlines()[-1:] or [""]
-        return _failed("Crash", f"{stage} ended with {ended.code}: {tail[0][:200]}")
+    words = [stage, case.to_json(), str(folder), str(file)]
+    printed = cases.stage(settings.stages, words, settings.seconds, settings.memory, stop)
+    if printed.failure is not None:
+        kind, sentence = printed.failure
+        return {"error_class": kind, "sentence": sentence}
+    found = printed.found
     if stage == "fold" and found.get("code"):
-        said = _sentences(ended.tail) or str(found.get("why", ""))
+        said = _sentences(printed.errors) or str(found.get("why", ""))
         found["said"] = said.replace(str(file), file.name)[:500]  # no place of this machine
     return found
-
-
-def _failed(kind: str, sentence: str) -> dict[str, Any]:
-    return {"error_class": kind, "sentence": sentence}
 
 
 def _sentences(errors: str) -> str:

@@ -1,4 +1,4 @@
-"""What was measured: JSON, one object a line, appended as it comes.
+"""What was measured: JSON, one object a line, appended as it comes (`benchmarks.lines`).
 
     {"run": {...}}                                       machine and versions; the first line
     {"server": key, "model": name, "failed": reason, ...} or {..., "started_s": , "memory_bytes": }
@@ -9,10 +9,11 @@ The last of several equal ones counts. A line cut off by a kill is skipped, and 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks import lines
 
 Row = dict[str, Any]
 
@@ -37,19 +38,6 @@ class Results:
 
 def read(path: Path) -> Results:
     found = Results()
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict):
-                found.add(row)
+    for row in lines.read(path):
+        found.add(row)
     return found
-
-
-def append(path: Path, row: Row) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cut = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if cut else "") + json.dumps(row) + "\n")

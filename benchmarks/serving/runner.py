@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lines
 from benchmarks.serving import client, results
 from benchmarks.serving.client import Client
 from benchmarks.serving.install import Installed, install
@@ -62,7 +63,7 @@ class Runner:
 
     def _keep(self, row: Row) -> None:
         self.done.add(row)
-        results.append(self.path, row)
+        lines.append(self.path, row)
 
     def _model(self, model: Model, installed: dict[str, Installed]) -> None:
         peers = [peer for peer in self.plan.peers_of(model.name) if self._missing(model, peer)]

@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from benchmarks.serving import client
+from benchmarks.serving import client, tree
 from benchmarks.serving.client import Client, Driven
 from benchmarks.serving.peer import TOKEN, Model, Peer, Request, Route
 
@@ -175,12 +175,12 @@ class Server:
 
     def memory_bytes(self) -> int:
         """The proportional set size of all its processes; 0 where the system does not tell."""
-        return sum(_proportional_bytes(pid) for pid in self.processes())
+        return sum(tree.memory_bytes(pid) for pid in self.processes())
 
     def cpu_s(self) -> float:
         """CPU time of all its processes until now; another load on the machine does not change
         what a request takes of it."""
-        return sum(map(_cpu_s, self.processes()))
+        return sum(map(tree.cpu_s, self.processes()))
 
     def close(self) -> None:
         """End all its processes: in good order, or else at once."""
@@ -237,19 +237,3 @@ def _environment(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return []
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _proportional_bytes(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))

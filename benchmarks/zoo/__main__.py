@@ -16,18 +16,15 @@ that a run that is stopped is representative.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.peers import PEERS
-from benchmarks.zoo import catalogue, engine, progress, results, runner, table
+from benchmarks.zoo import cases, catalogue, engine, progress, results, runner, table
 from benchmarks.zoo.names import EXPORTERS, RIVAL_NAMES
-from converter.report.progress import Live
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -48,11 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
         catalogue.write(list_file, listed)
     if args.peers:
         _install_peers(console, args.skip_peer)
-    wanted = [
-        a
-        for a in catalogue.in_order(listed.architectures)
-        if not args.only or any(fnmatchcase(a.name, pattern) for pattern in args.only)
-    ]
+    ordered = catalogue.in_order(listed.architectures)
+    wanted = [a for a in ordered if cases.wanted(a.name, args.only)]
     version, rows = engine.version(), results.read(rows_file)
     if not (args.redo or args.prepare):
         wanted = [
@@ -73,15 +67,13 @@ def main(words: Sequence[str] | None = None) -> int:
         prepare=args.prepare,
     )
     console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
-    try:
-        with Live(console) as live:
-            done = runner.run(wanted[: args.limit], settings, progress.Listener(live))
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        return 130
-    finally:
-        results.compact(rows_file)
+    done = cases.interruptible(
+        console,
+        rows_file,
+        lambda live: runner.run(wanted[: args.limit], settings, progress.Listener(live)),
+    )
+    if done is None:
+        return cases.INTERRUPTED
     return 1 if any(row.get("verdict") == "wrong" for row in done) else 0
 
 
@@ -95,25 +87,16 @@ def _install_peers(console: Console, skipped: Sequence[str]) -> None:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.zoo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cases.arguments(
+        "python -m benchmarks.zoo", __doc__, "architectures",
+        example="timm:rep*", seconds=300.0, gigabytes=6.0,
+    )  # fmt: skip
     add = parser.add_argument
-    add("--only", action="append", default=[], metavar="PATTERN", help="names such as timm:rep*")
-    add("--limit", type=int, metavar="N", help="at most so many architectures")
-    add("--jobs", type=int, default=1, metavar="N", help="architectures at a time (default: 1)")
-    add("--time-budget", type=float, default=float("inf"), metavar="MINUTES")
     add("--peers", action=argparse.BooleanOptionalAction, default=True, help="ask other tools, too")
     add("--skip-peer", action="append", default=[], choices=RIVAL_NAMES, help="may be repeated")
     add("--exporter", choices=EXPORTERS, default=EXPORTERS[0], help="to try first")
-    add("--redo", action="store_true", help="also what is done with this engine")
-    add("--retry", action="store_true", help="also what failed with this engine")
     add("--prepare", action="store_true", help="export and ask the peers, do not fold")
     add("--table", action="store_true", help="write the document from the results")
-    add("--seconds", type=float, default=300.0, help="of processors for a stage (default: 300)")
-    add("--gigabytes", type=float, default=6.0, help="memory for a stage (default: 6)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER")
     add("--cache", type=Path, default=ROOT / ".cache" / "zoo", metavar="FOLDER")
     add("--cache-gigabytes", type=float, default=20.0, help="exports to keep (default: 20)")

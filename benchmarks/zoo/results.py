@@ -10,28 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lines
+
 Row = dict[str, Any]
 
 
 def read(path: Path) -> dict[str, Row]:
     """The last row of each architecture, by name."""
-    rows: dict[str, Row] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict) and "name" in row:
-                rows[row["name"]] = row
-    return rows
-
-
-def append(path: Path, row: Row) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cut = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if cut else "") + json.dumps(row) + "\n")
+    return {row["name"]: row for row in lines.read(path) if "name" in row}
 
 
 def compact(path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Take architectures one after the other through the stages, each stage in its own process.
-
-The processes are forked from one that has imported what they need (`limits.py`).
+"""Take architectures through the stages, each stage in its own process (`cases.py`).
 
 What the first two stages give is kept in a folder for each architecture, and used again.
 """
@@ -8,23 +6,20 @@ What the first two stages give is kept in a folder for each architecture, and us
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
-import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.zoo import engine, limits, results
+from benchmarks import lines
+from benchmarks.zoo import cases, engine
 from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
 
-ROOT = Path(__file__).parents[2]
 # Raise it when a network is built, fed or exported otherwise: kept exports are made again.
 RECIPE = 1
 
@@ -61,45 +56,23 @@ class Settings:
     preload: str = "benchmarks.zoo.warm"
 
 
-class StoppedError(Exception):
-    """The run was interrupted; what was being measured is left for the next one."""
-
-
 def run(work: Iterable[Architecture], settings: Settings, listener: Listener) -> list[Row]:
-    """Run `work` in order; returns the rows, in the order in which they came.
+    """Run `work` in order; returns the rows, in the order in which they came."""
+    version = engine.version()
+    cases.prepare(settings.jobs, settings.preload)
 
-    An interrupt ends what is running; the rows that are there stay.
-    """
-    begin, version, rows = time.monotonic(), engine.version(), []
-    _environment(settings)
-    waiting, stop = list(work), threading.Event()
-    listener.start(len(waiting))
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        busy: set[Future[Row]] = set()
-        try:
-            while waiting or busy:
-                if waiting and time.monotonic() - begin > settings.budget:
-                    listener.say(f"the time is up, {len(waiting)} architectures were not started")
-                    waiting = []
-                while waiting and len(busy) < settings.jobs:
-                    busy.add(pool.submit(measure, waiting.pop(0), settings, version, stop))
-                finished, busy = wait(busy, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    rows.append(future.result())
-                    if not settings.prepare:
-                        results.append(settings.results, rows[-1])
-                    listener.row(rows[-1])
-        finally:
-            stop.set()
-    return rows
+    def keep(row: Row) -> None:
+        if not settings.prepare:
+            lines.append(settings.results, row)
 
-
-def _environment(settings: Settings) -> None:
-    """For the process that the stages are forked from, which is started by the first of them."""
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // settings.jobs))
-    os.environ["PYTHONWARNINGS"] = "ignore"
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    limits.preload(settings.preload)
+    return cases.run(
+        work,
+        lambda architecture, stop: measure(architecture, settings, version, stop),
+        keep,
+        jobs=settings.jobs,
+        budget=settings.budget,
+        listener=listener,
+    )
 
 
 def measure(
@@ -166,29 +139,11 @@ def _stage(
     stage: str, name: str, folder: Path, settings: Settings, stop: threading.Event, *more: str
 ) -> dict[str, Any]:
     """What a stage printed, or why it did not."""
-    ended = limits.run(
-        limits.main_of,
-        [settings.stages, [stage, name, str(folder), *more]],
-        seconds=settings.seconds,
-        memory=settings.memory,
-        stopped=stop.is_set,
-    )
-    if ended.limit == "stop":
-        raise StoppedError(name)
-    if ended.limit == "time":
-        return _error("Timeout", f"{stage} took longer than {settings.seconds:.0f} s")
-    if ended.limit == "memory":
-        return _error("OutOfMemory", f"{stage} took more than {settings.memory / 1e9:.1f} GB")
-    try:
-        found = json.loads(ended.output.splitlines()[-1])
-        assert isinstance(found, dict)
-    except (IndexError, ValueError, AssertionError):
-        last = ended.tail.strip().splitlines()[-1:] or [""]
-        return _error("Crash", f"{stage} ended with {ended.code}: {last[0][:200]}")
-    return found
-
-
-def _error(kind: str, sentence: str) -> dict[str, Any]:
+    words = [stage, name, str(folder), *more]
+    printed = cases.stage(settings.stages, words, settings.seconds, settings.memory, stop)
+    if printed.failure is None:
+        return printed.found
+    kind, sentence = printed.failure
     return {"error": {"class": kind, "sentence": sentence}}
 
 

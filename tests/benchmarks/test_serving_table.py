@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import document
+from benchmarks import document, lines
 from benchmarks.serving import cells, plan, results, table
 from benchmarks.serving.__main__ import main
 from benchmarks.serving.catalogue import PEERS
@@ -121,9 +121,9 @@ def test_rows_are_read_again_and_a_line_cut_off_is_skipped(tmp_path: Path) -> No
     path = tmp_path / "rows.jsonl"
     rows = [RUN, server("mosec"), figure("mosec", "raw", 80.0), figure("mosec", "raw", 90.0)]
     for row in rows:
-        results.append(path, row)
+        lines.append(path, row)
     path.write_text(path.read_text() + '{"peer": "mosec", "mod')
-    results.append(path, figure("mosec", "json", 40.0))
+    lines.append(path, figure("mosec", "json", 40.0))
     found = results.read(path)
     assert found.run["cpu"] == "some"
     assert [row["per_second"] for row in found.figures.values()] == [90.0, 40.0]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks import lines
 from benchmarks.zoo import engine, limits, results, runner
 from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.progress import Listener
@@ -189,11 +190,11 @@ def test_the_engine_is_what_folds_and_proves() -> None:
 
 def test_a_line_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    results.append(path, {"name": "a", "n": 1})
+    lines.append(path, {"name": "a", "n": 1})
     with path.open("a") as file:
         file.write('{"name": "b", "n"')
-    results.append(path, {"name": "c", "n": 3})
-    results.append(path, {"name": "a", "n": 4})
+    lines.append(path, {"name": "c", "n": 3})
+    lines.append(path, {"name": "a", "n": 4})
     assert {name: row["n"] for name, row in results.read(path).items()} == {"a": 4, "c": 3}
     results.compact(path)
     assert path.read_text() == '{"name": "a", "n": 4}\n{"name": "c", "n": 3}\n'
