@@ -7,6 +7,8 @@ $EXAMPLES new ones (`make nightly`).
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,3 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: at the end no process is left alone with a long one."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+# Files that no two processes may be in at once: each starts a Ray of its own on this machine.
+_RAY = {"test_cluster.py", "test_cluster_imports.py"}
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """`--dist=loadfile`, with the files that start a Ray as one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "Ray" if PurePosixPath(file).name in _RAY else file
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
