@@ -32,8 +32,8 @@ from converter.training import architectures, checkpoint, mnist, networks
 from converter.training.data import Dataset, Split, pixels
 from converter.training.determinism import deterministic
 from converter.training.evaluate import accuracy
-from converter.training.fit_options import FitOptions
 from converter.training.loop import fit
+from converter.training.options import FitOptions
 
 OLD, NEW = ["0", "1", "2", "3", "4"], ["5", "6", "7", "8", "9"]
 ARCHITECTURE = "cnn"
@@ -93,7 +93,12 @@ def transfer(
         freeze_bn=WAYS[way].freeze_bn,
         only_head=WAYS[way].only_head,
         hidden=0,  # a batch-norm of its own would have its own trouble with small batches
-        fit=FitOptions(epochs=epochs, batch_size=size, lr=RATE * size, seed=seed, augment=False),
+        epochs=epochs,
+        batch_size=size,
+        lr=RATE * size,
+        seed=seed,
+        augment=False,
+        device="cpu",
         threads=THREADS,
     )
     few = first(new, SAMPLES, seed)

@@ -7,13 +7,14 @@ A test compares the files with what this makes, so they cannot fall behind.
 
 from __future__ import annotations
 
-import argparse
-import os
+import io
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from converter import cli
 from converter.commands import COMMANDS
@@ -114,18 +115,13 @@ def command_line() -> str:
         "[Operating the service](../service.md#settings).",
         "",
     ]
-    os.environ["COLUMNS"] = "96"
     for name in [None, *COMMANDS]:
-        arguments = [] if name is None else [name]
-        parser = cli._parser(arguments)
-        if name is not None:
-            parser = next(
-                action.choices[name]
-                for action in parser._actions
-                if isinstance(action, argparse._SubParsersAction)
-            )
-        title = "python -m converter" + (f" {name}" if name else "")
-        lines += [f"## {title}", "", "```text", parser.format_help().rstrip(), "```", ""]
+        words = [name] if name else []
+        title = " ".join(["python -m converter", *words])
+        console = Console(file=io.StringIO(), width=96)
+        cli.parser().help_print(words, console=console)
+        shown = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        lines += [f"## {title}", "", "```text", *shown, "```", ""]
     return "\n".join(lines)
 
 

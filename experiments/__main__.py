@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+
+from cyclopts import App
 
 from converter.cli import exit_code
-from experiments import command
+from converter.commands.parsing import application, parsed
+from converter.system.program import called
+from experiments.options import Experiments
+from service.version import program_version
+
+PROGRAM = "python -m experiments"
+EXAMPLES = f"""\
+Examples:
+  {PROGRAM} --norm none,batch --lr 0.001,0.01 --seeds 5
+      four arms of five runs each, and how they differ
+  {PROGRAM} --claims shift steps
+      two of the claims, as their papers make them"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
-        parser = argparse.ArgumentParser(
-            prog="python -m experiments",
-            description="Train with and without batch-norm, and report what was measured.",
-        )
-        command.add_arguments(parser)
-        return command.run(parser.parse_args(argv))
+        asked = parsed(parser(), arguments)
+        if asked is None:  # the help was shown
+            return 0
+        return int(import_module("experiments.command").run(asked))
 
-    return exit_code(work)
+    with called(PROGRAM, arguments):
+        return exit_code(work)
+
+
+def parser() -> App:
+    """The one command."""
+    app = application(
+        PROGRAM,
+        help="Train with and without batch-norm, and report what was measured.",
+        version=f"Foldserve {program_version()}",
+        help_epilogue=EXAMPLES,
+    )
+    app.default(Experiments)
+    return app
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from converter.training.architectures.style import Activation
 from experiments import measures
 from experiments.grid import expand
 from experiments.measures import Measure, MissingRunError, Repetition
 from experiments.records import Record
-from experiments.settings import Settings
+from experiments.settings import Optimizer, Settings
 from experiments.verdict import Estimate, Verdict, estimate, judge, together
 
 PAPER = "Ioffe and Szegedy 2015 (arXiv 1502.03167)"
@@ -141,7 +142,7 @@ _CNN3 = Settings(arch="cnn3", optimizer="sgd", lr=0.01, batch_size=64, epochs=2,
 _NORMS = ("none", "batch")
 
 
-def _learning(activation: str, optimizer: str) -> Claim:
+def _learning(activation: Activation, optimizer: Optimizer) -> Claim:
     plain = measures.of(measures.accuracy, norm="none")
     batch = measures.of(measures.accuracy, norm="batch")
     parts: tuple[Part, ...]
@@ -179,7 +180,7 @@ def _learning(activation: str, optimizer: str) -> Claim:
     )
 
 
-def _mlp(optimizer: str) -> Claim:
+def _mlp(optimizer: Optimizer) -> Claim:
     return Claim(
         name=f"mlp-{optimizer}",
         sentence="The network 784-256-128-10 reaches about 97 % without and 98 to 99 % with "

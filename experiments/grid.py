@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from converter.errors import UserError
-from experiments.settings import Settings, without_norm
+from experiments.settings import Settings, option, without_norm
 
 # A day of trainings; more is most likely a slip.
 MOST_RUNS = 10_000
@@ -61,8 +61,3 @@ def varied(runs: Sequence[Settings]) -> tuple[str, ...]:
     """The settings, but for the seed, that are not the same for all `runs`."""
     names = [name for name in vars(Settings()) if name != "seed"]
     return tuple(n for n in names if len({getattr(run, n) for run in runs}) > 1)
-
-
-def option(name: str) -> str:
-    """The option of the command line for a field: "batch_size" -> "--batch-size"."""
-    return "--" + name.replace("_", "-")

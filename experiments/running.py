@@ -16,7 +16,6 @@ from converter.training import architectures, datasets
 from converter.training.data import Dataset, Split, pixels
 from converter.training.determinism import deterministic
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.fit_options import FitOptions
 from converter.training.layers.renorm import Schedule, _BatchRenorm
 from converter.training.loop import Diverged, fit
 from converter.training.progress import Epoch, Observer, Run, Step
@@ -60,16 +59,7 @@ def run(
     device = torch.device(machine.device)
     digest = digest or datasets.digest(data)
     data = _part_of(data, settings.images)
-    options = FitOptions(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        seed=settings.seed,
-        device=device,
-        optimizer=settings.optimizer,
-        schedule="constant",
-        augment=False,
-    )
+    options = settings.fit(str(device), machine.threads)
     with deterministic(settings.seed, device, machine.threads):
         module = build(settings, data).to(device)
         _limit_renorm(module, settings.epochs * (len(data.train) // settings.batch_size))
@@ -102,17 +92,9 @@ def run(
 
 def build(settings: Settings, data: Dataset) -> nn.Module:
     """The network, initialised from torch's global generator. Raises UserError."""
-    style = architectures.Style(
-        norm=settings.norm,
-        bn_position=settings.bn_position,
-        activation=settings.activation,
-        momentum=settings.momentum,
-        dropout=settings.dropout,
-        init_scale=settings.init_scale,
-    )
     task = data.task
     return architectures.build(
-        settings.arch, style=style, input_shape=task.input_shape, classes=task.classes
+        settings.arch, style=settings.style(), input_shape=task.input_shape, classes=task.classes
     )
 
 

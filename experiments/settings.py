@@ -10,9 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from converter.errors import UserError
+from converter.training.architectures.style import Activation, Norm, Position, Style, wrong
+from converter.training.options import FitOptions
+
+Optimizer = Literal["sgd", "adam"]
 
 # A change of how runs are made that makes old records incomparable raises this number.
 METHOD = 1
@@ -23,27 +27,28 @@ class Settings:
     """All that one training depends on, but for the data and the machine.
 
     Attributes:
-        arch: a name of `converter.training.architectures`.
-        norm: "none", "batch" or "renorm" (Ioffe 2017).
-        activation: "relu", "sigmoid", "tanh", "leaky_relu" or "gelu".
-        bn_position: the batch-norm stands "before" or "after" the activation.
-        optimizer: "sgd" (no momentum) or "adam"; neither decays weights.
-        lr: learning rate, the same for all steps.
-        batch_size, epochs: images a step, passes over the training images.
+        arch: architectures of `train`.
+        norm: no normalization, batch normalization, or batch renormalization (Ioffe 2017).
+        activation: behind every hidden layer.
+        bn_position: the norm stands before or after the activation.
+        optimizer: sgd has no momentum, and neither decays weights.
+        lr: learning rates, the same for all steps.
+        batch_size: images a step.
+        epochs: passes over the training images.
         momentum: the weight of the newest batch in the running statistics, as torch has it.
         dropout: the share of hidden units that is zeroed while training.
         init_scale: all weights are multiplied by it before the first step.
-        images: how many training images are used, the first ones; 0 for all.
-        evaluations: how often an epoch is interrupted for a validation, the last at its end.
+        images: use the first so many training images; 0 for all.
+        evaluations: validations an epoch, the last at its end.
         recalibrate: after the training, also validate with the population's statistics.
         seed: of the initial weights, the order of the images, and dropout.
     """
 
     arch: str = "mlp"
-    norm: str = "batch"
-    activation: str = "relu"
-    bn_position: str = "before"
-    optimizer: str = "sgd"
+    norm: Norm = "batch"
+    activation: Activation = "relu"
+    bn_position: Position = "before"
+    optimizer: Optimizer = "sgd"
     lr: float = 0.01
     batch_size: int = 64
     epochs: int = 5
@@ -71,25 +76,42 @@ class Settings:
         """The run with the same seed without normalization, which a norm is compared with."""
         return without_norm(self)
 
+    def style(self) -> Style:
+        """How the network normalises, activates and is initialised. Raises UserError."""
+        return Style(
+            norm=self.norm,
+            bn_position=self.bn_position,
+            activation=self.activation,
+            momentum=self.momentum,
+            dropout=self.dropout,
+            init_scale=self.init_scale,
+        )
+
+    def fit(self, device: str = "cpu", threads: int = 1) -> FitOptions:
+        """How it is trained: the same rate for all steps, and the images as they are."""
+        return FitOptions(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=self.seed,
+            device=device,
+            threads=threads,
+            optimizer=self.optimizer,
+            schedule="constant",
+            augment=False,
+        )
+
     def check(self) -> None:
         """Raises UserError for a value that no training can have."""
-        _choose("--norm", self.norm, ("none", "batch", "renorm"))
-        _choose("--bn-position", self.bn_position, ("before", "after"))
-        _choose("--optimizer", self.optimizer, ("sgd", "adam"))
-        _within("--lr", self.lr, 0 < self.lr < float("inf"), "a positive number")
-        _within("--epochs", self.epochs, self.epochs >= 1, "at least 1")
-        _within("--momentum", self.momentum, 0 < self.momentum <= 1, "above 0, up to 1")
-        _within("--dropout", self.dropout, 0 <= self.dropout < 1, "a share from 0 to below 1")
-        _within("--init-scale", self.init_scale, 0 < self.init_scale <= 1000, "up to 1000, above 0")
+        for name in ("norm", "bn_position", "activation", "momentum", "dropout", "init_scale"):
+            if expected := wrong(name, value := getattr(self, name)):
+                raise UserError(f"{option(name)} is {value!r}", f"give {expected}")
+        if self.optimizer not in get_args(Optimizer):
+            known = ", ".join(get_args(Optimizer))
+            raise UserError(f"--optimizer is {self.optimizer!r}", f"give one of {known}")
+        self.fit().check()
         _within("--images", self.images, self.images >= 0, "a number, or 0 for all images")
         _within("--evaluations", self.evaluations, self.evaluations >= 1, "at least 1")
-        _within("--seed", self.seed, 0 <= self.seed < 2**63, "an integer from 0 to 2^63 - 1")
-        _within(
-            "--batch-size",
-            self.batch_size,
-            self.batch_size >= 2,
-            "at least 2: one sample has no variance for a batch-norm to learn",
-        )
         if self.recalibrate and self.norm == "none":
             raise UserError(
                 "--recalibrate needs a normalization, and --norm none has no statistics",
@@ -149,9 +171,9 @@ NAMES = {
 }
 
 
-def _choose(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{option} is {value!r}", f"give one of {', '.join(known)}")
+def option(name: str) -> str:
+    """The option of the command line for a field: "batch_size" -> "--batch-size"."""
+    return "--" + name.replace("_", "-")
 
 
 def _within(option: str, value: float, holds: bool, allowed: str) -> None:

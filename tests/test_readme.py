@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from converter import cli
+from converter.commands.parsing import parsed
 from service import settings
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def test_a_command_is_one_that_exists(command: list[str]) -> None:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
             assert all("=" in variable for variable in variables)
         case ["python", "-m", "converter", *arguments]:
-            assert cli._parser(arguments).parse_args(arguments).command == arguments[0]
+            assert type(parsed(cli.parser(), arguments)).__name__.lower() == arguments[0]
         case ["python", "-m", "service", *arguments]:
             assert settings.parse(arguments, {}).models == Path("models")
         case ["docker", "compose", *arguments]:

@@ -1,21 +1,16 @@
-"""`python -m converter compare`: it became `python -m experiments`, and this says so."""
+"""`compare`: it became `python -m experiments`, and this says so."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 
+from converter.commands.options.compare import Compare
 from converter.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Anything that `compare` took."""
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(asked: Compare) -> int:
     """Raises UserError, which names the command to type."""
-    command = shlex.join(["python", "-m", "experiments", *args.arguments[1:]])
+    command = shlex.join(["python", "-m", "experiments", *asked.rest])
     raise UserError(
         "compare is no command of the converter any more: comparing how networks train is no part "
         "of folding one.",

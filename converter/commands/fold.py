@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from converter.commands import limits, loading, output
+from converter.commands.options.fold import Fold
 from converter.errors import UserError
 from converter.files.onnx_file import write_onnx
 from converter.folding import FoldOptions
@@ -27,44 +27,7 @@ from service.manifest import Classification
 from service.store.address import is_address, scheme
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    loading.add_arguments(parser)
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="default: FILE.folded.onnx"
-    )
-    parser.add_argument(
-        "--publish",
-        metavar="models/NAME",
-        help="write models/NAME/<next version>/; also s3://bucket/models/NAME and the like",
-    )
-    parser.add_argument(
-        "--if-changed",
-        action="store_true",
-        help="with --publish: no new version if the newest is this very model",
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="a classifier's labels, one a line"
-    )
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="PATTERN", help="fold only these (layer1.*)"
-    )
-    parser.add_argument(
-        "--skip", action="append", default=[], metavar="PATTERN", help="leave these"
-    )
-    parser.add_argument(
-        "--through-relu",
-        action="store_true",
-        help="let a Relu become a maximum with one number a channel, where that folds more",
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE.npz", help="prove it on these inputs as well"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    limits.add_arguments(parser)
-    output.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(asked: Fold) -> int:
     """0: folded and proven. 1: the folded model differs, 3: it could not be measured whether it
     does; then nothing is written.
 
@@ -72,45 +35,45 @@ def run(args: argparse.Namespace) -> int:
         UserError: the input is at fault (exit code 2).
     """
     console = terminal()
-    _check(args)
-    with limits.memory(args), working(f"loading {args.file}") as progress:
-        loaded = loading.load_from(args)
-        if args.labels:
-            loaded = _labelled(loaded, args.labels)
-        data = load_data(args.data, loaded.inputs) if args.data else None
+    _check(asked)
+    with limits.memory(asked.proving.max_memory), working(f"loading {asked.file}") as progress:
+        loaded = loading.load_from(asked.file, asked.reading, data=asked.proving.data)
+        if asked.labels:
+            loaded = _labelled(loaded, asked.labels)
+        data = load_data(asked.proving.data, loaded.inputs) if asked.proving.data else None
         result = fold(
             loaded,
-            FoldOptions(args.only, args.skip, args.through_relu),
+            FoldOptions(**vars(asked.choice)),
             data=data,
-            seed=args.seed,
+            seed=asked.proving.seed,
             progress=progress,
         )
     show_source(console, loaded)
     show_fold(console, result)
-    report = describe_fold(result) | {"provenance": describe_provenance(args.file, args.arguments)}
+    report = describe_fold(result) | {"provenance": describe_provenance(asked.file)}
     if not result.proof.passed:
         console.print(Text("Nothing was written.", style="bold red"))
-        _write_reports(args, report | {"written": []}, result)
+        _write_reports(asked, report | {"written": []}, result)
         return EXIT_CODES[result.proof.verdict]
     written: list[str] = []
-    if args.publish:
-        published = publish(result, args.publish, if_changed=args.if_changed)
+    if asked.publish:
+        published = publish(result, asked.publish, if_changed=asked.if_changed)
         _show_published(console, published)
         for name, why in published.left_out.items():
             console.print(Text(f"Output {name!r} is not served: {why}.", style="yellow"))
-        _show_curves(console, args.file)
+        _show_curves(console, asked.file)
         written.append(str(published.path))
-    if args.output or not args.publish:
-        for path in write_onnx(result.model, args.output or default_output(args.file)):
+    if asked.output or not asked.publish:
+        for path in write_onnx(result.model, asked.output or default_output(asked.file)):
             console.print(Text(f"Wrote {path}"))
             written.append(str(path))
-    _write_reports(args, report | {"written": written}, result)
+    _write_reports(asked, report | {"written": written}, result)
     return 0
 
 
-def _write_reports(args: argparse.Namespace, report: dict[str, Any], result: FoldResult) -> None:
-    output.write_json(args.json, report)
-    output.write_html(args.html, report, result.original, result.plan)
+def _write_reports(asked: Fold, report: dict[str, Any], result: FoldResult) -> None:
+    output.write_json(asked.reports.json, report)
+    output.write_html(asked.reports.html, report, result.original, result.plan)
 
 
 def default_output(file: Path) -> Path:
@@ -119,20 +82,20 @@ def default_output(file: Path) -> Path:
     return file.with_name(f"{file.stem}.folded.onnx")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(asked: Fold) -> None:
     """Find mistakes before minutes of work, not after."""
-    if args.if_changed and not args.publish:
+    if asked.if_changed and not asked.publish:
         raise UserError("--if-changed goes with --publish.")
-    for path in (args.data, args.labels):
+    for path in (asked.proving.data, asked.labels):
         if path and not path.is_file():
             raise UserError(f"there is no file {path}.")
-    if args.publish and is_address(args.publish):
-        if scheme(args.publish) != "file":
-            open_store(args.publish)
-    elif args.publish:
-        check_folder(Path(args.publish))
-    folded = args.output or (None if args.publish else default_output(args.file))
-    output.check((folded, args.json, args.html), args.file)
+    if asked.publish and is_address(asked.publish):
+        if scheme(asked.publish) != "file":
+            open_store(asked.publish)
+    elif asked.publish:
+        check_folder(Path(asked.publish))
+    folded = asked.output or (None if asked.publish else default_output(asked.file))
+    output.check((folded, asked.reports.json, asked.reports.html), asked.file)
 
 
 def _labelled(loaded: Loaded, path: Path) -> Loaded:

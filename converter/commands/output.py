@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,11 +41,6 @@ def write_html(
     explainer = Explainer(original, plan)
     told = [explainer.explain(decision) for decision in plan.decisions]
     _write(path, page({**report, "explanations": told}).encode("utf-8", errors="replace"))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
 
 
 def check(paths: Iterable[Path | None], source: Path) -> None:

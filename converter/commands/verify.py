@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from converter.commands import limits
+from converter.commands.options.verify import Verify
 from converter.commands.output import write_json
 from converter.errors import UserError
 from converter.evaluation.normalize import normalize
@@ -15,32 +15,7 @@ from converter.report.terminal import show_proof, terminal, working
 from converter.sources import Loaded, LoadOptions, load, parse_input_shape, parse_input_value
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("original", type=Path, metavar="A.onnx", help="the reference")
-    parser.add_argument("candidate", type=Path, metavar="B.onnx", help="what should equal it")
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE.npz", help="compare on these inputs as well"
-    )
-    parser.add_argument(
-        "--input-shape",
-        action="append",
-        default=[],
-        metavar="[NAME=]D,D,..",
-        help="sizes for axes that may vary, without the batch axis",
-    )
-    parser.add_argument(
-        "--input-value",
-        action="append",
-        default=[],
-        metavar="NAME=NUMBER",
-        help="what an input is filled with, instead of random numbers: sr=16000",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
-    limits.add_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the proof as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(asked: Verify) -> int:
     """0: equal. 1: not equal. 3: it could not be measured whether they are.
 
     Raises:
@@ -48,30 +23,30 @@ def run(args: argparse.Namespace) -> int:
     """
     console = terminal()
     options = LoadOptions(
-        input_shapes=tuple(parse_input_shape(text) for text in args.input_shape),
-        input_values=dict(parse_input_value(text) for text in args.input_value),
-        data_shapes=data_shapes(args.data) if args.data else {},
+        input_shapes=tuple(parse_input_shape(text) for text in asked.sizes.input_shape),
+        input_values=dict(parse_input_value(text) for text in asked.sizes.input_value),
+        data_shapes=data_shapes(asked.proving.data) if asked.proving.data else {},
     )
-    with limits.memory(args), working(f"loading {args.original}") as progress:
-        original = _onnx(args.original, options)
-        candidate = _onnx(args.candidate, options)
+    with limits.memory(asked.proving.max_memory), working(f"loading {asked.original}") as progress:
+        original = _onnx(asked.original, options)
+        candidate = _onnx(asked.candidate, options)
         proof = verify(
             original.model,
             normalize(original.model),
             candidate.model,
             original.inputs,
             dynamic_batch=original.dynamic_batch and candidate.dynamic_batch,
-            data=load_data(args.data, original.inputs) if args.data else None,
-            seed=args.seed,
+            data=load_data(asked.proving.data, original.inputs) if asked.proving.data else None,
+            seed=asked.proving.seed,
             progress=progress,
         )
     show_proof(console, proof, ("A", "B"))
     write_json(
-        args.json,
+        asked.json,
         {
             "format": FORMAT,
-            "original": str(args.original),
-            "candidate": str(args.candidate),
+            "original": str(asked.original),
+            "candidate": str(asked.candidate),
             "proof": describe_proof(proof),
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,14 +11,15 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.finetuning.frozen import freeze
+from converter.finetuning.options import Transfer
 from converter.statistics.drift import Drift, Held, drift
 from converter.statistics.moments import Moments
 from converter.statistics.norms import find, stored
 from converter.training import checkpoint, networks
 from converter.training.data import Dataset, pixels
 from converter.training.determinism import deterministic
+from converter.training.devices import pick_device
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.fit_options import FitOptions
 from converter.training.loop import fit
 from converter.training.progress import History, Observer
 
@@ -36,27 +37,6 @@ class Base:
     arguments: Mapping[str, Any]
     heads: Sequence[Mapping[str, Any]] = ()
     state_dict: Mapping[str, torch.Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How to learn the new task.
-
-    Attributes:
-        freeze_bn: see `frozen.freeze`; the batch-norm of the new head always learns.
-        hidden: features of the new head's hidden layer, 0 for none.
-        head_at: the dense layer that it replaces; None for the one that gives the logits.
-        only_head: whether the weights before the head stand still as well.
-        fit: how to train.
-        threads: of torch on the CPU.
-    """
-
-    freeze_bn: str = "stats"
-    hidden: int = 64
-    head_at: str | None = None
-    only_head: bool = False
-    fit: FitOptions = field(default_factory=FitOptions)
-    threads: int = 2
 
 
 @dataclass(frozen=True)
@@ -93,9 +73,9 @@ def finetune(
         UserError: the network has no dense layer at its end, does not take such images, or the
             options cannot be.
     """
-    how.fit.check()
-    device = torch.device(how.fit.device)
-    with deterministic(how.fit.seed, device, how.threads):
+    how.check()
+    device = pick_device(how.device)
+    with deterministic(how.seed, device, how.threads):
         module = networks.build(base.architecture, base.arguments, base.heads)
         if base.state_dict is not None:
             load(module, base.state_dict)
@@ -107,7 +87,7 @@ def finetune(
         frozen = freeze(module, how.freeze_bn)
         networks.attach(module, head)
         _, before = loss_and_accuracy(module, data.test.images, data.test.labels)
-        history = fit(module, data, how.fit, observers)
+        history = fit(module, data, replace(how, device=str(device)), observers)
         test_loss, accuracy = loss_and_accuracy(module, data.test.images, data.test.labels)
     module.cpu().eval()
     tracked = find(module).tracked
@@ -144,15 +124,15 @@ def to_checkpoint(
             "train_loss": result.history.epochs[-1].train_loss,
         },
         description=f"{data.subject}, learned from {base.architecture}.",
-        seed=how.fit.seed,
-        epochs=how.fit.epochs,
-        batch_size=how.fit.batch_size,
-        lr=how.fit.lr,
+        seed=how.seed,
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+        lr=how.lr,
         threads=how.threads,
         statistics=checkpoint.statistics_of(result.module) | {"frozen": len(result.frozen)},
         torch=str(torch.__version__),
         dataset=data.description,
         attribution=data.attribution,
-        training={"freeze_bn": how.freeze_bn, "only_head": how.only_head},
+        training={"freeze_bn": how.freeze_bn, "only_head": how.only_head} | how.unusual(),
         heads=[*map(dict, base.heads), result.head.to_plain()],
     )

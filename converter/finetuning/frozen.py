@@ -13,15 +13,14 @@ It keeps the names of its tensors, so that its weights load into the batch-norm 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from converter.errors import UserError
+from converter.finetuning.options import Mode
 from converter.statistics.norms import find
-
-MODES = ("stats", "all", "none")
 
 
 class Frozen:
@@ -62,8 +61,8 @@ def freeze(module: nn.Module, mode: str) -> list[str]:
     Raises:
         UserError: the mode is unknown, or the module itself is a norm.
     """
-    if mode not in MODES:
-        raise UserError(f"--freeze-bn is {mode!r}", "give " + ", ".join(MODES))
+    if mode not in get_args(Mode):
+        raise UserError(f"--freeze-bn is {mode!r}", "give " + ", ".join(get_args(Mode)))
     if mode == "none":
         return []
     if isinstance(module, _NormBase):

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from converter.system.program import program
+from converter.system.program import typed
 from service.store.address import redacted
 
 PACKAGES = ("foldserve", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch")
 
 
-def describe_provenance(path: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def describe_provenance(path: Path) -> dict[str, Any]:
     """File name and SHA-256, versions, command and date.
 
     The date is that of SOURCE_DATE_EPOCH if it is set (reproducible-builds.org). A folder has
@@ -33,7 +31,7 @@ def describe_provenance(path: Path, arguments: Sequence[str]) -> dict[str, Any]:
         "file": path.name,
         "sha256": sha256,
         "bytes": size,
-        "command": redacted(f"{program()} {shlex.join(arguments)}"),
+        "command": redacted(typed()),
         "date": _now().isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),

@@ -14,10 +14,11 @@ from converter.statistics import collect
 from converter.statistics.collect import Batches
 from converter.statistics.data import Preparation, Samples
 from converter.statistics.drift import Drift, Held, drift, residual, warnings
+from converter.statistics.modes import Mode
 from converter.statistics.moments import Moments
 from converter.statistics.norms import find, store
 
-MODES: Mapping[str, Callable[..., dict[str, Moments]]] = {
+MODES: Mapping[Mode, Callable[..., dict[str, Moments]]] = {
     "layerwise": collect.layerwise,
     "onepass": collect.onepass,
 }
@@ -37,7 +38,7 @@ class Recalibration:
     """What `recalibrate` did.
 
     Attributes:
-        mode: a key of `MODES`.
+        mode: how they were found.
         rows: a line for each norm, in the order in which the data reach them.
         moments: name -> what the data say, float64.
         residual: what another pass finds: the largest relative difference between the statistics
@@ -45,7 +46,7 @@ class Recalibration:
         warnings, notes: a sentence each.
     """
 
-    mode: str
+    mode: Mode
     rows: list[Drift]
     moments: Mapping[str, Moments]
     residual: float
@@ -57,7 +58,7 @@ def recalibrate(
     module: nn.Module,
     batches: Batches,
     *,
-    mode: str = "layerwise",
+    mode: Mode = "layerwise",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recalibration:
     """Store population statistics in every norm of `module` that keeps statistics. In place.

@@ -1,14 +1,16 @@
-"""The name that the command line was called by: help and hints say commands that can be copied."""
+"""The command line that was typed: help, hints and reports say commands that can be copied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 MODULE = "python -m converter"
 
 _name = ContextVar("program", default=MODULE)
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 
 def program() -> str:
@@ -16,11 +18,22 @@ def program() -> str:
     return _name.get()
 
 
+def arguments() -> tuple[str, ...]:
+    """What was typed behind it, the subcommand first."""
+    return _arguments.get()
+
+
+def typed() -> str:
+    """The whole command line, as a shell takes it."""
+    return f"{program()} {shlex.join(arguments())}"
+
+
 @contextmanager
-def called(name: str) -> Iterator[None]:
-    """Inside the block the program has this name."""
-    before = _name.set(name)
+def called(name: str, words: Sequence[str]) -> Iterator[None]:
+    """Inside the block this is the command line that was typed."""
+    before, given = _name.set(name), _arguments.set(tuple(words))
     try:
         yield
     finally:
         _name.reset(before)
+        _arguments.reset(given)

@@ -1,12 +1,18 @@
 """Train a small network with batch normalization on MNIST, to have something real to fold."""
 
-from converter.training.architectures import Style, build
-from converter.training.checkpoint import Checkpoint
-from converter.training.data import Dataset, Split
-from converter.training.fit_options import FitOptions
-from converter.training.loop import Diverged, fit
-from converter.training.progress import Epoch, History, Observer, Progress, Run, Step
-from converter.training.trainer import TrainOptions, TrainResult, train
+from typing import TYPE_CHECKING
+
+from converter.system.lazy import names_of
+
+if TYPE_CHECKING:
+    from converter.training.architectures.style import Style
+    from converter.training.architectures.table import build
+    from converter.training.checkpoint import Checkpoint
+    from converter.training.data import Dataset, Split
+    from converter.training.loop import Diverged, fit
+    from converter.training.options import FitOptions, TrainOptions
+    from converter.training.progress import Epoch, History, Observer, Progress, Run, Step
+    from converter.training.trainer import TrainResult, train
 
 __all__ = [
     "Checkpoint",
@@ -27,3 +33,19 @@ __all__ = [
     "fit",
     "train",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "converter.training.architectures.style": ("Style",),
+        "converter.training.architectures.table": ("build",),
+        "converter.training.checkpoint": ("Checkpoint",),
+        "converter.training.data": ("Dataset", "Split"),
+        "converter.training.loop": ("Diverged", "fit"),
+        "converter.training.options": ("FitOptions", "TrainOptions"),
+        "converter.training.progress": (
+            "Epoch", "History", "Observer", "Progress", "Run", "Step",
+        ),
+        "converter.training.trainer": ("TrainResult", "train"),
+    },
+)  # fmt: skip

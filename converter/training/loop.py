@@ -19,7 +19,7 @@ from converter.errors import UserError
 from converter.training.augment import augment, can_move
 from converter.training.data import Dataset, pixels
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.fit_options import FitOptions
+from converter.training.options import FitOptions
 from converter.training.progress import Epoch, Everybody, History, Observer, Run, Step
 from converter.training.schedules import SCHEDULES
 from converter.training.snapshot import Snapshot

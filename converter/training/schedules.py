@@ -9,6 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from converter.training.options import Optimizer, Schedule
+
 WARM_UP = 0.2  # of all steps
 
 
@@ -25,18 +27,20 @@ def constant(step: int, steps: int, peak: float) -> float:  # noqa: ARG001
     return peak
 
 
-SCHEDULES: Mapping[str, Callable[[int, int, float], float]] = MappingProxyType(
+SCHEDULES: Mapping[Schedule, Callable[[int, int, float], float]] = MappingProxyType(
     {"cosine": warm_up_cosine, "constant": constant}
 )
 
 Parameters = Iterable[nn.Parameter]
 
 # All at their own defaults but for what is said: a decay of 0.01 for AdamW.
-OPTIMIZERS: Mapping[str, Callable[[Parameters, float], torch.optim.Optimizer]] = MappingProxyType(
-    {
-        "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01),
-        "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
-        "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
-        "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
-    }
+OPTIMIZERS: Mapping[Optimizer, Callable[[Parameters, float], torch.optim.Optimizer]] = (
+    MappingProxyType(
+        {
+            "adamw": lambda parameters, lr: torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01),
+            "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
+            "sgd": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr),
+            "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+        }
+    )
 )

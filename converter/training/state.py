@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.errors import UserError
-from converter.training.fit_options import FitOptions
+from converter.training.devices import pick_device
 from converter.training.layers.renorm import BatchRenorm1d, BatchRenorm2d, Schedule
+from converter.training.options import FitOptions
 from converter.training.progress import History
 from converter.training.schedules import OPTIMIZERS
 from converter.training.snapshot import Snapshot
@@ -28,7 +29,7 @@ class State:
     def __init__(self, module: nn.Module, options: FitOptions, steps: int) -> None:
         self.module = module
         self.options = options
-        self.device = torch.device(options.device)
+        self.device = pick_device(options.device)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.history = History([], [])
         self.best: dict[str, Tensor] = {}

@@ -4,97 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from converter.errors import UserError
 from converter.publishing import curves
 from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
-from converter.training.architectures import Style
-from converter.training.architectures.task import LARGEST_SIDE
 from converter.training.augment import can_move
 from converter.training.data import Dataset, hold_out
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.fit_options import FitOptions
 from converter.training.loop import fit
+from converter.training.options import FitOptions, TrainOptions
 from converter.training.progress import Epoch, Progress
-
-LARGEST = (1, LARGEST_SIDE, LARGEST_SIDE)
-DEFAULT_OUTPUT = Path("models/mnist/checkpoint.pt")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What may be chosen. The defaults are those of the checkpoint that ships in `models/`.
-
-    Attributes:
-        arch, arch_args: see `architectures.ARCHITECTURES`.
-        style: how the network normalises, activates and is initialised.
-        dataset: "mnist", "fashion-mnist", or the path of an `.npz` file or a folder of pictures.
-        data_dir: where the files of a named data set are; None downloads them once, to the cache.
-        image_size: (height, width) that the pictures of a folder are squeezed to.
-        validation: the share of the training images that is held out and watched.
-        output: the checkpoint to write; an existing one is replaced when the training is done.
-        epochs, batch_size, lr: passes, images a step, and the peak of the learning rate.
-        optimizer, schedule, augment, patience, mixed_precision: see `FitOptions`.
-        seed: of the initial weights, the held-out images, the order and the augmentation.
-        device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
-        threads: of torch on the CPU. The order in which a step sums depends on it, and so do
-            the trained weights; a fixed number makes them the same on more cores.
-        resume: go on where a killed training with the same options stopped; see `unfinished`.
-        csv: where to write a line for each step, beside the checkpoint.
-    """
-
-    arch: str = "mnist_cnn"
-    arch_args: dict[str, Any] = field(default_factory=dict)
-    style: Style = field(default_factory=Style)
-    dataset: str = "mnist"
-    data_dir: Path | None = None
-    image_size: tuple[int, int] | None = None
-    validation: float = 0.0
-    output: Path = DEFAULT_OUTPUT
-    epochs: int = 12
-    batch_size: int = 128
-    lr: float = 0.01
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    augment: bool = True
-    patience: int | None = None
-    mixed_precision: bool = False
-    seed: int = 0
-    device: str = "auto"
-    threads: int = 2
-    resume: bool = False
-    csv: Path | None = None
-
-    def check(self) -> None:
-        """Raises UserError for a value that no training can have."""
-        # The data will say how large the images are; any network takes the largest.
-        architectures.complete(self.arch, self.network() | {"input_shape": LARGEST})
-        self.fit(pick_device(self.device)).check()
-        if self.patience is not None and not self.validation:
-            raise UserError(
-                "--patience without held-out images: the test images would decide when to stop",
-                "hold some out: --validation 0.1",
-            )
-        if not 0 <= self.validation < 1:
-            raise UserError(f"--validation is {self.validation}", "give a share from 0, below 1")
-        if not 1 <= self.threads <= 1024:
-            raise UserError(f"--threads is {self.threads}", "give an integer from 1 to 1024")
-
-    def fit(self, device: torch.device) -> FitOptions:
-        """What the loop needs of it."""
-        names = {f.name for f in fields(FitOptions)} - {"device"}
-        return FitOptions(device=device, **{name: getattr(self, name) for name in names})
-
-    def network(self) -> dict[str, Any]:
-        """What the network needs of it, but for what the data says."""
-        return {**self.arch_args, "style": self.style}
 
 
 @dataclass(frozen=True)
@@ -182,7 +107,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         history = fit(
             module,
             data,
-            options.fit(device),
+            replace(options, device=str(device)),
             [progress],
             resume=resume,
             save=lambda state: snapshot.write(kept, state.asked(asked)),
@@ -213,7 +138,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
             torch=str(torch.__version__),
             dataset=data.description,
             attribution=data.attribution,
-            training=_unusual(options),
+            training=options.unusual(),
         )
     )
     if options.csv is not None:
@@ -236,20 +161,6 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         dataset=data.description,
         augmented=options.augment and can_move(data.train.images),
     )
-
-
-# Of the loop's options, those that older checkpoints do not have, which are written when unusual.
-_NEWER = ("validation", "optimizer", "schedule", "augment", "patience", "mixed_precision")
-
-
-def _unusual(options: TrainOptions) -> dict[str, Any]:
-    """What differs from the defaults and has no place of its own in the checkpoint."""
-    default = TrainOptions()
-    return {
-        name: getattr(options, name)
-        for name in _NEWER
-        if getattr(options, name) != getattr(default, name)
-    }
 
 
 def _asked(

@@ -13,7 +13,6 @@ from converter.finetuning.finetune import Base, Transfer, finetune
 from converter.finetuning.subset import first, only_classes
 from converter.training import architectures, checkpoint, mnist
 from converter.training.evaluate import accuracy
-from converter.training.fit_options import FitOptions
 
 
 def test_a_row_for_each_way_with_the_spread_over_seeds() -> None:
@@ -39,7 +38,8 @@ def test_the_old_head_is_put_back_on_the_new_network(hidden: int) -> None:
     torch.manual_seed(0)
     base = architectures.build(benchmark.ARCHITECTURE, **benchmark.ARGUMENTS).eval()
     start = Base(benchmark.ARCHITECTURE, benchmark.ARGUMENTS, (), checkpoint.weights_of(base))
-    fit = FitOptions(epochs=1, batch_size=20, lr=0.1)
-    how = Transfer(only_head=True, hidden=hidden, fit=fit, threads=1)
+    how = Transfer(
+        only_head=True, hidden=hidden, epochs=1, batch_size=20, lr=0.1, threads=1, device="cpu"
+    )
     known = accuracy(base, old.test.images, old.test.labels)
     assert benchmark._old_task(base, old, finetune(start, new, how)) == known

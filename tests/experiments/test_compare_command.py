@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from experiments import command, figures
+from experiments import figures
 from experiments.__main__ import main
+from experiments.claims import CLAIMS
+from experiments.options import AXES, COMMON, Grid
 from experiments.records import Folder
 from experiments.settings import Settings
 
@@ -80,9 +81,7 @@ def test_mistakes_are_sentences(
 
 
 def test_a_number_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(["--lr", "0.1,fast"])
-    assert raised.value.code == 2
+    assert main(["--lr", "0.1,fast"]) == 2
     assert "--lr" in capsys.readouterr().err
 
 
@@ -100,8 +99,16 @@ def test_a_missing_library_is_found_before_the_training(
 
 
 def test_every_setting_has_an_option() -> None:
-    known: dict[str, Any] = {**command.AXES, **command.COMMON, "recalibrate": "", "seed": ""}
-    assert known.keys() == {field.name for field in fields(Settings)}
+    declared = {field.name for field in fields(Grid)} - {"seeds"} | {"seed"}
+    assert declared == {field.name for field in fields(Settings)}
+    assert {*AXES, *COMMON, "recalibrate", "seed"} == declared
+
+
+def test_the_help_of_a_setting_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--momentum A,B the weight of the newest batch in the running statistics" in shown
+    assert "default: none,batch; of batch, none, renorm" in shown
 
 
 def test_the_report_of_claims_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +117,7 @@ def test_the_report_of_claims_in_part(tmp_path: Path, capsys: pytest.CaptureFixt
 
     folder = Folder(tmp_path / "runs")
     folder.prepare()
-    claim = next(c for c in command.CLAIMS if c.name == "shift")
+    claim = next(c for c in CLAIMS if c.name == "shift")
     for settings in claim.runs()[:6]:
         folder.write(record(settings, drift=0.5 if settings.norm == "none" else 0.1))
     argv = ["--claims", "shift", "position", "--output", str(tmp_path)]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from converter.training.architectures.style import Style, activation_layer, norm_layer
+from converter.training.architectures.parts import activation_layer, norm_layer
+from converter.training.architectures.style import Style
 from converter.training.architectures.task import Task
 
 Parts = dict[str, nn.Module]

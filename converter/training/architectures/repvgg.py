@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from converter.training.architectures.blocks import conv_norm, dropout, input_norm, named
-from converter.training.architectures.style import Style, activation_layer, norm_layer
+from converter.training.architectures.parts import activation_layer, norm_layer
+from converter.training.architectures.style import Style
 from converter.training.architectures.task import Task
 
 

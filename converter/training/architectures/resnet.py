@@ -16,7 +16,8 @@ from converter.training.architectures.blocks import (
     named,
     norm_and_activation,
 )
-from converter.training.architectures.style import Style, activation_layer, norm_layer
+from converter.training.architectures.parts import activation_layer, norm_layer
+from converter.training.architectures.style import Style
 from converter.training.architectures.task import Task
 
 SHRINKS = (1, 2, 2)  # the stride of the first block of each stage

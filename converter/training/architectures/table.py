@@ -12,9 +12,7 @@ and no std is subtracted: the first batch-norm does that.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,138 +20,13 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.training.architectures import libraries
-from converter.training.architectures.cnn import cnn
-from converter.training.architectures.cnn3 import cnn3
-from converter.training.architectures.inception import inception
-from converter.training.architectures.mlp import mlp, mlp_small
-from converter.training.architectures.mnist_cnn import mnist_cnn
-from converter.training.architectures.repvgg import repvgg
-from converter.training.architectures.resnet import resnet, resnet_preact
-from converter.training.architectures.rnn import rnn_gru, rnn_lstm
+from converter.training.architectures.rows import ARCHITECTURES, Architecture
 from converter.training.architectures.style import Style, parse_style
 from converter.training.architectures.task import Task, parse_task
 
 CLASSES = Task.classes
 LARGEST = 1 << 28  # parameters, 1 GiB of float32
 COMMON = ("style", "input_shape", "classes")  # arguments of every architecture
-
-
-@dataclass(frozen=True)
-class Size:
-    """An integer argument of an architecture: its default, and the largest that is accepted."""
-
-    default: int
-    largest: int
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One row of the table.
-
-    Attributes:
-        make: takes a style, a task and every argument by keyword, and returns the module,
-            freshly initialised by torch's own rules.
-        arguments: what `make` takes.
-        description: one line for `--help` and for error messages.
-        smallest: height and width that an image must have at least.
-    """
-
-    make: Callable[..., nn.Module]
-    arguments: Mapping[str, Size]
-    description: str
-    smallest: int = 1
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """The sizes of one sample when nothing else is said, without the batch axis."""
-        return Task().input_shape
-
-
-_RESIDUAL: Mapping[str, Size] = {
-    "width": Size(16, 256, "channels of the first stage, each stage has twice as many"),
-    "blocks": Size(1, 16, "residual blocks a stage"),
-}
-_RECURRENT: Mapping[str, Size] = {
-    "hidden": Size(64, 1024, "features of the state"),
-    "dense": Size(64, 4096, "features of the hidden linear layer"),
-}
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "mnist_cnn": Architecture(
-            make=mnist_cnn,
-            arguments={
-                "width": Size(16, 256, "channels of the first convolution"),
-                "hidden": Size(128, 4096, "features of the hidden linear layer"),
-            },
-            description="five 3x3 convolutions and one hidden linear layer",
-            smallest=8,
-        ),
-        "mlp": Architecture(
-            make=mlp,
-            arguments={
-                "first": Size(256, 4096, "features of the first hidden layer"),
-                "second": Size(128, 4096, "features of the second hidden layer"),
-            },
-            description="two hidden linear layers on the flattened image",
-        ),
-        "mlp-small": Architecture(
-            make=mlp_small,
-            arguments={"hidden": Size(64, 4096, "features of the hidden layer")},
-            description="one hidden linear layer on the flattened image",
-        ),
-        "cnn": Architecture(
-            make=cnn,
-            arguments={
-                "width": Size(32, 256, "channels of the first convolution, the second has twice"),
-                "hidden": Size(128, 4096, "features of the hidden linear layer"),
-            },
-            description="two convolutions with pooling and one hidden linear layer",
-            smallest=10,
-        ),
-        "cnn3": Architecture(
-            make=cnn3,
-            arguments={
-                "width": Size(64, 256, "channels of each convolution"),
-                "hidden": Size(64, 4096, "features of the hidden linear layer"),
-            },
-            description="three convolutions and one hidden linear layer",
-            smallest=18,
-        ),
-        "resnet": Architecture(
-            make=resnet,
-            arguments=_RESIDUAL,
-            description="three stages of residual blocks",
-        ),
-        "resnet-preact": Architecture(
-            make=resnet_preact,
-            arguments=_RESIDUAL,
-            description="residual blocks with the norms and activations first",
-        ),
-        "inception": Architecture(
-            make=inception,
-            arguments={"width": Size(16, 256, "channels of the first branches")},
-            description="two groups of four branches, concatenated",
-            smallest=4,
-        ),
-        "repvgg": Architecture(
-            make=repvgg,
-            arguments={"width": Size(16, 256, "channels of the first block")},
-            description="five blocks of 3x3, 1x1 and identity branches, summed",
-        ),
-        "rnn": Architecture(
-            make=rnn_lstm,
-            arguments=_RECURRENT,
-            description="the rows as a sequence through an LSTM, its projection normalised",
-        ),
-        "rnn-gru": Architecture(
-            make=rnn_gru,
-            arguments=_RECURRENT,
-            description="the rows as a sequence through a GRU, its projection normalised",
-        ),
-    }
-)
 
 
 def complete(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -208,7 +208,7 @@ def test_labels_make_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["fold", "{model}", "--arch-arg", "novalue"], "novalue"),
         (["verify", "{model}", str(CHECKPOINT)], "verify compares two ONNX files"),
         (["bench", "{model}", str(CHECKPOINT)], "bench compares two ONNX files"),
-        (["bench", "{model}", "{model}", "--rounds", "1"], "--rounds must be 2 or more"),
+        (["bench", "{model}", "{model}", "--rounds", "1"], 'invalid value "1" for --rounds'),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -335,16 +335,13 @@ def test_an_architecture_that_is_not_used_is_said(
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("Foldserve ")
 
 
 def test_help_names_the_program_that_was_called(capsys: pytest.CaptureFixture[str]) -> None:
     for program in ("python -m converter", "foldserve"):
-        with pytest.raises(SystemExit):
-            main(["fold", "--help"], prog=program)
+        assert main(["fold", "--help"], prog=program) == 0
         assert f"{program} fold" in capsys.readouterr().out
 
 

@@ -11,8 +11,8 @@ import torch
 from converter.finetuning.subset import only_classes
 from converter.training import architectures, checkpoint, mnist
 from converter.training.data import Dataset
-from converter.training.fit_options import FitOptions
 from converter.training.loop import fit
+from converter.training.options import FitOptions
 
 ROOT = Path(__file__).parents[3]
 SUBSET = ROOT / "tests" / "data" / "mnist"

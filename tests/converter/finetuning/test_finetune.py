@@ -19,7 +19,6 @@ from converter.pipeline import fold
 from converter.sources import load
 from converter.training import checkpoint, networks
 from converter.training.data import Dataset
-from converter.training.fit_options import FitOptions
 from patterns.networks import declare_torchvision_operators
 
 Run = Callable[..., tuple[int, str, str]]
@@ -200,4 +199,4 @@ def test_classes_are_numbered_anew(new_task: Dataset) -> None:
 def test_weights_of_another_network_are_refused(new_task: Dataset) -> None:
     base = Base("cnn", {}, (), {"fc1.weight": torch.zeros(2, 2)})
     with pytest.raises(UserError, match="do not fit"):
-        finetune(base, new_task, Transfer(fit=FitOptions(epochs=1)))
+        finetune(base, new_task, Transfer(epochs=1))

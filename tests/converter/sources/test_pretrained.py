@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from source_nets import ConvNet
 from torch import Tensor, nn
 
+from converter.commands.options.finetune import Finetune
 from converter.errors import UserError
 from converter.finetuning.command import base_of
 from converter.sources import InputShape, LoadOptions, load
@@ -303,13 +304,9 @@ def test_nothing_stays_offline(folder: Path, module: nn.Module) -> None:
 
 
 def test_finetune_reads_the_same_weights(folder: Path) -> None:
-    import argparse
-
     module = timm_model("resnet10t", num_classes=3)
     torch.save({"model": timm_model("resnet10t", num_classes=3).state_dict(),
                 "model_ema": module.state_dict()}, folder / "pytorch_model.bin")  # fmt: skip
-    args = argparse.Namespace(
-        file=folder, arch="timm:resnet10t", arch_arg=["num_classes=3"], weights=None
-    )
+    asked = Finetune(folder, arch="timm:resnet10t", arch_arg=("num_classes=3",))
     state = module.state_dict()
-    assert all(torch.equal(state[k], v) for k, v in base_of(args).state_dict.items())
+    assert all(torch.equal(state[k], v) for k, v in base_of(asked).state_dict.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import signal
@@ -15,17 +14,25 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from converter import cli
+from converter.commands.options.train import Train
+from converter.commands.parsing import parsed
 from converter.errors import UserError
 from converter.report.progress import Live
 from converter.training import Epoch, Run, Step, Style, TrainOptions, TrainResult
-from converter.training.command import add_arguments, arch_args, options_of, run
+from converter.training.command import run
 from converter.training.console import Told, table
+from converter.training.options import arch_args
 
 
-def parse(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(words)
+def parse(*words: str) -> Train:
+    found = parsed(cli.parser(), ["train", *words])
+    assert isinstance(found, Train)
+    return found
+
+
+def options_of(asked: Train) -> TrainOptions:
+    return asked.options()
 
 
 @pytest.fixture(autouse=True)
@@ -172,12 +179,10 @@ def test_a_report_that_cannot_be_written_is_known_before_the_training(
 
 
 PROGRAM = """
-import argparse, signal, sys
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
-from converter.training.command import add_arguments, run
-parser = argparse.ArgumentParser()
-add_arguments(parser)
-sys.exit(run(parser.parse_args()))
+from converter.cli import main
+sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 

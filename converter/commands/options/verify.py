@@ -1,0 +1,29 @@
+"""The options of `verify`."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from converter.commands.options.shared import File, Proving, Sizes
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Prove that two ONNX files compute the same.
+
+    Attributes:
+        original: the reference.
+        candidate: what should equal it.
+        json: write the proof as JSON.
+    """
+
+    original: Annotated[Path, Parameter(name="A.onnx")]
+    candidate: Annotated[Path, Parameter(name="B.onnx")]
+    _: KW_ONLY
+    proving: Proving = field(default_factory=Proving)
+    sizes: Sizes = field(default_factory=Sizes)
+    json: File | None = None

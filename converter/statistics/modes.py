@@ -1,0 +1,5 @@
+"""The ways to find the statistics of a population. See `collect.py`."""
+
+from typing import Literal
+
+Mode = Literal["layerwise", "onepass"]
