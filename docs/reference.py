@@ -27,6 +27,10 @@ from service.protocols import grpc_messages
 from service.settings import parse
 
 HERE = Path(__file__).parent / "reference"
+COMPLETION = (
+    "python -c \"from converter.cli import parser; print(parser('foldserve').generate_completion("
+    "prog_name='foldserve', shell='bash'))\" > ~/.local/share/bash-completion/completions/foldserve"
+)
 
 
 def document() -> dict[str, Any]:
@@ -113,6 +117,12 @@ def command_line() -> str:
         "",
         "Made by `python docs/reference.py`. The settings of `python -m service` are in",
         "[Operating the service](../service.md#settings).",
+        "",
+        "For completion of commands and options by Tab, in bash (zsh and fish likewise):",
+        "",
+        "```sh",
+        COMPLETION,
+        "```",
         "",
     ]
     for name in [None, *COMMANDS]:

@@ -60,10 +60,7 @@ COMMANDS = {
         "learn a new task from a trained network, batch-norms frozen",
         (
             ("finetune model.pt --dataset pictures/ --image-size 64", "a folder of pictures"),
-            (
-                "finetune --arch timm:resnet18 --dataset new.npz --freeze-bn none",
-                "start from random weights, and let the statistics follow the new data",
-            ),
+            ("finetune --arch timm:resnet18 --dataset new.npz", "start from random weights"),
         ),
     ),
     "recalibrate": Command(

@@ -2,9 +2,10 @@
 
 The docstrings are the help of `train` and `finetune`, the annotations their types and choices, and
 `check` says what no training can have, whoever asks for it. Nothing here needs torch to be shown.
-"""
 
-from __future__ import annotations
+The annotations are objects, not text: a class in another module that inherits the fields could not
+evaluate the names.
+"""
 
 import re
 from collections.abc import Sequence

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
 
 
+@dataclass(frozen=True)
 class Compare:
-    """Say where `compare` went."""
+    """Say where `compare` went.
 
-    def __init__(
-        self, *rest: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-    ) -> None:
-        self.rest = rest
+    Attributes:
+        rest: what it took before.
+    """
+
+    rest: Annotated[tuple[str, ...], Parameter(name="ARGUMENTS", allow_leading_hyphen=True)] = ()

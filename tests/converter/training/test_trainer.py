@@ -17,7 +17,7 @@ from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, 
 from converter.training.data import Dataset
 from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy
-from converter.training.trainer import DEFAULT_OUTPUT
+from converter.training.options import DEFAULT_OUTPUT
 
 Quick = Callable[..., TrainOptions]
 
