@@ -13,20 +13,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-
-from cyclopts import App
+from typing import TYPE_CHECKING
 
 from converter.commands import COMMANDS
-from converter.commands.parsing import application, parsed
+from converter.commands.overview import ABOUT, overview
 from converter.errors import UserError
 from converter.system.memory import behind
 from converter.system.program import MODULE, called
-from service.version import program_version
 
-EXIT_CODES = (
-    "Exit codes: 0 done and proven; 1 the proof failed, the models differ; 2 the input was at "
-    "fault; 3 it could not be measured whether they differ; 130 interrupted."
-)
+if TYPE_CHECKING:
+    from cyclopts import App
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = MODULE) -> int:
@@ -34,11 +30,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = MODULE) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
-        app = parser(prog)
-        if not arguments:
-            app.help_print([])
-            return 2
-        asked = parsed(app, arguments)
+        if not arguments or arguments[0] in ("-h", "--help"):
+            sys.stdout.write(overview(prog))
+            return 0 if arguments else 2
+        from converter.commands.parsing import parsed  # with its library, which help does without
+
+        asked = parsed(parser(prog), arguments)
         if asked is None:  # the help or the version was shown
             return 0
         name = type(asked).__name__.lower()
@@ -50,12 +47,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = MODULE) -> int:
 
 def parser(prog: str = MODULE) -> App:
     """Every subcommand, none of them imported yet."""
-    app = application(
-        prog,
-        help="Fold batch normalization into the weights around it, and prove it.",
-        version=f"Foldserve {program_version()}",
-        help_epilogue=EXIT_CODES,
-    )
+    from converter.commands.parsing import application
+
+    app = application(prog, help=ABOUT, version=_version)
     for place, (name, command) in enumerate(COMMANDS.items()):
         examples = [f"  {prog} {line}\n      {what}" for line, what in command.examples]
         app.command(
@@ -66,6 +60,12 @@ def parser(prog: str = MODULE) -> App:
             sort_key=place,
         )
     return app
+
+
+def _version() -> str:
+    from service.version import program_version  # reads the metadata of packages
+
+    return f"Foldserve {program_version()}"
 
 
 def exit_code(work: Callable[[], int]) -> int:

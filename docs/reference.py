@@ -18,6 +18,8 @@ from rich.console import Console
 
 from converter import cli
 from converter.commands import COMMANDS
+from converter.commands.overview import overview
+from converter.system.program import MODULE
 from service import device, errors
 from service.app import create_app
 from service.health import Lifecycle
@@ -125,12 +127,13 @@ def command_line() -> str:
         "```",
         "",
     ]
-    for name in [None, *COMMANDS]:
-        words = [name] if name else []
-        title = " ".join(["python -m converter", *words])
+    helps = {MODULE: overview(MODULE, 96)}
+    for name in COMMANDS:
         console = Console(file=io.StringIO(), width=96)
-        cli.parser().help_print(words, console=console)
-        shown = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        cli.parser().help_print([name], console=console)
+        helps[f"{MODULE} {name}"] = console.file.getvalue()
+    for title, text in helps.items():
+        shown = [line.rstrip() for line in text.splitlines()]
         lines += [f"## {title}", "", "```text", *shown, "```", ""]
     return "\n".join(lines)
 
