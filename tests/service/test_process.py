@@ -170,7 +170,17 @@ def test_no_training_framework_is_imported(tmp_path: Path):
     assert {"service", "onnxruntime", "fastapi", "uvicorn"} <= roots
     banned = {"converter", "torch", "onnx", "keras", "tensorflow", "onnxscript", "onnx_ir", "timm"}
     assert not roots & banned
-    heavy = {"scipy", "pandas", "sympy", "PIL", "rich", "IPython", "matplotlib", "websockets"}
+    heavy = {
+        "scipy",
+        "pandas",
+        "sympy",
+        "PIL",
+        "rich",
+        "cyclopts",
+        "IPython",
+        "matplotlib",
+        "websockets",
+    }
     heavy |= {"fsspec", "aiohttp", "botocore"}  # only for models from an address
     assert not roots & heavy
 
