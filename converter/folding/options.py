@@ -23,6 +23,10 @@ class FoldOptions:
     skip: Sequence[str] = ()
     through_relu: bool = False
 
+    def __post_init__(self) -> None:
+        if isinstance(self.only, str) or isinstance(self.skip, str):
+            raise TypeError('only and skip are lists of patterns: only=["layer1.*"]')
+
     def leaves(self, name: str) -> bool:
         """Whether the batch-norm of this name is to stay."""
         return bool(self.only and not matches(name, self.only)) or matches(name, self.skip)
