@@ -18,6 +18,8 @@ from benchmarks.real.case import Case
 from benchmarks.zoo import results
 from converter.report.progress import Live
 
+pytestmark = pytest.mark.slow
+
 TINY = Case("made-up/tiny.onnx", "made-up", "1.0", "made_up/models/tiny.onnx")
 
 

@@ -10,6 +10,8 @@ from benchmarks.serving import openloop, overload, poison, soak, subjects
 from benchmarks.serving.openloop import Stream
 from benchmarks.serving.target import Target, Usage, memory_trend, trend
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_line_is_found_again_with_its_error():
     line = trend([0.0, 1.0, 2.0, 3.0], [5.0, 7.0, 9.0, 11.0])

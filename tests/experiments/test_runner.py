@@ -97,6 +97,7 @@ def test_what_is_wrong_with_the_data_is_said_before_any_process(tmp_path: Path) 
         complete(RUNS, Job(tmp_path / "runs", data_dir=tmp_path / "none"), jobs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="asks Linux for its processes")
 def test_a_killed_comparison_goes_on(tmp_path: Path, subset: Path) -> None:
     """SIGKILL leaves whole records and no process; the rest is made by the next call."""

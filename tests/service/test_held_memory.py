@@ -30,9 +30,12 @@ ROW_BYTES = MIB
 # Beside what is counted: buffers of sockets, what is being made, what the C library keeps.
 SLACK = 160 * MIB
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="reads a process's memory from /proc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="reads a process's memory from /proc"
+    ),
+]
 
 
 def memory(pid: int, field: str = "VmHWM") -> int:

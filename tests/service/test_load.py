@@ -21,6 +21,8 @@ import repository
 if TYPE_CHECKING:  # other folders have a conftest of their own
     from conftest import Served
 
+pytestmark = pytest.mark.slow
+
 SLOW = 8_000  # iterations: some tenths of a second on any machine
 
 

@@ -22,6 +22,8 @@ from service.batching.choose import RunSettings
 from service.models import model
 from service.signature import Tensors
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 4000
 AT_ONCE = 400
 

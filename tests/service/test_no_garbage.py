@@ -18,6 +18,8 @@ from test_quick import BODY, PREDICT, Bench, X, answered, whole
 from service import device
 from service.models import model
 
+pytestmark = pytest.mark.slow
+
 LATE = whole(PREDICT, BODY, X_Timeout_Ms="20")
 SHAPE = whole(PREDICT, b'{"inputs": [[1]]}')
 

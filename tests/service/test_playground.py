@@ -24,6 +24,8 @@ from service import playground
 if TYPE_CHECKING:
     from conftest import Served
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
 SEVEN = ((0.25, 0.2), (0.5, 0.2), (0.75, 0.2), (0.65, 0.45), (0.55, 0.65), (0.48, 0.85))

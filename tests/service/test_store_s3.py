@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from conftest import Served
 
 
-pytestmark = s3.QUIET
+pytestmark = [pytest.mark.slow, s3.QUIET]
 
 
 @pytest.fixture(autouse=True, scope="module")

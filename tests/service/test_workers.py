@@ -20,10 +20,13 @@ from repository import linear, publish
 X = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
 SCORES = repository.reference(linear(), {"x": X})["scores"]
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/task").exists() or not hasattr(socket, "SO_REUSEPORT"),
-    reason="reads the children of a process from /proc",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/task").exists() or not hasattr(socket, "SO_REUSEPORT"),
+        reason="reads the children of a process from /proc",
+    ),
+]
 
 
 def children(pid: int) -> list[int]:

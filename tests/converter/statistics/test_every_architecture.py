@@ -12,6 +12,8 @@ from converter.statistics.norms import find
 from converter.training import architectures, mnist
 from converter.training.data import pixels
 
+pytestmark = pytest.mark.slow
+
 SUBSET = Path(__file__).parents[3] / "tests" / "data" / "mnist"
 
 
