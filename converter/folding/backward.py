@@ -1,6 +1,6 @@
 """The way backward of an affine: to what computes a value.
 
-The rules (`moves/` and `sinks.py`) know the ops; here is what holds for any op: who else sees
+The rules (`moves/` and `ops/`) know the ops; here is what holds for any op: who else sees
 the numbers of a value that will change, and what becomes of several ways that meet.
 
 A value that several ops read may take up a map if all of them need the very same: behind a
@@ -11,14 +11,14 @@ Concat needs the map, and so all readers of x do.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from converter.folding import moves, sinks
+from converter.folding import moves
 from converter.folding.affine import Affine
+from converter.folding.mode import Mode
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.routes import MOST_STEPS, Route, adds_beyond, in_a_merge
@@ -33,17 +33,14 @@ def backward(
     affine: Affine,
     reader: ir.Node,
     view: View,
-    takers: Container[ir.Node] = (),
+    mode: Mode,
 ) -> Route | Refusal:
-    """Place `affine`, which acts on `value` as `reader` sees it, on what computes `value`.
-
-    `takers`: the batch-norms that may take it up, because they are still there.
-    """
-    search = _Search(view, takers)
+    """Place `affine`, which acts on `value` as `reader` sees it, on what computes `value`."""
+    search = _Search(view, mode)
     route = search.trace(value, affine, reader)
     if isinstance(route, Refusal) and search.parted:
         # Ways apart may meet again; only if there is no other.
-        again = _Search(view, takers, meets=True).trace(value, affine, reader)
+        again = _Search(view, mode, meets=True).trace(value, affine, reader)
         route = again if isinstance(again, Route) else route
     if isinstance(route, Route) and route.adds > 1:
         dearer = Refusal(
@@ -65,8 +62,8 @@ class _Meeting:
 class _Search:
     """One search for a way."""
 
-    def __init__(self, view: View, takers: Container[ir.Node], *, meets: bool = False) -> None:
-        self._view, self._takers, self._meets = view, takers, meets
+    def __init__(self, view: View, mode: Mode, *, meets: bool = False) -> None:
+        self._view, self._mode, self._meets = view, mode, meets
         self._left = MOST_STEPS
         # Those of the ops with several inputs that are being passed, the innermost last.
         self._meetings: list[dict[ir.Value, _Meeting]] = []
@@ -133,9 +130,7 @@ class _Search:
         if node.domain == "" and node.op_type in moves.PARTS:
             part, output = moves.PARTS[node.op_type], node.outputs.index(value)
             return ask(lambda map_: part(node, output, map_, view), affine, shape)
-        rule = None
-        if node.domain == "" and (node in self._takers or node.op_type != "BatchNormalization"):
-            rule = sinks.AFTER.get(node.op_type) or moves.BACKWARD.get(node.op_type)
+        rule = self._mode.backward(node)
         if rule is None:
             return _no_rule(node)
         return ask(lambda map_: rule(node, map_, view), affine, shape)
@@ -200,9 +195,10 @@ class _Search:
 
     def _notices_nothing(self, node: ir.Node, index: int, affine: Affine) -> bool:
         """Whether a reader picks only channels in which `affine` is the identity."""
-        if node.domain != "" or node.op_type not in moves.SELECTORS:
+        rule = self._mode.forward(node) if node.op_type in moves.SELECTORS else None
+        if rule is None:
             return False
-        step = moves.FORWARD[node.op_type](node, index, affine, self._view)
+        step = rule(node, index, affine, self._view)
         return isinstance(step, Step) and not any(
             onward.scales or onward.shifts for _, onward in step.onward
         )

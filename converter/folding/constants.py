@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import onnx_ir as ir
 
 from converter.folding.affine import along_axis
-from converter.folding.thresholds import Thresholds, thresholds_of
 from converter.graph.rounding import Float64
 from converter.graph.values import numbers
+
+
+class Rewrite(Protocol):
+    """What a node is rewritten as, where more changes than its constants."""
+
+    def write(
+        self, node: ir.Node, initializer: Callable[[Float64], ir.Value], names: set[str]
+    ) -> None:
+        """Rewrite `node`; `initializer` makes a constant, `names` are those in use."""
 
 
 class Constants:
@@ -25,8 +36,7 @@ class Constants:
         # (C,) to be added behind the node along `behind_axis`, when its op has no bias.
         self.behind: Float64 | None = None
         self.behind_axis = -1
-        # Of a Relu, Clip, Max or Min that is rewritten.
-        self.thresholds: Thresholds | None = None
+        self.rewrite: Rewrite | None = None
 
     def get(self, index: int) -> Float64 | None:
         """Input `index`, or None when the node has no such input."""
@@ -53,10 +63,6 @@ class Constants:
         self[index] = self[index] + shift
         product.behind = None
 
-    def bounds(self) -> Thresholds:
-        """The thresholds of a Relu, Clip, Max or Min, with the changes so far."""
-        return self.thresholds or thresholds_of(self.node, self.output_rank())
-
     def constant_index(self) -> int:
         """Which input of a two-operand node is the constant one."""
         return next(
@@ -70,10 +76,6 @@ class Constants:
         if shape is None:
             raise ValueError(f"the rank of {self.node.name} is not known")
         return len(shape)
-
-    def integer(self, name: str, default: int) -> int:
-        attribute = self.node.attributes.get(name)
-        return default if attribute is None else attribute.as_int()
 
     def real(self, name: str, default: float) -> float:
         if name in self.float_attributes:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from converter.files.on_disk import Store, in_memory
-from converter.folding import updates
 from converter.folding.affine import Affine
 from converter.folding.branches import Merge, merged, rewire
 from converter.folding.constants import Constants
@@ -47,8 +46,7 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
     def folded(node: ir.Node) -> Constants:
         constants = Constants(node)
         for edit in by_node.get(node, ()):
-            table = updates.AFTER if edit.side == "after" else updates.BEFORE
-            table[node.op_type](constants, edit.affine)
+            edit.apply(constants)
         return constants
 
     gone = {node for merge in plan.merges for node in merge.gone}

@@ -1,19 +1,18 @@
 """The way forward of an affine: to all that read a value.
 
-The rules (`moves/` and `forward_sinks.py`) know the ops. Where an op alone lets a map on one of
+The rules (`moves/` and `ops/`) know the ops. Where an op alone lets a map on one of
 its inputs not pass, because the others would have to carry it, too (`moves/joins.py`), it waits
 until all of them do: the map may have spread to them on other ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 import onnx_ir as ir
 
-from converter.folding import forward_sinks, moves
+from converter.folding import moves, ops
 from converter.folding.affine import Affine
 from converter.folding.backward import backward
+from converter.folding.mode import Mode
 from converter.folding.passed import Passed
 from converter.folding.refusal import Refusal
 from converter.folding.routes import MOST_STEPS, Route, adds_beyond, in_a_merge
@@ -23,15 +22,9 @@ from converter.folding.view import View
 from converter.graph.naming import label
 
 
-def forward(
-    value: ir.Value, affine: Affine, view: View, takers: Container[ir.Node] = ()
-) -> Route | Refusal:
-    """Place `affine`, which acts on `value`, on every op that reads it.
-
-    `takers`: the batch-norms that may take up what must be placed backward on other values
-    (`moves/leveling.py`).
-    """
-    search = _Search(view, takers)
+def forward(value: ir.Value, affine: Affine, view: View, mode: Mode) -> Route | Refusal:
+    """Place `affine`, which acts on `value`, on every op that reads it."""
+    search = _Search(view, mode)
     route = search.spread(value, affine)
     # What waits in vain stood in the way first.
     route = next((why for why in search.waits.values()), route)
@@ -46,8 +39,8 @@ def forward(
 class _Search:
     """One search for a way."""
 
-    def __init__(self, view: View, takers: Container[ir.Node]) -> None:
-        self._view, self._takers = view, takers
+    def __init__(self, view: View, mode: Mode) -> None:
+        self._view, self._mode = view, mode
         self._left = MOST_STEPS
         # The maps that have come to an op with several inputs, and why they are not enough yet.
         self._come: dict[ir.Node, dict[int, Affine]] = {}
@@ -89,7 +82,7 @@ class _Search:
         for index, inverse in step.back:
             value = node.inputs[index]
             assert value is not None
-            found = backward(value, inverse, node, self._view, self._takers)
+            found = backward(value, inverse, node, self._view, self._mode)
             if isinstance(found, Refusal):
                 return found
             route = route.joined(found)
@@ -139,12 +132,10 @@ class _Search:
         view = self._view
         if view.is_blocked(node):
             return in_a_merge(node)
-        rule = None
-        if node.domain == "" and (node in self._takers or node.op_type != "BatchNormalization"):
-            rule = forward_sinks.BEFORE.get(node.op_type) or moves.FORWARD.get(node.op_type)
+        rule = self._mode.forward(node)
         if rule is None:
             through = f"a scale and shift cannot be taken through {node.op_type}"
-            reason = forward_sinks.WHY_NOT.get(node.op_type, through)
+            reason = ops.WHY_NOT.get(node.op_type, through)
             return Refusal("not-linear", f"{label(node)} reads it; {reason}.")
         return ask(lambda map_: rule(node, index, map_, view), affine, view.shape(value))
 

@@ -16,14 +16,11 @@ number for each channel where one for all was added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 
-import numpy as np
 import onnx_ir as ir
 
-from converter.folding.affine import Affine
 from converter.folding.branches import Merge
 from converter.folding.plan import Decision, Plan
 from converter.folding.refusal import Refusal
@@ -35,47 +32,14 @@ from converter.graph.naming import label
 LITTLE = 1024
 _SHARE = 16
 
-# Which inputs of an op a map changes: those by its scale alone, and those by either half. An op
-# of two operands changes the constant one; the rest of the ops have no constants that are changed.
-_BY_SCALE = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "RNN", "LSTM", "GRU"), (1,)),
-    **dict.fromkeys(("MatMul", "Einsum", "Mul", "Div"), (0, 1)),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), (1,)),
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), (1,)),
-}
-_BY_EITHER = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "BatchNormalization"), (2,)),
-    **dict.fromkeys(("InstanceNormalization", "LayerNormalization", "GroupNormalization"), (2,)),
-    **dict.fromkeys(("RNN", "LSTM", "GRU"), (3,)),
-    **dict.fromkeys(("Add", "Sub"), (0, 1)),
-    "Gather": (0,),
-}
-_OPERANDS = frozenset({"Add", "Sub", "Mul", "Div"})
-_SCALE = Affine(np.zeros(1), np.zeros(1), 0)
-
-
-def _flag(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
-
-
-# How many outputs an op has that may get a bias, by its weight.
-_BIASED: dict[str, Callable[[ir.Node, Sequence[int]], int]] = {
-    "Conv": lambda _, weight: weight[0],
-    "ConvTranspose": lambda node, weight: weight[1] * _flag(node, "group", 1),
-    "Gemm": lambda node, weight: weight[0 if _flag(node, "transB", 0) else 1],
-    "MatMul": lambda node, weight: weight[-1 if _constant(node, 1) is not None else 0],
-    **dict.fromkeys(("RNN", "LSTM", "GRU"), lambda _, weight: 2 * weight[0] * weight[1]),
-}
-
 # The name of a constant, or of the result of an op; and of a batch-norm, None for all of them.
 Barred = dict[tuple[str | None, str | None], Refusal]
 
 
 def changed_by(edit: Absorb) -> list[tuple[int, ir.Value]]:
     """The constants of its node that an edit changes, each with the index of the input."""
-    op, scales = edit.node.op_type, edit.affine.scales
-    wanted = (*(_BY_SCALE.get(op, ()) if scales else ()), *_BY_EITHER.get(op, ()))
+    update = edit.update
+    wanted = (*(update.scaled if edit.affine.scales else ()), *update.shifted)
     found = ((index, _constant(edit.node, index)) for index in wanted)
     return [(index, value) for index, value in found if value is not None]
 
@@ -176,16 +140,14 @@ def _shares(plan: Plan, removed: frozenset[ir.Node]) -> list[_Share]:
 
 def _key(edit: Absorb, index: int) -> tuple[object, ...]:
     """Equal for two edits that make the same of the same constant."""
-    affine, node = edit.affine, edit.node
-    both = index not in _BY_SCALE.get(node.op_type, ())
+    affine, node, update = edit.affine, edit.node, edit.update
+    shifts = index in update.shifted
     layout = tuple(
-        (name, str(node.attributes[name].value))
-        for name in ("group", "transB", "transA", "alpha", "beta", "equation", "epsilon")
-        if name in node.attributes
+        (name, str(node.attributes[name].value)) for name in update.reads if name in node.attributes
     )
-    others = tuple(_constant(node, other) for other in range(1, len(node.inputs)) if both)
-    shift = affine.shift.tobytes() if both else b""
-    head = (node.op_type, layout, others, edit.side, affine.axis)
+    others = tuple(_constant(node, other) for other in range(1, len(node.inputs)) if shifts)
+    shift = affine.shift.tobytes() if shifts else b""
+    head = (node.op_type, layout, others, update.side, affine.axis)
     return (*head, affine.scale.tobytes(), shift)
 
 
@@ -238,29 +200,9 @@ def _new_numbers(decision: Decision, removed: frozenset[ir.Node]) -> dict[ir.Nod
     edits = decision.outcome.edits if isinstance(decision.outcome, Route) else ()
     for edit in edits:
         if edit.node not in removed:
-            new = _new_bias(edit) + _repeated(edit)
+            new = edit.update.grows(edit.node, edit.affine)
             found[edit.node] = max(found.get(edit.node, 0), new)
     return found
-
-
-def _new_bias(edit: Absorb) -> int:
-    """The size of a bias that an op does not have yet."""
-    node = edit.node
-    bias = _BY_EITHER.get(node.op_type, (None,))[0] if node.op_type in _BIASED else None
-    if not edit.affine.shifts or (bias is not None and _constant(node, bias) is not None):
-        return 0
-    if edit.side == "after":
-        return edit.affine.channels if node.op_type in _BIASED else 0
-    weight = next((value for _, value in changed_by(replace(edit, affine=_SCALE))), None)
-    if node.op_type not in _BIASED or weight is None or weight.const_value is None:
-        return 0
-    return _BIASED[node.op_type](node, [int(size) for size in weight.const_value.shape.numpy()])
-
-
-def _repeated(edit: Absorb) -> int:
-    """What an operand of one number grows by when it becomes one for each channel."""
-    held = [value for _, value in changed_by(edit) if edit.node.op_type in _OPERANDS]
-    return sum(max(0, edit.affine.channels - 1) for value in held if _size(value) == 1)
 
 
 def _own_numbers(site: Site, removed: frozenset[ir.Node]) -> int:

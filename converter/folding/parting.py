@@ -16,13 +16,14 @@ import numpy as np
 from converter.folding.affine import Affine
 from converter.folding.backward import backward
 from converter.folding.forward import forward
+from converter.folding.mode import Mode
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site
 from converter.folding.view import View
 
 
-def parted(site: Site, view: View) -> Route | Refusal:
+def parted(site: Site, view: View, mode: Mode) -> Route | Refusal:
     """The way of a map whose two halves go, or stay, apart."""
     last = Refusal("not-linear", "no half of it can go.")
     if isinstance(site.affine, Refusal) or site.source is None:
@@ -30,16 +31,10 @@ def parted(site: Site, view: View) -> Route | Refusal:
     if not (site.affine.shifts and site.affine.scales) or site.uniform:
         return last
     for first, second in _halves(site.affine):
-        back = backward(site.source, first, site.nodes[0], view)
-        on = forward(site.result, second, view)
+        back = backward(site.source, first, site.nodes[0], view, mode)
+        on = forward(site.result, second, view, mode)
         if isinstance(back, Route) and isinstance(on, Route):
-            return Route(
-                back.steps + on.steps,
-                back.into + on.into,
-                back.edits + on.edits,
-                "both ways",
-                back.adds + on.adds,
-            )
+            return replace(back.joined(on), direction="both ways")
         if len(site.nodes) < 2:
             continue
         # Half of a chain: what stays is one node instead of two or more.

@@ -2,7 +2,7 @@
 
 1. Backward, in the order of the nodes: a batch-norm that is folded is an identity for those
    behind it, so a chain of them ends in the same linear op.
-2. In parallel: one on a branch of a sum goes when the branches are merged (`branches.py`).
+2. In parallel: one on a branch of a sum goes when the branches are merged (`branches/`).
 3. Into a batch-norm in front of it that is still there, which then stands for both.
 4. Forward, in reverse order, into all that read it.
 5. Parted: the scale one way and the shift the other (`parting.py`).
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import onnx_ir as ir
 
@@ -26,6 +25,7 @@ from converter.folding.backward import backward
 from converter.folding.branches import Merge, find_merges
 from converter.folding.forward import forward
 from converter.folding.growth import Barred, why_barred
+from converter.folding.mode import Mode
 from converter.folding.parting import parted
 from converter.folding.passed import Passed
 from converter.folding.plan import Decision, Plan
@@ -55,8 +55,8 @@ def make_plan(
         barred: constants that are not to be changed for a batch-norm (`growth.py`).
         through_relu: a Relu or Clip may become a maximum with one number a channel.
     """
-    planner = _Planner(sites, leave or {}, barred or {})
-    planner.view.broadcasts = model.graph.opset_imports.get("", 8) >= 8
+    view = View(broadcasts=model.graph.opset_imports.get("", 8) >= 8)
+    planner = _Planner(sites, leave or {}, barred or {}, view)
     planner.go(_backward, sites)
     merges = tuple(
         merge
@@ -65,13 +65,13 @@ def make_plan(
         if merge.target.outputs[0].name not in apart
     )
     planner.branches(merges)
-    planner.go(partial(_backward, takers=planner.staying(sites)), sites)
+    planner.go(_backward, sites, Mode(planner.staying(sites)))
     planner.go(_forward, tuple(reversed(sites)))
     planner.go(parted, sites)
     norms = [site for site in sites if site.kind == "batch-norm"]
     if through_relu:
         planner.bend(norms)
-    planner.level(norms)
+    planner.level(norms, through_relu=through_relu)
     if not through_relu:
         planner.advise(norms)
     decisions = tuple(Decision(site, planner.outcomes[site.node]) for site in sites)
@@ -84,11 +84,17 @@ _THROUGH_RELU = (
 )
 
 
+_Way = Callable[[Site, View, Mode], Route | Refusal]
+_PLAIN, _THROUGH = Mode(), Mode(through_relu=True)
+
+
 class _Planner:
     """The decisions so far, and the graph as they will leave it."""
 
-    def __init__(self, sites: Sequence[Site], leave: Mapping[str, Refusal], barred: Barred) -> None:
-        self.view = View()
+    def __init__(
+        self, sites: Sequence[Site], leave: Mapping[str, Refusal], barred: Barred, view: View
+    ) -> None:
+        self.view = view
         self._barred = barred
         self.routes: list[Route] = []
         self.outcomes: dict[ir.Node, Route | Refusal] = {}
@@ -115,13 +121,13 @@ class _Planner:
             if not isinstance(self.outcomes.get(site.node), Route) and site.name not in self._left
         )
 
-    def go(self, way: Callable[[Site, View], Route | Refusal], sites: Sequence[Site]) -> None:
+    def go(self, way: _Way, sites: Sequence[Site], mode: Mode = _PLAIN) -> None:
         """Try one way for each that is waiting."""
         for node in [site.node for site in sites]:
             if node not in self._open:
                 continue
             site = self._open[node]
-            outcome = way(site, self.view)
+            outcome = way(site, self.view, mode)
             if isinstance(outcome, Route):
                 outcome = why_barred(outcome, site, self._barred) or outcome
             if isinstance(outcome, Route):
@@ -138,22 +144,20 @@ class _Planner:
                 if way is not parted:
                     self.outcomes[node] = outcome
 
-    def level(self, sites: Sequence[Site]) -> None:
+    def level(self, sites: Sequence[Site], *, through_relu: bool) -> None:
         """Try again for those that are waiting, forward, past sums whose other terms can be
         divided by their scale."""
         told = dict(self.outcomes)
-        self.view.levels = True
         takers = self.staying(sites).intersection(self._open)
-        self.go(partial(_forward, takers=takers), tuple(reversed(sites)))
-        self.view.levels = False
+        mode = Mode(takers, through_relu=through_relu, levels=True)
+        self.go(_forward, tuple(reversed(sites)), mode)
         self.outcomes |= {node: told[node] for node in self._open if node in told}
 
     def bend(self, sites: Sequence[Site]) -> None:
         """Try again for those that are waiting, with thresholds that may move."""
-        self.view.through_relu = True
         told = dict(self.outcomes)
-        self.go(_backward, sites)
-        self.go(_forward, tuple(reversed(sites)))
+        self.go(_backward, sites, _THROUGH)
+        self.go(_forward, tuple(reversed(sites)), _THROUGH)
         self.outcomes |= {node: told[node] for node in self._open if node in told}
 
     def advise(self, sites: Sequence[Site]) -> None:
@@ -162,14 +166,13 @@ class _Planner:
             refusal = self.outcomes.get(site.node)
             if site.node not in self._open or not isinstance(refusal, Refusal) or refusal.hint:
                 continue
-            self.view.through_relu = True
-            ways = (way(self._open[site.node], self.view) for way in (_backward, _forward))
+            open_ = self._open[site.node]
+            ways = (way(open_, self.view, _THROUGH) for way in (_backward, _forward))
             if any(
                 isinstance(way, Route) and why_barred(way, site, self._barred) is None
                 for way in ways
             ):
                 self.outcomes[site.node] = replace(refusal, hint=_THROUGH_RELU)
-            self.view.through_relu = False
 
     def branches(self, merges: Sequence[Merge]) -> None:
         """Those on a merged branch are settled; they are no identities, their sum goes."""
@@ -193,7 +196,7 @@ class _Planner:
             if len(taker.nodes) == 1 and edit.node.op_type == "BatchNormalization":
                 assert isinstance(taker.affine, Affine)
                 maps = (taker.affine, edit.affine)
-                first, last = maps if edit.side == "after" else maps[::-1]
+                first, last = maps if edit.update.side == "after" else maps[::-1]
                 self._open[edit.node] = replace(taker, affine=first.then(last))
             else:
                 self._withdraw(taker)
@@ -204,13 +207,13 @@ class _Planner:
         del self._open[site.node]
 
 
-def _backward(site: Site, view: View, takers: Container[ir.Node] = ()) -> Route | Refusal:
+def _backward(site: Site, view: View, mode: Mode) -> Route | Refusal:
     if site.source is None or isinstance(site.affine, Refusal):
         return Refusal("unsupported-form", "it has no input.")
-    return backward(site.source, site.affine, site.nodes[0], view, takers)
+    return backward(site.source, site.affine, site.nodes[0], view, mode)
 
 
-def _forward(site: Site, view: View, takers: frozenset[ir.Node] = frozenset()) -> Route | Refusal:
+def _forward(site: Site, view: View, mode: Mode) -> Route | Refusal:
     if isinstance(site.affine, Refusal):
         return site.affine
     if site.uniform and not _starts(site.source):
@@ -219,7 +222,8 @@ def _forward(site: Site, view: View, takers: frozenset[ir.Node] = frozenset()) -
             "a lone factor may be part of an activation that runtimes replace by one op "
             "(Gelu, attention), so it is not moved on.",
         )
-    return forward(site.result, site.affine, view, takers - {site.node})
+    mode = replace(mode, takers=mode.takers - {site.node})
+    return forward(site.result, site.affine, view, mode)
 
 
 def _starts(value: ir.Value | None) -> bool:

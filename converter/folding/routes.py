@@ -43,13 +43,13 @@ class Route:
         """A sentence for each op, from the batch-norm on."""
         return tuple(str(step) for step in self.steps)
 
-    def joined(self, other: Route, direction: str | None = None) -> Route:
+    def joined(self, other: Route) -> Route:
         """Both, one after the other."""
         return Route(
             self.steps + other.steps,
             self.into + other.into,
             self.edits + other.edits,
-            direction or self.direction,
+            self.direction,
             self.adds + other.adds,
         )
 

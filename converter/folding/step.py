@@ -1,4 +1,7 @@
-"""What a rule answers: where an affine goes when it is pushed one op further."""
+"""What a rule answers: where an affine goes when it is pushed one op further.
+
+What an op takes up of it is an edit, which carries how the constants change (`ops/`).
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,49 @@ from typing import Literal
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
+from converter.folding.constants import Constants
 from converter.folding.refusal import Refusal
 from converter.folding.view import View
 
 
+def _not_at_all(node: ir.Node, affine: Affine) -> int:
+    del node, affine
+    return 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the constants of an op change when they take up a map, and what that costs.
+
+    Attributes:
+        side: where the map acts: "after" the op, on its output, or "before" it, on its data.
+        apply: changes float64 copies of the constants; nothing is rounded, no graph is touched.
+        scaled: the inputs that a scale changes, a shift alone does not. Of these and the next
+            only those count that are constants.
+        shifted: the inputs that a shift changes, and a scale as well.
+        reads: the attributes that the change depends on.
+        grows: how many numbers the node gets that it did not have.
+    """
+
+    side: Literal["after", "before"]
+    apply: Callable[[Constants, Affine], None]
+    scaled: tuple[int, ...] = ()
+    shifted: tuple[int, ...] = ()
+    reads: tuple[str, ...] = ()
+    grows: Callable[[ir.Node, Affine], int] = _not_at_all
+
+
 @dataclass(frozen=True)
 class Absorb:
-    """Edit: the constants of `node` take up `affine`, which acts on the node's output ("after")
-    or on its data input ("before")."""
+    """Edit: the constants of `node` take up `affine`, as `update` says."""
 
     node: ir.Node
     affine: Affine
-    side: Literal["after", "before"] = "after"
+    update: Update
+
+    def apply(self, constants: Constants) -> None:
+        """Change the float64 copies of the node's constants."""
+        self.update.apply(constants, self.affine)
 
 
 @dataclass(frozen=True)

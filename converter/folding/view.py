@@ -27,13 +27,9 @@ SHAPE_READERS = frozenset({"Shape", "Size"})
 class View:
     """Answers the questions that the rules ask about a graph."""
 
-    def __init__(self, *, through_relu: bool = False) -> None:
-        # Whether a Relu or Clip may become a maximum with one number a channel.
-        self.through_relu = through_relu
-        # Whether the other terms of a sum may be divided by the scale of one of them.
-        self.levels = False
+    def __init__(self, *, broadcasts: bool = True) -> None:
         # Whether Max, Min, Sum and Mean repeat axes of size 1: only since opset 8.
-        self.broadcasts = True
+        self.broadcasts = broadcasts
         self._folded: dict[ir.Node, ir.Value | None] = {}
         self._blocked: set[ir.Node] = set()
 

@@ -15,10 +15,9 @@ import onnx_ir as ir
 
 from converter.files.on_disk import Store, in_memory
 from converter.folding.affine import Affine, along_axis
-from converter.folding.constants import Constants
+from converter.folding.constants import Constants, Rewrite
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.overflow import DoesNotFitError
-from converter.folding.thresholds import Thresholds, write_thresholds
 from converter.graph.naming import label, unique
 from converter.graph.rewiring import bypass
 from converter.graph.rounding import Float64, round_once
@@ -52,8 +51,8 @@ class Writer:
             DoesNotFitError: one is too large for its type.
         """
         node = constants.node
-        if constants.thresholds is not None:
-            self._bound(node, constants.thresholds)
+        if constants.rewrite is not None:
+            self._rewrite(node, constants.rewrite)
         for index, values in constants.changed.items():
             old = node.inputs[index] if index < len(node.inputs) else None
             like = old if old is not None else node.inputs[1]
@@ -72,7 +71,7 @@ class Writer:
         if constants.behind is not None and np.any(constants.behind):
             self._add_behind(node, constants.behind, constants.behind_axis)
 
-    def _bound(self, node: ir.Node, found: Thresholds) -> None:
+    def _rewrite(self, node: ir.Node, rewrite: Rewrite) -> None:
         dtype, graph = node.outputs[0].dtype, node.graph
         assert dtype is not None
         assert graph is not None
@@ -86,7 +85,7 @@ class Writer:
             name = unique(f"{node.name or node.outputs[0].name}_threshold", self._names)
             return _initializer(graph, name, rounded)
 
-        write_thresholds(node, found, initializer, self._names)
+        rewrite.write(node, initializer, self._names)
 
     def _look_at(
         self, node: ir.Node, old: ir.Value, values: Float64, rounded: npt.NDArray[Any]

@@ -12,8 +12,7 @@ of 1/k (Ding et al., RepVGG, CVPR 2021, arXiv 2101.03697, section 3.3; Diverse B
 takes up which, `find.py` decides, `merge.py` does it.
 """
 
-from converter.folding.branches.alignment import geometry
 from converter.folding.branches.find import find_merges
 from converter.folding.branches.merge import Branch, Merge, merged, rewire
 
-__all__ = ["Branch", "Merge", "find_merges", "geometry", "merged", "rewire"]
+__all__ = ["Branch", "Merge", "find_merges", "merged", "rewire"]

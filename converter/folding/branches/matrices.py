@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
-from converter.folding.branches.alignment import WHOLE, Place
 from converter.folding.constants import Constants
+from converter.folding.geometry import WHOLE, Place
+from converter.folding.ops import gemm as gemm_
 from converter.folding.view import View
 from converter.graph.rounding import Float64
 
@@ -68,35 +69,32 @@ class Matrix:
         """(inputs, outputs), a Gemm's with its alpha; x itself is the unit matrix."""
         if constants is None:
             return np.eye(self.inputs)
-        weight = constants.real("alpha", 1.0) * constants[1] if self.biased else constants[1]
-        return weight.T if _turned(constants) else weight
+        return gemm_.matrix(constants) if self.biased else constants[1]
 
     def bias(self, constants: Constants | None) -> Float64 | None:
         """(outputs,): beta*C of a Gemm; what is to be added behind a MatMul."""
         if constants is None:
             return None
-        values = constants.behind
-        if self.biased:
-            values = constants.get(2)
-            values = None if values is None else constants.real("beta", 1.0) * values
+        values = gemm_.bias(constants) if self.biased else constants.behind
         return None if values is None else np.broadcast_to(values.ravel(), (self.outputs,))
 
     def negate(self, target: Constants) -> None:
-        """-(alpha*x W + beta*C) = alpha*x (-W) - beta*C."""
+        """-(x W + c) = x (-W) - c."""
+        if self.biased:
+            gemm_.negate(target)
+            return
         target[1] = -target[1]
-        bias = target.get(2) if self.biased else target.behind
-        if bias is not None and self.biased:
-            target[2] = -bias
-        elif bias is not None:
-            target.behind = -bias
+        if target.behind is not None:
+            target.behind = -target.behind
 
     def add(self, target: Constants, weight: Float64, place: Place) -> None:
         """alpha*W + W' under an alpha of 1."""
         del place
         total = self.weight(target) + weight
-        target[1] = total.T if _turned(target) else total
         if self.biased:
-            target.set_real("alpha", 1.0)
+            gemm_.set_matrix(target, total)
+        else:
+            target[1] = total
 
     def scaled(self, weight: Float64, affine: Affine) -> Float64:
         """a*(x W) = x (W*a), a on the columns."""
@@ -109,14 +107,9 @@ class Matrix:
             return
         total = values if before is None else before + values
         if self.biased:
-            target[2] = total
-            target.set_real("beta", 1.0)
+            gemm_.set_bias(target, total)
         else:
             target.behind, target.behind_axis = total, self.axis
-
-
-def _turned(constants: Constants) -> bool:
-    return bool(constants.integer("transB", 0))
 
 
 def matmul(node: ir.Node, view: View) -> Matrix | None:
@@ -135,18 +128,15 @@ def gemm(node: ir.Node, view: View) -> Matrix | None:
     size = _size(weight)
     if size is None or view.why_not_constant(weight, node, "weight"):
         return None
-    turned, transposed = (
-        name in node.attributes and bool(node.attributes[name].as_int())
-        for name in ("transB", "transA")
-    )
-    inputs, outputs = size[::-1] if turned else size
+    layout = gemm_.layout(node)
+    inputs, outputs = size[layout.rows], size[layout.columns]
     if bias is not None:
         shape = view.shape(bias)
         if view.why_not_constant(bias, node, "bias") or shape is None:
             return None
         if shape[:-1] not in {(), (1,)} or shape[-1:] not in {(), (1,), (outputs,)}:
             return None
-    return Matrix(node, inputs, outputs, transposed, 2)
+    return Matrix(node, inputs, outputs, layout.data, 2)
 
 
 def _size(weight: ir.Value | None) -> tuple[int, int] | None:

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
-from converter.folding.branches.alignment import WHOLE, Place
 from converter.folding.branches.matrices import Matrix
 from converter.folding.branches.sums import Sum, Term, write_anew
 from converter.folding.branches.windows import Window
 from converter.folding.constants import Constants
+from converter.folding.geometry import WHOLE, Place
 from converter.folding.sites import Site
 from converter.graph.values import numbers
 

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.folding.affine import Affine, along_axis
-from converter.folding.branches.alignment import Geometry, Place, geometry, positions
 from converter.folding.constants import Constants
+from converter.folding.geometry import Geometry, Place, geometry, positions
 from converter.folding.view import View
 from converter.graph.rounding import Float64
 from converter.graph.values import Dim

@@ -3,8 +3,7 @@
 A rule backward gets the node and the affine that acts on the node's output y, y' = a*y + b, and
 returns the affine on its input(s) that has the same effect, or a refusal. A rule forward gets
 which input carries the affine, x' = a*x + b: the node reads x afterwards, and the affine acts on
-its outputs. Scale and shift may part: what passes goes `onward`, what does not stays behind in
-an edit.
+its outputs. Nothing is taken up here: ops that have constants to change are in `ops/`.
 
 To add an op: write its rules with their formula as the docstring, put them into the tables at
 the end of the family's file, and add a case to `tests/converter/folding/test_moves.py` and
@@ -17,25 +16,24 @@ from converter.folding.moves import (
     arithmetic,
     chains,
     channels,
-    clipping,
     joins,
     layout,
-    picking,
+    leveling,
     products,
     reductions,
     same_axis,
+    slicing,
     space,
 )
 from converter.folding.step import ForwardRule, Rule
 
 _FAMILIES = (
     same_axis,
-    clipping,
     layout,
     chains,  # instead of single ones of layout
     space,
     channels,
-    picking,
+    slicing,
     reductions,
     arithmetic,
     products,
@@ -51,7 +49,9 @@ FORWARD: dict[str, ForwardRule] = {
 PARTS: dict[str, ForwardRule] = dict(channels.PARTS)
 # Ops that let a map pass if it is on all of their inputs.
 JOINS = joins.JOINS
+# Ops whose other inputs may take up the inverse of the map.
+LEVELED = leveling.FORWARD
 # They read some channels of a value, and need not see that others change.
-SELECTORS = frozenset({*channels.PARTS, *picking.FORWARD})
+SELECTORS = frozenset({*channels.PARTS, *slicing.FORWARD, "Gather"})
 
-__all__ = ["BACKWARD", "FORWARD", "JOINS", "PARTS", "SELECTORS"]
+__all__ = ["BACKWARD", "FORWARD", "JOINS", "LEVELED", "PARTS", "SELECTORS"]

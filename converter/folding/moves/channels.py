@@ -13,7 +13,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from converter.folding.affine import Affine
-from converter.folding.moves.leveling import inverse_map, inverse_on_others
 from converter.folding.moves.same_axis import data_only
 from converter.folding.refusal import Refusal
 from converter.folding.step import ForwardRule, Rule, Step
@@ -72,8 +71,6 @@ def _concat_forward(node: ir.Node, index: int, affine: Affine, view: View) -> St
     if rank is None:
         return Refusal("unknown-shape", f"the rank of {label(node)} is not known.")
     axis = node.attributes["axis"].as_int() % rank
-    if axis != affine.axis and view.levels:
-        return inverse_on_others(node, index, inverse_map(affine, node), affine, view)
     if axis != affine.axis:
         return Refusal(
             "wrong-axis", f"{label(node)} joins along axis {axis}; its other inputs lack the map."

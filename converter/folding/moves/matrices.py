@@ -1,4 +1,4 @@
-"""Products of two computed matrices, Y = A B: attention.
+"""Products of two computed matrices, Y = A B: attention. (Of a constant one: `ops/matmul.py`.)
 
     (a A) B = a (A B)      along the rows of A or a batch axis
     A (B a) = (A B) a      along the columns of B

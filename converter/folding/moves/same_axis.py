@@ -27,9 +27,9 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
     )
 
 
-def data_only(node: ir.Node, index: int) -> Refusal | None:
+def data_only(node: ir.Node, index: int, data: int = 0) -> Refusal | None:
     """None when input `index` is the data of `node`, not a parameter of it."""
-    if index == 0:
+    if index == data:
         return None
     return Refusal("not-linear", f"it is no data but a parameter of {label(node)}.")
 

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.cli import main
-from converter.folding import updates
+from converter.folding.ops import conv
 from service.manifest import Manifest
 
 ROOT = Path(__file__).parents[3]
@@ -103,13 +104,13 @@ def test_the_report_for_programs(model: Path, tmp_path: Path) -> None:
 def test_a_wrong_fold_is_not_written(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = updates.AFTER["Conv"]
+    right = conv.AFTER
 
     def wrong(constants, affine):  # type: ignore[no-untyped-def]
-        right(constants, affine)
+        right.apply(constants, affine)
         constants[1] = constants[1] * 1.001
 
-    monkeypatch.setitem(updates.AFTER, "Conv", wrong)
+    monkeypatch.setattr(conv, "AFTER", replace(right, apply=wrong))
     target = model.parent / "models" / "net"
     assert main(["fold", str(model), "--publish", str(target), "--output", f"{model}.out"]) == 1
     assert "Nothing was written" in capsys.readouterr().out

@@ -8,6 +8,8 @@ from patterns.graphs import Graph
 
 Build = Callable[[Graph], str]
 CASES: dict[str, tuple[str, Build]] = {}
+# Ops of `folding/ops/` that take up a part of a map, or none, and let the rest pass.
+PARTLY = frozenset({"Add", "Sub", "Mul", "Div", "Gather", "Clip", "Max", "Min"})
 
 
 def case(op: str, name: str) -> Callable[[Build], Build]:

@@ -24,7 +24,7 @@ from patterns.graphs import (
     signature,
 )
 from tests.converter.folding import move_cases  # noqa: F401 - more cases
-from tests.converter.folding.cases import CASES, case
+from tests.converter.folding.cases import CASES, PARTLY, case
 
 
 def convolved(g: Graph, channels: int = 4, height: int | str = 3, width: int | str = 2) -> str:
@@ -316,7 +316,7 @@ def test_onnxruntime_float32(name: str) -> None:
         assert distance(true, other) < 1e-5
 
 
-@pytest.mark.parametrize("op", sorted({*moves.BACKWARD, *moves.PARTS} - {"Clip"}))
+@pytest.mark.parametrize("op", sorted({*moves.BACKWARD, *moves.PARTS, *PARTLY} - {"Clip"}))
 def test_every_entry_has_a_case(op: str) -> None:
     assert any(op == covered for covered, _ in CASES.values())
 

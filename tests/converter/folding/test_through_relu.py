@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from converter.evaluation.normalize import normalize
 from converter.folding import Folded, Refusal
 from converter.folding.affine import Affine
-from converter.folding.thresholds import Thresholds
+from converter.folding.ops.clipping import Thresholds
 from converter.proof import Oracle
 from patterns.graphs import (
     Graph,

@@ -92,20 +92,19 @@ def geometry(node: ir.Node, view: View) -> Geometry | None:
     weight = node.inputs[1]
     assert weight is not None
     assert weight.const_value is not None
-    group = node.attributes.get("group")
-    return positions(
-        node, tuple(weight.const_value.shape.numpy()[2:]), 1 if group is None else group.as_int()
-    )
+    kernel = tuple(weight.const_value.shape.numpy()[2:])
+    return positions(node, kernel, node.attributes.get_int("group", 1))
 
 
 def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | None:
     """What the attributes of a convolution or a pool say; None if its pads are not fixed."""
     axes = len(kernel)
-    stride, dilation = (_ints(node, name, (1,) * axes) for name in ("strides", "dilations"))
+    given, ones = node.attributes, (1,) * axes
+    stride, dilation = (tuple(given.get_ints(name, ones)) for name in ("strides", "dilations"))
     pads = _pads(node, kernel, stride, dilation)
-    if pads is None or "output_shape" in node.attributes:
+    if pads is None or "output_shape" in given:
         return None
-    extra = _ints(node, "output_padding", (0,) * axes)
+    extra = tuple(given.get_ints("output_padding", (0,) * axes))
     return Geometry(kernel, stride, dilation, pads[:axes], pads[axes:], extra, group)
 
 
@@ -117,11 +116,10 @@ def _pads(
     SAME pads (ceil(n/stride) - 1)*stride + k - n, which is k - 1 for stride 1, and nothing for
     k = 1; an odd one of them goes to the end (UPPER) or the beginning (LOWER).
     """
-    mode = node.attributes.get("auto_pad")
-    padding = "NOTSET" if mode is None else mode.as_string()
+    padding = node.attributes.get_string("auto_pad", "NOTSET")
     none = (0,) * len(kernel)
     if padding == "NOTSET":
-        return _ints(node, "pads", none + none)
+        return tuple(node.attributes.get_ints("pads", none + none))
     if padding == "VALID" or (set(kernel) <= {1} and node.op_type != "ConvTranspose"):
         return none + none
     if node.op_type != "Conv" or set(stride) | set(dilation) != {1}:
@@ -129,8 +127,3 @@ def _pads(
     less = tuple((taps - 1) // 2 for taps in kernel)
     more = tuple(taps // 2 for taps in kernel)
     return less + more if padding == "SAME_UPPER" else more + less
-
-
-def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else tuple(attribute.as_ints())

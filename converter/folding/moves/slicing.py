@@ -1,4 +1,4 @@
-"""Ops that pick along an axis: Slice and Gather; a Gather from a constant table takes a map up."""
+"""Slice picks along an axis. (So does Gather, which may take a map up: `ops/gather.py`.)"""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import onnx_ir as ir
 from converter.folding.affine import Affine
 from converter.folding.moves.channels import (
     Indices,
-    axis_of,
     constant_ints,
     padded,
     picked,
@@ -17,11 +16,8 @@ from converter.folding.moves.channels import (
 )
 from converter.folding.moves.same_axis import data_only
 from converter.folding.refusal import Refusal
-from converter.folding.step import Absorb, ForwardRule, Rule, Step
+from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View
-from converter.graph.naming import label
-
-# --- Slice --------------------------------------------------------------------------------
 
 
 def _slice(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
@@ -92,63 +88,5 @@ def _bounds(node: ir.Node, view: View) -> tuple[tuple[int, ...], ...] | None:
     return starts_ends[0], starts_ends[1], axes, (1,) * count if found[3] is None else found[3]
 
 
-# --- Gather -------------------------------------------------------------------------------
-
-
-def _gather(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """y = x[indices] along an axis. A channel that is not picked keeps the identity, one that is
-    picked twice needs one map. A constant table takes the map up: table = a*table + b."""
-    table, indices = node.inputs[0], node.inputs[1]
-    rank = None if table is None else view.rank(table)
-    width = None if indices is None else view.rank(indices)
-    if table is None or rank is None or width is None:
-        return Refusal("unknown-shape", f"the rank of {label(node)} is not known.")
-    at = axis_of(node, rank)
-    inside = at <= affine.axis < at + width
-    if inside and width != 1:
-        return unknown(node)
-    axis = affine.axis if affine.axis < at else at if inside else affine.axis - width + 1
-    moved = affine.along(axis)
-    if inside:
-        size, picks = size_of(table, axis, view), _picks(node, view)
-        if size is None or picks is None or len(picks) != affine.channels:
-            return unknown(node)
-        whole = padded(moved, picks % size, size)
-        if whole is None:
-            return Refusal(
-                "not-per-channel", f"{label(node)} repeats a channel, with another map each time."
-            )
-        moved = whole
-    if view.why_not_constant(table, node, "table") is None:
-        if size_of(table, axis, view) != moved.channels:
-            return unknown(node)
-        return Step("the columns of the table *= a, += b", (Absorb(node, moved),))
-    return Step(f"passes Gather, axis {affine.axis} is axis {axis}", onward=((0, moved),))
-
-
-def _gather_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """(a*x + b)[indices], and so a and b if the channels are picked."""
-    table, indices = node.inputs[0], node.inputs[1]
-    rank = None if table is None else view.rank(table)
-    width = None if indices is None else view.rank(indices)
-    if index != 0 or rank is None or width is None:
-        return data_only(node, index) or unknown(node)
-    at = axis_of(node, rank)
-    if at != affine.axis:
-        axis = affine.axis if affine.axis < at else affine.axis + width - 1
-        text = f"passes Gather, axis {affine.axis} is axis {axis}"
-        return Step(text, onward=((0, affine.along(axis)),))
-    picks = _picks(node, view)
-    if picks is None or width != 1 or not len(picks):
-        return unknown(node)
-    text = f"passes Gather, {len(picks)} of {affine.channels} channels"
-    return Step(text, onward=((0, picked(affine, picks % affine.channels)),))
-
-
-def _picks(node: ir.Node, view: View) -> Indices | None:
-    found = constant_ints(node.inputs[1], node, view)
-    return None if found is None else np.asarray(found, dtype=np.int64)
-
-
-BACKWARD: dict[str, Rule] = {"Slice": _slice, "Gather": _gather}
-FORWARD: dict[str, ForwardRule] = {"Slice": _slice_forward, "Gather": _gather_forward}
+BACKWARD: dict[str, Rule] = {"Slice": _slice}
+FORWARD: dict[str, ForwardRule] = {"Slice": _slice_forward}

@@ -14,7 +14,7 @@ a batch-norm of the same size.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -23,7 +23,7 @@ import onnx_ir as ir
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
 from converter.folding.refusal import Refusal
-from converter.folding.step import Absorb, Step
+from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
 from converter.graph.naming import label
 
@@ -52,8 +52,7 @@ class _Equation:
 
 def _letters(node: ir.Node, place: int) -> _Equation | None:
     """None for an equation with an ellipsis, a diagonal, or without an arrow."""
-    attribute = node.attributes.get("equation")
-    found = _PLAIN.fullmatch("" if attribute is None else attribute.as_string().replace(" ", ""))
+    found = _PLAIN.fullmatch(node.attributes.get_string("equation", "").replace(" ", ""))
     if found is None or len(node.inputs) != 2:
         return None
     left, right, result = found.groups()
@@ -108,7 +107,7 @@ def _step(
     return Step("the constant *= a, then + b", (edit,), adds=adds)
 
 
-def after(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
+def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*(X W) + b = X (W*a) + b."""
     found = _equation(node, view)
     if isinstance(found, Refusal):
@@ -116,10 +115,10 @@ def after(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     refusal = _placed(node, found.result[affine.axis], found, affine, view)
     readers = view.readers(node.outputs[0])
     next_ = len(readers) == 1 and readers[0].op_type == "BatchNormalization"
-    return refusal or _step(node, found, Absorb(node, affine), view, in_its_place=next_)
+    return refusal or _step(node, found, Absorb(node, affine, AFTER), view, in_its_place=next_)
 
 
-def before(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """(a*X + b) W = X (a*W) + b W."""
     found = _equation(node, view)
     if isinstance(found, Refusal):
@@ -137,7 +136,7 @@ def before(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refu
     maker = None if source is None else view.producer(source)
     next_ = maker is not None and maker.op_type == "BatchNormalization"
     smaller = next_ and _no_larger(node, found, view)
-    return _step(node, found, Absorb(node, affine, "before"), view, in_its_place=smaller)
+    return _step(node, found, Absorb(node, affine, BEFORE), view, in_its_place=smaller)
 
 
 def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> bool:
@@ -170,7 +169,7 @@ def _no_larger(node: ir.Node, found: _Equation, view: View) -> bool:
     return sizes[1] <= sizes[0]
 
 
-def update_after(constants: Constants, affine: Affine) -> None:
+def _after(constants: Constants, affine: Affine) -> None:
     """W *= a along the axis of that letter; b stays behind."""
     found = _of(constants)
     axis = found.weight.index(found.result[affine.axis])
@@ -183,7 +182,7 @@ def update_after(constants: Constants, affine: Affine) -> None:
         constants.behind_axis = affine.axis
 
 
-def update_before(constants: Constants, affine: Affine) -> None:
+def _before(constants: Constants, affine: Affine) -> None:
     """The sum of b W over what the result lacks is added behind, then W *= a."""
     found = _of(constants)
     axis = found.weight.index(found.data[affine.axis])
@@ -201,3 +200,10 @@ def _of(constants: Constants) -> _Equation:
     found = _letters(constants.node, constants.constant_index())
     assert found is not None
     return found
+
+
+AFTER = Update("after", _after, scaled=(0, 1), reads=("equation",))
+BEFORE = replace(AFTER, side="before", apply=_before)
+
+BACKWARD: dict[str, Rule] = {"Einsum": backward}
+FORWARD: dict[str, ForwardRule] = {"Einsum": forward}

@@ -1,0 +1,59 @@
+"""RNN, LSTM and GRU: each gate of each direction computes W x + R h + Wb + Rb.
+
+    before it:  x = a*x' + b   W *= a along its last axis, Wb += W b
+
+W is (directions, gates*H, I), the bias [Wb, Rb] is (directions, 2*gates*H); R stays as it is.
+What comes out of them has passed a nonlinearity, so nothing behind them goes in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.folding.affine import Affine
+from converter.folding.constants import Constants
+from converter.folding.moves.same_axis import data_only
+from converter.folding.ops.linear import (
+    constant_inputs,
+    new_bias,
+    on_input_axis,
+    sizes,
+    weight_channels,
+)
+from converter.folding.refusal import Refusal
+from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
+from converter.folding.view import View
+
+
+def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
+    """W(a*x + b) + Wb = (W*a) x + (Wb + W b)."""
+    refusal = (
+        data_only(node, index)
+        or on_input_axis(2, node, affine)
+        or constant_inputs(node, view, weight=1, bias=3)
+        or weight_channels(node, affine, view, axis=2)
+    )
+    return refusal or Step("W *= a, Wb += W b", (Absorb(node, affine, BEFORE),))
+
+
+def _before(constants: Constants, affine: Affine) -> None:
+    weight = constants[1]
+    if affine.shifts:
+        directions, rows, _ = weight.shape
+        given = constants.get(3)
+        bias = np.zeros((directions, 2 * rows)) if given is None else given.copy()
+        bias[:, :rows] += weight @ affine.shift
+        constants[3] = bias
+    constants[1] = weight * affine.scale
+
+
+def _biases(node: ir.Node) -> int:
+    directions, rows, _ = sizes(node)
+    return 2 * directions * rows
+
+
+BEFORE = Update("before", _before, scaled=(1,), shifted=(3,), grows=new_bias(_biases, 3))
+
+BACKWARD: dict[str, Rule] = {}
+FORWARD: dict[str, ForwardRule] = dict.fromkeys(("RNN", "LSTM", "GRU"), forward)
