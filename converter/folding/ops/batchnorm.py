@@ -15,13 +15,7 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.constants import Constants
-from converter.folding.moves.same_axis import data_only
-from converter.folding.ops.linear import (
-    constant_inputs,
-    on_input_axis,
-    on_output_axis,
-    weight_channels,
-)
+from converter.folding.ops.linear import why_not_before, why_not_behind
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
@@ -30,11 +24,8 @@ from converter.graph.naming import label
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*(gamma*n + beta) + b = (a*gamma)*n + (a*beta + b), also with batch statistics."""
-    refusal = (
-        _one_a_channel(node, view)
-        or on_output_axis(1, node, affine)
-        or constant_inputs(node, view, gamma=1, beta=2)
-        or weight_channels(node, affine, view, axis=0)
+    refusal = _one_a_channel(node, view) or why_not_behind(
+        node, affine, view, along=0, gamma=1, beta=2
     )
     return refusal or Step("gamma *= a, beta = a*beta + b", (Absorb(node, affine, AFTER),))
 
@@ -42,11 +33,8 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """gamma/std*(a*x + b - mean) + beta = (gamma*a)/std*(x - mean)
     + (beta + gamma/std*(a*mean + b - mean))."""
-    refusal = (
-        data_only(node, index)
-        or on_input_axis(1, node, affine)
-        or constant_inputs(node, view, gamma=1, beta=2, mean=3, variance=4)
-        or weight_channels(node, affine, view, axis=0)
+    refusal = why_not_before(
+        node, index, affine, view, along=0, gamma=1, beta=2, mean=3, variance=4
     )
     if refusal:
         return refusal

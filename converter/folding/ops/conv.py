@@ -17,16 +17,13 @@ import onnx_ir as ir
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
 from converter.folding.geometry import geometry
-from converter.folding.moves.same_axis import data_only
 from converter.folding.ops.linear import (
     add_bias,
-    constant_inputs,
     map_bias,
     new_bias,
-    on_input_axis,
-    on_output_axis,
     sizes,
-    weight_channels,
+    why_not_before,
+    why_not_behind,
 )
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
@@ -36,22 +33,14 @@ from converter.graph.naming import label
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*(W x + c) + b = (a*W) x + (a*c + b): any padding, stride, dilation, group."""
-    refusal = (
-        on_output_axis(1, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=0)
-    )
+    refusal = why_not_behind(node, affine, view, along=0, weight=1, bias=2)
     return refusal or Step("W[o] *= a[o], bias = a*bias + b", (Absorb(node, affine, AFTER),))
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """W(a*x + b) + c = (W*a) x + (c + sum W*b), in any group."""
-    refusal = (
-        data_only(node, index)
-        or on_input_axis(1, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=1, group=node.attributes.get_int("group", 1))
-    )
+    group = node.attributes.get_int("group", 1)
+    refusal = why_not_before(node, index, affine, view, along=1, group=group, weight=1, bias=2)
     if refusal:
         return refusal
     shape = geometry(node, view)

@@ -15,16 +15,13 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
-from converter.folding.moves.same_axis import data_only
 from converter.folding.ops.linear import (
     add_bias,
-    constant_inputs,
     map_bias,
     new_bias,
-    on_input_axis,
-    on_output_axis,
     sizes,
-    weight_channels,
+    why_not_before,
+    why_not_behind,
 )
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
@@ -34,23 +31,14 @@ from converter.graph.naming import label
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*(W x + c) + b = (a*W) x + (a*c + b), a laid out by groups."""
-    refusal = (
-        on_output_axis(1, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=1, group=_group(node))
-    )
+    refusal = why_not_behind(node, affine, view, along=1, group=_group(node), weight=1, bias=2)
     formula = "W[:, o] *= a[o] in each group, bias = a*bias + b"
     return refusal or Step(formula, (Absorb(node, affine, AFTER),))
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """W(a*x + b) + c = (W*a) x + (c + sum W*b)."""
-    refusal = (
-        data_only(node, index)
-        or on_input_axis(1, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=0)
-    )
+    refusal = why_not_before(node, index, affine, view, along=0, weight=1, bias=2)
     if refusal:
         return refusal
     if affine.shifts and not _pointwise(node, view):

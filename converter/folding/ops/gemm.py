@@ -14,15 +14,7 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants
-from converter.folding.moves.same_axis import data_only
-from converter.folding.ops.linear import (
-    constant_inputs,
-    new_bias,
-    on_input_axis,
-    on_output_axis,
-    sizes,
-    weight_channels,
-)
+from converter.folding.ops.linear import new_bias, sizes, why_not_before, why_not_behind
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
@@ -59,11 +51,7 @@ def layout(node: ir.Node) -> Layout:
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*(alpha*A'B' + beta*C) + b = alpha*A'(B'*a) + 1*(a*(beta*C) + b)."""
-    refusal = (
-        on_output_axis(1, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=layout(node).columns)
-    )
+    refusal = why_not_behind(node, affine, view, along=layout(node).columns, weight=1, bias=2)
     if refusal:
         return refusal
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -79,11 +67,9 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """alpha*(A*a + b) B' + beta*C = alpha*A (a*B') + (beta*C + alpha*b B')."""
-    refusal = (
-        data_only(node, index)
-        or on_input_axis(layout(node).summed, node, affine)
-        or constant_inputs(node, view, weight=1, bias=2)
-        or weight_channels(node, affine, view, axis=layout(node).rows)
+    given = layout(node)
+    refusal = why_not_before(
+        node, index, affine, view, along=given.rows, axis=given.summed, weight=1, bias=2
     )
     return refusal or Step("rows of B' *= a, C += b B'", (Absorb(node, affine, BEFORE),))
 

@@ -9,10 +9,56 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.constants import Constants
+from converter.folding.moves.same_axis import data_only
 from converter.folding.refusal import Refusal
 from converter.folding.view import View
 from converter.graph.naming import label
 from converter.graph.rounding import Float64
+
+
+def why_not_behind(
+    node: ir.Node,
+    affine: Affine,
+    view: View,
+    *,
+    along: int,
+    axis: int = 1,
+    group: int = 1,
+    **inputs: int,
+) -> Refusal | None:
+    """Why the weight does not take up a map on the op's output; None if it does.
+
+    Args:
+        along: the axis of the weight on which its output channels, of one group, are.
+        axis: that of the output.
+        group: how many groups of channels there are.
+        inputs: what must be constant, by the name that the sentence gives it.
+    """
+    return (
+        on_output_axis(axis, node, affine)
+        or constant_inputs(node, view, **inputs)
+        or weight_channels(node, affine, view, axis=along, group=group)
+    )
+
+
+def why_not_before(
+    node: ir.Node,
+    index: int,
+    affine: Affine,
+    view: View,
+    *,
+    along: int,
+    axis: int = 1,
+    group: int = 1,
+    **inputs: int,
+) -> Refusal | None:
+    """The same of a map on input `index`: `along` and `axis` are those of the input channels."""
+    return (
+        data_only(node, index)
+        or on_input_axis(axis, node, affine)
+        or constant_inputs(node, view, **inputs)
+        or weight_channels(node, affine, view, axis=along, group=group)
+    )
 
 
 def on_output_axis(channels: int, node: ir.Node, affine: Affine) -> Refusal | None:

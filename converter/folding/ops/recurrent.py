@@ -13,14 +13,7 @@ import onnx_ir as ir
 
 from converter.folding.affine import Affine
 from converter.folding.constants import Constants
-from converter.folding.moves.same_axis import data_only
-from converter.folding.ops.linear import (
-    constant_inputs,
-    new_bias,
-    on_input_axis,
-    sizes,
-    weight_channels,
-)
+from converter.folding.ops.linear import new_bias, sizes, why_not_before
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
@@ -28,12 +21,7 @@ from converter.folding.view import View
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """W(a*x + b) + Wb = (W*a) x + (Wb + W b)."""
-    refusal = (
-        data_only(node, index)
-        or on_input_axis(2, node, affine)
-        or constant_inputs(node, view, weight=1, bias=3)
-        or weight_channels(node, affine, view, axis=2)
-    )
+    refusal = why_not_before(node, index, affine, view, along=2, axis=2, weight=1, bias=3)
     return refusal or Step("W *= a, Wb += W b", (Absorb(node, affine, BEFORE),))
 
 
