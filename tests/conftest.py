@@ -6,7 +6,9 @@ $EXAMPLES new ones (`make nightly`).
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -30,6 +32,13 @@ settings.register_profile(
     max_examples=int(os.environ.get("EXAMPLES", "5000")),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[None]:
+    """What the tests of a module leave to the garbage collector is collected at its end."""
+    yield
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,10 +20,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-# A reader that gives up leaves its socket to the garbage collector, sooner or later.
-QUIET = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
-)
+# A reader that gives up leaves its socket to the garbage collector: it is to be silent about it,
+# and to come before the tests of the next module.
+MARKS = [
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+    ),
+    pytest.mark.usefixtures("collected"),
+]
 _AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request"
 SECRET = "a-secret-that-nobody-may-see"
 

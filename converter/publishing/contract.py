@@ -40,8 +40,45 @@ def manifest(
     Raises:
         UserError: there is no such manifest.
     """
+    loaded, proof = result.loaded, result.proof
+    invariance = proof.invariance
     try:
-        return _manifest(result, name, version, files, self_test, served)
+        return Manifest(
+            name=name,
+            version=version,
+            description=loaded.description,
+            files=files,
+            inputs=inputs(result),
+            outputs=served.outputs,
+            left_out={**loaded.left_out, **served.left_out},
+            dynamic_batch=loaded.dynamic_batch and served.by_rows,
+            batch_invariant=proof.batch_invariant,
+            classification=loaded.classification,
+            preprocessing=loaded.preprocessing,
+            self_test=self_test,
+            metrics=loaded.metrics,
+            curves=_curves(loaded.path),
+            provenance={
+                "source": loaded.path.name,
+                "kind": loaded.kind,
+                "batchnorms": {
+                    "folded": len(result.plan.folded),
+                    "kept": {
+                        decision.site.name: str(decision.outcome) for decision in result.plan.kept
+                    },
+                    "each": [_fate(decision) for decision in result.plan.batchnorms],
+                },
+                "before": asdict(result.before),
+                "after": asdict(result.after),
+                "proof": {
+                    "max_error_original": max(m.reference_error for m in proof.measurements),
+                    "max_error_folded": max(m.candidate_error for m in proof.measurements),
+                    "not_covered": [ran.name for ran in proof.unreached],
+                    "batch_invariance_difference": invariance.difference if invariance else None,
+                    **({"unchanged": proof.unchanged} if proof.unchanged else {}),
+                },
+            },
+        )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -49,54 +86,6 @@ def manifest(
             f"this model cannot be described to the service: {where}: {first['msg']}.",
             "Nothing was published. Write the model with --output instead.",
         ) from error
-
-
-def _manifest(
-    result: FoldResult,
-    name: str,
-    version: int,
-    files: dict[str, FileEntry],
-    self_test: SelfTest | None,
-    served: Served,
-) -> Manifest:
-    loaded, proof = result.loaded, result.proof
-    invariance = proof.invariance
-    return Manifest(
-        name=name,
-        version=version,
-        description=loaded.description,
-        files=files,
-        inputs=inputs(result),
-        outputs=served.outputs,
-        left_out={**loaded.left_out, **served.left_out},
-        dynamic_batch=loaded.dynamic_batch and served.by_rows,
-        batch_invariant=proof.batch_invariant,
-        classification=loaded.classification,
-        preprocessing=loaded.preprocessing,
-        self_test=self_test,
-        metrics=loaded.metrics,
-        curves=_curves(loaded.path),
-        provenance={
-            "source": loaded.path.name,
-            "kind": loaded.kind,
-            "batchnorms": {
-                "folded": len(result.plan.folded),
-                "kept": {
-                    decision.site.name: str(decision.outcome) for decision in result.plan.kept
-                },
-                "each": [_fate(decision) for decision in result.plan.batchnorms],
-            },
-            "before": asdict(result.before),
-            "after": asdict(result.after),
-            "proof": {
-                "max_error_original": max(m.reference_error for m in proof.measurements),
-                "max_error_folded": max(m.candidate_error for m in proof.measurements),
-                "not_covered": [ran.name for ran in proof.unreached],
-                "batch_invariance_difference": invariance.difference if invariance else None,
-                **({"unchanged": proof.unchanged} if proof.unchanged else {}),
-            },
-        },
-    )
 
 
 def inputs(result: FoldResult) -> list[TensorSpec]:

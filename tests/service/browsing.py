@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +29,14 @@ CONTRAST = """() => {
             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
         }).map((e) => e.outerHTML.slice(0, 80));
 }"""
+
+
+def keys_in(folder: Path) -> tuple[str, str]:
+    """The flag, and a file, that let only the key `a-good-key-of-some-length` predict."""
+    keys = folder / "keys"
+    keys.write_text("a-good-key-of-some-length\n")
+    keys.chmod(0o600)
+    return "--api-keys-file", str(keys)
 
 
 class behind:  # noqa: N801  used as a context manager

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,23 @@ def answer(served: ServedModel, inputs: Tensors) -> Tensors:
     """What a model answers to one request, in an event loop of its own."""
     rows = served.signature.check(inputs)
     return asyncio.run(served.batcher.submit(inputs, rows, time.monotonic() + 60))
+
+
+async def asked_row_by_row(client: Any, given: Callable[[str, np.ndarray], Any], x: np.ndarray):
+    """Ask a client of NVIDIA's for each row of `x` at the same time; its scores are linear()'s.
+
+    Args:
+        client: an asyncio client, of HTTP or of gRPC.
+        given: makes an input of that client.
+        x: of shape (rows, 4).
+    """
+    assert await client.is_server_ready()
+    rows = [x[i : i + 1] for i in range(len(x))]
+    results = await asyncio.gather(*(client.infer("animals", [given("x", row)]) for row in rows))
+    scores = reference(linear(), {"x": x})["scores"]
+    for expected, result in zip(scores, results, strict=True):
+        got = result.as_numpy("scores")[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 class Reference:

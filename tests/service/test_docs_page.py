@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
-from browsing import CONTRAST, behind
+from browsing import CONTRAST, behind, keys_in
 from playwright.sync_api import Locator, Page, expect
 
 if TYPE_CHECKING:
@@ -81,10 +81,7 @@ def test_a_file_is_a_body(visit: Callable[..., Page], server: Served, tmp_path: 
 def test_behind_a_prefix_with_a_key_in_both_schemes(
     visit: Callable[..., Page], start: Callable[..., Served], tmp_path: Path
 ) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("a-good-key-of-some-length\n")
-    keys.chmod(0o600)
-    served = start(MODELS, "--api-keys-file", str(keys))
+    served = start(MODELS, *keys_in(tmp_path))
     for scheme in ("dark", "light"):
         with behind("/some/prefix", served.url) as url:
             page = visit(f"{url}/some/prefix/docs", color_scheme=scheme)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
-from browsing import CONTRAST, behind
+from browsing import CONTRAST, behind, keys_in
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -266,10 +266,7 @@ def test_scripts_from_elsewhere_do_not_run(browser: Browser, digits: Served) -> 
 def test_a_key_is_asked_for_once(
     visit: Callable[..., Page], start: Callable[..., Served], tmp_path: Path
 ) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("a-good-key-of-some-length\n")
-    keys.chmod(0o600)
-    served = start(MODELS, "--api-keys-file", str(keys))
+    served = start(MODELS, *keys_in(tmp_path))
     page = visit(f"{served.url}/")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()

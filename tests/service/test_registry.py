@@ -47,6 +47,14 @@ def reason(registry: Registry, name: str = "m", version: int = 1) -> str:
     return registry.entries[name].rejected[version]
 
 
+def keep_weights_in(folder: Path, file: str) -> None:
+    """Move the weights of a version into a file beside its model."""
+    proto = onnx.load(folder / "model.onnx")
+    onnx.save_model(
+        proto, folder / "model.onnx", save_as_external_data=True, location=file, size_threshold=0
+    )
+
+
 def test_a_good_version_serves_what_onnxruntime_says(tmp_path: Path, load):
     publish(tmp_path, "m", linear(), test={"x": X})
     served = load().find("m")
@@ -254,14 +262,7 @@ def test_a_pipe_does_not_block_the_start(tmp_path: Path, load, name: str):
 
 def test_weights_beside_the_model_must_be_listed(tmp_path: Path, load):
     folder = publish(tmp_path, "m", linear())
-    proto = onnx.load(folder / "model.onnx")
-    onnx.save_model(
-        proto,
-        folder / "model.onnx",
-        save_as_external_data=True,
-        location="model.onnx.data",
-        size_threshold=0,
-    )
+    keep_weights_in(folder, "model.onnx.data")
     seal(folder)
     assert load().find("m").version == 1
     manifest = json.loads((folder / "model.json").read_text())
@@ -292,14 +293,7 @@ def test_a_broken_model_file(tmp_path: Path, load, content: bytes, expected: str
 
 def test_reasons_hold_no_path(tmp_path: Path, load):
     folder = publish(tmp_path, "m", linear())
-    proto = onnx.load(folder / "model.onnx")
-    onnx.save_model(
-        proto,
-        folder / "model.onnx",
-        save_as_external_data=True,
-        location="w.bin",
-        size_threshold=0,
-    )
+    keep_weights_in(folder, "w.bin")
     (folder / "w.bin").unlink()
     (folder / "model.json").unlink()
     why = reason(load())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import os
 import sys
@@ -35,13 +34,7 @@ if TYPE_CHECKING:
     from conftest import Served
 
 
-pytestmark = s3.QUIET
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _left_to_nobody() -> Iterator[None]:
-    yield
-    gc.collect()
+pytestmark = s3.MARKS
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +22,7 @@ if TYPE_CHECKING:
     from conftest import Served
 
 
-pytestmark = [pytest.mark.slow, s3.QUIET]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _left_to_nobody() -> Iterator[None]:
-    yield
-    gc.collect()
+pytestmark = [pytest.mark.slow, *s3.MARKS]
 
 
 @pytest.fixture

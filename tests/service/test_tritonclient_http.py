@@ -98,18 +98,10 @@ def test_a_mistake_becomes_its_exception(connected):
 
 
 def test_its_asyncio_client(server: Served):
-    scores = repository.reference(repository.linear(), {"x": X})["scores"]
-
     async def talk() -> None:
         url = server.url.removeprefix("http://")
         async with triton_aio.InferenceServerClient(url) as client:
-            assert await client.is_server_ready()
-            results = await asyncio.gather(
-                *(client.infer("animals", [given("x", X[i : i + 1])]) for i in range(5))
-            )
-            for row, result in zip(scores, results, strict=True):
-                got = result.as_numpy("scores")[0]
-                np.testing.assert_allclose(got, row, rtol=1e-5, atol=1e-6)
+            await repository.asked_row_by_row(client, given, X)
 
     asyncio.run(talk())
 

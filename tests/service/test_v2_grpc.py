@@ -266,16 +266,10 @@ def test_a_deadline_of_the_client_is_kept(start, tmp_path: Path):
     assert served.stop() == 0
 
 
-def test_its_asyncio_client(target: str, scores: np.ndarray):
+def test_its_asyncio_client(target: str):
     async def talk() -> None:
         async with triton_aio.InferenceServerClient(target) as client:
-            assert await client.is_server_ready()
-            results = await asyncio.gather(
-                *(client.infer("animals", [given("x", X[i : i + 1])]) for i in range(5))
-            )
-            for row, result in zip(scores, results, strict=True):
-                got = result.as_numpy("scores")[0]
-                np.testing.assert_allclose(got, row, rtol=1e-5, atol=1e-6)
+            await repository.asked_row_by_row(client, given, X)
 
     asyncio.run(talk())
 

@@ -103,6 +103,15 @@ def test_the_supervisor_loads_no_runtime(start, tmp_path: Path):
     assert served.stop() == 0
 
 
+CONTENT = b'{"inputs": [[1.0]]}'
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(CONTENT)
+
+
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_is_under_way(start, tmp_path: Path, number: int):
     repository.publish(tmp_path, "slow", repository.slow(8000))
@@ -110,11 +119,8 @@ def test_a_signal_finishes_what_is_under_way(start, tmp_path: Path, number: int)
                    "--drain-delay-ms", "500")  # fmt: skip
     url = served.url
     until(lambda: len(serving(served.process.pid)) == 2)
-    host, port = url.removeprefix("http://").split(":")
-    content = b'{"inputs": [[1.0]]}'
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(head.encode() + content)
+    with connected(url) as connection:
+        connection.sendall(HEAD + CONTENT)
         served.process.send_signal(number)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert served.end() == 0
@@ -184,15 +190,12 @@ def test_a_long_drain_is_not_taken_for_a_hang(start, tmp_path: Path):
                    "--drain-timeout-ms", "60000")  # fmt: skip
     url = served.url
     until(lambda: len(serving(served.process.pid)) == 2)
-    host, port = url.removeprefix("http://").split(":")
-    content = b'{"inputs": [[1.0]]}'
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(head.encode())  # a body that takes longer than a worker may be silent
+    with connected(url) as connection:
+        connection.sendall(HEAD)  # a body that takes longer than a worker may be silent
         time.sleep(0.2)
         served.process.send_signal(signal.SIGTERM)
         time.sleep(4)
-        connection.sendall(content)
+        connection.sendall(CONTENT)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert served.end() == 0
     assert "is killed" not in served.err

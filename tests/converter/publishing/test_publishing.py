@@ -20,6 +20,7 @@ from converter.publishing import versions as publishing
 from converter.publishing.versions import publish
 from service.manifest import MANIFEST_FILE, MODEL_FILE, SELFTEST_FILE
 from service.models.folders import scan
+from tests.converter.disk import watched
 from tests.converter.published import (
     check_self_test,
     check_version,
@@ -28,16 +29,6 @@ from tests.converter.published import (
     result,
     versions,
 )
-
-
-@pytest.fixture(scope="module")
-def proven() -> FoldResult:
-    return result()
-
-
-@pytest.fixture(scope="module")
-def another() -> FoldResult:
-    return result(seed=1)
 
 
 def names(folder: Path) -> list[str]:
@@ -226,20 +217,9 @@ def test_what_is_published_is_on_the_disk(
     tmp_path: Path, proven: FoldResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files, then the folder with them, then the rename, then the folder that now names it."""
-    events: list[str] = []
-    real_sync, real_rename = os.fsync, Path.rename
-
-    def sync(descriptor: int) -> None:
-        events.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
-        real_sync(descriptor)
-
-    def rename(self: Path, target: Path) -> Path:
-        events.append(f"rename {target.name}")
-        return real_rename(self, target)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(Path, "rename", rename)
+    seen = watched(monkeypatch, "rename")
     publish(proven, tmp_path / "net")
+    events = [f"{what} {path.name}" for what, path in seen]
     assert events[-4:] == [f"fsync {MANIFEST_FILE}", "fsync version", "rename 1", "fsync net"]
     assert f"fsync {SELFTEST_FILE}" in events
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -26,25 +24,9 @@ from service.manifest import MANIFEST_FILE
 from service.store.access import Store, StoreError
 from service.store.mirror import Mirror
 from tests import s3
-from tests.converter.published import check_self_test, check_version, graph, result, versions
+from tests.converter.published import check_self_test, check_version, graph, versions
 
-pytestmark = s3.QUIET
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _left_to_nobody() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def proven() -> FoldResult:
-    return result()
-
-
-@pytest.fixture(scope="module")
-def another() -> FoldResult:
-    return result(seed=1)
+pytestmark = s3.MARKS
 
 
 @pytest.fixture
