@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from converter.errors import UserError
-from converter.training import checkpoint, download, mnist
+from converter.sources import checkpoint
+from converter.training import download, mnist
 from converter.training.data import Split, pixels
 from converter.training.evaluate import logits
 

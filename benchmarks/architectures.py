@@ -19,10 +19,10 @@ from pathlib import Path
 
 from benchmarks.document import table, write
 from converter import load
+from converter.architectures import ARCHITECTURES
 from converter.folding.refusal import Refusal
 from converter.pipeline import preview
 from converter.training import Style, TrainOptions, train
-from converter.training.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data" / "mnist"

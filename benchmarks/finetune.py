@@ -23,12 +23,15 @@ import torch
 from torch import nn
 
 from benchmarks import document
+from converter import architectures
+from converter.architectures import described
+from converter.architectures.modules import weights_of
 from converter.finetuning.finetune import Base, Transfer, Transferred, finetune, to_checkpoint
 from converter.finetuning.subset import first, only_classes
 from converter.pipeline import fold
-from converter.sources import load
+from converter.sources import checkpoint, load
 from converter.statistics import recalibrate
-from converter.training import architectures, checkpoint, mnist, networks
+from converter.training import mnist
 from converter.training.data import Dataset, Split, pixels
 from converter.training.determinism import deterministic
 from converter.training.evaluate import accuracy
@@ -102,7 +105,7 @@ def transfer(
         threads=THREADS,
     )
     few = first(new, SAMPLES, seed)
-    start = Base(ARCHITECTURE, ARGUMENTS, (), checkpoint.weights_of(base))
+    start = Base(ARCHITECTURE, ARGUMENTS, (), weights_of(base))
     result = finetune(start, few, how)
     worst = max(result.moved, key=lambda row: row.max_shift)
     return Line(
@@ -121,7 +124,7 @@ def transfer(
 
 def _recalibrated(few: Dataset, result: Transferred) -> float:
     """On a copy of the network; the images are those that it learned from."""
-    module = networks.build(ARCHITECTURE, ARGUMENTS, [result.head.to_plain()])
+    module = described.build(ARCHITECTURE, ARGUMENTS, [result.head.to_plain()])
     module.load_state_dict(result.module.state_dict())
     module.eval()
     recalibrate(module, lambda: (pixels(x) for x in few.train.images.split(200)))

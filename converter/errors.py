@@ -16,3 +16,19 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def first_line(error: BaseException, limit: int = 240) -> str:
+    """The first line of an error that says something: torch and onnxruntime write pages.
+
+    TorchScript writes the trace first and what is wrong last.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    text = lines[-1 if "TorchScript interpreter" in lines[0] else 0].removeprefix("RuntimeError: ")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def gist(error: BaseException, limit: int = 240) -> str:
+    """The same behind the name of the error's class: "ValueError: too many values"."""
+    text = first_line(error, limit)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.training.architectures.style import Activation
+from converter.architectures.style import Activation
 from experiments import measures
 from experiments.grid import expand
 from experiments.measures import Measure, MissingRunError, Repetition

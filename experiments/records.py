@@ -168,10 +168,6 @@ class Folder:
         """Where the run with these settings is, or will be."""
         return self.path / f"{settings.key}.json"
 
-    def has(self, settings: Settings) -> bool:
-        """Whether this run is finished."""
-        return self.file(settings).is_file()
-
     def write(self, record: Record) -> None:
         """Keep a run. Raises UserError when the file cannot be written."""
         # NaN and infinity, which a diverged run has, are written as Python's json does.

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from converter import architectures
 from converter.errors import UserError
 from converter.statistics.collect import layerwise
 from converter.statistics.norms import find
-from converter.training import architectures, datasets
+from converter.training import datasets
 from converter.training.data import Dataset, Split, pixels
 from converter.training.determinism import deterministic
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.layers.renorm import Schedule, _BatchRenorm
 from converter.training.loop import Diverged, fit
 from converter.training.progress import Epoch, Observer, Run, Step
 from experiments.records import Record, Snapshot, Validation, thin
@@ -62,7 +62,6 @@ def run(
     options = settings.fit(str(device), machine.threads)
     with deterministic(settings.seed, device, machine.threads):
         module = build(settings, data).to(device)
-        _limit_renorm(module, settings.epochs * (len(data.train) // settings.batch_size))
         notes = _Notes(settings, data, module)
         try:
             fit(module, data, options, [notes])
@@ -96,13 +95,6 @@ def build(settings: Settings, data: Dataset) -> nn.Module:
     return architectures.build(
         settings.arch, style=settings.style(), input_shape=task.input_shape, classes=task.classes
     )
-
-
-def _limit_renorm(module: nn.Module, steps: int) -> None:
-    """The paper's schedule of r_max and d_max is for 160,000 steps; here it ends with these."""
-    for part in module.modules():
-        if isinstance(part, _BatchRenorm):
-            part.schedule = Schedule.within(steps)
 
 
 def _part_of(data: Dataset, images: int) -> Dataset:

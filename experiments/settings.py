@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from converter.architectures.style import Activation, Norm, Position, Style, wrong
 from converter.errors import UserError
-from converter.training.architectures.style import Activation, Norm, Position, Style, wrong
 from converter.training.options import FitOptions
 
 Optimizer = Literal["sgd", "adam"]

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from converter.cli import main
-from converter.training import checkpoint, evaluate, mnist
+from converter.sources import checkpoint
+from converter.training import evaluate, mnist
 from converter.training.data import Split, pixels
 from service.manifest import Manifest
 

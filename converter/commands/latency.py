@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from converter.errors import UserError
+from converter.errors import UserError, first_line
 from converter.evaluation.oracle import Feeds
 from converter.proof.examples import random_feeds
 from converter.sources.loaded import Input
@@ -85,7 +85,7 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"onnxruntime cannot load {path}: {_short(error)}") from error
+        raise UserError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
 
 
 def _timed(session: ort.InferenceSession, feeds: Feeds, path: Path) -> float:
@@ -93,9 +93,5 @@ def _timed(session: ort.InferenceSession, feeds: Feeds, path: Path) -> float:
     try:
         session.run(None, feeds)
     except Exception as error:
-        raise UserError(f"{path} does not run on random inputs: {_short(error)}") from error
+        raise UserError(f"{path} does not run on random inputs: {first_line(error)}") from error
     return time.perf_counter() - start
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from converter.errors import UserError
+from converter.errors import UserError, first_line
 from converter.evaluation.oracle import Feeds, Oracle
 from converter.files.onnx_file import write_scratch
 from converter.system.memory import ended, shortage
@@ -63,7 +63,7 @@ class OrtRunner:
             except Exception as error:
                 if ended(error):
                     raise shortage(error, "where onnxruntime loads the graph") from error
-                raise RunnerError(_short(error)) from error
+                raise RunnerError(first_line(error)) from error
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Feeds) -> Feeds:
@@ -77,7 +77,7 @@ class OrtRunner:
         except Exception as error:
             if ended(error):
                 raise shortage(error, f"in onnxruntime{_node_of(error)}") from error
-            raise RunnerError(_short(error)) from error
+            raise RunnerError(first_line(error)) from error
         return dict(zip(self._names, map(np.asarray, results), strict=True))
 
 
@@ -128,7 +128,3 @@ def _node_of(error: Exception) -> str:
     """ " at the node .." if onnxruntime names it."""
     found = re.search(r"running (\S+) node\. Name:'([^']*)'", str(error))
     return f" at {found[1]} {found[2]}".rstrip() if found else ""
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]

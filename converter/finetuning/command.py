@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converter import architectures
+from converter.architectures.modules import weights_of
 from converter.commands.options.finetune import Finetune
 from converter.commands.output import write_json
 from converter.errors import UserError
@@ -24,10 +26,10 @@ from converter.finetuning.subset import first, only_classes
 from converter.report.facts import FORMAT
 from converter.report.progress import Live
 from converter.report.terminal import terminal
-from converter.sources import LoadOptions, parse_arch_arg
-from converter.sources.trained import load_module, weights_of
+from converter.sources import LoadOptions, checkpoint, parse_arch_arg
+from converter.sources.trained import load_module
 from converter.statistics import render
-from converter.training import architectures, checkpoint, console, datasets, files
+from converter.training import console, datasets, files
 from converter.training.data import Dataset, hold_out
 from converter.training.progress import Progress
 

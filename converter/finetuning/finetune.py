@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from converter.architectures import described
+from converter.architectures.modules import weights_of
 from converter.errors import UserError
 from converter.finetuning.frozen import freeze
 from converter.finetuning.options import Transfer
+from converter.sources import checkpoint
 from converter.statistics.drift import Drift, Held, drift
 from converter.statistics.moments import Moments
 from converter.statistics.norms import find, stored
-from converter.training import checkpoint, networks
 from converter.training.data import Dataset, pixels
 from converter.training.determinism import deterministic
 from converter.training.devices import pick_device
@@ -29,7 +31,7 @@ class Base:
     """What is learned from: an architecture as a checkpoint names it, and its weights.
 
     Attributes:
-        architecture, arguments, heads: what `networks.build` takes.
+        architecture, arguments, heads: what `described.build` takes.
         state_dict: its weights; None for random ones.
     """
 
@@ -55,7 +57,7 @@ class Transferred:
     """
 
     module: nn.Module
-    head: networks.Head
+    head: described.Head
     frozen: list[str]
     moved: list[Drift]
     before: float
@@ -76,16 +78,16 @@ def finetune(
     how.check()
     device = pick_device(how.device)
     with deterministic(how.seed, device, how.threads):
-        module = networks.build(base.architecture, base.arguments, base.heads)
+        module = described.build(base.architecture, base.arguments, base.heads)
         if base.state_dict is not None:
             load(module, base.state_dict)
-        at = how.head_at or networks.classifier(module, pixels(data.train.images[:2]))
-        head = networks.parse_head({"at": at, "hidden": how.hidden, "classes": len(data.labels)})
+        at = how.head_at or described.classifier(module, pixels(data.train.images[:2]))
+        head = described.parse_head({"at": at, "hidden": how.hidden, "classes": len(data.labels)})
         held = {name: Held.by(norm) for name, norm in find(module).tracked.items()}
         if how.only_head:
             module.requires_grad_(False)
         frozen = freeze(module, how.freeze_bn)
-        networks.attach(module, head)
+        described.attach(module, head)
         _, before = loss_and_accuracy(module, data.test.images, data.test.labels)
         history = fit(module, data, replace(how, device=str(device)), observers)
         test_loss, accuracy = loss_and_accuracy(module, data.test.images, data.test.labels)
@@ -114,7 +116,7 @@ def to_checkpoint(
     return checkpoint.Checkpoint(
         architecture=base.architecture,
         arguments=dict(base.arguments),
-        state_dict=checkpoint.weights_of(result.module),
+        state_dict=weights_of(result.module),
         input_shape=list(data.task.input_shape),
         labels=data.labels,
         preprocessing={} if data.preprocessing is None else data.preprocessing.model_dump(),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from converter.errors import UserError
+from converter.architectures import libraries
+from converter.errors import UserError, gist
 from converter.sources import hub_config
-from converter.sources.examples import Known, gist
+from converter.sources.examples import Known
 from converter.system.quiet import torch_quiet
 
 
@@ -43,59 +43,41 @@ def build(arch: str, arguments: Mapping[str, Any], folder: Path | None = None) -
             f"--arch {arch!r} is not of a form that is known",
             "timm:resnet50, torchvision:resnet18, transformers:CLASS or package.module:factory",
         )
-    builder = LIBRARIES.get(library)
-    try:
-        with torch_quiet():
-            if library == "transformers":
-                return _from_transformers(name, dict(arguments), folder)
-            if builder is None:
-                return Built(_from_factory(library, name, arguments))
-            return builder(name, dict(arguments))
-    except UserError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise UserError(
-            f"--arch {arch} cannot be built with ({given}): {type(error).__name__}: {error}",
-            "its arguments are given as --arch-arg name=value",
-        ) from error
+    with torch_quiet(), libraries.refusals(f"--arch {arch}", arguments):
+        if library == "transformers":
+            return _from_transformers(name, dict(arguments), folder)
+        if library not in libraries.BUILDERS:
+            return Built(_from_factory(library, name, arguments))
+        module = libraries.build(library, name, arguments)
+        known = _of_timm(module, arguments) if library == "timm" else _of_torchvision(name)
+        return Built(module, known)
 
 
-def _from_timm(name: str, arguments: dict[str, Any]) -> Built:
-    timm = _import("timm")
-    _never_download("timm", arguments, "pretrained", "pretrained_cfg", "checkpoint_path")
-    if not timm.is_model(name):
-        raise _unknown(name, "timm", timm.list_models())
-    module = timm.create_model(name, pretrained=False, **arguments)
-    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
-    if not config.get("input_size"):
-        return Built(module)
+def _of_timm(module: nn.Module, arguments: Mapping[str, Any]) -> Known | None:
+    """The input shape that timm tells of a network."""
+    config: Any = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not config or not config.get("input_size"):
+        return None
     channels, height, width = config["input_size"]
     side = arguments.get("img_size")
     if isinstance(side, int):
         height = width = side
-    return Built(module, Known((arguments.get("in_chans", channels), height, width), "timm"))
+    return Known((arguments.get("in_chans", channels), height, width), "timm")
 
 
-def _from_torchvision(name: str, arguments: dict[str, Any]) -> Built:
-    models = _import("torchvision").models
-    _never_download("torchvision", arguments, "weights", "weights_backbone", "pretrained")
-    if name not in models.list_models():
-        raise _unknown(name, "torchvision", models.list_models())
-    accepted = inspect.signature(models.get_model_builder(name)).parameters
-    # Without these, a segmentation network would download its backbone.
-    off = {key: None for key in ("weights", "weights_backbone") if key in accepted}
-    module = models.get_model(name, **off | arguments)
+def _of_torchvision(name: str) -> Known | None:
+    """What the published weights were evaluated with: partial(ImageClassification, crop_size=224);
+    for detection it is a plain class, without a size."""
     try:
-        transforms = models.get_model_weights(name).DEFAULT.transforms
+        transforms = (
+            libraries.imported("torchvision").models.get_model_weights(name).DEFAULT.transforms
+        )
     except (AttributeError, ValueError):
-        return Built(module)
-    # What the published weights were evaluated with: partial(ImageClassification, crop_size=224);
-    # for detection it is a plain class, without a size.
+        return None
     side = getattr(transforms, "keywords", {}).get("crop_size")
     if not isinstance(side, int) or transforms.func.__name__ != "ImageClassification":
-        return Built(module)
-    return Built(module, Known((3, side, side), "torchvision"))
+        return None
+    return Known((3, side, side), "torchvision")
 
 
 def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None) -> Built:
@@ -108,10 +90,12 @@ def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None
         )
     hub_config.config_of(folder)  # that it is JSON, and of this folder
     with hub_config.offline():
-        transformers = _import("transformers")
+        transformers = libraries.imported("transformers")
         kind = getattr(transformers, name, None)
         if kind is None:
-            raise _unknown(name, "transformers", [n for n in dir(transformers) if "Model" in n])
+            raise libraries.unknown(
+                name, "transformers", [n for n in dir(transformers) if "Model" in n]
+            )
         # Without these, parts of the network or its code would come from elsewhere.
         safe = {"local_files_only": True, "trust_remote_code": False}
         config = transformers.AutoConfig.from_pretrained(str(folder), **safe, **arguments)
@@ -119,12 +103,6 @@ def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None
             config.use_pretrained_backbone = False
         make = kind.from_config if hasattr(kind, "from_config") else kind
         return Built(make(config), hub_config.known_input(folder))
-
-
-LIBRARIES: dict[str, Callable[[str, dict[str, Any]], Built]] = {
-    "timm": _from_timm,
-    "torchvision": _from_torchvision,
-}
 
 
 def _from_factory(package: str, name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -148,35 +126,15 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        known = (*LIBRARIES, "transformers")
-        hint = f"pip install {name}" if name in known else "run in the folder that holds it"
         raise UserError(
-            f"--arch needs the package {error.name!r}, which is not here", hint
+            f"--arch needs the package {error.name!r}, which is not here",
+            "run in the folder that holds it",
         ) from error
     except Exception as error:  # importing runs code
         raise UserError(
             f"--arch needs {name}, which cannot be imported: {gist(error)}",
-            # timm imports torchvision, whose compiled operators are for one build of torch.
-            "torch and torchvision must be builds for each other: install both from the same index"
-            if "torchvision::" in str(error)
-            else f"`python -c 'import {name}'` shows the whole error",
+            f"`python -c 'import {name}'` shows the whole error",
         ) from error
-
-
-def _never_download(library: str, arguments: Mapping[str, Any], *keys: str) -> None:
-    if asked := [key for key in keys if arguments.get(key)]:
-        raise UserError(
-            f"--arch-arg {asked[0]} would load other weights than those of the file",
-            f"leave it out: {library} only builds the network here",
-        )
-
-
-def _unknown(name: str, library: str, known: list[str]) -> UserError:
-    close = difflib.get_close_matches(name, known, n=3)
-    return UserError(
-        f"{library} has no model {name!r}",
-        f"did you mean {', '.join(close)}?" if close else f"see {library}'s list of models",
-    )
 
 
 @contextlib.contextmanager

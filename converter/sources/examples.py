@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.sources import hints
 from converter.sources.calls import BATCH, BATCHES, Call, example, name_of, path_of
 from converter.sources.infer import FirstLayer, spatial_shapes
@@ -22,7 +22,7 @@ from converter.sources.remembered import outputs_of
 from converter.sources.wording import words
 from converter.system.quiet import silent
 
-__all__ = ["BATCH", "Call", "Known", "example", "gist", "parameters_of", "resolve"]
+__all__ = ["BATCH", "Call", "Known", "example", "parameters_of", "resolve"]
 
 
 class InContainer(UserError):
@@ -307,11 +307,3 @@ def _run(
     if inside := hints.container(module, call):
         raise InContainer(message, inside) from failures[0]
     raise UserError(message, hints.of_shapes(call, layer, batches)) from failures[0]
-
-
-def gist(error: BaseException, limit: int = 240) -> str:
-    """The first telling line of an error, which is TorchScript's last one: torch writes pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    text = lines[-1 if "TorchScript interpreter" in lines[0] else 0].removeprefix("RuntimeError: ")
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.sources import trial
-from converter.sources.examples import BATCH, Call, gist
+from converter.sources.examples import BATCH, Call
 from converter.sources.exporters import Exported, dynamo, reason, script
 from converter.sources.interface import NameOutputsPass
 from converter.sources.loaded import Reference

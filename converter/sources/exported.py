@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.graph.zero_biases import DropZeroBiasesPass
 from converter.sources import inputs, sizes, vet
-from converter.sources.examples import gist
 from converter.sources.exporters import reason, strip_debug_metadata
 from converter.sources.interface import NameOutputsPass, RenameAxisPass
 from converter.sources.loaded import Loaded, LoadOptions

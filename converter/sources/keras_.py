@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.sources import examples, keras_graph, keras_inputs, keras_legacy, keras_vet
 from converter.sources import inputs as graph_inputs
 from converter.sources.arch import importable_here
@@ -120,7 +120,7 @@ def custom_objects(modules: Sequence[str]) -> dict[str, Any]:
             module = importlib.import_module(name)
         except Exception as error:  # importing runs code
             raise UserError(
-                f"--custom-objects {name} cannot be imported: {examples.gist(error)}",
+                f"--custom-objects {name} cannot be imported: {gist(error)}",
                 f"run in the folder that holds it; `python -c 'import {name}'` shows the error",
             ) from error
         own = (inspect.isclass, inspect.isfunction)
@@ -184,7 +184,7 @@ def _explained(error: Exception, path: Path, version: str) -> UserError:
             "the layers of TensorFlow (tf.nn.relu(x) in a functional model) are gone in Keras 3",
         )
     return UserError(
-        f"{path} cannot be read by Keras {version}: {examples.gist(error)}",
+        f"{path} cannot be read by Keras {version}: {gist(error)}",
         'where it was made, load it and save it again with model.save("model.keras")',
     )
 

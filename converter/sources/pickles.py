@@ -101,6 +101,7 @@ def scan_file(path: Path) -> Scan:
 
     Raises:
         ValueError: when there is no pickle where torch puts it.
+        OSError: when the file cannot be read.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -113,5 +114,7 @@ def scan_file(path: Path) -> Scan:
             for _ in range(3):
                 scan(file)
             return scan(file)
+    except OSError:
+        raise
     except Exception as error:  # a hostile pickle makes pickletools raise anything
         raise ValueError(str(error) or "the archive is damaged") from error

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from converter.errors import UserError
-from converter.sources import beside, hub_config, safetensors_, state_dict, torch_
+from converter.sources import beside, hub_config, safetensors_, state_dict, torch_save
 from converter.sources.folders import INDEX, LARGEST_JSON, WEIGHTS
 from converter.sources.loaded import Loaded, LoadOptions
 
@@ -65,7 +65,7 @@ def _weights_of(folder: Path) -> tuple[Path, list[str]]:
 def _reader(file: Path, options: LoadOptions) -> Read:
     if ".safetensors" in file.name:
         return safetensors_.tensors_of
-    return lambda path: torch_.content_of(path, options)
+    return lambda path: torch_save.content_of(path, trusted=options.trust_pickle)
 
 
 def _shards(index: Path, options: LoadOptions) -> dict[str, Tensor]:

@@ -10,10 +10,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.sources import examples, hints, infer, inputs, vet
 from converter.sources.calls import Call, path_of
-from converter.sources.examples import gist
 from converter.sources.export import Attempt, export
 from converter.sources.exporters import Exported, script
 from converter.sources.infer import Sizes

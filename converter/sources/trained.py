@@ -16,8 +16,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from converter.architectures.modules import weights_of
 from converter.errors import UserError
-from converter.sources import checkpoint, numpy_, pretrained, safetensors_, state_dict, torch_
+from converter.sources import (
+    checkpoint,
+    numpy_,
+    pretrained,
+    safetensors_,
+    state_dict,
+    torch_,
+    torch_save,
+)
 from converter.sources.arch import importable_here
 from converter.sources.detect import format_of
 from converter.sources.examples import Known
@@ -84,8 +93,8 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
         tensors = numpy_.tensors_of(path)
         return _with_arch(path, tensors, options, "an .npz archive", _torch)
     with _imports(options):
-        content = torch_.content_of(path, options)
-        if torch_.is_checkpoint(content):
+        content = torch_save.content_of(path, trusted=options.trust_pickle)
+        if checkpoint.is_ours(content):
             torch_.require_no_choice(path, options)
             return _checkpoint(path, content)
         found = None if options.arch else torch_.module_in(content, path, options.weights)
@@ -101,16 +110,17 @@ def load_module(path: Path, options: LoadOptions) -> Trained:
 
 
 def _checkpoint(path: Path, content: dict[str, Any]) -> Trained:
-    module, _ = checkpoint.rebuild(path, content)
+    found = checkpoint.parse(content, path)
+    module, _ = found.rebuild(str(path))
 
     def to_bytes(changes: Changes) -> bytes:
         return _torch({**content, "state_dict": weights_of(module), **changes})
 
     return Trained(
         module,
-        f"a checkpoint of {content['architecture']}",
+        f"a checkpoint of {found.architecture}",
         to_bytes,
-        Known(tuple(content["input_shape"]), "the checkpoint"),
+        Known(tuple(found.input_shape), "the checkpoint"),
         content,
     )
 
@@ -131,15 +141,6 @@ def _with_arch(
         rebuilt.known,
         notes=tuple(rebuilt.notes),
     )
-
-
-def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of the module's state on the CPU, contiguous, in the module's order."""
-    return {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-        if isinstance(tensor, Tensor)
-    }
 
 
 def _torch(content: Any) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from converter.errors import UserError
+from converter.errors import UserError, first_line
 
 _TRUST = "--trust-pickle loads it all the same: only if you trust whoever made the file"
 
@@ -154,7 +154,7 @@ def _check_pickle(path: Path, name: str, reader: Any) -> None:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} holds a pickle of more than tensors in {name}: {str(error).splitlines()[0]}",
+            f"{path} holds a pickle of more than tensors in {name}: {first_line(error)}",
             _TRUST,
         ) from error
 
@@ -176,6 +176,6 @@ def _reader(path: Path) -> Any:
         return torch._C.PyTorchFileReader(str(path))
     except RuntimeError as error:
         raise UserError(
-            f"{path} is a damaged archive: {str(error).splitlines()[0]}",
+            f"{path} is a damaged archive: {first_line(error)}",
             "copy or download it again",
         ) from error

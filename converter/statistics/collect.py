@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from converter.architectures.modules import evaluating
 from converter.errors import UserError
 from converter.statistics.moments import Moments
 from converter.statistics.norms import moments_of, store, stored
@@ -152,20 +152,6 @@ def collect(
         for x in batches():
             module(x)
     return found
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients until the block ends; each module's mode comes back."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        # Not inference_mode: statistics are stored between passes, and used by others later.
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 from converter.commands import loading
 from converter.commands.options.recalibrate import Recalibrate
 from converter.commands.output import write_json
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.report.facts import FORMAT
 from converter.report.terminal import terminal, working
 from converter.sources.trained import Trained, load_module
@@ -169,8 +169,7 @@ def _scored(
 
 
 def _does_not_run(path: Path, error: Exception) -> UserError:
-    first = str(error).strip().partition("\n")[0]
     return UserError(
-        f"the network does not run on {path}: {type(error).__name__}: {first}",
+        f"the network does not run on {path}: {gist(error)}",
         "give inputs of the shape and type that it was trained on",
     )

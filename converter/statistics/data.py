@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converter.errors import UserError
+from converter.errors import UserError, first_line
 from converter.training import image_folder, mnist
 from converter.training.data import LARGEST_DATA, Dataset, pixels
 
@@ -111,7 +111,7 @@ def _opened(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        why = str(error).partition("\n")[0]
+        why = first_line(error)
         if "pickle" in why:  # what numpy takes every other file for, with advice that is none
             why = "it is neither .npz nor .npy, or holds Python objects"
         raise UserError(

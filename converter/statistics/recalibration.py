@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from converter.architectures.modules import evaluating
 from converter.errors import UserError
 from converter.statistics import collect
 from converter.statistics.collect import Batches
@@ -113,7 +114,7 @@ def score(module: nn.Module, samples: Samples, prepare: Preparation, size: int) 
     if samples.labels is None:
         return None
     total, right = 0.0, 0
-    with collect.evaluating(module):
+    with evaluating(module):
         inputs = prepare.batches(samples, size)
         for x, y in zip(inputs, torch.split(samples.labels, size), strict=True):
             logits = module(x)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from converter.system.lazy import names_of
 
 if TYPE_CHECKING:
-    from converter.training.architectures.style import Style
-    from converter.training.architectures.table import build
-    from converter.training.checkpoint import Checkpoint
+    from converter.architectures.style import Style
+    from converter.architectures.table import build
+    from converter.sources.checkpoint import Checkpoint
     from converter.training.data import Dataset, Split
     from converter.training.loop import Diverged, fit
     from converter.training.options import FitOptions, TrainOptions
@@ -37,9 +37,9 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     {
-        "converter.training.architectures.style": ("Style",),
-        "converter.training.architectures.table": ("build",),
-        "converter.training.checkpoint": ("Checkpoint",),
+        "converter.architectures.style": ("Style",),
+        "converter.architectures.table": ("build",),
+        "converter.sources.checkpoint": ("Checkpoint",),
         "converter.training.data": ("Dataset", "Split"),
         "converter.training.loop": ("Diverged", "fit"),
         "converter.training.options": ("FitOptions", "TrainOptions"),

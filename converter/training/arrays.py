@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from converter.architectures.task import LARGEST_CLASSES, LARGEST_SIDE
 from converter.errors import UserError
-from converter.training.architectures.task import LARGEST_CLASSES, LARGEST_SIDE
 from converter.training.data import (
     LARGEST_DATA,
     Dataset,

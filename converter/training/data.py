@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from converter.architectures.task import Task
 from converter.errors import UserError
-from converter.training.architectures.task import Task
 from service.manifest import Preprocessing
 
 SCALE = 1 / 255  # of a byte

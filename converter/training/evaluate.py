@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from converter.architectures.modules import evaluating
 from converter.training.data import pixels
 
 BATCH = 1000
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Running statistics instead of the batch's, and no gradients, until the block ends."""
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(was_training)
 
 
 def logits(module: nn.Module, images: Tensor, batch: int = BATCH) -> Tensor:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from converter.architectures.task import LARGEST_SIDE
 from converter.errors import UserError
-from converter.training.architectures.task import LARGEST_SIDE
 from converter.training.arrays import TEST_SEED, TEST_SHARE
 from converter.training.data import LARGEST_DATA, Dataset, Split, preprocessing_of, split_off
 from service.codecs import images as pictures

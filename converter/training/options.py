@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter, Token
 
+from converter import architectures
+from converter.architectures.rows import ARCHITECTURES
+from converter.architectures.style import Style
+from converter.architectures.task import LARGEST_SIDE
 from converter.errors import UserError
-from converter.training import architectures
-from converter.training.architectures.rows import ARCHITECTURES
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import LARGEST_SIDE
 
 Optimizer = Literal["adamw", "adam", "sgd", "momentum"]
 Schedule = Literal["cosine", "constant"]

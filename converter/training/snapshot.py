@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converter.errors import UserError
+from converter.errors import UserError, first_line
 from converter.files import atomic
 from converter.training.progress import Epoch, History, Step
 
@@ -86,8 +86,7 @@ def read(path: Path) -> Snapshot:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch lets errors of many kinds out of a damaged file
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a file of plain values: {reason}") from error
+        raise UserError(f"{path} is not a file of plain values: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not a training of format {FORMAT!r}", _START_ANEW)
     try:

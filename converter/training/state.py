@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from converter.architectures.renorm import BatchRenorm1d, BatchRenorm2d, Schedule
 from converter.errors import UserError
 from converter.training.devices import pick_device
-from converter.training.layers.renorm import BatchRenorm1d, BatchRenorm2d, Schedule
 from converter.training.options import FitOptions
 from converter.training.progress import History
 from converter.training.schedules import OPTIMIZERS

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
+from converter import architectures
+from converter.architectures.modules import weights_of
 from converter.publishing import curves
-from converter.training import architectures, checkpoint, datasets, files, snapshot, steps_csv
+from converter.sources import checkpoint
+from converter.training import datasets, files, snapshot, steps_csv
 from converter.training.augment import can_move
 from converter.training.data import Dataset, hold_out
 from converter.training.determinism import deterministic
@@ -123,7 +126,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> TrainResul
         checkpoint.Checkpoint(
             architecture=options.arch,
             arguments=arguments,
-            state_dict=checkpoint.weights_of(module),
+            state_dict=weights_of(module),
             input_shape=list(data.task.input_shape),
             labels=data.labels,
             preprocessing={} if data.preprocessing is None else data.preprocessing.model_dump(),

@@ -9,9 +9,11 @@ import torch
 
 from benchmarks import finetune as benchmark
 from benchmarks.finetune import WAYS, Line, made
+from converter import architectures
+from converter.architectures.modules import weights_of
 from converter.finetuning.finetune import Base, Transfer, finetune
 from converter.finetuning.subset import first, only_classes
-from converter.training import architectures, checkpoint, mnist
+from converter.training import mnist
 from converter.training.evaluate import accuracy
 
 
@@ -37,7 +39,7 @@ def test_the_old_head_is_put_back_on_the_new_network(hidden: int) -> None:
     new = first(only_classes(whole, benchmark.NEW), 40, 0)
     torch.manual_seed(0)
     base = architectures.build(benchmark.ARCHITECTURE, **benchmark.ARGUMENTS).eval()
-    start = Base(benchmark.ARCHITECTURE, benchmark.ARGUMENTS, (), checkpoint.weights_of(base))
+    start = Base(benchmark.ARCHITECTURE, benchmark.ARGUMENTS, (), weights_of(base))
     how = Transfer(
         only_head=True, hidden=hidden, epochs=1, batch_size=20, lr=0.1, threads=1, device="cpu"
     )

@@ -68,7 +68,7 @@ def test_runs_on_other_data_are_not_mixed(tmp_path: Path, subset: Path) -> None:
     folder.write(record(RUNS[0]))
     with pytest.raises(UserError, match="other data"):
         complete(RUNS, Job(tmp_path, data_dir=subset))
-    assert not folder.has(RUNS[1])
+    assert not folder.file(RUNS[1]).exists()
 
 
 def test_the_same_run_twice_is_one(tmp_path: Path, subset: Path, made: list[Settings]) -> None:
@@ -89,7 +89,12 @@ def test_an_interrupt_keeps_what_is_finished(
     job = Job(tmp_path, data_dir=subset)
     with pytest.raises(KeyboardInterrupt):
         complete(RUNS, job)
-    assert [Folder(tmp_path).has(settings) for settings in RUNS] == [True, True, False, False]
+    assert [Folder(tmp_path).file(settings).exists() for settings in RUNS] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_what_is_wrong_with_the_data_is_said_before_any_process(tmp_path: Path) -> None:
@@ -127,9 +132,9 @@ def test_a_killed_comparison_goes_on(tmp_path: Path, subset: Path) -> None:
     runs = expand(Settings(arch="mlp-small", epochs=2), {"norm": ["none", "batch"]}, seeds=40)
     finished = Folder(folder).read_all(runs)
     assert 0 < len(finished) == len(names) < len(runs)
-    more = [run for run in runs if not Folder(folder).has(run)][:1]
+    more = [run for run in runs if not Folder(folder).file(run).exists()][:1]
     complete([finished[0].settings, *more], Job(folder, data_dir=subset))
-    assert Folder(folder).has(more[0])
+    assert Folder(folder).file(more[0]).exists()
     assert {name: (folder / name).stat().st_mtime_ns for name in names} == names
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from converter.architectures.renorm import Schedule, _BatchRenorm
 from converter.errors import UserError
 from converter.training.data import Dataset
 from converter.training.evaluate import loss_and_accuracy
-from converter.training.layers.renorm import Schedule, _BatchRenorm
+from experiments import running
 from experiments.records import Record
 from experiments.running import SNAPSHOTS, build, run
 from experiments.settings import Settings
@@ -83,14 +85,20 @@ def test_settings_reach_the_network(data: Dataset) -> None:
     assert torch.allclose(10 * one, ten)
 
 
-def test_renorm_has_its_schedule_within_the_run(data: Dataset) -> None:
-    seen: list[Schedule] = []
-    from experiments import running
+def test_renorm_has_its_schedule_within_the_run(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[nn.Module] = []
 
-    module = build(replace(QUICK, norm="renorm"), data)
-    running._limit_renorm(module, 40)
-    seen += [part.schedule for part in module.modules() if isinstance(part, _BatchRenorm)]
-    assert seen == [Schedule.within(40)]
+    def keep(*given: Any) -> nn.Module:
+        built.append(build(*given))
+        return built[-1]
+
+    monkeypatch.setattr(running, "build", keep)
+    found = run(replace(QUICK, norm="renorm"), data)
+    seen = [part.schedule for part in built[0].modules() if isinstance(part, _BatchRenorm)]
+    assert seen
+    assert set(seen) == {Schedule.within(found.steps)}
 
 
 def test_a_training_that_diverges_is_a_result(data: Dataset) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from converter.architectures.style import STYLE
 from converter.commands.options.shared import File
-from converter.training.architectures.style import STYLE
 from converter.training.options import ARCH_ARG, NETWORK, WRITTEN, TrainOptions, arch_args
 
 

@@ -13,6 +13,8 @@ from typing import get_args
 import pytest
 
 from converter import cli
+from converter.architectures import style
+from converter.architectures.parts import _KINDS, ACTIVATIONS
 from converter.commands import COMMANDS
 from converter.commands.options.shared import Choice
 from converter.commands.parsing import parsed
@@ -21,8 +23,6 @@ from converter.folding import FoldOptions
 from converter.statistics.modes import Mode as Population
 from converter.statistics.recalibration import MODES
 from converter.training import FitOptions, TrainOptions
-from converter.training.architectures import style
-from converter.training.architectures.parts import _KINDS, ACTIVATIONS
 from converter.training.options import Optimizer, Schedule
 from converter.training.schedules import OPTIMIZERS, SCHEDULES
 

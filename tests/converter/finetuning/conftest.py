@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from converter import architectures
+from converter.architectures.modules import weights_of
 from converter.finetuning.subset import only_classes
-from converter.training import architectures, checkpoint, mnist
+from converter.sources import checkpoint
+from converter.training import mnist
 from converter.training.data import Dataset
 from converter.training.loop import fit
 from converter.training.options import FitOptions
@@ -47,7 +50,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = checkpoint.Checkpoint(
         architecture="cnn",
         arguments=ARGUMENTS,
-        state_dict=checkpoint.weights_of(module),
+        state_dict=weights_of(module),
         input_shape=[1, 28, 28],
         labels=data.labels,
         preprocessing=mnist.PREPROCESSING.model_dump(),

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from converter import cli
+from converter.architectures import described
 from converter.errors import UserError
 from converter.finetuning.finetune import Base, Transfer, finetune
 from converter.finetuning.subset import first, only_classes
 from converter.pipeline import fold
-from converter.sources import load
-from converter.training import checkpoint, networks
+from converter.sources import checkpoint, load
 from converter.training.data import Dataset
 from patterns.networks import declare_torchvision_operators
 
@@ -122,7 +122,7 @@ def test_a_library_s_network_with_and_without_weights(run: Run, tmp_path: Path) 
     assert written.module()(torch.zeros(2, 1, 28, 28)).shape == (2, 5)
 
     torch.manual_seed(9)
-    module = networks.build("timm:resnet10t", {"in_chans": 1})
+    module = described.build("timm:resnet10t", {"in_chans": 1})
     torch.save(module.state_dict(), tmp_path / "weights.pth")
     code, _, err = run(tmp_path / "weights.pth", *arguments, "--only-head")
     assert code == 0, err
@@ -175,15 +175,15 @@ def test_the_base_is_never_overwritten(base: Path, run: Run) -> None:
 )
 def test_heads_of_a_stranger_s_file_are_checked(heads: list[Any], sentence: str) -> None:
     with pytest.raises(UserError) as raised:
-        networks.build("cnn", {}, heads)
+        described.build("cnn", {}, heads)
     assert sentence in raised.value.message
 
 
 def test_a_network_that_does_not_end_in_a_dense_layer() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Softmax(1))
     with pytest.raises(UserError, match="not that of a dense layer"):
-        networks.classifier(module, torch.zeros(2, 1, 2, 2))
-    assert networks.classifier(module[:2], torch.zeros(2, 1, 2, 2)) == "1"
+        described.classifier(module, torch.zeros(2, 1, 2, 2))
+    assert described.classifier(module[:2], torch.zeros(2, 1, 2, 2)) == "1"
     assert not any(m._forward_hooks for m in module.modules())
 
 

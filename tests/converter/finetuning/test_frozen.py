@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from converter.architectures.renorm import BatchRenorm2d
 from converter.errors import UserError
 from converter.finetuning.frozen import Frozen, FrozenBatchNorm2d, freeze, thawed
-from converter.training.layers import BatchRenorm2d
 from patterns.networks import declare_torchvision_operators, randomize_batchnorms
 
 

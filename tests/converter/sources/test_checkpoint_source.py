@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from converter import architectures
 from converter.errors import UserError
 from converter.sources import InputShape, LoadOptions, load
-from converter.training import architectures
 from patterns.networks import randomize_batchnorms
 
 LABELS = [str(digit) for digit in range(10)]
@@ -81,20 +81,20 @@ def test_the_shape_can_be_overridden(tmp_path: Path, content) -> None:
     [
         ({"format": "foldserve.checkpoint/2"}, "this version reads 'foldserve.checkpoint/1'"),
         ({"architecture": "os.system"}, "os.system"),
-        ({"architecture": 3}, "'architecture' is missing or no str"),
+        ({"architecture": 3}, "is int, not str"),
         ({"arguments": {"width": 10**9}}, "width"),
         ({"arguments": {"depth": 3}}, "depth"),
-        ({"arguments": None}, "'arguments' is missing or no dict"),
+        ({"arguments": None}, "is NoneType, not dict"),
         ({"state_dict": {}}, "missing"),
-        ({"state_dict": {1: torch.zeros(1)}}, "more than named tensors"),
-        ({"state_dict": {"w": 3}}, "more than named tensors"),
+        ({"state_dict": {1: torch.zeros(1)}}, "is no tensor with a name"),
+        ({"state_dict": {"w": 3}}, "is no tensor with a name"),
         ({"input_shape": []}, "is no shape"),
         ({"input_shape": ["a"]}, "is no shape"),
         ({"input_shape": [0, 28, 28]}, "is no shape"),
         ({"labels": [1, 2]}, "describes itself wrongly"),
         ({"preprocessing": {"mode": "x"}}, "describes itself wrongly"),
         ({"metrics": {"a": "b"}}, "describes itself wrongly"),
-        ({"metrics": [1]}, "describes itself wrongly"),
+        ({"metrics": [1]}, "is list, not dict"),
     ],
 )
 def test_wrong_checkpoints(tmp_path: Path, content, changes: dict, complaint: str) -> None:

@@ -25,7 +25,7 @@ from source_nets import ConvNet
 from torch import nn
 
 from converter.errors import UserError
-from converter.sources import LoadOptions, harmless, pickles, torch_
+from converter.sources import LoadOptions, harmless, pickles, torch_save
 from converter.sources.trained import load_module
 from patterns.networks import randomize_batchnorms
 
@@ -89,7 +89,7 @@ def test_objects_of_training_need_no_trust(tmp_path: Path, name: str, legacy: bo
 def test_what_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(EXTRAS, path)
-    found = torch_.content_of(path, LoadOptions())
+    found = torch_save.content_of(path)
     assert found["number"] == 0.9
     assert found["numbers"] == [1.0, 2, True, 3.0, 1j]
     assert found["text"] == "adam"
@@ -213,7 +213,7 @@ def test_names_that_do_something_are_refused(tmp_path: Path, name: str) -> None:
     assert name in raised.value.message
     assert "--trust-pickle" in raised.value.hint
     with pytest.raises(UserError, match="cannot be read as tensors"):
-        torch_.tensors_of(path)
+        torch_save.tensors_of(path)
 
 
 def write(path: Path, pickled: bytes) -> None:
@@ -257,7 +257,7 @@ def test_a_function_inside_harmless_objects(tmp_path: Path, body: bytes) -> None
     with pytest.raises(UserError, match=r"posix\.system"):
         load_module(path, ARCH)
     with pytest.raises(UserError, match=r"posix\.system whose module posix is blocked"):
-        torch_.tensors_of(path)
+        torch_save.tensors_of(path)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_containers_that_hold_each_other(tmp_path: Path) -> None:
 def test_the_list_is_ours_for_that_moment_only(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save({"a": np.float64(1)}, path)
-    torch_.tensors_of(path)
+    torch_save.tensors_of(path)
     assert not any(
         isinstance(entry, tuple) and entry[0].__module__ == harmless.__name__
         for entry in torch.serialization.get_safe_globals()

@@ -9,7 +9,7 @@ import torch
 from source_nets import ConvNet, FixedSize, KnowsItsBatch, Star, Tokens, TwoInputs
 from torch import nn
 
-from converter.errors import UserError
+from converter.errors import UserError, gist
 from converter.sources import InputShape, examples, infer
 from converter.sources.examples import Call, Known, resolve
 
@@ -132,10 +132,10 @@ def test_examples_are_seeded_and_valid() -> None:
 
 
 def test_long_errors_are_cut() -> None:
-    text = examples.gist(ValueError("a" * 1000 + "\nmore"))
+    text = gist(ValueError("a" * 1000 + "\nmore"))
     assert len(text) < 300
     assert text.endswith("…")
-    assert examples.gist(ValueError()) == "ValueError"
+    assert gist(ValueError()) == "ValueError"
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

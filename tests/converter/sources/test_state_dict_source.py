@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from source_nets import ConvNet
 from torch import Tensor, nn
 
+from converter.architectures import libraries
 from converter.errors import UserError
 from converter.sources import InputShape, Loaded, LoadOptions, arch, load, state_dict, torch_
 from patterns.networks import (
@@ -309,7 +310,7 @@ def test_a_library_that_is_not_installed(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(arch.importlib, "import_module", missing)
+    monkeypatch.setattr(libraries, "import_module", missing)
     path = save(tmp_path, ConvNet().state_dict())
     with pytest.raises(UserError) as raised:
         torch_.load(path, LoadOptions(arch=f"{library}:resnet18"))
@@ -320,7 +321,7 @@ def test_torchvision_of_another_torch(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(arch.importlib, "import_module", fails)
+    monkeypatch.setattr(libraries, "import_module", fails)
     path = save(tmp_path, ConvNet().state_dict())
     with pytest.raises(UserError, match="operator torchvision::nms does not exist") as raised:
         torch_.load(path, LoadOptions(arch="timm:resnet18"))

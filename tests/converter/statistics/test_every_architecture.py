@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from converter import architectures
 from converter.statistics import recalibrate
 from converter.statistics.norms import find
-from converter.training import architectures, mnist
+from converter.training import mnist
 from converter.training.data import pixels
 
 pytestmark = pytest.mark.slow

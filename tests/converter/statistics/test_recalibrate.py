@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from converter.architectures.renorm import BatchRenorm2d
 from converter.errors import UserError
 from converter.statistics import recalibrate
 from converter.statistics.collect import collect, onepass
 from converter.statistics.norms import find
-from converter.training.layers import BatchRenorm2d
 from patterns.networks import randomize_batchnorms
 
 

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from converter import cli
+from converter import architectures, cli
+from converter.architectures.modules import weights_of
 from converter.errors import UserError
+from converter.sources import checkpoint
 from converter.statistics import data
-from converter.training import architectures, checkpoint, mnist
+from converter.training import mnist
 from tests.converter.statistics import nets
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +39,7 @@ def trained(tmp_path: Path) -> Path:
     content = checkpoint.Checkpoint(
         architecture="mlp-small",
         arguments={"hidden": 16},
-        state_dict=checkpoint.weights_of(module),
+        state_dict=weights_of(module),
         input_shape=[1, 28, 28],
         labels=mnist.LABELS,
         preprocessing=mnist.PREPROCESSING.model_dump(),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from converter.training import checkpoint
+from converter.sources import checkpoint
 
 ROOT = Path(__file__).parents[3]
 Answer = Callable[[list[list[float]]], Any]  # logits of the batch -> the response's body

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from converter.errors import UserError
-from converter.training import TrainOptions, arrays, checkpoint, datasets, fashion, train
+from converter.sources import checkpoint
+from converter.training import TrainOptions, arrays, datasets, fashion, train
 from converter.training.data import Dataset, pixels
 from converter.training.progress import Progress
 from service.codecs.images import rows

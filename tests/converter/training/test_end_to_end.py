@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from converter import fold, load, publish
+from converter.architectures import ARCHITECTURES, lookup
 from converter.pipeline import preview
-from converter.training import Dataset, Style, TrainOptions, checkpoint, evaluate, mnist, train
-from converter.training.architectures import ARCHITECTURES, lookup
+from converter.sources import checkpoint
+from converter.training import Dataset, Style, TrainOptions, evaluate, mnist, train
 from converter.training.data import pixels
 
 ROOT = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from converter.architectures import build
 from converter.errors import UserError
 from converter.training import Diverged, Epoch, FitOptions, Observer, Run, Step, fit
-from converter.training.architectures import build
 from converter.training.augment import augment, can_move
 from converter.training.data import Dataset, Split, pixels
 from converter.training.evaluate import accuracy, logits, loss_and_accuracy, predictions

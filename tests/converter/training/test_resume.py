@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from converter.errors import UserError
+from converter.sources import checkpoint
 from converter.training import (
     Dataset,
     Epoch,
@@ -25,7 +26,6 @@ from converter.training import (
     Style,
     TrainOptions,
     build,
-    checkpoint,
     fit,
     snapshot,
     train,

@@ -13,7 +13,8 @@ from torch import nn
 
 from converter.errors import UserError
 from converter.publishing import curves
-from converter.training import Epoch, Progress, Step, TrainOptions, checkpoint, train
+from converter.sources import checkpoint
+from converter.training import Epoch, Progress, Step, TrainOptions, train
 from converter.training.data import Dataset
 from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy

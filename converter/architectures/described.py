@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from converter.errors import UserError
-from converter.sources import arch
-from converter.training import architectures
+from converter.architectures import libraries, table
+from converter.architectures.modules import evaluating
+from converter.architectures.rows import ARCHITECTURES
+from converter.errors import UserError, gist
 
 # Arguments of timm and torchvision that a checkpoint may give: whole numbers, bounded.
 LIBRARY_ARGUMENTS = {"num_classes": 100_000, "in_chans": 16, "img_size": 1024}
@@ -47,24 +47,24 @@ def build(architecture: str, arguments: Mapping[str, Any], heads: Sequence[Any] 
     """The network with fresh weights, on the CPU, in training mode.
 
     Args:
-        architecture: a name of `architectures.ARCHITECTURES`, `timm:NAME` or `torchvision:NAME`.
+        architecture: a name of `rows.ARCHITECTURES`, `timm:NAME` or `torchvision:NAME`.
         arguments: of the architecture.
         heads: dictionaries of the fields of `Head`, put on one after the other.
 
     Raises:
         UserError: an unknown name or argument, or a head that does not fit.
     """
-    library, colon, _ = architecture.partition(":")
+    library, colon, name = architecture.partition(":")
     # `train` says of a library's network what its data is, `finetune` what the library takes.
     if not colon or arguments.keys() & {"input_shape", "classes"}:
-        complete = architectures.complete(architecture, arguments)
-        module = architectures.build(architecture, **complete)
-    elif library in arch.LIBRARIES:
-        module = arch.build(architecture, _bounded(architecture, arguments)).module.train()
+        module = table.build(architecture, **table.complete(architecture, arguments))
+    elif libraries.is_library(architecture):
+        with libraries.refusals(architecture, arguments):
+            module = libraries.build(library, name, _bounded(architecture, arguments))
     else:
         raise UserError(
             f"architecture {architecture!r} is no name that a checkpoint may give",
-            "known: " + ", ".join([*architectures.ARCHITECTURES, "timm:NAME", "torchvision:NAME"]),
+            "known: " + ", ".join([*ARCHITECTURES, "timm:NAME", "torchvision:NAME"]),
         )
     if len(heads) > MOST_HEADS:
         raise UserError(f"the checkpoint puts {len(heads)} heads on its network")
@@ -140,23 +140,18 @@ def classifier(module: nn.Module, x: Tensor) -> str:
         for name, layer in module.named_modules()
         if type(layer) is nn.Linear
     ]
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
     try:
-        with torch.no_grad():
+        with evaluating(module):
             output = module(x)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        first = str(error).partition("\n")[0]
         raise UserError(
-            f"the network does not run on images {tuple(x.shape[1:])}: {first}",
+            f"the network does not run on images {tuple(x.shape[1:])}: {gist(error)}",
             "give an architecture for such images (timm: --arch-arg in_chans=1 for gray ones), or "
             "images of the size that it was made for",
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
-        for part, mode in modes.items():
-            part.training = mode
     found = next((name for name, y in reversed(results) if y is output), None)
     if found is None:
         raise UserError(

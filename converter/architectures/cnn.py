@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from converter.training.architectures.blocks import conv_block, dense_block, input_norm, named
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.blocks import conv_block, dense_block, input_norm, named
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 
 def cnn(style: Style, task: Task, *, width: int, hidden: int) -> nn.Module:

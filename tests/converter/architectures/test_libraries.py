@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from converter import load
+from converter.architectures import complete, libraries, lookup
+from converter.architectures.modules import weights_of
 from converter.errors import UserError
 from converter.pipeline import preview
-from converter.training import Style, TrainOptions, build, checkpoint, train
-from converter.training.architectures import complete, libraries, lookup
+from converter.training import Style, TrainOptions, build, train
 from patterns.networks import declare_torchvision_operators
 
 
@@ -47,7 +48,7 @@ def test_a_checkpoint_of_one_is_read_back() -> None:
     module = build(name, **arguments)
     torch.manual_seed(0)
     again = build(name, **arguments)
-    again.load_state_dict(checkpoint.weights_of(module))
+    again.load_state_dict(weights_of(module))
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(module.eval()(x), again.eval()(x))
 
@@ -65,7 +66,7 @@ def test_a_checkpoint_of_one_is_read_back() -> None:
     ],
 )
 def test_only_what_the_library_registers(name: str) -> None:
-    with pytest.raises(UserError, match="has no network"):
+    with pytest.raises(UserError, match="has no model"):
         build(name, input_shape=(3, 32, 32))
 
 
@@ -97,8 +98,8 @@ def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_for_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator nms does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="cannot be imported: operator nms"):
-        libraries._library("broken_library")
+    with pytest.raises(UserError, match="cannot be imported: RuntimeError: operator nms"):
+        libraries.imported("broken_library")
 
 
 def test_one_is_trained_on_other_data_and_folds(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from converter.training.architectures.parts import activation_layer, norm_layer
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.parts import activation_layer, norm_layer
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 Parts = dict[str, nn.Module]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from converter.training.architectures.blocks import (
+from converter.architectures.blocks import (
     conv_block,
     conv_norm,
     dropout,
@@ -16,9 +16,9 @@ from converter.training.architectures.blocks import (
     named,
     norm_and_activation,
 )
-from converter.training.architectures.parts import activation_layer, norm_layer
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.parts import activation_layer, norm_layer
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 SHRINKS = (1, 2, 2)  # the stride of the first block of each stage
 

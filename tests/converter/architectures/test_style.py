@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from converter.architectures import ARCHITECTURES, Style, build, complete, norm_layer
 from converter.errors import UserError
-from converter.training.architectures import ARCHITECTURES, Style, build, complete, norm_layer
 
 LINEAR = (nn.Linear, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

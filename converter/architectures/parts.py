@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
-from converter.errors import UserError
-from converter.training.architectures.style import Activation, Norm, Style
+from converter.architectures.renorm import BatchRenorm1d, BatchRenorm2d
+from converter.architectures.style import Activation, Norm, Style
 
 ACTIVATIONS: Mapping[Activation, Callable[[], nn.Module]] = MappingProxyType(
     {
@@ -28,13 +27,10 @@ def norm_layer(style: Style, channels: int, rank: int) -> nn.Module | None:
 
     Args:
         rank: 1 for activations (N, C) or (N, C, L), 2 for (N, C, H, W).
-
-    Raises:
-        UserError: for Batch Renormalization where that layer is missing.
     """
     if style.norm == "none":
         return None
-    layer: Any = _KINDS[style.norm](rank)(
+    layer: Any = _KINDS[style.norm][rank - 1](
         channels, eps=style.eps, momentum=style.momentum, affine=style.affine
     )
     if style.affine and not style.scale:
@@ -50,20 +46,7 @@ def activation_layer(style: Style) -> nn.Module:
     return ACTIVATIONS[style.activation]()
 
 
-def _batch(rank: int) -> Callable[..., nn.Module]:
-    return nn.BatchNorm1d if rank == 1 else nn.BatchNorm2d
-
-
-def _renorm(rank: int) -> Callable[..., nn.Module]:
-    try:
-        layers = import_module("converter.training.layers.renorm")
-    except ModuleNotFoundError as error:
-        raise UserError("Batch Renormalization is not part of this version") from error
-    found: Callable[..., nn.Module] = layers.BatchRenorm1d if rank == 1 else layers.BatchRenorm2d
-    return found
-
-
-_KINDS: Mapping[Norm, Callable[[int], Callable[..., nn.Module]]] = {
-    "batch": _batch,
-    "renorm": _renorm,
+_KINDS: Mapping[Norm, tuple[type[nn.Module], type[nn.Module]]] = {
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "renorm": (BatchRenorm1d, BatchRenorm2d),
 }

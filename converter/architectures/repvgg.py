@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from converter.training.architectures.blocks import conv_norm, dropout, input_norm, named
-from converter.training.architectures.parts import activation_layer, norm_layer
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.blocks import conv_norm, dropout, input_norm, named
+from converter.architectures.parts import activation_layer, norm_layer
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 
 def repvgg(style: Style, task: Task, *, width: int) -> nn.Module:

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from converter.training.architectures.task import Task
+from converter.architectures.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +53,7 @@ def _maker(module: str, function: str) -> Callable[..., nn.Module]:
     """The function of that module, which is imported when a network is made: it needs torch."""
 
     def make(*args: Any, **kwargs: Any) -> nn.Module:
-        found = import_module(f"converter.training.architectures.{module}")
+        found = import_module(f"converter.architectures.{module}")
         return getattr(found, function)(*args, **kwargs)  # type: ignore[no-any-return]
 
     return make

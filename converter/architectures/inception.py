@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from converter.training.architectures.blocks import (
+from converter.architectures.blocks import (
     conv_block,
     dropout,
     input_norm,
     named,
 )
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 
 def inception(style: Style, task: Task, *, width: int) -> nn.Module:

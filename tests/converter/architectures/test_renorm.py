@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from converter.architectures.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d, Schedule
 from converter.pipeline import fold
 from converter.sources import InputShape, LoadOptions
 from converter.sources.module import from_module
-from converter.training.layers import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d, Schedule
 
 LAYERS = [
     (BatchRenorm1d, (6, 3)),

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from converter.architectures import libraries
+from converter.architectures.rows import ARCHITECTURES, Architecture
+from converter.architectures.style import Style, parse_style
+from converter.architectures.task import Task, parse_task
 from converter.errors import UserError
-from converter.training.architectures import libraries
-from converter.training.architectures.rows import ARCHITECTURES, Architecture
-from converter.training.architectures.style import Style, parse_style
-from converter.training.architectures.task import Task, parse_task
 
 CLASSES = Task.classes
 LARGEST = 1 << 28  # parameters, 1 GiB of float32
@@ -55,7 +55,7 @@ def lookup(name: str) -> Architecture:
     """The row of the table with this name. Raises UserError when there is none."""
     if libraries.is_library(name):
         return Architecture(
-            make=libraries.maker(name),
+            make=libraries.for_task(name),
             arguments={},
             description=name.replace(":", "'s "),
             smallest=libraries.SMALLEST,

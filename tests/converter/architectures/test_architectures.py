@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from converter.architectures import ARCHITECTURES, build, complete
 from converter.errors import UserError
-from converter.training.architectures import ARCHITECTURES, build, complete
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from converter.training.architectures.blocks import dense_block, input_norm, named
-from converter.training.architectures.parts import norm_layer
-from converter.training.architectures.style import Style
-from converter.training.architectures.task import Task
+from converter.architectures.blocks import dense_block, input_norm, named
+from converter.architectures.parts import norm_layer
+from converter.architectures.style import Style
+from converter.architectures.task import Task
 
 GATES = {"lstm": 4, "gru": 3}
 
