@@ -14,7 +14,7 @@ from converter.errors import UserError
 from converter.statistics.collect import layerwise
 from converter.statistics.norms import find
 from converter.training import datasets
-from converter.training.data import Dataset, Split, pixels
+from converter.training.data import Dataset, pixels
 from converter.training.determinism import deterministic
 from converter.training.evaluate import loss_and_accuracy
 from converter.training.loop import Diverged, fit
@@ -106,8 +106,7 @@ def _part_of(data: Dataset, images: int) -> Dataset:
             f"--images is {images}, and there are {len(data.train)} training images",
             "give fewer, or 0 for all",
         )
-    train = Split(data.train.images[:images], data.train.labels[:images])
-    return replace(data, train=train)
+    return replace(data, train=data.train.at(slice(images)))
 
 
 def _recalibrated(module: nn.Module, data: Dataset, notes: _Notes) -> Validation | None:
@@ -147,7 +146,7 @@ class _Notes(Observer):
         self.seconds: list[float] = []
         self.diverged: int | None = None
         train = data.train
-        self.known = Split(train.images[:KNOWN_IMAGES], train.labels[:KNOWN_IMAGES])
+        self.known = train.at(slice(KNOWN_IMAGES))
         device = next(module.parameters()).device
         self.watcher = Watcher(
             module,

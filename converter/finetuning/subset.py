@@ -52,6 +52,4 @@ def first(data: Dataset, count: int | None, seed: int) -> Dataset:
         raise UserError(
             f"--samples is {count}", f"give 2 to {len(data.train)}, the training samples there are"
         )
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
-    kept = order[:count].sort().values
-    return replace(data, train=Split(data.train.images[kept], data.train.labels[kept]))
+    return replace(data, train=data.train.draw(count, seed))

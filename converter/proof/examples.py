@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import ml_dtypes
 import numpy as np
 
 from converter.errors import UserError
 from converter.evaluation.oracle import Array, Feeds
+from converter.files import arrays
 from converter.sources.loaded import Input
 
 BATCHES = (1, 2, 5)
 # Of the user's data, this many rows are used: a proof, not an evaluation.
 MOST_ROWS = 64
-# What numpy and zipfile raise for files that are damaged, encrypted or no arrays.
-_UNREADABLE = (OSError, ValueError, BadZipFile, EOFError, zlib.error, KeyError, RuntimeError)
+WRITTEN = "It must be an .npz or .npy written by numpy."  # what to give instead
 
 
 def random_feeds(inputs: Sequence[Input], batch: int | None, seed: int) -> Feeds:
@@ -53,11 +51,10 @@ def load_data(path: Path, inputs: Sequence[Input]) -> Feeds:
     Raises:
         UserError: unreadable, or it does not fit the inputs.
     """
-    arrays = _arrays(path)
-    arrays = {name or inputs[0].name: array for name, array in arrays.items()}
-    if len(inputs) == 1 and len(arrays) == 1 and inputs[0].name not in arrays:
-        arrays = {inputs[0].name: next(iter(arrays.values()))}
-    return {item.name: _fitting(item, arrays, path) for item in inputs}
+    found = {name or inputs[0].name: a for name, a in arrays.load(path, WRITTEN).items()}
+    if len(inputs) == 1 and len(found) == 1 and inputs[0].name not in found:
+        found = {inputs[0].name: next(iter(found.values()))}
+    return {item.name: _fitting(item, found, path) for item in inputs}
 
 
 def data_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -66,27 +63,16 @@ def data_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: unreadable.
     """
-    return {name: np.shape(array) for name, array in _arrays(path).items()}
+    return {name: np.shape(array) for name, array in arrays.load(path, WRITTEN).items()}
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return dict(loaded) if hasattr(loaded, "files") else {"": loaded}
-    except _UNREADABLE as error:
+def _fitting(item: Input, found: dict[str, Array], path: Path) -> Array:
+    if item.name not in found:
         raise UserError(
-            f"cannot read {path}: {error}.", "It must be an .npz or .npy written by numpy."
-        ) from error
-
-
-def _fitting(item: Input, arrays: dict[str, Array], path: Path) -> Array:
-    if item.name not in arrays:
-        raise UserError(
-            f"{path} has no array {item.name!r}, only {', '.join(map(repr, arrays)) or 'none'}.",
+            f"{path} has no array {item.name!r}, only {', '.join(map(repr, found)) or 'none'}.",
             "Name the arrays as the model's inputs: np.savez(file, " + f"{item.name}=...).",
         )
-    array = np.asarray(arrays[item.name])
+    array = np.asarray(found[item.name])
     if array.dtype.kind not in "biuf" and array.dtype != ml_dtypes.bfloat16:
         raise UserError(f"{path}: {item.name!r} holds {array.dtype}, not real numbers.")
     fits = array.ndim == len(item.shape) and all(

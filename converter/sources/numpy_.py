@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from converter.errors import UserError
+from converter.files import arrays
 from converter.sources import state_dict
 from converter.sources.loaded import Loaded, LoadOptions
 
@@ -20,16 +19,9 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
     """The archive's arrays of numbers. Raises UserError when it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # a hostile archive may raise anything
-        raise UserError(
-            f"{path} cannot be read as arrays of numbers: {error}",
-            "save it with numpy.savez(path, **{name: tensor.numpy() for ...})",
-        ) from error
+    hint = "save it with numpy.savez(path, **{name: tensor.numpy() for ...})"
     return {
         name: torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
-        for name, array in arrays.items()
+        for name, array in arrays.load(path, hint).items()
         if array.dtype.kind in "biufc" and array.dtype.itemsize <= 8
     }

@@ -17,9 +17,10 @@ from converter.report.facts import FORMAT
 from converter.report.terminal import terminal, working
 from converter.sources.trained import Trained, load_module
 from converter.statistics import data, render
-from converter.statistics.data import Preparation, Samples
+from converter.statistics.data import Preparation
 from converter.statistics.recalibration import Recalibration, Score, recalibrate, score
 from converter.training import files
+from converter.training.data import Samples
 from converter.training.devices import pick_device
 
 
@@ -43,9 +44,7 @@ def run(asked: Recalibrate) -> int:
         source = data.read(asked.data, sizes)
         if trained.content:  # a checkpoint of ours
             source = source.pictures(asked.data)
-        population = data.some(
-            data.shaped(source.train, sizes, asked.data), asked.limit, asked.seed
-        )
+        population = data.shaped(source.samples, sizes, asked.data).draw(asked.limit, asked.seed)
         measured = source.measured
         if measured is not None:
             measured = data.shaped(measured, sizes, asked.data)

@@ -6,64 +6,53 @@ the user or the checkpoint says. Everything else is taken as the network is to s
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from converter.errors import UserError, first_line
-from converter.training import image_folder, mnist
-from converter.training.data import LARGEST_DATA, Dataset, pixels
+from converter.errors import UserError
+from converter.files import arrays
+from converter.files.arrays import Array, Arrays
+from converter.training import image_folder, mnist, npz
+from converter.training.data import LARGEST_DATA, Samples, pixels
 
 # Names that arrays go by in an .npz: of the inputs, and of their labels.
 INPUTS = ("x", "x_train", "images", "inputs", "data", "arr_0")
 LABELS = {"x": "y", "x_train": "y_train", "images": "labels", "inputs": "labels", "data": "labels",
           "arr_0": "arr_1"}  # fmt: skip
+_GIVE = "give a folder with MNIST's files, a folder of images, an .npz (x, y), or an .npy"
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Inputs (N, ...) of any type that a network takes, and what each shows: int64 (N,)."""
-
-    inputs: Tensor
-    labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-
-@dataclass(frozen=True)
-class Data:
+class Population:
     """What statistics are taken of, and what accuracy is measured on.
 
     Attributes:
-        train: the population.
+        samples: all of it.
         test: other samples with labels where the source has some, else None.
         description: what it is, for people.
     """
 
-    train: Samples
+    samples: Samples
     test: Samples | None
     description: str
 
     @property
     def measured(self) -> Samples | None:
-        """What accuracy can be measured on: `test`, else `train` if it has labels."""
-        return self.test or (self.train if self.train.labels is not None else None)
+        """What accuracy can be measured on: `test`, else `samples` if they have labels."""
+        return self.test or (self.samples if self.samples.labels is not None else None)
 
-    def pictures(self, path: Path) -> Data:
+    def pictures(self, path: Path) -> Population:
         """Both as `pictures` makes them. Raises UserError."""
         test = None if self.test is None else pictures(self.test, path)
-        return replace(self, train=pictures(self.train, path), test=test)
+        return replace(self, samples=pictures(self.samples, path), test=test)
 
 
-def read(path: Path, sizes: tuple[int, ...] | None = None) -> Data:
+def read(path: Path, sizes: tuple[int, ...] | None = None) -> Population:
     """Read a folder of MNIST's or an image folder, an .npz (x, y), or an .npy of inputs.
 
     Args:
@@ -74,82 +63,43 @@ def read(path: Path, sizes: tuple[int, ...] | None = None) -> Data:
     """
     if path.is_dir():
         return _folder(path, sizes)
-    with _opened(path) as file:
-        if isinstance(file, np.ndarray):
-            return Data(Samples(_tensor(file, path)), None, path.name)
-        return _npz(file, path)
+    with arrays.opened(path, _GIVE, largest=LARGEST_DATA) as found:
+        if "" in found:
+            return Population(Samples(_tensor(found[""], path), None), None, path.name)
+        return _npz(found, path)
 
 
-def _folder(path: Path, sizes: tuple[int, ...] | None) -> Data:
+def _folder(path: Path, sizes: tuple[int, ...] | None) -> Population:
     if any((path / name).is_file() for stem in mnist.SHA256 for name in (stem, f"{stem}.gz")):
-        return of_dataset(mnist.load(path))
-    size = (sizes[1], sizes[2]) if sizes and len(sizes) == 3 else None
-    return of_dataset(image_folder.load(path, size))
+        found = mnist.load(path)
+    else:
+        size = (sizes[1], sizes[2]) if sizes and len(sizes) == 3 else None
+        found = image_folder.load(path, size)
+    return Population(found.train, found.test, f"the training images of {found.description}")
 
 
-def of_dataset(found: Dataset) -> Data:
-    """The training images as the population, the test images to measure on."""
-    return Data(
-        Samples(found.train.images, found.train.labels),
-        Samples(found.test.images, found.test.labels),
-        f"the training images of {found.description}",
-    )
-
-
-def _opened(path: Path) -> Any:
-    """np.load as a block, for arrays and archives alike; nothing is unpickled."""
-    try:
-        sizes = [path.stat().st_size]
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                sizes = [entry.file_size for entry in archive.infolist()]
-        if sum(sizes) > LARGEST_DATA:
-            raise UserError(f"{path} holds {sum(sizes):,} bytes, {LARGEST_DATA:,} are read")
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no {path}") from error
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        why = first_line(error)
-        if "pickle" in why:  # what numpy takes every other file for, with advice that is none
-            why = "it is neither .npz nor .npy, or holds Python objects"
-        raise UserError(
-            f"{path} is no data that can be read: {why}",
-            "give a folder with MNIST's files, a folder of images, an .npz (x, y), or an .npy",
-        ) from error
-    return nullcontext(found) if isinstance(found, np.ndarray) else closing(found)
-
-
-def _npz(file: Any, path: Path) -> Data:
-    name = next((key for key in INPUTS if key in file), None)
-    if name is None and len(file.files) == 1:
-        name = file.files[0]
+def _npz(found: Arrays, path: Path) -> Population:
+    name = next((key for key in INPUTS if key in found), None)
+    if name is None and len(found) == 1:
+        name = next(iter(found))
     if name is None:
         raise UserError(
-            f"{path} holds {', '.join(file.files[:6]) or 'nothing'}",
+            f"{path} holds {', '.join(list(found)[:6]) or 'nothing'}",
             'the inputs must be called "x", their labels "y"',
         )
-    try:
-        x = _tensor(file[name], path)
-        y = _labels(file, LABELS.get(name, "y"), len(x), path)
-        test = None
-        if name == "x_train" and "x_test" in file:
-            inputs = _tensor(file["x_test"], path)
-            test = Samples(inputs, _labels(file, "y_test", len(inputs), path))
-    except (ValueError, OSError, EOFError) as error:  # pickled or damaged arrays
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if test is not None and test.labels is None:
-        test = None
-    return Data(Samples(x, y), test, path.name)
+    x = _tensor(found[name], path)
+    y = _labels(found, LABELS.get(name, "y"), len(x), path)
+    test = None
+    if name == "x_train" and {"x_test", "y_test"} <= found.keys():
+        inputs = _tensor(found["x_test"], path)
+        test = Samples(inputs, _labels(found, "y_test", len(inputs), path))
+    return Population(Samples(x, y), test, path.name)
 
 
-def _labels(file: Any, name: str, count: int, path: Path) -> Tensor | None:
-    if name not in file:
+def _labels(found: Arrays, name: str, count: int, path: Path) -> Tensor | None:
+    if name not in found:
         return None
-    labels = file[name]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    labels = npz.as_column(found[name])
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{name!r} of {path} is {labels.dtype} {labels.shape}, not one whole number for each "
@@ -158,7 +108,7 @@ def _labels(file: Any, name: str, count: int, path: Path) -> Tensor | None:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _tensor(array: np.ndarray[Any, Any], path: Path) -> Tensor:
+def _tensor(array: Array, path: Path) -> Tensor:
     if not array.ndim or not len(array):
         raise UserError(f"{path} holds no samples: an array of shape {array.shape}")
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
@@ -178,15 +128,15 @@ def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Sampl
     Raises:
         UserError: the shapes contradict each other.
     """
-    have = tuple(samples.inputs.shape[1:])
+    have = tuple(samples.images.shape[1:])
     if sizes is None or have == sizes:
         return samples
     if (1, *have) == sizes:
-        return replace(samples, inputs=samples.inputs.unsqueeze(1))
+        return replace(samples, images=samples.images.unsqueeze(1))
     if (1, 1, *have) == sizes:  # features, an image of one row for `train`
-        return replace(samples, inputs=samples.inputs[:, None, None])
+        return replace(samples, images=samples.images[:, None, None])
     if len(have) == 3 and (have[2], have[0], have[1]) == sizes:
-        return replace(samples, inputs=samples.inputs.permute(0, 3, 1, 2))
+        return replace(samples, images=samples.images.permute(0, 3, 1, 2))
     if len(have) == len(sizes) and have[0] == sizes[0]:
         return samples  # other heights and widths: most convolutional networks take them
     raise UserError(
@@ -201,7 +151,7 @@ def pictures(samples: Samples, path: Path) -> Samples:
     Raises:
         UserError: they are not from 0 to 255.
     """
-    x = samples.inputs
+    x = samples.images
     if x.is_floating_point() or x.dtype == torch.uint8:
         return samples
     if x.dtype == torch.bool or int(x.min()) < 0 or int(x.max()) > 255:
@@ -210,17 +160,7 @@ def pictures(samples: Samples, path: Path) -> Samples:
             f"{x.max()}",
             "give pixels from 0 to 255, or floats as the network is to see them",
         )
-    return replace(samples, inputs=x.to(torch.uint8))
-
-
-def some(samples: Samples, limit: int | None, seed: int) -> Samples:
-    """At most `limit` of the samples, drawn at random by `seed`, in their order."""
-    if limit is None or limit >= len(samples):
-        return samples
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
-    chosen = order[:limit].sort().values
-    labels = None if samples.labels is None else samples.labels[chosen]
-    return Samples(samples.inputs[chosen], labels)
+    return replace(samples, images=x.to(torch.uint8))
 
 
 @dataclass(frozen=True)
@@ -262,7 +202,7 @@ class Preparation:
 
     def batches(self, samples: Samples, size: int) -> Iterator[Tensor]:
         """All inputs, `size` at a time, prepared."""
-        for piece in torch.split(samples.inputs, size):
+        for piece in torch.split(samples.images, size):
             yield self.apply(piece)
 
 

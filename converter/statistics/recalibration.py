@@ -13,11 +13,12 @@ from converter.architectures.modules import evaluating
 from converter.errors import UserError
 from converter.statistics import collect
 from converter.statistics.collect import Batches
-from converter.statistics.data import Preparation, Samples
+from converter.statistics.data import Preparation
 from converter.statistics.drift import Drift, Held, drift, residual, warnings
 from converter.statistics.modes import Mode
 from converter.statistics.moments import Moments
 from converter.statistics.norms import find, store
+from converter.training.data import Samples
 
 MODES: Mapping[Mode, Callable[..., dict[str, Moments]]] = {
     "layerwise": collect.layerwise,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,19 +16,42 @@ SCALE = 1 / 255  # of a byte
 
 
 @dataclass(frozen=True)
-class Split:
-    """Images and what they show.
+class Samples:
+    """Inputs of a network, and what they show where that is known.
+
+    Attributes:
+        images: (N, ...) of any type that a network takes.
+        labels: int64 (N,), or None.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def at(self, which: Tensor | slice) -> Self:
+        """Only these of them: their numbers, or a slice."""
+        labels = None if self.labels is None else self.labels[which]
+        return replace(self, images=self.images[which], labels=labels)
+
+    def draw(self, count: int | None, seed: int) -> Self:
+        """At most `count` of them, drawn at random by `seed`, in their order; all for None."""
+        if count is None or count >= len(self):
+            return self
+        return self.at(shuffled(len(self), seed)[:count].sort().values)
+
+
+@dataclass(frozen=True)
+class Split(Samples):
+    """Images to learn from or to be measured on.
 
     Attributes:
         images: (N, C, H, W), uint8, or float32 as the network is to see them.
         labels: int64 (N,), 0 to classes - 1.
     """
 
-    images: Tensor
     labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -88,15 +111,16 @@ def preprocessing_of(images: Tensor) -> Preprocessing | None:
     )
 
 
+def shuffled(count: int, seed: int) -> Tensor:
+    """The numbers 0 to count - 1 in an order that `seed` decides."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
 def split_off(whole: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Both parts in the order that they had: what is left, and `share` of it drawn by `seed`."""
     count = round(len(whole) * share)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
-    taken, left = order[:count].sort().values, order[count:].sort().values
-    return (
-        Split(whole.images[left], whole.labels[left]),
-        Split(whole.images[taken], whole.labels[taken]),
-    )
+    order = shuffled(len(whole), seed)
+    return whole.at(order[count:].sort().values), whole.at(order[:count].sort().values)
 
 
 def hold_out(data: Dataset, share: float, seed: int) -> Dataset:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from converter.errors import UserError
-from converter.training import arrays, download, fashion, image_folder, mnist
+from converter.training import download, fashion, image_folder, mnist, npz
 from converter.training.data import Dataset
 from converter.training.progress import Progress
 
@@ -59,7 +59,7 @@ def _of_path(which: str, data_dir: Path | None, image_size: tuple[int, int] | No
     if path.suffix == ".npz" and path.is_file():
         if image_size is not None:
             raise UserError("the images of an .npz have one size", "leave out --image-size")
-        return arrays.load(path)
+        return npz.load(path)
     raise UserError(
         f"there is no data set {which!r}",
         f"give {', '.join(NAMED)}, an .npz file, or a folder with a sub-folder for each class",

@@ -17,8 +17,8 @@ import torch
 
 from converter.architectures.task import LARGEST_SIDE
 from converter.errors import UserError
-from converter.training.arrays import TEST_SEED, TEST_SHARE
 from converter.training.data import LARGEST_DATA, Dataset, Split, preprocessing_of, split_off
+from converter.training.npz import TEST_SEED, TEST_SHARE
 from service.codecs import images as pictures
 from service.errors import ServiceError
 from service.manifest import Preprocessing, TensorSpec

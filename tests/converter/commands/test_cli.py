@@ -202,7 +202,7 @@ def test_labels_make_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["fold", "{model}", "--output", "{model}"], "is the input"),
         (["fold", "{model}", "--output", "{tmp}/no/such/folder.onnx"], "does not exist"),
         (["fold", "{model}", "--if-changed"], "--if-changed goes with --publish"),
-        (["fold", "{model}", "--data", "{model}"], "cannot read"),
+        (["fold", "{model}", "--data", "{model}"], "cannot be read as arrays"),
         (["fold", "{model}", "--publish", "{tmp}/models/bad name"], "is no name for a model"),
         (["fold", "{model}", "--publish", "{model}/x"], "cannot publish"),
         (["fold", "{model}", "--input-shape", "3,x,8"], "3,x,8"),

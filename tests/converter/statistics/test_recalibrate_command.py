@@ -19,6 +19,7 @@ from converter.errors import UserError
 from converter.sources import checkpoint
 from converter.statistics import data
 from converter.training import mnist
+from converter.training.data import Samples
 from tests.converter.statistics import nets
 
 ROOT = Path(__file__).parents[3]
@@ -172,8 +173,8 @@ def test_what_it_wrote_folds(trained: Path, run, tmp_path: Path) -> None:
         (lambda p: np.save(p / "d.npy", np.zeros((0, 1, 28, 28), np.float32)), "no samples"),
         (lambda p: np.save(p / "d.npy", np.zeros((1, 1, 28, 28), np.float32)), "no variance"),
         (lambda p: np.save(p / "d.npy", np.zeros((4, 1, 9, 9), np.float32)), "does not run on"),
-        (lambda p: (p / "d.npy").write_bytes(b"nothing"), "no data that can be read"),
-        (lambda p: p, "there is no"),
+        (lambda p: (p / "d.npy").write_bytes(b"nothing"), "it is no .npz and no .npy"),
+        (lambda p: p, "No such file"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be(make, sentence, trained: Path, run, tmp_path: Path) -> None:
@@ -199,9 +200,9 @@ def test_arrays_with_labels_and_pictures(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=pictures, y=np.arange(6))
     found = data.read(tmp_path / "d.npz")
     assert found.test is None
-    assert found.measured is found.train
-    shaped = data.shaped(found.train, (3, 4, 4), tmp_path)
-    x = data.Preparation((0.5,), (0.25,)).apply(shaped.inputs)
+    assert found.measured is found.samples
+    shaped = data.shaped(found.samples, (3, 4, 4), tmp_path)
+    x = data.Preparation((0.5,), (0.25,)).apply(shaped.images)
     expected = (pictures.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(x, expected, atol=1e-6)
 
@@ -213,11 +214,11 @@ def test_arrays_as_keras_ships_them(tmp_path: Path) -> None:
         x_test=np.zeros((2, 4, 4), np.uint8), y_test=np.arange(2),
     )  # fmt: skip
     found = data.read(tmp_path / "mnist.npz")
-    assert len(found.train) == 5
+    assert len(found.samples) == 5
     assert found.test is not None
     assert found.test.labels is not None
     assert found.test.labels.tolist() == [0, 1]
-    assert data.shaped(found.train, (1, 4, 4), tmp_path).inputs.shape == (5, 1, 4, 4)
+    assert data.shaped(found.samples, (1, 4, 4), tmp_path).images.shape == (5, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_arrays_as_keras_ships_them(tmp_path: Path) -> None:
         ({"x": np.zeros((3, 2)), "y": np.zeros(2, int)}, "one whole number for each of 3"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(3)}, "one whole number"),
         ({"a": np.zeros(3), "b": np.zeros(3)}, 'must be called "x"'),
-        ({"x": np.array([None, 1], object)}, "cannot be read"),
+        ({"x": np.array([None, 1], object)}, "holds Python objects"),
         ({"x": np.zeros((3, 2), complex)}, "complex128, which is no type"),
     ],
 )
@@ -252,18 +253,18 @@ def test_what_train_reads_is_read_alike(tmp_path: Path) -> None:
     file = tmp_path / "data.npz"
     np.savez(file, x=np.arange(20).reshape(5, 4), y=np.arange(5) % 2)
     found = data.read(file).pictures(file)
-    assert found.train.inputs.dtype == torch.uint8
-    assert data.shaped(found.train, (1, 1, 4), file).inputs.shape == (5, 1, 1, 4)
+    assert found.samples.images.dtype == torch.uint8
+    assert data.shaped(found.samples, (1, 1, 4), file).images.shape == (5, 1, 1, 4)
     np.savez(file, x=np.arange(20).reshape(5, 4) - 1)
     with pytest.raises(UserError, match="int64, from -1 to 18"):
         data.read(file).pictures(file)
 
 
 def test_a_random_part_is_the_same_for_the_same_seed() -> None:
-    samples = data.Samples(torch.arange(100), torch.arange(100))
-    first, second = data.some(samples, 10, 3), data.some(samples, 10, 3)
-    assert first.inputs.tolist() == second.inputs.tolist()
+    samples = Samples(torch.arange(100), torch.arange(100))
+    first, second = samples.draw(10, 3), samples.draw(10, 3)
+    assert first.images.tolist() == second.images.tolist()
     assert first.labels is not None
-    assert first.inputs.tolist() == first.labels.tolist() == sorted(set(first.inputs.tolist()))
-    assert data.some(samples, 10, 4).inputs.tolist() != first.inputs.tolist()
-    assert data.some(samples, None, 0) is samples
+    assert first.images.tolist() == first.labels.tolist() == sorted(set(first.images.tolist()))
+    assert samples.draw(10, 4).images.tolist() != first.images.tolist()
+    assert samples.draw(None, 0) is samples

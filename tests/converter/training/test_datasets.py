@@ -16,7 +16,7 @@ from PIL import Image
 
 from converter.errors import UserError
 from converter.sources import checkpoint
-from converter.training import TrainOptions, arrays, datasets, fashion, train
+from converter.training import TrainOptions, datasets, fashion, npz, train
 from converter.training.data import Dataset, pixels
 from converter.training.progress import Progress
 from service.codecs.images import rows
@@ -71,7 +71,7 @@ def test_shapes_and_types(
 def test_the_keys_of_keras(path: Path) -> None:
     x, y = bytes_of(30, 28, 28), np.arange(30) % 3
     np.savez_compressed(path, x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
-    data = arrays.load(path)
+    data = npz.load(path)
     assert np.array_equal(data.train.images[:, 0].numpy(), x[:20])
     assert np.array_equal(data.test.labels.numpy(), y[20:])
 
@@ -80,7 +80,7 @@ def test_fortran_order(path: Path) -> None:
     x = bytes_of(12, 4, 5)
     np.savez(path, x_train=np.asfortranarray(x), y_train=np.arange(12) % 2, x_test=x,
              y_test=np.arange(12) % 2)  # fmt: skip
-    data = arrays.load(path)
+    data = npz.load(path)
     assert torch.equal(data.train.images, data.test.images)
 
 
@@ -113,7 +113,7 @@ def test_floats_reach_the_network_as_they_are_and_bytes_as_parts_of_one() -> Non
 def test_arrays_that_are_no_data_set(path: Path, content: dict[str, Any], why: str) -> None:
     np.savez(path, **content)
     with pytest.raises(UserError, match=why):
-        arrays.load(path)
+        npz.load(path)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_is_seldom_meant_is_said(path: Path, x: Any, y: Any, why: str | Non
 def test_objects_are_not_unpickled(path: Path) -> None:
     np.savez(path, x=np.array([print], dtype=object), y=np.arange(20), allow_pickle=True)
     with pytest.raises(UserError, match="Python objects"):
-        arrays.load(path)
+        npz.load(path)
 
 
 def header(shape: str) -> bytes:
@@ -168,13 +168,13 @@ def test_an_array_that_claims_more_than_there_is(path: Path, content: bytes, why
         archive.writestr("x.npy", content)
         archive.writestr("y.npy", content)
     with pytest.raises(UserError, match=why):
-        arrays.load(path)
+        npz.load(path)
 
 
 def test_no_archive(path: Path) -> None:
     path.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"is no \.npz file"):
-        arrays.load(path)
+    with pytest.raises(UserError, match=r"it is no \.npz"):
+        npz.load(path)
 
 
 # --- a folder of pictures -----------------------------------------------------------------------

@@ -7,63 +7,46 @@
     y   (N,) or (N, 1)       integers, 0 to classes - 1
 
 Bytes are pixels 0 to 255; integers of other types must be as small. Floats reach the network as
-they are. No object is unpickled, and every array announces its size before it is read.
+they are.
 """
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from converter.architectures.task import LARGEST_CLASSES, LARGEST_SIDE
 from converter.errors import UserError
-from converter.training.data import (
-    LARGEST_DATA,
-    Dataset,
-    Split,
-    preprocessing_of,
-    split_off,
-)
+from converter.files import arrays
+from converter.files.arrays import Array, Arrays
+from converter.training.data import LARGEST_DATA, Dataset, Split, preprocessing_of, split_off
 
 NAMES = "x and y, or x_train, y_train, x_test and y_test"
 TEST_SHARE = 0.2  # where the file has no test images
 LARGEST_USUAL = 20.0  # of a float; standardised data stay below
 TEST_SEED = 0  # fixed, so that every training of a file is measured on the same images
 
-Array = npt.NDArray[Any]
-
 
 def load(path: Path) -> Dataset:
     """Read the file. Raises UserError for anything that is not as described above."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = {name.removesuffix(".npy") for name in archive.namelist()}
-            if {"x_train", "y_train", "x_test", "y_test"} <= held:
-                train, test = (
-                    _split(path, archive, f"x_{part}", f"y_{part}") for part in ("train", "test")
-                )
-            elif {"x", "y"} <= held:
-                whole = _split(path, archive, "x", "y")
-                if len(whole) < 10:
-                    raise UserError(f"{path} has {len(whole)} images", "it takes at least 10")
-                train, test = split_off(whole, TEST_SHARE, TEST_SEED)
-            else:
-                raise UserError(
-                    f"{path} holds " + (", ".join(sorted(held)[:10]) or "nothing"),
-                    f"it must hold {NAMES}",
-                )
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, RuntimeError) as error:
-        raise UserError(f"{path} is no .npz file, or damaged: {error}") from error
+    with arrays.opened(path, f"give an .npz of {NAMES}", largest=LARGEST_DATA) as found:
+        if {"x_train", "y_train", "x_test", "y_test"} <= found.keys():
+            train = _split(path, found, "x_train", "y_train")
+            test = _split(path, found, "x_test", "y_test")
+        elif {"x", "y"} <= found.keys():
+            whole = _split(path, found, "x", "y")
+            if len(whole) < 10:
+                raise UserError(f"{path} has {len(whole)} images", "it takes at least 10")
+            train, test = split_off(whole, TEST_SHARE, TEST_SEED)
+        else:
+            raise UserError(
+                f"{path} holds " + (", ".join(sorted(found)[:10]) or "nothing"),
+                f"it must hold {NAMES}",
+            )
     if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
         raise UserError(f"the training and the test images of {path} differ in size or type")
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -105,11 +88,9 @@ def _suspicious(train: Split, classes: int, numbers: str) -> Iterator[str]:
         )
 
 
-def _split(path: Path, archive: zipfile.ZipFile, x: str, y: str) -> Split:
-    images = _images(f"{x!r} of {path}", _read(path, archive, x))
-    labels = _read(path, archive, y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+def _split(path: Path, found: Arrays, x: str, y: str) -> Split:
+    images = _images(f"{x!r} of {path}", found[x])
+    labels = as_column(found[y])
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(
             f"{y!r} of {path} is {labels.dtype} of shape {labels.shape}",
@@ -124,6 +105,11 @@ def _split(path: Path, archive: zipfile.ZipFile, x: str, y: str) -> Split:
             f"give the numbers of the classes, from 0 and below {LARGEST_CLASSES}",
         )
     return Split(images, torch.from_numpy(labels.astype(np.int64)))
+
+
+def as_column(labels: Array) -> Array:
+    """(N, 1) -> (N,); others as they are."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _images(what: str, values: Array) -> Tensor:
@@ -159,31 +145,3 @@ def _images(what: str, values: Array) -> Tensor:
     if not 1 <= min(values.shape[2:]) <= max(values.shape[2:]) <= LARGEST_SIDE:
         raise UserError(f"{what} has shape {shape}", f"give images up to {LARGEST_SIDE} a side")
     return torch.from_numpy(np.array(values, order="C"))  # a copy, which torch may write to
-
-
-def _read(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
-    """One array, after a look at its header: what it claims is not allocated unless it is there."""
-    entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read is None:
-                raise ValueError(f"version {version} of the format")
-            shape, fortran, dtype = read(file)
-        except (ValueError, EOFError) as error:
-            raise UserError(f"{name!r} of {path} is no array: {error}") from error
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject:
-            raise UserError(f"{name!r} of {path} holds Python objects, which are not read")
-        if size > LARGEST_DATA:
-            raise UserError(f"{name!r} of {path} claims {size:,} bytes, {LARGEST_DATA:,} are read")
-        if size != entry.file_size - file.tell():
-            raise UserError(f"{name!r} of {path} is damaged: its size is not that of its shape")
-        flat = np.frombuffer(file.read(size), dtype)
-    if flat.size != math.prod(shape):
-        raise UserError(f"{name!r} of {path} is damaged: it ends early")
-    return flat.reshape(shape, order="F" if fortran else "C")
