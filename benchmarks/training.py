@@ -21,7 +21,8 @@ from converter.errors import UserError
 from converter.files.atomic import write_bytes
 from converter.report.progress import Live
 from experiments import console, markdown, report
-from experiments.claims import CLAIMS, Claim
+from experiments.claims import CLAIMS
+from experiments.examining import Claim
 from experiments.records import Folder
 from experiments.report import Report, Section
 from experiments.runner import Job, complete

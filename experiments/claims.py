@@ -1,141 +1,23 @@
 """What papers and tutorials say of batch normalization, as a table of things to measure.
 
 A row names a claim, the runs that test it, and its parts: numbers with the range in which they
-must lie for the claim to hold. All parts must hold; of parts with the same `either`, one.
+must lie for the claim to hold. See `examining`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from converter.architectures.style import Activation
 from experiments import measures
-from experiments.grid import expand
-from experiments.measures import Measure, MissingRunError, Repetition
-from experiments.records import Record
+from experiments.examining import Claim, Part
 from experiments.settings import Optimizer, Settings
-from experiments.verdict import Estimate, Verdict, estimate, judge, together
 
 PAPER = "Ioffe and Szegedy 2015 (arXiv 1502.03167)"
 RENORM = "Ioffe 2017 (arXiv 1702.03275)"
 
 CHANCE = 0.2  # twice what guessing gives: below, nothing was learnt
 LEARNT = 0.8
-
-
-@dataclass(frozen=True)
-class Part:
-    """One number of a claim, and where it must lie.
-
-    Attributes:
-        says: what the number is, and what the claim expects of it.
-        measure: gives the number for each seed.
-        low, high: the open range in which the mean must lie.
-        unit: "%" (a share), "points" (a difference of shares), or "" (a plain number).
-        either: parts with the same word here are alternatives.
-    """
-
-    says: str
-    measure: Measure
-    low: float = -math.inf
-    high: float = math.inf
-    unit: str = "%"
-    either: str = ""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A row of the table.
-
-    Attributes:
-        name: for the command line.
-        sentence: the claim, as it is made.
-        source: who makes it.
-        common, axes, seeds: the runs, see `grid.expand`.
-        parts: what must be so.
-        note: what was chosen because the source leaves it open, or for lack of time.
-    """
-
-    name: str
-    sentence: str
-    source: str
-    common: Settings
-    axes: Mapping[str, Sequence[Any]]
-    seeds: int
-    parts: tuple[Part, ...]
-    note: str = ""
-
-    def runs(self) -> list[Settings]:
-        """What must be trained."""
-        return expand(self.common, self.axes, self.seeds)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A part, measured; `verdict` and `found` are None when its runs are not there."""
-
-    part: Part
-    found: Estimate | None
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A claim, measured; the verdict is None while a part has not been measured."""
-
-    claim: Claim
-    findings: tuple[Finding, ...]
-    verdict: Verdict | None
-
-
-def examine(claim: Claim, records: Sequence[Record]) -> Outcome:
-    """Hold the claim against the finished runs, which may be fewer than it asks for."""
-    wanted = set(claim.runs())
-    seeds = sorted({run.seed for run in wanted})
-    repetitions = [
-        Repetition(
-            replace(claim.common, seed=seed),
-            [r for r in records if r.settings in wanted and r.settings.seed == seed],
-        )
-        for seed in seeds
-    ]
-    findings = tuple(_find(part, repetitions) for part in claim.parts)
-    return Outcome(claim, findings, _verdict(findings))
-
-
-def _find(part: Part, repetitions: Sequence[Repetition]) -> Finding:
-    values = []
-    for repetition in repetitions:
-        try:
-            value = part.measure(repetition)
-        except MissingRunError:
-            continue
-        if not math.isnan(value):
-            values.append(value)
-    if not values:
-        return Finding(part, None, None)
-    found = estimate(values)
-    return Finding(part, found, judge(found, part.low, part.high))
-
-
-def _verdict(findings: Sequence[Finding]) -> Verdict | None:
-    parts: list[Verdict] = []
-    alternatives: dict[str, list[Verdict]] = {}
-    for finding in findings:
-        if finding.verdict is None:
-            return None
-        if finding.part.either:
-            alternatives.setdefault(finding.part.either, []).append(finding.verdict)
-        else:
-            parts.append(finding.verdict)
-    parts += [together(verdicts, either=True) for verdicts in alternatives.values()]
-    return together(parts)
-
-
-# --- the table ---------------------------------------------------------------------------
 
 _MLP = Settings(arch="mlp", optimizer="sgd", lr=0.01, batch_size=64, epochs=5, evaluations=5)
 _CNN3 = Settings(arch="cnn3", optimizer="sgd", lr=0.01, batch_size=64, epochs=2, evaluations=2)

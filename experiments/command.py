@@ -13,7 +13,8 @@ from converter.report.progress import Live
 from converter.training import datasets, files
 from converter.training.devices import pick_device
 from experiments import console, figures, markdown, report
-from experiments.claims import CLAIMS, Claim
+from experiments.claims import CLAIMS
+from experiments.examining import Claim
 from experiments.grid import expand
 from experiments.options import AXES, COMMON, DEFAULT_AXES, DEFAULT_SEEDS, Experiments
 from experiments.page import page

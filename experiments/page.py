@@ -6,8 +6,6 @@ import base64
 import hashlib
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from converter.report import page as report_page
 from experiments import report as told
 from experiments.report import Report
@@ -17,13 +15,7 @@ HERE = Path(__file__).parent
 
 def page(report: Report) -> str:
     """The page; equal reports give equal pages. Pictures are in it, as data."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = report_page.templates(HERE)
     environment.filters |= {
         "percent": told.percent,
         "extent": told.extent,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from experiments import figures
-from experiments.claims import Claim, Finding, Outcome, examine
+from experiments.examining import Claim, Finding, Outcome, examine
 from experiments.figures import Picture
 from experiments.grid import varied
 from experiments.records import Record

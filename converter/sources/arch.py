@@ -16,7 +16,7 @@ from torch import nn
 from converter.architectures import libraries
 from converter.errors import UserError, gist
 from converter.sources import hub_config
-from converter.sources.examples import Known
+from converter.sources.loaded import Known
 from converter.system.quiet import torch_quiet
 
 

@@ -21,8 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from converter.architectures import described
 from converter.errors import UserError
 from converter.sources import state_dict, torch_save
-from converter.sources.examples import Known
-from converter.sources.loaded import Loaded, LoadOptions
+from converter.sources.loaded import Known, Loaded, LoadOptions
 from converter.sources.module import from_module
 from service.manifest import Classification, Preprocessing
 

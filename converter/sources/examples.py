@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,24 +17,16 @@ from converter.errors import UserError, gist
 from converter.sources import hints
 from converter.sources.calls import BATCH, BATCHES, Call, example, name_of, path_of
 from converter.sources.infer import FirstLayer, spatial_shapes
-from converter.sources.loaded import InputShape
+from converter.sources.loaded import InputShape, Known
 from converter.sources.remembered import outputs_of
 from converter.sources.wording import words
 from converter.system.quiet import silent
 
-__all__ = ["BATCH", "Call", "Known", "example", "parameters_of", "resolve"]
+__all__ = ["BATCH", "Call", "example", "parameters_of", "resolve"]
 
 
 class InContainer(UserError):
     """The model does not run with a tensor, but takes a list or a dict: the hint says how."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A shape that something else than the user tells, and who told it."""
-
-    sizes: tuple[int, ...]
-    source: str
 
 
 def parameters_of(forward: Callable[..., Any]) -> tuple[list[str], list[str], str]:

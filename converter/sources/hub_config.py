@@ -13,8 +13,8 @@ from typing import Any
 
 from converter.errors import UserError
 from converter.sources import beside
-from converter.sources.examples import Known
 from converter.sources.folders import LARGEST_JSON
+from converter.sources.loaded import Known
 
 CONFIG = "config.json"
 

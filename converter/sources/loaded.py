@@ -63,6 +63,14 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A shape that something else than the user tells, and who told it."""
+
+    sizes: tuple[int, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class Input:
     """An input of the loaded graph, as random examples of it are drawn.
 

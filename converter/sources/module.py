@@ -11,9 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from converter.errors import UserError
 from converter.sources import examples, infer, inputs
-from converter.sources.examples import Known
 from converter.sources.export import export
-from converter.sources.loaded import Loaded, LoadOptions
+from converter.sources.loaded import Known, Loaded, LoadOptions
 
 HALVES = (torch.float16, torch.bfloat16)
 

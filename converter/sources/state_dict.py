@@ -14,10 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from converter.errors import UserError
-from converter.sources import arch, choosing, hub_config, weight_sets
-from converter.sources.examples import Known
+from converter.sources import arch, choosing, hub_config, mismatch, weight_sets
 from converter.sources.fitting import COUNTER
-from converter.sources.loaded import Loaded, LoadOptions
+from converter.sources.loaded import Known, Loaded, LoadOptions
 from converter.sources.module import from_module
 from converter.sources.weight_sets import WeightSet
 
@@ -91,11 +90,11 @@ def _no_network(path: Path, sets: list[WeightSet], key: str | None) -> UserError
     chosen = choosing.preferred(sets)
     if chosen is None:
         return UserError(
-            f"{path} holds the weights of several networks: {choosing.listed(sets)}",
+            f"{path} holds the weights of several networks: {weight_sets.listed(sets)}",
             "say one of them: --arch timm:resnet50 or --arch package.module:factory",
         )
     others = [weights for weights in sets if weights is not chosen]
-    also = f"; beside them {choosing.listed(others)}" if others else ""
+    also = f"; beside them {weight_sets.listed(others)}" if others else ""
     said = hub_config.named(path.parent)
     return UserError(
         f"{path} is a state_dict: {describe(chosen.tensors)}. It holds weights, not the "
@@ -124,7 +123,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
         UserError: listing what is missing, left over, or of another shape.
     """
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
-    choosing.check(tensors, wanted, where, what)
+    mismatch.check(tensors, wanted, where, what)
     absent = [k for k in wanted if k.endswith(COUNTER) and k not in tensors]
     # torch keeps the versions of the modules beside the tensors, and some modules insist on
     # them; prefixes taken off and other formats lose them. Names and shapes fit today's.

@@ -78,14 +78,14 @@ def module_in(content: Any, path: Path, key: str | None) -> Found | None:
     chosen = choosing.preferred(modules)
     if chosen is None or chosen.module is None:
         raise UserError(
-            f"{path} holds several modules: {choosing.listed(modules)}. No name tells which is "
+            f"{path} holds several modules: {weight_sets.listed(modules)}. No name tells which is "
             "meant",
             f"say which: --weights {modules[0].label}",
         )
     module, wrappers = unwrapped.unwrap(chosen.module)
     notes = [f"the module under {chosen.label!r} was taken"] if chosen.trail else []
     if others := [s for s in sets if s is not chosen]:
-        notes.append(f"not used: {choosing.listed(others)}; --weights NAME takes others")
+        notes.append(f"not used: {weight_sets.listed(others)}; --weights NAME takes others")
     if wrappers:
         notes.append(f"{' and '.join(wrappers)} was taken off the module")
     return Found(module, notes)

@@ -29,8 +29,7 @@ from converter.sources import (
 )
 from converter.sources.arch import importable_here
 from converter.sources.detect import format_of
-from converter.sources.examples import Known
-from converter.sources.loaded import LoadOptions
+from converter.sources.loaded import Known, LoadOptions
 
 # Keys of our own checkpoints that may be changed: what they say about the weights.
 Changes = Mapping[str, Any]

@@ -220,3 +220,7 @@ def _counts(value: Mapping[Any, Any]) -> dict[str, float]:
         if isinstance(number, int | float):
             found[key] = number
     return found
+
+
+def listed(sets: list[WeightSet]) -> str:
+    return ", ".join(weights.described() for weights in sets)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from experiments import measures
-from experiments.claims import CLAIMS, Claim, Outcome, examine
+from experiments.claims import CLAIMS
+from experiments.examining import Claim, Outcome, examine
 from experiments.measures import MissingRunError, Repetition
 from experiments.records import Record
 from experiments.settings import Settings

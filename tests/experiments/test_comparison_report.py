@@ -12,7 +12,8 @@ import pytest
 
 from converter.errors import UserError
 from experiments import figures, markdown, report
-from experiments.claims import CLAIMS, Claim
+from experiments.claims import CLAIMS
+from experiments.examining import Claim
 from experiments.grid import expand
 from experiments.page import page
 from experiments.records import Record

@@ -23,19 +23,24 @@ HERE = Path(__file__).parent
 MOST_DRAWN = 200
 
 
+def templates(folder: Path) -> Environment:
+    """The templates of a folder: values are escaped, and one that is missing is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def page(report: Mapping[str, Any]) -> str:
     """The page for a report of `fold` or `inspect`, which holds `explanations` and `provenance`.
 
     Raises:
         KeyError: the report lacks a part.
     """
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(HERE)
     environment.filters |= {
         "amount": _count,
         "error": _error,

@@ -11,7 +11,8 @@ from torch import nn
 
 from converter.errors import UserError, gist
 from converter.sources import InputShape, examples, infer
-from converter.sources.examples import Call, Known, resolve
+from converter.sources.examples import Call, resolve
+from converter.sources.loaded import Known
 
 
 def find(module: nn.Module, *given: InputShape, known: Known | None = None) -> Call:
