@@ -15,14 +15,12 @@ from torch import nn
 
 from converter.errors import UserError, gist
 from converter.sources import hints
-from converter.sources.calls import BATCH, BATCHES, Call, example, name_of, path_of
+from converter.sources.calls import BATCH, BATCHES, Call, name_of, path_of
 from converter.sources.infer import FirstLayer, spatial_shapes
 from converter.sources.loaded import InputShape, Known
 from converter.sources.remembered import outputs_of
 from converter.sources.wording import words
 from converter.system.quiet import silent
-
-__all__ = ["BATCH", "Call", "example", "parameters_of", "resolve"]
 
 
 class InContainer(UserError):

@@ -19,7 +19,7 @@ from torch import nn
 
 from converter.errors import UserError, gist
 from converter.sources import trial
-from converter.sources.examples import BATCH, Call
+from converter.sources.calls import BATCH, Call
 from converter.sources.exporters import Exported, dynamo, reason, script
 from converter.sources.interface import NameOutputsPass
 from converter.sources.loaded import Reference

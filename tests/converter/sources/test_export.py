@@ -33,7 +33,7 @@ from torch import nn
 from converter.errors import UserError
 from converter.sources import InputShape, Loaded, LoadOptions, export, exporters, trial
 from converter.sources import module as module_source
-from converter.sources.examples import Call
+from converter.sources.calls import Call
 from converter.sources.exporters import Exported
 from converter.sources.module import from_module
 from patterns.graphs import ort_run

@@ -10,8 +10,9 @@ from source_nets import ConvNet, FixedSize, KnowsItsBatch, Star, Tokens, TwoInpu
 from torch import nn
 
 from converter.errors import UserError, gist
-from converter.sources import InputShape, examples, infer
-from converter.sources.examples import Call, resolve
+from converter.sources import InputShape, calls, infer
+from converter.sources.calls import Call
+from converter.sources.examples import resolve
 from converter.sources.loaded import Known
 
 
@@ -127,9 +128,9 @@ def test_a_batch_of_one_when_nothing_else_runs() -> None:
 
 def test_examples_are_seeded_and_valid() -> None:
     shape = InputShape((3, 4))
-    assert torch.equal(examples.example(shape, 2), examples.example(shape, 2))
-    assert examples.example(InputShape((3,), None, "int64"), 2).tolist() == [[0] * 3] * 2
-    assert examples.example(InputShape((), None, "bool"), 2).shape == (2,)
+    assert torch.equal(calls.example(shape, 2), calls.example(shape, 2))
+    assert calls.example(InputShape((3,), None, "int64"), 2).tolist() == [[0] * 3] * 2
+    assert calls.example(InputShape((), None, "bool"), 2).shape == (2,)
 
 
 def test_long_errors_are_cut() -> None:
