@@ -102,10 +102,7 @@ def opened(path: Path, hint: str = "", largest: int | None = None) -> Iterator[A
             archive = None
             if zipfile.is_zipfile(file):
                 archive = stack.enter_context(zipfile.ZipFile(file))
-            elif (
-                file.seek(0)
-                or file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX
-            ):
+            elif not _is_npy(file):
                 raise UserError(f"{path} cannot be read as arrays: it is no .npz and no .npy", hint)
             yield Arrays(path, file, archive, largest)
     except OSError as error:
