@@ -10,6 +10,7 @@ is imported after that.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -45,13 +46,15 @@ def main(argv: Sequence[str] | None = None, *, prog: str = MODULE) -> int:
         return exit_code(work)
 
 
-def parser(prog: str = MODULE) -> App:
-    """Every subcommand, none of them imported yet."""
+def parser(prog: str = MODULE, width: int | None = None) -> App:
+    """Every subcommand, none of them imported yet; examples are `width` columns wide at most."""
+    from converter.commands.help import example
     from converter.commands.parsing import application
 
+    columns = width or shutil.get_terminal_size().columns
     app = application(prog, help=ABOUT, version=_version)
     for place, (name, command) in enumerate(COMMANDS.items()):
-        examples = [f"  {prog} {line}\n      {what}" for line, what in command.examples]
+        examples = [example(f"{prog} {line}", what, columns) for line, what in command.examples]
         app.command(
             f"converter.commands.options.{name}:{name.capitalize()}",
             name=name,

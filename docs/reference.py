@@ -130,7 +130,7 @@ def command_line() -> str:
     helps = {MODULE: overview(MODULE, 96)}
     for name in COMMANDS:
         console = Console(file=io.StringIO(), width=96)
-        cli.parser().help_print([name], console=console)
+        cli.parser(width=96).help_print([name], console=console)
         helps[f"{MODULE} {name}"] = console.file.getvalue()
     for title, text in helps.items():
         shown = [line.rstrip() for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,18 +10,17 @@ from importlib import import_module
 from cyclopts import App
 
 from converter.cli import exit_code
+from converter.commands.help import example
 from converter.commands.parsing import application, parsed
 from converter.system.program import called
 from experiments.options import Experiments
 from service.version import program_version
 
 PROGRAM = "python -m experiments"
-EXAMPLES = f"""\
-Examples:
-  {PROGRAM} --norm none,batch --lr 0.001,0.01 --seeds 5
-      four arms of five runs each, and how they differ
-  {PROGRAM} --claims shift steps
-      two of the claims, as their papers make them"""
+EXAMPLES = (
+    ("--norm none,batch --lr 0.001,0.01 --seeds 5", "four arms of five runs each, compared"),
+    ("--claims shift steps", "two of the claims, as their papers make them"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> App:
     """The one command."""
+    columns = shutil.get_terminal_size().columns
+    examples = [example(f"{PROGRAM} {line}", what, columns) for line, what in EXAMPLES]
     app = application(
         PROGRAM,
         help="Train with and without batch-norm, and report what was measured.",
         version=f"Foldserve {program_version()}",
-        help_epilogue=EXAMPLES,
+        help_epilogue="\n".join(["Examples:", *examples]),
     )
     app.default(Experiments)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Layout:
             console.print(Text(about))
         indent = INDENT if console.width >= NARROW else 6
         for entry in panel.entries:
-            name = Text(f"  {_name(entry)}", style="cyan")
+            name = Text.assemble(("  " + _name(entry), "cyan"))
             meaning = list(_meaning(entry).wrap(console, console.width - indent))
             for line in meaning:
                 line.rstrip()
@@ -55,6 +56,20 @@ class Layout:
             console.print(name, soft_wrap=True)
             for line in meaning:
                 console.print(Text(" " * indent).append_text(line), soft_wrap=True)
+
+
+def example(command: str, meaning: str, width: int) -> str:
+    """A command line that can be copied as it stands, and below it what it does."""
+    lines = textwrap.wrap(
+        command,
+        max(40, width) - 2,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    told = textwrap.wrap(meaning, max(40, width) - 6)
+    return "\n".join([" \\\n".join(lines), *(f"      {line}" for line in told)])
 
 
 def _plain(found: Any) -> str:

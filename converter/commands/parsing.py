@@ -66,8 +66,12 @@ def _mistake(error: CycloptsError) -> UserError:
             name = name.removeprefix("--")
         return UserError(f"{name} is missing", see)
     said, _, suggestion = str(error).partition(". ")
-    said = said.rstrip(".")
-    return UserError(f"{said[:1].lower()}{said[1:]}", suggestion or see)
+    return UserError(_begun(said), _begun(suggestion) or see)
+
+
+def _begun(sentence: str) -> str:
+    """As it goes on behind "error: " and "hint: "."""
+    return f"{sentence[:1].lower()}{sentence[1:]}".removesuffix(".")
 
 
 def _shown(default: Any) -> str | None:

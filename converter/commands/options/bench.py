@@ -17,7 +17,7 @@ class Bench:
     """Measure how two ONNX files compare in speed.
 
     Attributes:
-        a: the first file.
+        a: the first ONNX file.
         b: the second, with the same inputs.
         batch: samples in a run; may be repeated (default: 1 and 8).
         rounds: pairs of runs that count.
@@ -25,10 +25,10 @@ class Bench:
         json: write the times as JSON.
     """
 
-    a: Annotated[Path, Parameter(name="A.onnx")]
-    b: Annotated[Path, Parameter(name="B.onnx")]
+    a: Annotated[Path, Parameter(name="A")]
+    b: Annotated[Path, Parameter(name="B")]
     _: KW_ONLY
-    batch: tuple[Count, ...] = ()
+    batch: Annotated[tuple[Count, ...], Parameter(metavar="N")] = ()
     rounds: Annotated[int, Parameter(validator=Number(gte=2), metavar="N")] = 30
     threads: Annotated[int, Parameter(validator=Number(gte=0), metavar="N")] = 0
     sizes: Sizes = field(default_factory=Sizes)

@@ -16,13 +16,13 @@ class Verify:
     """Prove that two ONNX files compute the same.
 
     Attributes:
-        original: the reference.
-        candidate: what should equal it.
+        original: the ONNX file that is the reference.
+        candidate: the ONNX file that should equal it.
         json: write the proof as JSON.
     """
 
-    original: Annotated[Path, Parameter(name="A.onnx")]
-    candidate: Annotated[Path, Parameter(name="B.onnx")]
+    original: Annotated[Path, Parameter(name="A")]
+    candidate: Annotated[Path, Parameter(name="B")]
     _: KW_ONLY
     proving: Proving = field(default_factory=Proving)
     sizes: Sizes = field(default_factory=Sizes)

@@ -80,13 +80,13 @@ def test_every_command_has_help_and_examples_that_parse(
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
-        ("fold m.pt --jsn r.json", "unknown option: --jsn", "Did you mean --json?"),
+        ("fold m.pt --jsn r.json", "unknown option: --jsn", "did you mean --json?"),
         ("fold m.pt --epochs 3", "unknown option: --epochs", "fold --help"),
-        ("train --epoch 3", "unknown option: --epoch", "Did you mean --epochs?"),
-        ("fodl m.pt", 'unknown command "fodl"', 'Did you mean "fold"?'),
-        ("train --optimizer sdg", 'invalid value "sdg" for --optimizer', 'Did you mean "sgd"?'),
+        ("train --epoch 3", "unknown option: --epoch", "did you mean --epochs?"),
+        ("fodl m.pt", 'unknown command "fodl"', 'did you mean "fold"?'),
+        ("train --optimizer sdg", 'invalid value "sdg" for --optimizer', 'did you mean "sgd"?'),
         ("train --epochs three", "invalid value for --epochs", "train --help"),
-        ("bench a.onnx b.onnx --batch 0", 'invalid value "0" for --batch', "Must be >= 1"),
+        ("bench a.onnx b.onnx --batch 0", 'invalid value "0" for --batch', "must be >= 1"),
         ("fold", "FILE is missing", "fold --help"),
         ("recalibrate m.pt", "--data is missing", "recalibrate --help"),
         ("fold m.pt --json", "--json needs a value", "fold --help"),
@@ -119,6 +119,15 @@ def test_no_line_is_wider_than_the_terminal_and_none_has_colours_in_a_pipe(
     _, out, _ = told(capsys, name, "--help")
     assert max(map(len, out.splitlines())) <= int(columns)
     assert "\x1b" not in out
+
+
+def test_an_example_can_be_copied_from_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    _, out, _ = told(capsys, "bench", "--help")
+    shown = " ".join(out.replace("\\\n", " ").split())
+    assert f"python -m converter {COMMANDS['bench'].examples[0][0]}" in shown
 
 
 def test_colours_on_a_terminal_unless_they_are_not_wanted(
