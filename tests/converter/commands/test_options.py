@@ -84,7 +84,7 @@ def test_every_command_has_help_and_examples_that_parse(
         ("fold m.pt --epochs 3", "unknown option: --epochs", "fold --help"),
         ("train --epoch 3", "unknown option: --epoch", "did you mean --epochs?"),
         ("fodl m.pt", 'unknown command "fodl"', 'did you mean "fold"?'),
-        ("train --optimizer sdg", 'invalid value "sdg" for --optimizer', 'did you mean "sgd"?'),
+        ("train --optimizer sdg", 'invalid value "sdg" for --optimizer', 'Did you mean "sgd"?'),
         ("train --epochs three", "invalid value for --epochs", "train --help"),
         ("bench a.onnx b.onnx --batch 0", 'invalid value "0" for --batch', "must be >= 1"),
         ("fold", "FILE is missing", "fold --help"),
