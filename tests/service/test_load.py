@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import struct
@@ -253,12 +254,23 @@ def in_background(
     return answers, threads
 
 
+def in_flight(client: httpx.Client) -> int:
+    """Requests that the server has begun and not answered, besides the one that asks."""
+    found = re.search(
+        r"^foldserve_requests_in_flight (\d+)$", client.get("/metrics").text, re.MULTILINE
+    )
+    assert found
+    return int(found[1]) - 1
+
+
 def test_sigterm_finishes_what_is_under_way(start, slow_zoo: Path):
     """Not ready at once, a second of grace, then the queue is worked off; exit code 0."""
     served = start(slow_zoo, "--drain-delay-ms", "1000", "--drain-timeout-ms", "60000")
     with served.client() as client:
         assert client.get("/health/ready").status_code == 200
         answers, threads = in_background(served, 5)
+        while len(answers) + in_flight(client) < 5:
+            time.sleep(0.005)
         served.process.send_signal(signal.SIGTERM)
         while (response := client.get("/health/ready")).status_code == 200:
             time.sleep(0.005)

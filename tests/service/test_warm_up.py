@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from repository import elementwise, graph, linear, publish, value
 
 from service import device
-from service.batching.choose import Wish
+from service.batching.choose import RunSettings
 from service.manifest import Manifest
 from service.models import model, warm_up
 from service.models.bundle import Rejected
@@ -19,7 +19,7 @@ from service.signature import Tensors
 
 
 def load(folder: Path) -> None:
-    served = model.load(folder, "m", 1, device.choose("cpu"), 1, 64, Wish())
+    served = model.load(folder, "m", 1, device.choose("cpu"), 1, 64, RunSettings())
     assert served.batcher.close(60)
 
 

@@ -103,13 +103,20 @@ def test_the_supervisor_loads_no_runtime(start, tmp_path: Path):
     assert served.stop() == 0
 
 
-CONTENT = b'{"inputs": [[1.0]]}'
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(CONTENT)
+BODY = b'{"inputs": [[1.0]]}'
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY)
+)
 
 
-def connected(url: str) -> socket.socket:
+def begun(url: str) -> socket.socket:
+    """A connection whose request is under way: its route waits for BODY."""
     host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=60)
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.sendall(HEAD)
+    assert connection.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return connection
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -119,9 +126,9 @@ def test_a_signal_finishes_what_is_under_way(start, tmp_path: Path, number: int)
                    "--drain-delay-ms", "500")  # fmt: skip
     url = served.url
     until(lambda: len(serving(served.process.pid)) == 2)
-    with connected(url) as connection:
-        connection.sendall(HEAD + CONTENT)
+    with begun(url) as connection:
         served.process.send_signal(number)
+        connection.sendall(BODY)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert served.end() == 0
     assert served.err == ""
@@ -190,12 +197,10 @@ def test_a_long_drain_is_not_taken_for_a_hang(start, tmp_path: Path):
                    "--drain-timeout-ms", "60000")  # fmt: skip
     url = served.url
     until(lambda: len(serving(served.process.pid)) == 2)
-    with connected(url) as connection:
-        connection.sendall(HEAD)  # a body that takes longer than a worker may be silent
-        time.sleep(0.2)
+    with begun(url) as connection:
         served.process.send_signal(signal.SIGTERM)
-        time.sleep(4)
-        connection.sendall(CONTENT)
+        time.sleep(4)  # a body that takes longer than a worker may be silent
+        connection.sendall(BODY)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert served.end() == 0
     assert "is killed" not in served.err
