@@ -16,9 +16,9 @@ class Rewrite(Protocol):
     """What a node is rewritten as, where more changes than its constants."""
 
     def write(
-        self, node: ir.Node, initializer: Callable[[Float64], ir.Value], names: set[str]
+        self, node: ir.Node, initializer: Callable[[Float64], ir.Value], name: Callable[[str], str]
     ) -> None:
-        """Rewrite `node`; `initializer` makes a constant, `names` are those in use."""
+        """Rewrite `node`; `initializer` makes a constant, `name` a name that nothing else has."""
 
 
 class Constants:

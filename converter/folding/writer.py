@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from converter.files.on_disk import Store, in_memory
+from converter.files.on_disk import Store
 from converter.folding.affine import Affine, along_axis
 from converter.folding.constants import Constants, Rewrite
 from converter.folding.hazards import Hazard, of_rounding
 from converter.folding.overflow import DoesNotFitError
-from converter.graph.naming import label, unique
+from converter.graph.building import Builder
+from converter.graph.naming import label
 from converter.graph.rewiring import bypass
 from converter.graph.rounding import Float64, round_once
 from converter.graph.values import numbers
@@ -35,12 +36,7 @@ class Writer:
 
     def __init__(self, model: ir.Model, store: Store) -> None:
         self._store = store
-        self._names = {
-            value.name
-            for graph in graphs_of(model)
-            for value in (*graph.initializers.values(), *graph.inputs, *_outputs(graph))
-            if value.name
-        }
+        self._new = Builder(model)
         self._copies: dict[ir.Value, list[ir.Value]] = {}
         self.hazards: list[Hazard] = []
 
@@ -61,7 +57,7 @@ class Writer:
             if old is not None and index == 1:
                 self._look_at(node, old, values, rounded)
             if old is None:
-                self._attach(node, index, rounded, self._bias_name(node))
+                self._attach(node, index, rounded)
             elif self._alone(old):
                 _set(old, rounded, self._store)
             else:
@@ -82,10 +78,10 @@ class Writer:
             lost = np.isinf(rounded) & np.isfinite(values)
             if lost.any() or np.isnan(rounded).any():
                 raise DoesNotFitError(node, str(np.dtype(type_)))
-            name = unique(f"{node.name or node.outputs[0].name}_threshold", self._names)
-            return _initializer(graph, name, rounded)
+            name = f"{node.name or node.outputs[0].name}_threshold"
+            return self._new.constant(graph, name, rounded)
 
-        rewrite.write(node, initializer, self._names)
+        rewrite.write(node, initializer, self._new.name)
 
     def _look_at(
         self, node: ir.Node, old: ir.Value, values: Float64, rounded: npt.NDArray[Any]
@@ -111,14 +107,14 @@ class Writer:
         )
         assert graph is not None
         assert result.shape is not None
-        name = unique(f"{node.name or result.name}_{op.lower()}", self._names)
+        name = f"{node.name or result.name}_{op.lower()}"
         shaped = along_axis(values, half.axis, len(result.shape))
-        constant = _initializer(graph, name, _rounded(shaped, held, node))
+        constant = self._new.constant(graph, name, _rounded(shaped, held, node))
         rest = ir.Node("", op, [source, constant], name=node.name)
         rest.metadata_props.update(node.metadata_props)
         graph.insert_before(node, rest)
         rest.outputs[0].shape, rest.outputs[0].type = result.shape, result.type
-        rest.outputs[0].name = unique(f"{result.name}_{op.lower()}", self._names)
+        rest.outputs[0].name = self._new.name(f"{result.name}_{op.lower()}")
         bypass(node, rest.outputs[0])
 
     def _alone(self, old: ir.Value) -> bool:
@@ -134,11 +130,11 @@ class Writer:
         rank = len(value.shape)
         if axis != rank - 1:
             shift = along_axis(shift, axis, rank)
-        bias = _initializer(node.graph, self._bias_name(node), _rounded(shift, weight, node))
+        bias = self._bias(node, _rounded(shift, weight, node))
         total = ir.Node("", "Add", [value, bias], name=f"{node.name or value.name}_bias")
         total.metadata_props.update(node.metadata_props)
         result = total.outputs[0]
-        result.name = unique(f"{value.name}_biased", self._names)
+        result.name = self._new.name(f"{value.name}_biased")
         result.shape, result.type = value.shape, value.type
         for use in tuple(value.uses()):
             if use.node is not total:
@@ -159,23 +155,22 @@ class Writer:
                 node.replace_input_with(index, copy)
                 return
         assert isinstance(old.graph, ir.Graph)
-        copy = _initializer(
-            old.graph, unique(f"{old.name}_folded", self._names), rounded, self._store
-        )
+        copy = self._new.constant(old.graph, f"{old.name}_folded", rounded, self._store)
         node.replace_input_with(index, copy)
         self._copies[old].append(copy)
 
-    def _attach(self, node: ir.Node, index: int, values: npt.NDArray[Any], name: str) -> None:
-        assert node.graph is not None
-        value = _initializer(node.graph, name, values)
+    def _attach(self, node: ir.Node, index: int, values: npt.NDArray[Any]) -> None:
+        value = self._bias(node, values)
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         node.replace_input_with(index, value)
 
-    def _bias_name(self, node: ir.Node) -> str:
+    def _bias(self, node: ir.Node, values: npt.NDArray[Any]) -> ir.Value:
+        """A new bias, named after the weight of `node`."""
         weight = _weight(node)
         name = (weight.name if weight is not None else None) or node.name or "linear"
-        return unique(_replace_suffix(name, "bias"), self._names)
+        assert isinstance(node.graph, ir.Graph)
+        return self._new.constant(node.graph, _replace_suffix(name, "bias"), values)
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
@@ -206,25 +201,6 @@ def _rounded(values: Float64, like: ir.Value, node: ir.Node) -> npt.NDArray[Any]
     if infinite.any() and (np.isfinite(values[infinite]).any() or np.isfinite(numbers(like)).all()):
         raise DoesNotFitError(node, str(np.dtype(dtype)))
     return rounded
-
-
-def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
-    for node in graph:
-        yield from node.outputs
-
-
-def _initializer(
-    graph: ir.Graph, name: str, values: npt.NDArray[Any], store: Store = in_memory
-) -> ir.Value:
-    tensor = store(values, name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(values.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _set(value: ir.Value, values: npt.NDArray[Any], store: Store) -> None:

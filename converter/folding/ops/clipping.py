@@ -30,7 +30,7 @@ from converter.folding.ops.operands import constant_operand, repeated, repeats
 from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
-from converter.graph.naming import label, unique
+from converter.graph.naming import label
 from converter.graph.rounding import Float64
 from converter.graph.values import numbers
 
@@ -66,7 +66,7 @@ class Thresholds:
         return low, None if np.all(self.high == np.inf) else self.high
 
     def write(
-        self, node: ir.Node, initializer: Callable[[Float64], ir.Value], names: set[str]
+        self, node: ir.Node, initializer: Callable[[Float64], ir.Value], name: Callable[[str], str]
     ) -> None:
         """Make `node` the maximum with one constant, the minimum with one, or both in turn."""
         low, high = self.values()
@@ -88,7 +88,7 @@ class Thresholds:
             )
             behind.metadata_props.update(node.metadata_props)
             bounded = behind.outputs[0]
-            bounded.name = unique(f"{result.name}_{op.lower()}", names)
+            bounded.name = name(f"{result.name}_{op.lower()}")
             bounded.shape, bounded.type = result.shape, result.type
             for use in tuple(result.uses()):
                 if use.node is not behind:
