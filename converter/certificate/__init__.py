@@ -1,0 +1,143 @@
+"""A certificate: the second graph computes what the first one computes, for every input.
+
+What a certificate means. Let A and B be two graphs with the same inputs and outputs, and u one
+rounding of a type (float32: 2^-24). If `certify(A, B)` returns `Certified`, then
+
+    in real arithmetic, for every value of the inputs, B computes what A computes with each use of
+    each of its weights, and each value that enters a non-linear op or is an output, moved by at
+    most k*u: relative to the weight, or to the sum of magnitudes of what was added up in B.
+
+That is a backward error (Wilkinson; Higham, "Accuracy and Stability of Numerical Algorithms",
+ch. 1 and 3): folding rounds each weight once, and this is all that it does.
+
+What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels,
+of overflow, or of whether A is the right graph. Nothing is said of how far the outputs are apart:
+a network may enlarge what its weights are moved by. Axes of open size are tried at two sizes;
+sizes that go through more than sums and multiples are refused unless A does as much of it. Casts
+between types of floats are not roundings here; B may have no more casts to a narrower type than A.
+The checker computes in float64: 2^-50 of a magnitude is its own, and weights of that type may be
+moved by 64*k of its roundings. `NotCertified` does not mean that the graphs differ: it is a
+sentence about the first value of B that was not found in A.
+
+How it is done. As translation validation (Pnueli, Siegel and Singerman, TACAS 1998): the tool that
+made B is not trusted, and none of its code is used. Every value is an affine map of atoms
+(`forms.py`), an atom is an op on forms (`atoms.py`). A is walked and makes the atoms; B is walked
+by the same rules and must find them. At the end the outputs must have the same forms.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converter.certificate import signature
+from converter.certificate.atoms import Space
+from converter.certificate.sizes import attempts, shapes_at
+from converter.certificate.verdict import Certified, Doubt, NotCertified
+from converter.certificate.walk import Walk, same_outputs
+from converter.files import slim
+
+__all__ = ["ROUNDINGS", "Certified", "NotCertified", "certify"]
+
+# k: weights that a fold rounds once, and rounded ones that are multiplied, stay below this.
+ROUNDINGS = 3.0
+
+
+def certify(
+    original: ir.Model | Path, folded: ir.Model | Path, roundings: float = ROUNDINGS
+) -> Certified | NotCertified:
+    """Whether `folded` computes what `original` computes, for every input.
+
+    Args:
+        original, folded: graphs, or files of graphs. Neither is changed.
+        roundings: k, by how many roundings a weight may be moved.
+
+    Every exception is a `NotCertified`: this function raises none.
+    """
+    start = time.perf_counter()
+    try:
+        found = _certify(_read(original), _read(folded), roundings)
+    except Doubt as why:
+        found = NotCertified(f"{why}.")
+    except Exception as error:  # noqa: BLE001 - whatever happens, nothing was shown
+        words = str(error).strip().splitlines()
+        found = NotCertified(
+            f"the check failed: {type(error).__name__}{': ' + words[0] if words else ''}."
+        )
+    return replace(found, seconds=time.perf_counter() - start)
+
+
+def _read(model: ir.Model | Path) -> ir.Model:
+    if isinstance(model, Path):
+        model = slim.read(model)
+    if model.functions:
+        model = model.clone()
+        common.InlinePass()(model)
+    return model
+
+
+def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCertified:
+    signature.check(first, second)
+    memory: dict[Any, Any] = {}
+    doubt: Doubt | None = None
+    for sizes in attempts(first):
+        try:
+            runs = [_at(first, second, k, run, memory) for run in sizes]
+        except _Unfit as unfit:
+            doubt = doubt or unfit.why
+            continue
+        misses = [run for run in runs if isinstance(run, NotCertified)]
+        if misses:
+            return misses[0]
+        moved = max(run[0] for run in runs if not isinstance(run, NotCertified))
+        weights = max(run[1] for run in runs if not isinstance(run, NotCertified))
+        nodes = ir.traversal.RecursiveGraphIterator(first.graph)
+        norms = sum(node.op_type == "BatchNormalization" for node in nodes)
+        return Certified(norms, weights, moved, k, sizes, 0.0)
+    assert doubt is not None
+    raise doubt
+
+
+class _Unfit(Exception):
+    """The first graph cannot be walked at these sizes."""
+
+    def __init__(self, why: Doubt) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+def _at(
+    first: ir.Model, second: ir.Model, k: float, sizes: dict[str, int], memory: dict[Any, Any]
+) -> tuple[float, int] | NotCertified:
+    """At one choice of sizes: the largest move and the number of weights."""
+    space = Space(k)
+    with np.errstate(all="ignore"):  # what is not finite is refused where it would count
+        one = Walk(first, space, shapes_at(first, sizes), memory)
+        try:
+            expected = one.run()
+        except Doubt as why:
+            raise _Unfit(Doubt(f"in the original, {why}")) from why
+        space.second = True
+        other = Walk(second, space, shapes_at(second, sizes), memory)
+        found = other.run()
+        names = [value.name or "" for value in second.graph.outputs]
+        try:
+            same_outputs(one.context, space, names, expected, found)
+        except Doubt as why:
+            if space.misses:
+                return space.misses[0].told()
+            return NotCertified(f"{why}.")
+    for word, held, new in (
+        ("computes with sizes by", one.context.sizes_used, other.context.sizes_used),
+        ("casts to", one.context.narrowed, other.context.narrowed),
+    ):
+        for op, count in new.items():
+            if op != "DOUBLE" and count > held.get(op, 0):
+                raise Doubt(f"the graph {word} {op} more often than the original")
+    return space.largest, other.context.weights

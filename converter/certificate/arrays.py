@@ -1,0 +1,45 @@
+"""Arrays that broadcast over a value: a number a channel is held once a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+Shape = tuple[int, ...]
+
+# Numbers that are held at once to follow a rearrangement, and in one step of a comparison.
+MOST = 1 << 26
+
+
+def aligned(array: npt.ArrayLike, rank: int) -> Array:
+    """With `rank` axes: ONNX broadcasts from the last axis on."""
+    found = np.asarray(array, np.float64)
+    return found.reshape((1,) * (rank - found.ndim) + found.shape)
+
+
+def compressed(array: Array) -> Array:
+    """Axes along which nothing changes get the size 1."""
+    for axis in range(array.ndim):
+        if array.shape[axis] > 1:
+            first = array[(slice(None),) * axis + (slice(0, 1),)]
+            if np.array_equal(np.broadcast_to(first, array.shape), array):
+                array = first
+    return np.ascontiguousarray(array)
+
+
+def varies(array: Array, axes: Sequence[int]) -> bool:
+    """Whether it has more than one number along one of the axes."""
+    return any(array.shape[axis] != 1 for axis in axes)
+
+
+def wide(array: Array, shape: Shape) -> Array:
+    return np.broadcast_to(array, shape)
+
+
+def count(shape: Shape) -> int:
+    return prod(shape)

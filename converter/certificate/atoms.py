@@ -1,0 +1,95 @@
+"""Atoms: what an op makes of forms, each named once.
+
+The first graph makes atoms. The second one must find them: by a key that is compared exactly (the
+op, its attributes, the atoms that it reads, which of its results) and by numbers that are compared
+up to their bounds. An atom that the second graph does not find it makes for itself, since two
+values of it may add up to one of the first graph's; the first miss is kept, to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from converter.certificate.arrays import Shape
+from converter.certificate.verdict import Differs, Miss
+
+if TYPE_CHECKING:
+    from converter.certificate.forms import Form
+
+# Compares the numbers of an atom with those of a new one: (held, new, exactly) -> what was found.
+Compare = Callable[[Any, Any, bool], Any]
+
+
+@dataclass(eq=False)
+class Atom:
+    """What an op makes of forms.
+
+    Attributes:
+        id: a number of its own.
+        kind: which op, in the checker's words.
+        shape: of the value; None if it depends on the numbers.
+        held: the numbers that tell it from atoms of the same key.
+        second: whether the second graph made it.
+        forms: the single-term forms over it in the first graph.
+        more: what rules know of it, by their names.
+    """
+
+    id: int
+    kind: str
+    shape: Shape | None
+    held: Any
+    second: bool
+    forms: list[Form] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Space:
+    """All atoms of both graphs, at one choice of sizes."""
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+        self.second = False
+        self.misses: list[Miss] = []
+        self.largest = 0.0
+        self.here = ("", "")  # the value that is being looked at, and its op
+        self.anchors: dict[tuple[int, ...], list[Form]] = {}
+        self._table: dict[Hashable, list[Atom]] = {}
+        self._count = 0
+
+    def fresh(self, kind: str, shape: Shape | None, held: Any = None) -> Atom:
+        self._count += 1
+        return Atom(self._count, kind, shape, held, self.second)
+
+    def intern(
+        self, key: Hashable, shape: Shape | None, held: Any, compare: Compare | None = None
+    ) -> tuple[Atom, Any]:
+        """The atom of this key and these numbers, and what the comparison gave; None if it is new.
+
+        An atom of the graph that is being walked is only found by numbers that are the same.
+        """
+        candidates = self._table.setdefault(key, [])
+        nearest: Differs | None = None
+        for atom in candidates:
+            exactly = atom.second == self.second
+            if compare is None:
+                return atom, None
+            before = self.largest
+            try:
+                found = compare(atom.held, held, exactly)
+            except Differs as why:
+                self.largest = before
+                nearest = nearest or why
+                continue
+            return atom, found
+        kind = key[0] if isinstance(key, tuple) else key
+        atom = self.fresh(str(kind), shape, held)
+        candidates.append(atom)
+        if self.second:
+            self.misses.append(Miss(*self.here, nearest))
+        return atom, None
+
+    def moved(self, share: float) -> None:
+        """Something was moved by this share of what is allowed."""
+        self.largest = max(self.largest, share * self.k)

@@ -1,0 +1,245 @@
+"""What rules are given: the atoms, the node's attributes, the shapes of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from converter.certificate.arrays import Array, Shape
+from converter.certificate.atoms import Atom, Space
+from converter.certificate.closeness import same_forms
+from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
+from converter.certificate.verdict import Doubt
+
+UNITS = {
+    ir.DataType.FLOAT16: (2.0**-11, 2.0**-25),
+    ir.DataType.BFLOAT16: (2.0**-8, 2.0**-134),
+    ir.DataType.FLOAT: (2.0**-24, 2.0**-150),
+    ir.DataType.DOUBLE: (2.0**-53, 2.0**-1074),
+}
+REAL = frozenset(UNITS)
+_REAL = frozenset(int(dtype) for dtype in REAL)
+# Ops whose constants are weights, not sizes, exponents or thresholds: these may be moved.
+_MOVABLE = frozenset(
+    {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Gather", "PRelu", "Where", "Div"}
+    | {"BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"}
+    | {"RMSNormalization", "RNN", "LSTM", "GRU", "statistics"}
+)
+# The shape of a result, None if it is not known, and its type as onnx numbers it (0: no tensor).
+Result = tuple[Shape | None, int]
+# A float64 model is compared in arithmetic that is as coarse as its own: so many more roundings.
+DOUBLE = 64.0
+
+
+@dataclass
+class Context:
+    """One walk of one graph.
+
+    Attributes:
+        space: the atoms.
+        opset: the version of the default domain.
+        sizes_used: ops that make of sizes something that two sizes do not determine.
+        narrowed: casts to narrower types of floats, how many of each.
+        walk_body: walks a body with values for its inputs, and gives its results.
+        memory: comparisons of weights that were made at other sizes, by what was compared.
+    """
+
+    space: Space
+    opset: int
+    walk_body: Callable[[ir.Graph, Sequence[Value]], list[Value]]
+    memory: dict[Hashable, Any]
+    sizes_used: dict[str, int] = field(default_factory=dict)
+    narrowed: dict[str, int] = field(default_factory=dict)
+    weights: int = 0
+
+    def known(self, tensor: ir.TensorProtocol, *, sized: bool = False) -> Known:
+        """A constant of a graph.
+
+        Raises:
+            Doubt: it is not finite.
+        """
+        array = tensor.numpy()
+        if tensor.dtype in REAL:
+            unit, tiny = UNITS[tensor.dtype]
+            array = array.astype(np.float64)
+            if np.isnan(array).any():
+                raise Doubt(f"the constant {tensor.name!r} has a number that is none")
+            return Known(array, unit, tiny, sized, tensor)
+        return Known(array, sized=sized, source=tensor)
+
+    def off(self, known: Known, numbers: Array | None = None) -> Array:
+        """What each number of a constant may be off by."""
+        size = np.abs(known.array if numbers is None else numbers)
+        if not np.isfinite(size).all():
+            raise Doubt("a constant is infinite")
+        return self.rounding(known) * size + self.floor(known) + OWN * size
+
+    def rounding(self, known: Known) -> float:
+        """k roundings, relative; the first graph is exact."""
+        if not self.space.second or not known.unit:
+            return 0.0
+        k = self.space.k * (DOUBLE if known.unit == UNITS[ir.DataType.DOUBLE][0] else 1.0)
+        return k * known.unit
+
+    def floor(self, known: Known) -> float:
+        """The absolute part of it, for subnormal numbers."""
+        return self.space.k * known.tiny if self.space.second else 0.0
+
+    def form(self, value: Value, shape: Shape | None = None) -> Form:
+        """A value as a form."""
+        if isinstance(value, Form):
+            return value
+        assert value is not None
+        if not value.real:
+            raise Doubt("a whole number is used as a float")
+        where = value.array.shape if shape is None else shape
+        # Zero is zero in every type.
+        off = np.where(value.array == 0, 0.0, self.off(value))
+        return constant(where, value.array, off)
+
+    def opaque(
+        self,
+        kind: str,
+        more: Hashable,
+        values: Sequence[Value],
+        results: Sequence[Result],
+    ) -> list[Value]:
+        """An op of which nothing is known but that it is the same function of its inputs."""
+        forms: list[Form] = []
+        key: list[Hashable] = []
+        for value in values:
+            if value is None:
+                key.append(None)
+            elif isinstance(value, Form):
+                key.append((value.ids, value.shape, value.real))
+                forms.append(value)
+            elif value.real and kind in _MOVABLE:
+                form = self.form(value)
+                key.append(("constant", form.shape))
+                forms.append(form)
+            else:
+                key.append((str(value.array.dtype), value.array.shape, value.array.tobytes()))
+        made: list[Value] = []
+        for place, (shape, dtype) in enumerate(results):
+            atom = self.atom((kind, more, tuple(key), place, shape, dtype), shape, forms)
+            made.append(value_of(atom, shape, dtype))
+        return made
+
+    def atom(self, key: Hashable, shape: Shape | None, forms: Sequence[Form]) -> Atom:
+        """The atom of this key that reads these forms."""
+        atom, _ = self.space.intern(
+            key,
+            shape,
+            list(forms),
+            lambda held, new, exactly: same_forms(self.space, held, new, exactly, "what it reads"),
+        )
+        return atom
+
+    def results(self, node: ir.Node, values: Sequence[Value]) -> list[Result]:
+        """The shapes of a node's results and their types, as the standard infers them."""
+        return infer(node, values, self.opset)
+
+
+def value_of(atom: Atom, shape: Shape | None, dtype: int) -> Form:
+    atom.more.setdefault("dtype", dtype)
+    real = dtype in _REAL
+    if shape is None:
+        # Nothing is done with it but to read it by an op of which nothing is known.
+        one = np.ones(())
+        return Form((-1,), {atom: one}, np.zeros(()), np.zeros(()), real=False)
+    return of_atom(atom, shape, real=real)
+
+
+def attributes(node: ir.Node, opset: int) -> dict[str, Any]:
+    """The attributes of a node with the standard's defaults: numbers, texts, lists, tensors."""
+    found: dict[str, Any] = {}
+    for name, default in schema(node.op_type, opset).attributes.items():
+        if default.default_value.name or default.default_value.type:
+            found[name] = onnx.helper.get_attribute_value(default.default_value)
+    for name, attribute in node.attributes.items():
+        if attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
+            continue
+        found[name] = attribute.value
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float):
+        return float(np.float32(value))  # attributes are float32
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
+def schema(op: str, opset: int) -> onnx.defs.OpSchema:
+    return onnx.defs.get_schema(op, opset, "")
+
+
+def frozen(attributes: dict[str, Any]) -> Hashable:
+    """Attributes as part of a key."""
+    parts: list[Hashable] = []
+    for name, value in sorted(attributes.items()):
+        if hasattr(value, "numpy"):
+            array = value.numpy()
+            parts.append((name, str(array.dtype), array.shape, array.tobytes()))
+        elif hasattr(value, "SerializeToString"):
+            parts.append((name, value.SerializeToString()))
+        else:
+            hash(value)
+            parts.append((name, type(value).__name__, value))
+    return tuple(parts)
+
+
+def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
+    """By onnx, which may end the process where a value has no numbers: so there it is not asked."""
+    if any(isinstance(value, Form) and 0 in value.shape for value in values):
+        raise Doubt("it reads a value without a single number")
+    proto = onnx.NodeProto(op_type=node.op_type)
+    types, data = {}, {}
+    for place, value in enumerate(values):
+        name = f"i{place}" if value is not None else ""
+        proto.input.append(name)
+        if isinstance(value, Form):
+            shape = None if value.shape == (-1,) else value.shape
+            kind = onnx.TensorProto.FLOAT if value.real else kind_of(value)
+            types[name] = onnx.helper.make_tensor_type_proto(kind, shape)
+        elif value is not None:
+            array = value.array.astype(np.float32) if value.real else value.array
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            types[name] = onnx.helper.make_tensor_type_proto(kind, array.shape)
+            if array.size <= 64:
+                data[name] = onnx.numpy_helper.from_array(np.asarray(array), name)
+    proto.output.extend(f"o{place}" if v.name else "" for place, v in enumerate(node.outputs))
+    for attribute in node.attributes.values():
+        if attribute.type not in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
+            proto.attribute.append(ir.serde.serialize_attribute(attribute))
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            schema(node.op_type, opset), proto, types, data,
+            opset_imports=[onnx.helper.make_opsetid("", opset)],
+        )  # fmt: skip
+    except Exception as error:
+        raise Doubt(f"the shape of a {node.op_type}'s result is not known ({error})") from error
+    results: list[Result] = []
+    for name in proto.output:
+        inferred = found.get(name)
+        if inferred is None or not inferred.HasField("tensor_type"):
+            results.append((None, 0))
+            continue
+        tensor = inferred.tensor_type
+        fixed = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+        shape = tuple(d.dim_value for d in tensor.shape.dim) if fixed else None
+        results.append((shape, tensor.elem_type))
+    return results
+
+
+def kind_of(form: Form) -> int:
+    (atom,) = form.terms
+    return int(atom.more.get("dtype", onnx.TensorProto.INT64))

@@ -1,0 +1,116 @@
+"""Conv and ConvTranspose with a constant weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.certificate.arrays import Array
+from converter.certificate.atoms import Atom
+from converter.certificate.context import Context, attributes
+from converter.certificate.forms import Form, Known, Value
+from converter.certificate.linear import Bias, kernel_of, linear, source_of
+from converter.certificate.padding import padded
+from converter.certificate.sums import inside, one_term
+from converter.certificate.verdict import Doubt
+from converter.certificate.windows import Windows, trimmed, windows_of
+
+
+def bias_of(ctx: Context, value: Value, outputs: int) -> Bias | None:
+    """A number an output; None: there is none.
+
+    Raises:
+        Doubt: it is computed.
+    """
+    if value is None:
+        return None
+    form = ctx.form(value)
+    if form.terms or form.shape != (outputs,):
+        raise Doubt("a bias is computed from the input, or has another size")
+    return np.broadcast_to(form.t, form.shape), np.broadcast_to(form.m, form.shape)
+
+
+def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
+    x, weight = values[0], values[1]
+    assert isinstance(x, Form)
+    assert isinstance(weight, Known)
+    attrs = attributes(node, ctx.opset)
+    array, group = weight.array, attrs.get("group", 1)
+    outputs, taps = array.shape[0], array.shape[2:]
+    if x.shape[1] != array.shape[1] * group or outputs % group or len(taps) != x.rank - 2:
+        raise Doubt("a Conv has a weight that does not fit to its input")
+    bias = bias_of(ctx, values[2] if len(values) > 2 else None, outputs)
+    windows = windows_of(attrs, x.shape[2:], taps)
+    results = ctx.results(node, values)
+    shape = results[0][0]
+    assert shape is not None
+    kept: tuple[slice, ...]
+    windows, kept = trimmed(array, windows)
+    x = one_term(ctx, x)
+    if windows.padded and (x.t.any() or x.m.any()):
+        spatial = windows.begins, windows.ends
+        x = padded(ctx, x, (0, 0, *spatial[0]), (0, 0, *spatial[1]))
+        windows = windows.unpadded()
+    z, s, t, m = source_of(ctx, x, 1)
+    z, windows = absorbed(z, windows)
+    kernel = kernel_of(
+        ctx, weight, f"conv{kept}", lambda a: a[(slice(None), slice(None), *kept)], group,
+        (s, t, m), x.u,
+    )  # fmt: skip
+    key = ("conv", z.id, group, windows.key(), shape)
+    form = linear(ctx, key, kernel, bias, shape, 1)
+    for atom in form.terms:
+        atom.more.setdefault("conv", (z, group, windows))
+    return form
+
+
+def absorbed(z: Atom, windows: Windows) -> tuple[Atom, Windows]:
+    """A padding with zeros before a convolution is the convolution's."""
+    if z.kind == "pad":
+        alive, number, _, _ = z.held
+        begins, ends = z.more["begins"], z.more["ends"]
+        if not number.any() and np.all(alive) and not (any(begins[:2]) or any(ends[:2])):
+            more = (tuple(a + b for a, b in zip(windows.begins, begins[2:], strict=True)),
+                    tuple(a + b for a, b in zip(windows.ends, ends[2:], strict=True)))  # fmt: skip
+            return z.more["base"], replace(windows, begins=more[0], ends=more[1])
+    return z, windows
+
+
+def conv_transpose(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
+    x, weight = values[0], values[1]
+    assert isinstance(x, Form)
+    assert isinstance(weight, Known)
+    attrs = attributes(node, ctx.opset)
+    array, group = weight.array, attrs.get("group", 1)
+    inputs, each, *taps = array.shape
+    if x.shape[1] != inputs or inputs % group:
+        raise Doubt("a ConvTranspose has a weight that does not fit to its input")
+    bias = bias_of(ctx, values[2] if len(values) > 2 else None, each * group)
+    shape = ctx.results(node, values)[0][0]
+    assert shape is not None
+    x = one_term(ctx, x)
+    numbers: tuple[Array, Array, Array]
+    windows = windows_of(attrs, x.shape[2:], tuple(taps))
+    one = all(n == 1 for n in (*taps, *windows.strides)) and not windows.padded
+    plain = one and not any(attrs.get("output_padding", ())) and "output_shape" not in attrs
+    if (x.t.any() or x.m.any()) and not plain:
+        # At the borders fewer taps meet the input, so a shift does not add the same everywhere.
+        z, factor = inside(ctx, x)
+        x = replace(x, terms={z: factor}, t=np.zeros_like(x.t), m=np.zeros_like(x.m))
+    z, *rest = source_of(ctx, x, 1)
+    numbers = (rest[0], rest[1], rest[2])
+
+    def layout(a: Array) -> Array:
+        grouped = a.reshape(group, inputs // group, each, *taps)
+        return grouped.swapaxes(1, 2).reshape(group * each, inputs // group, *taps)
+
+    kernel = kernel_of(ctx, weight, "transposed", layout, group, numbers, x.u)
+    named = tuple(
+        (name, attrs.get(name))
+        for name in ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
+    )
+    key = ("conv transposed", z.id, group, tuple(taps), named, shape)
+    return linear(ctx, key, kernel, bias, shape, 1)

@@ -1,0 +1,80 @@
+"""Add, Sub, Mul, Div and kin: with a constant they change the form and make no atom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from converter.certificate.arrays import Array
+from converter.certificate.context import Context
+from converter.certificate.forms import Form, Known, Value, of_atom
+from converter.certificate.merging import merged
+from converter.certificate.sums import inside
+from converter.certificate.verdict import Doubt
+from converter.certificate.views import spread
+
+
+def together(ctx: Context, values: Sequence[Value]) -> list[Form]:
+    """As forms, broadcast to one shape."""
+    forms = [ctx.form(value) for value in values]
+    shape = np.broadcast_shapes(*(form.shape for form in forms))
+    return [spread(ctx, form, shape) for form in forms]
+
+
+def add(ctx: Context, values: Sequence[Value]) -> Form:
+    first, *others = together(ctx, values)
+    for other in others:
+        first = first.plus(other)
+    return merged(ctx, first)
+
+
+def subtract(ctx: Context, values: Sequence[Value]) -> Form:
+    first, other = together(ctx, values)
+    return merged(ctx, first.plus(other.scaled(np.full((), -1.0))))
+
+
+def factor_of(ctx: Context, value: Value) -> tuple[Array, float] | None:
+    """The numbers of a constant and what they may be off by, relative; None: it is computed."""
+    if isinstance(value, Known) and value.real:
+        return value.array, ctx.rounding(value)
+    if isinstance(value, Form) and value.real and not value.terms:
+        zero = value.t == 0
+        if np.any(zero & (value.m > 0)):
+            return None
+        ratio = np.divide(value.m, np.abs(value.t), out=np.zeros_like(value.m), where=~zero)
+        return value.t, float(ratio.max(initial=0.0))
+    return None
+
+
+def multiply(ctx: Context, values: Sequence[Value]) -> Form:
+    x, y = values
+    for one, other in ((x, y), (y, x)):
+        c = factor_of(ctx, other)
+        if c is not None and (isinstance(one, Form) or factor_of(ctx, one) is None):
+            return _times(ctx, ctx.form(one), *c)
+    if not isinstance(x, Form) and not isinstance(y, Form):
+        raise Doubt("a product of two constants was not evaluated")
+    forms = together(ctx, values)
+    parts = [inside(ctx, form) for form in forms]
+    shape = forms[0].shape
+    ids = tuple(sorted(atom.id for atom, _ in parts))
+    atom, _ = ctx.space.intern(("product", ids, shape), shape, None)
+    factor = parts[0][1] * parts[1][1]
+    return replace(of_atom(atom, shape).scaled(factor), u=max(form.u for form in forms))
+
+
+def _times(ctx: Context, x: Form, c: Array, u: float) -> Form:
+    shape = np.broadcast_shapes(x.shape, c.shape)
+    return spread(ctx, x, shape).scaled(c, u)
+
+
+def divide(ctx: Context, values: Sequence[Value]) -> Form | None:
+    """None: by something that is computed."""
+    c = factor_of(ctx, values[1])
+    if c is None:
+        return None
+    if not np.all(c[0]):
+        raise Doubt("something is divided by zero")
+    return _times(ctx, ctx.form(values[0]), 1.0 / c[0], c[1])

@@ -1,0 +1,153 @@
+"""Values as affine maps of atoms: sum of s_i * atom_i + t.
+
+A constant Mul, Add, Sub, Div or batch-norm changes a form and makes no atom: so it does not matter
+where in a graph a batch-norm stands, or into which weights it went. All numbers are float64.
+
+Beside the numbers goes what they may be off by: `m` (for t, absolute) and `u` (for every s,
+relative). In the second graph a constant c of its type's unit roundoff u may be moved by k
+roundings, k*u*|c|, so m is k*u times the sum of magnitudes of what was added up in t. In the first
+graph constants are exact. In both, 2^-50 of the magnitude is for the checker's own arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from converter.certificate.arrays import Array, Shape, aligned
+from converter.certificate.atoms import Atom
+from converter.certificate.verdict import Doubt
+
+# What the checker's own arithmetic may be off by, relative to magnitudes.
+OWN = 2.0**-50
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A computed value.
+
+    Attributes:
+        shape: of the value, at the sizes that are being tried.
+        terms: atom -> s, broadcastable to `shape` and of its rank; no s is zero all over.
+        t: broadcastable likewise.
+        m: what t may be off by, absolute, of t's kind.
+        u: what each s may be off by, relative.
+        real: whether it is of a floating-point type; other values have one term, s = 1, t = 0.
+    """
+
+    shape: Shape
+    terms: Mapping[Atom, Array]
+    t: Array
+    m: Array
+    u: float = 0.0
+    real: bool = True
+
+    def __post_init__(self) -> None:
+        assert np.all(self.m >= 0), "a bound is negative"
+        assert self.u >= 0
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(sorted(atom.id for atom in self.terms))
+
+    @property
+    def single(self) -> tuple[Atom, Array]:
+        """Its only atom and the scale."""
+        ((atom, s),) = self.terms.items()
+        return atom, s
+
+    def scaled(self, c: Array, u: float = 0.0) -> Form:
+        """c times it; c is off by u, relative."""
+        c = aligned(c, self.rank)
+        terms = {atom: s * c for atom, s in self.terms.items()}
+        return checked(
+            replace(self, terms=terms, t=self.t * c, m=self.m * np.abs(c), u=max(self.u, u))
+        )
+
+    def shifted(self, c: Array, m: Array) -> Form:
+        """It plus c, which is off by m."""
+        c, m = aligned(c, self.rank), aligned(m, self.rank)
+        t = self.t + c
+        return checked(replace(self, t=t, m=self.m + m + own(self.t, c)))
+
+    def plus(self, other: Form) -> Form:
+        """The sum of two values of one shape."""
+        assert self.shape == other.shape
+        terms = dict(self.terms)
+        for atom, s in other.terms.items():
+            terms[atom] = terms[atom] + s if atom in terms else s
+        return checked(
+            Form(
+                self.shape,
+                terms,
+                self.t + other.t,
+                self.m + other.m + own(self.t, other.t),
+                max(self.u, other.u),
+            )
+        )
+
+
+def own(*parts: Array) -> Array:
+    """What the checker's sum of these may be off by: nothing where one of two is zero."""
+    first, second = parts
+    both = (first != 0) & (second != 0)
+    return np.where(both, OWN * (np.abs(first) + np.abs(second)), 0.0)
+
+
+def checked(form: Form) -> Form:
+    """Without terms that are zero.
+
+    Raises:
+        Doubt: a number overflows, or is none.
+    """
+    if not (np.isfinite(form.t).all() and np.isfinite(form.m).all()):
+        raise Doubt("a constant is infinite or not a number")
+    kept = {}
+    for atom, s in form.terms.items():
+        if not np.isfinite(s).all():
+            raise Doubt("a scale is infinite or not a number")
+        if s.any():
+            kept[atom] = s
+    return form if len(kept) == len(form.terms) else replace(form, terms=kept)
+
+
+def of_atom(atom: Atom, shape: Shape, *, real: bool = True) -> Form:
+    one, zero = np.ones((1,) * len(shape)), np.zeros((1,) * len(shape))
+    return Form(shape, {atom: one}, zero, zero, real=real)
+
+
+def constant(shape: Shape, t: Array, m: Array) -> Form:
+    """A value without an atom."""
+    return checked(Form(shape, {}, aligned(t, len(shape)), aligned(m, len(shape))))
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A constant.
+
+    Attributes:
+        array: float64, or of its own type where that is no float.
+        unit: one rounding of its type, relative; 0 for whole numbers.
+        tiny: half of the smallest number of its type: what a rounding may be off by near zero.
+        sized: whether it was computed from sizes of values, which differ between two runs.
+        source: identifies the tensor that it is, to compare a weight with itself quickly.
+    """
+
+    array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    unit: float = 0.0
+    tiny: float = 0.0
+    sized: bool = False
+    source: object = field(default=None)
+
+    @property
+    def real(self) -> bool:
+        return self.array.dtype == np.float64
+
+
+Value = Form | Known | None

@@ -1,0 +1,251 @@
+"""A rule for each op that reads a computed value; what has none is a function like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.certificate import bounds, elementwise, norms, pools, tables
+from converter.certificate.context import REAL, Context, attributes, frozen, kind_of
+from converter.certificate.convolution import conv, conv_transpose
+from converter.certificate.forms import Form, Known, Value
+from converter.certificate.matmul import batched, gemm, matmul, matrix_times
+from converter.certificate.padding import pad
+from converter.certificate.products import product
+from converter.certificate.rearranging import applied, slices
+from converter.certificate.recurrent import recurrent
+from converter.certificate.sums import one_term
+from converter.certificate.verdict import Doubt
+from converter.certificate.views import concat, number_by_number, rearranged
+
+# Results, or None where a rule leaves the op to what is done with any function.
+Rule = Callable[[Context, ir.Node, list[Value]], list[Value] | None]
+
+_VIEWS = frozenset(
+    {"Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Tile"}
+    | {"Gather", "Slice", "Split", "DepthToSpace", "SpaceToDepth"}
+)
+_UNARY = frozenset(
+    {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Ceil", "Cos", "Cosh"}
+    | {"Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mish"}
+    | {"Reciprocal", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign"}
+    | {"Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"}
+)
+
+
+def computed(ctx: Context, node: ir.Node, values: list[Value]) -> Sequence[Value]:
+    """The results of a node, at least one of whose inputs is computed."""
+    op = node.op_type
+    x = values[0] if values else None
+    if op in _VIEWS and isinstance(x, Form) and x.shape != (-1,):
+        work = applied(node, values, ctx.opset)
+        if work is not None:
+            return [rearranged(ctx, x, each) for each in work]
+    rule = _RULES.get(op)
+    real = all(
+        value is None or not isinstance(value, Form) or value.real
+        for value in (values if op in _ALL_REAL else values[:1])
+    )
+    if rule is not None and real:
+        found = rule(ctx, node, values)
+        if found is not None:
+            return found
+    return opaque(ctx, node, values)
+
+
+def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
+    attrs = attributes(node, ctx.opset)
+    kind = node.op_type
+    x = values[0]
+    if kind == "Slice" and isinstance(x, Form) and x.shape != (-1,):
+        parts, _ = slices(values, attrs, x.shape)
+        shape = np.empty(x.shape, bool)[parts].shape
+        dtype = int(ir.DataType.FLOAT) if x.real else kind_of(x)
+        return ctx.opaque(kind, frozen(attrs), values, [(shape, dtype)])
+    results = ctx.results(node, values)
+    if kind == "Softmax" and isinstance(x, Form) and attrs["axis"] % x.rank == x.rank - 1:
+        kind = "softmax over the last axis"
+        attrs = {}
+    return ctx.opaque(kind, frozen(attrs), values, results)
+
+
+def _unary(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    x = values[0]
+    if not isinstance(x, Form) or len(values) > 1:
+        return None
+    more = frozen(attributes(node, ctx.opset))
+
+    def work(form: Form) -> Form:
+        (made,) = ctx.opaque(node.op_type, more, [form], [(form.shape, 1)])
+        assert isinstance(made, Form)
+        return made
+
+    return [number_by_number(ctx, x, work)]
+
+
+def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    x = values[0]
+    attrs = attributes(node, ctx.opset)
+    if node.op_type == "CastLike":
+        like = values[1]
+        if not isinstance(like, (Form, Known)) or not like.real or x is None or not x.real:
+            return None
+        return [x]
+    assert isinstance(x, Form)
+    to = ir.DataType(int(attrs["to"]))
+    if to not in REAL:
+        return None
+    ctx.narrowed[to.name] = ctx.narrowed.get(to.name, 0) + 1
+    return [x]
+
+
+def _dropout(_: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    training = values[2] if len(values) > 2 else None
+    ratio = values[1] if len(values) > 1 else None
+    nothing = isinstance(ratio, Known) and not ratio.array.any()
+    stays = training is None or (isinstance(training, Known) and not training.array.any())
+    if not stays and not nothing:
+        raise Doubt("it draws random numbers")
+    if sum(bool(value.name) for value in node.outputs) > 1:
+        return None
+    return [values[0]]
+
+
+def _product(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
+    x, y = values
+    if isinstance(x, Form) and isinstance(y, Known) and y.real:
+        if x.rank < 2 or y.array.ndim < 2:
+            return None
+        if y.array.ndim > 2:
+            return [batched(ctx, x, y)]
+        return [matmul(ctx, x, y)]
+    if isinstance(x, Known) and isinstance(y, Form) and x.real:
+        if y.rank < 2 or x.array.ndim != 2:
+            return None
+        return [matrix_times(ctx, x, y)]
+    if isinstance(x, Form) and isinstance(y, Form) and x.rank > 1 and y.rank > 1:
+        return [product(ctx, x, y)]
+    return None
+
+
+def _gemm(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    if not isinstance(values[0], Form) or not isinstance(values[1], Known):
+        return None
+    return [gemm(ctx, node, values)]
+
+
+def _conv(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    bias = values[2] if len(values) > 2 else None
+    if not isinstance(values[0], Form) or not isinstance(values[1], Known):
+        return None
+    if isinstance(bias, Form) and bias.terms:
+        return None
+    work = conv if node.op_type == "Conv" else conv_transpose
+    return [work(ctx, node, values)]
+
+
+def _gather(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    table, places = values
+    if not isinstance(table, Known) or not table.real or not isinstance(places, Form):
+        return None
+    if attributes(node, ctx.opset)["axis"] % table.array.ndim:
+        return None
+    found = tables.gather(ctx, table, places)
+    return None if found is None else [found]
+
+
+def _concat(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    forms = [one_term(ctx, ctx.form(value)) for value in values]
+    if any(form.shape == (-1,) for form in forms):
+        return None
+    return [concat(ctx, forms, attributes(node, ctx.opset)["axis"])]
+
+
+def _mean(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
+    form = elementwise.add(ctx, values)
+    return [form.scaled(np.full((), 1.0 / len(values)))]
+
+
+def _divide(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
+    form = elementwise.divide(ctx, values)
+    return None if form is None else [form]
+
+
+def _pad(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    try:
+        return [pad(ctx, node, values)]
+    except Doubt:
+        return None
+
+
+def _leaky(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    x = values[0]
+    assert isinstance(x, Form)
+    alpha = float(attributes(node, ctx.opset)["alpha"])
+    return [number_by_number(ctx, x, lambda form: norms.homogeneous(ctx, form, alpha))]
+
+
+def _prelu(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
+    x, slope = values
+    if not isinstance(x, Form) or not isinstance(slope, Known):
+        return None
+    if np.broadcast_shapes(x.shape, slope.array.shape) != x.shape:
+        return None
+    return [norms.homogeneous(ctx, x, slope)]
+
+
+def _one(rule: Callable[[Context, ir.Node, list[Value]], Form | None]) -> Rule:
+    def work(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+        if not isinstance(values[0], Form):
+            return None
+        found = rule(ctx, node, values)
+        return None if found is None else [found]
+
+    return work
+
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(_UNARY, _unary),
+    "Add": lambda ctx, _, values: [elementwise.add(ctx, values)],
+    "Sum": lambda ctx, _, values: [elementwise.add(ctx, values)],
+    "Sub": lambda ctx, _, values: [elementwise.subtract(ctx, values)],
+    "Mul": lambda ctx, _, values: [elementwise.multiply(ctx, values)],
+    "Div": _divide,
+    "Mean": _mean,
+    "Neg": _one(lambda ctx, _, values: ctx.form(values[0]).scaled(np.full((), -1.0))),
+    "Relu": bounds.relu,
+    "Clip": bounds.clip,
+    "Max": bounds.extreme,
+    "Min": bounds.extreme,
+    "LeakyRelu": _leaky,
+    "PRelu": _prelu,
+    "Cast": _cast,
+    "CastLike": _cast,
+    "Dropout": _dropout,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "MatMul": _product,
+    "Gemm": _gemm,
+    "Gather": _gather,
+    "Concat": _concat,
+    "Pad": _pad,
+    "MaxPool": _one(pools.max_pool),
+    "GlobalMaxPool": _one(pools.max_pool),
+    "AveragePool": _one(pools.average_pool),
+    **dict.fromkeys(
+        ("GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"),
+        _one(pools.reduce),
+    ),
+    "Resize": _one(pools.resize),
+    "Upsample": _one(pools.resize),
+    "BatchNormalization": norms.batch_norm,
+    **dict.fromkeys(
+        ("LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+        _one(norms.scaled_norm),
+    ),
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), recurrent),
+}
+# Rules that compute with all of their inputs.
+_ALL_REAL = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Mean", "Max", "Min", "MatMul", "Concat"})

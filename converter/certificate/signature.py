@@ -1,0 +1,56 @@
+"""What must be the same before anything is compared: inputs, their defaults, outputs, opsets."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.certificate.sizes import given, named
+from converter.certificate.verdict import Doubt
+
+
+def check(first: ir.Model, second: ir.Model) -> None:
+    """
+    Raises:
+        Doubt: they are not the same, or an input is no tensor.
+    """
+    if _opsets(first) != _opsets(second):
+        raise Doubt("the graphs are of different opsets")
+    inputs = [given(model) for model in (first, second)]
+    names = [[value.name for value in values] for values in inputs]
+    if names[0] != names[1]:
+        raise Doubt("the graphs have other inputs")
+    for one, other in zip(*inputs, strict=True):
+        if one.dtype is None or not isinstance(one.type, ir.TensorType):
+            raise Doubt(f"the input {one.name!r} is no tensor")
+        if one.type != other.type or _sizes(one) != _sizes(other):
+            raise Doubt(f"the input {one.name!r} has another type or shape")
+        _same_default(one, other)
+    outputs = [graph.outputs for graph in (first.graph, second.graph)]
+    names = [[value.name for value in values] for values in outputs]
+    if names[0] != names[1]:
+        raise Doubt("the graphs have other outputs")
+    for one, other in zip(*outputs, strict=True):
+        if one.type is None or one.type != other.type:
+            raise Doubt(f"the output {one.name!r} has another type, or none")
+
+
+def _opsets(model: ir.Model) -> int | None:
+    opsets = model.graph.opset_imports
+    return opsets.get("", opsets.get("ai.onnx"))
+
+
+def _sizes(value: ir.Value) -> list[int | str]:
+    return named(value)
+
+
+def _same_default(one: ir.Value, other: ir.Value) -> None:
+    """An input that has a default may be left out: then the defaults are what is computed with."""
+    held = [value.const_value for value in (one, other)]
+    if held[0] is None and held[1] is None:
+        return
+    if held[0] is None or held[1] is None:
+        raise Doubt(f"the input {one.name!r} has a default in one graph only")
+    arrays = [tensor.numpy() for tensor in held if tensor is not None]
+    if arrays[0].dtype != arrays[1].dtype or not np.array_equal(arrays[0], arrays[1]):
+        raise Doubt(f"the input {one.name!r} has another default")

@@ -1,0 +1,171 @@
+"""Rearrangements: each number of the result is one of the input's.
+
+A view is held as the place in its base that each number comes from, so chains of Reshape,
+Transpose, Slice, .. are one view, and those that undo each other are none. Scale and shift are
+rearranged as the value is. An op that works number by number is done before a view that only
+reorders: where a Transpose stands does not matter to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from converter.certificate.arrays import MOST, Array, Index, Shape, compressed, count
+from converter.certificate.atoms import Atom
+from converter.certificate.context import Context
+from converter.certificate.forms import Form, checked, constant
+from converter.certificate.verdict import Doubt
+
+Apply = Callable[[Any], Any]
+
+
+def rearranged(ctx: Context, x: Form, apply: Apply) -> Form:
+    """`apply` takes an array of x's shape and returns one of the result's."""
+    if count(x.shape) > MOST:
+        raise Doubt(f"a rearranged value has {count(x.shape):,} numbers, which is too many")
+    places = np.arange(count(x.shape), dtype=np.int64).reshape(x.shape)
+    index = np.ascontiguousarray(apply(places))
+    rank = index.ndim
+
+    def over(array: Array) -> Array:
+        if array.size == 1:
+            return array.reshape((1,) * rank)
+        return compressed(apply(np.broadcast_to(array, x.shape)))
+
+    terms: dict[Atom, Array] = {}
+    for atom, s in x.terms.items():
+        made, scale = view(ctx, atom, index), over(s)
+        terms[made] = terms[made] + scale if made in terms else scale
+    return checked(replace(x, shape=index.shape, terms=terms, t=over(x.t), m=over(x.m)))
+
+
+def view(ctx: Context, atom: Atom, index: Index) -> Atom:
+    """The numbers of `atom` at the places `index`, in its shape."""
+    shape = index.shape
+    while True:
+        if atom.kind == "view":
+            atom, index = atom.more["base"], atom.more["index"].reshape(-1)[index]
+        elif atom.kind == "concat" and index.size:
+            owners, places = atom.more["places"]()
+            owner = owners[index]
+            if owner.min() != owner.max():
+                break
+            atom, index = atom.more["parts"][int(owner.flat[0])], places[index]
+        else:
+            break
+    assert atom.shape is not None
+    if shape == atom.shape and np.array_equal(index.reshape(-1), np.arange(index.size)):
+        return atom
+    digest = blake2b(np.ascontiguousarray(index).tobytes()).digest()
+    made, _ = ctx.space.intern(("view", atom.id, shape, digest), shape, None)
+    made.more.setdefault("base", atom)
+    made.more.setdefault("index", index.reshape(shape))
+    if "dtype" in atom.more:
+        made.more.setdefault("dtype", atom.more["dtype"])
+    return made
+
+
+def spread(ctx: Context, x: Form, shape: Shape) -> Form:
+    """Broadcast to a shape."""
+    if x.shape == shape:
+        return x
+    if not x.terms:
+        return constant(shape, x.t, x.m)
+    return rearranged(ctx, x, lambda array: np.broadcast_to(array, shape))
+
+
+def number_by_number(ctx: Context, x: Form, work: Callable[[Form], Form]) -> Form:
+    """Apply `work`, which does each number by itself, before a view that only reorders."""
+    if len(x.terms) == 1:
+        atom, s = x.single
+        if atom.kind == "view" and _reorders(atom):
+            base, index = atom.more["base"], atom.more["index"].reshape(-1)
+
+            def back(array: Array) -> Array:
+                if array.size == 1:
+                    return array.reshape((1,) * len(base.shape))
+                flat = np.empty(count(base.shape))
+                flat[index] = np.broadcast_to(array, x.shape).reshape(-1)
+                return compressed(flat.reshape(base.shape))
+
+            inner = replace(
+                x, shape=base.shape, terms={base: back(s)}, t=back(x.t), m=back(x.m)
+            )  # fmt: skip
+            done = work(inner)
+            return rearranged(ctx, done, lambda a: a.reshape(-1)[index].reshape(x.shape))
+    return work(x)
+
+
+def _reorders(atom: Atom) -> bool:
+    if "reorders" not in atom.more:
+        base, index = atom.more["base"], atom.more["index"].reshape(-1)
+        size = count(base.shape)
+        atom.more["reorders"] = index.size == size and bool(
+            np.array_equal(np.bincount(index, minlength=size), np.ones(size))
+        )
+    return bool(atom.more["reorders"])
+
+
+def concat(ctx: Context, parts: Sequence[Form], axis: int) -> Form:
+    """Side by side; scale and shift stay outside, part by part."""
+    rank = parts[0].rank
+    axis %= rank
+    atoms: list[Atom] = []
+    scales: list[Array] = []
+    shifts: list[Array] = []
+    offs: list[Array] = []
+    for part in parts:
+        if part.terms:
+            atom, s = part.single
+        else:
+            atom, _ = ctx.space.intern(("zero", part.shape), part.shape, None)
+            s = np.zeros((1,) * rank)
+        atoms.append(atom)
+        for held, array in ((scales, s), (shifts, part.t), (offs, part.m)):
+            held.append(_along(array, part.shape, axis))
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    key = ("concat", axis, tuple(atom.id for atom in atoms))
+    made, _ = ctx.space.intern(key, tuple(shape), None)
+    if "parts" not in made.more:
+        made.more["parts"] = atoms
+        made.more["places"] = _places([part.shape for part in parts], axis)
+    joined = [_joined(arrays, axis) for arrays in (scales, shifts, offs)]
+    return checked(
+        Form(tuple(shape), {made: joined[0]}, joined[1], joined[2], max(p.u for p in parts))
+    )
+
+
+def _along(array: Array, shape: Shape, axis: int) -> Array:
+    wanted = list(array.shape)
+    wanted[axis] = shape[axis]
+    return np.broadcast_to(array, wanted)
+
+
+def _joined(arrays: Sequence[Array], axis: int) -> Array:
+    """Parts that vary along other axes make the others as wide."""
+    sizes = [max(a.shape[i] for a in arrays) for i in range(arrays[0].ndim)]
+    wide = [
+        np.broadcast_to(a, [a.shape[axis] if i == axis else n for i, n in enumerate(sizes)])
+        for a in arrays
+    ]
+    return compressed(np.concatenate(wide, axis))
+
+
+def _places(shapes: Sequence[Shape], axis: int) -> Callable[[], tuple[Index, Index]]:
+    """Of each number of a Concat: which part it is of, and its place there."""
+    held: list[tuple[Index, Index]] = []
+
+    def places() -> tuple[Index, Index]:
+        if not held:
+            owners = np.concatenate([np.full(s, i, np.int64) for i, s in enumerate(shapes)], axis)
+            inside = [np.arange(count(s), dtype=np.int64).reshape(s) for s in shapes]
+            held.append((owners.reshape(-1), np.concatenate(inside, axis).reshape(-1)))
+        return held[0]
+
+    return places

@@ -1,0 +1,165 @@
+"""Walk a graph: the rule of each op gives the forms of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.certificate import bodies
+from converter.certificate.arrays import Shape
+from converter.certificate.atoms import Space
+from converter.certificate.closeness import same_forms
+from converter.certificate.context import Context
+from converter.certificate.evaluating import evaluated
+from converter.certificate.forms import Form, Known, Value, of_atom
+from converter.certificate.rules import computed
+from converter.certificate.settling import settled
+from converter.certificate.sizes import given
+from converter.certificate.verdict import Differs, Doubt
+
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+     "Multinomial"}
+)  # fmt: skip
+
+
+class Walk:
+    """One graph, at one choice of sizes.
+
+    Raises:
+        Doubt: it has something of which nothing is certified.
+    """
+
+    def __init__(
+        self, model: ir.Model, space: Space, shapes: dict[str, Shape], memory: dict[object, object]
+    ) -> None:
+        opsets = model.graph.opset_imports
+        opset = opsets.get("", opsets.get("ai.onnx"))
+        if opset is None:
+            raise Doubt("the graph does not say which opset it is of")
+        self.context = Context(space, opset, self._body, memory)
+        self._space = space
+        self._env: dict[ir.Value, Value] = {}
+        self._graph = model.graph
+        self._model = model
+        self._shapes = shapes
+
+    def run(self) -> list[Value]:
+        """The values of the outputs."""
+        for value in given(self._model):
+            shape = self._shapes[value.name or ""]
+            atom, _ = self._space.intern(("input", value.name), shape, None)
+            assert value.dtype is not None
+            atom.more.setdefault("dtype", int(value.dtype))
+            real = value.dtype in {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16,
+                                   ir.DataType.BFLOAT16}  # fmt: skip
+            self._env[value] = of_atom(atom, shape, real=real)
+        self._nodes(self._graph)
+        return [self._value(value) for value in self._graph.outputs]
+
+    def _nodes(self, graph: ir.Graph) -> None:
+        for node in graph:
+            name = next((value.name for value in node.outputs if value.name), "")
+            self._space.here = (name or node.name or "", node.op_type)
+            try:
+                results = self._node(node)
+            except (Doubt, Differs) as why:
+                raise Doubt(f"{_label(node)}: {why}") from why
+            except (ValueError, IndexError, TypeError, KeyError, AssertionError) as error:
+                words = str(error).strip().splitlines() or [type(error).__name__]
+                raise Doubt(f"{_label(node)}: it cannot be followed ({words[0]})") from error
+            for value, result in zip(node.outputs, results, strict=False):
+                if isinstance(result, Form) and result.real and result.shape != (-1,):
+                    result = settled(self._space, result)
+                self._env[value] = result
+
+    def _node(self, node: ir.Node) -> Sequence[Value]:
+        if node.domain not in {"", "ai.onnx"}:
+            raise Doubt(f"nothing is known of ops of {node.domain!r}")
+        op = node.op_type
+        if op in _RANDOM:
+            raise Doubt("it draws random numbers")
+        values = [None if value is None else self._value(value) for value in node.inputs]
+        while values and values[-1] is None:
+            values.pop()
+        if op == "Constant":
+            return [self._constant(node)]
+        if op == "If":
+            return bodies.branches(self.context, node, values)
+        if op == "Loop":
+            return bodies.loop(self.context, node, values)
+        if op == "Scan":
+            return bodies.scan(self.context, node, values)
+        if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+               for a in node.attributes.values()):  # fmt: skip
+            raise Doubt("it has a body of which nothing is known")
+        if op in {"Shape", "Size"} and isinstance(values[0], Form):
+            return [self._size(node, values[0])]
+        if values and all(value is None or isinstance(value, Known) for value in values):
+            return evaluated(self.context, node, values)
+        return computed(self.context, node, values)
+
+    def _size(self, node: ir.Node, x: Form) -> Known:
+        if x.shape == (-1,):
+            raise Doubt("the size of a value is not known before it is computed")
+        if node.op_type == "Size":
+            return Known(np.asarray(np.prod(x.shape, dtype=np.int64)), sized=True)
+        start = node.attributes.get_int("start", 0)
+        end = node.attributes.get_int("end", x.rank)
+        return Known(np.asarray(x.shape[start:end], np.int64), sized=True)
+
+    def _constant(self, node: ir.Node) -> Known:
+        ((name, attribute),) = node.attributes.items()
+        if name == "value":
+            return self.context.known(attribute.as_tensor())
+        if name in {"value_int", "value_ints"}:
+            return Known(np.asarray(attribute.value, np.int64))
+        if name in {"value_float", "value_floats"}:
+            return self.context.known(ir.tensor(np.asarray(attribute.value, np.float32)))
+        raise Doubt(f"nothing is known of a Constant of kind {name}")
+
+    def _value(self, value: ir.Value) -> Value:
+        if value not in self._env:
+            if value.const_value is None or not value.is_initializer():
+                if not value.name:
+                    return None
+                raise Doubt(f"the value {value.name!r} is computed by nothing")
+            self._env[value] = self.context.known(value.const_value)
+        return self._env[value]
+
+    def _body(self, graph: ir.Graph, values: Sequence[Value]) -> list[Value]:
+        self._env.update(zip(graph.inputs, values, strict=True))
+        here = self._space.here
+        self._nodes(graph)
+        self._space.here = here
+        return [self._value(value) for value in graph.outputs]
+
+
+def same_outputs(
+    first: Context, space: Space, names: Sequence[str], held: Sequence[Value], new: Sequence[Value]
+) -> None:
+    """Whether two graphs give the same.
+
+    Raises:
+        Doubt: they do not; the sentence names the output.
+    """
+    for name, one, other in zip(names, held, new, strict=True):
+        if isinstance(one, Known) and isinstance(other, Known) and not one.real:
+            if one.array.dtype != other.array.dtype or not np.array_equal(one.array, other.array):
+                raise Doubt(f"the output {name!r} is another constant")
+            continue
+        space.second = False
+        expected = first.form(one)
+        space.second = True
+        found = first.form(other)
+        try:
+            same_forms(space, [expected], [found], False, f"the output {name!r}")
+        except Differs as why:
+            raise Doubt(f"{why}, up to a rounding" if why.place is None else f"{why}") from why
+
+
+def _label(node: ir.Node) -> str:
+    name = next((value.name for value in node.outputs if value.name), node.name or "")
+    return f"{name!r}, a {node.op_type}"

@@ -1,0 +1,75 @@
+"""Where the windows of convolutions and pools lie: explicit pads, strides and dilations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.certificate.arrays import Array, Shape
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of each spatial axis: taps, stride, dilation (1 for one tap), pads at the begin and end."""
+
+    taps: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def padded(self) -> bool:
+        return any(self.begins) or any(self.ends)
+
+    def key(self) -> tuple[tuple[int, ...], ...]:
+        return self.taps, self.strides, self.dilations, self.begins, self.ends
+
+    def unpadded(self) -> Windows:
+        zero = (0,) * len(self.taps)
+        return replace(self, begins=zero, ends=zero)
+
+
+def windows_of(attrs: dict[str, Any], sizes: Shape, taps: Shape) -> Windows:
+    """Of a node with these attributes over an input of these spatial sizes."""
+    axes = len(sizes)
+    strides = tuple(attrs.get("strides", (1,) * axes))
+    dilations = tuple(attrs.get("dilations", (1,) * axes))
+    pads = tuple(attrs.get("pads", (0,) * (2 * axes)))
+    begins, ends = pads[:axes], pads[axes:]
+    auto = attrs.get("auto_pad", "NOTSET")
+    if auto == "VALID":
+        begins = ends = (0,) * axes
+    elif auto in {"SAME_UPPER", "SAME_LOWER"}:
+        totals = [
+            max((-(-n // stride) - 1) * stride + (k - 1) * d + 1 - n, 0)
+            for n, stride, k, d in zip(sizes, strides, taps, dilations, strict=True)
+        ]
+        small, large = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+        begins, ends = (small, large) if auto == "SAME_UPPER" else (large, small)
+    dilations = tuple(1 if k == 1 else d for k, d in zip(taps, dilations, strict=True))
+    return Windows(taps, strides, dilations, begins, ends)
+
+
+def trimmed(weight: Array, windows: Windows) -> tuple[Windows, tuple[slice, ...]]:
+    """Without borders of zeros that lie in the padding's reach: (windows, what stays of the taps).
+
+    `weight`: (outputs, inputs, *taps).
+    """
+    kept = []
+    taps, begins, ends = list(windows.taps), list(windows.begins), list(windows.ends)
+    for axis in range(len(taps)):
+        low, high, step = 0, taps[axis], windows.dilations[axis]
+        while high - low > 1 and begins[axis] >= step and not _at(weight, axis, low).any():
+            low, begins[axis] = low + 1, begins[axis] - step
+        while high - low > 1 and ends[axis] >= step and not _at(weight, axis, high - 1).any():
+            high, ends[axis] = high - 1, ends[axis] - step
+        taps[axis] = high - low
+        kept.append(slice(low, high))
+    dilations = tuple(1 if k == 1 else d for k, d in zip(taps, windows.dilations, strict=True))
+    found = Windows(tuple(taps), windows.strides, dilations, tuple(begins), tuple(ends))
+    return found, tuple(kept)
+
+
+def _at(weight: Array, axis: int, place: int) -> Array:
+    return weight[(slice(None),) * (axis + 2) + (place,)]

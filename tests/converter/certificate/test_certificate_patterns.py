@@ -1,0 +1,39 @@
+"""Every pattern that is folded is certified, from the normalized graph and from the user's."""
+
+from __future__ import annotations
+
+import pytest
+
+from converter.certificate import Certified, certify
+from converter.folding import fold_graph
+from converter.graph.normalize import normalize
+from patterns.registry import VARIANTS, Pattern
+from patterns.suite import PATTERNS
+
+CASES = [
+    pytest.param(pattern, variant, id=f"{pattern.family}-{pattern.name}-{variant}")
+    for pattern in PATTERNS
+    for variant in VARIANTS
+]
+# Not certified, and why.
+NEVER = {
+    "flatten_of_unknown_sizes_stays": "the sizes that are tried do not fit to its Gemm",
+}
+FROM_THE_USERS = NEVER | {
+    "bottleneck_attention": "a value goes through a sequence",
+    "shape_reads_the_conv_too": "its output declares another type than its op gives",
+}
+
+
+@pytest.mark.parametrize(("pattern", "variant"), CASES)
+def test_a_folded_pattern_is_certified(pattern: Pattern, variant: str) -> None:
+    model = pattern.model(variant, "float32")
+    before = normalize(model)
+    after = fold_graph(before, through_relu=pattern.through_relu).model
+    for original, without in ((before, NEVER), (model, FROM_THE_USERS)):
+        found = certify(original, after)
+        if pattern.name in without:
+            assert not isinstance(found, Certified)
+            continue
+        assert isinstance(found, Certified), str(found)
+        assert found.largest_move <= 3.0
