@@ -33,8 +33,8 @@ import onnx_ir as ir
 
 from benchmarks.mutants import mutant
 from converter.certificate import Certified, certify
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from converter.proof import Oracle
 from patterns.graphs import feeds
 from patterns.registry import VARIANTS, Pattern

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from converter.certificate import Certified, certify
+from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
-from converter.graph.normalize import normalize
 from patterns.registry import VARIANTS, Pattern
 from patterns.suite import PATTERNS
 
