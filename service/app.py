@@ -1,4 +1,4 @@
-"""The ASGI application: FastAPI for what people look at, plain ASGI for predictions."""
+"""The ASGI application: FastAPI for pages and information, plain ASGI for predictions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def create_app(
         settings: limits and policies.
         lifecycle: shared with the signal handler.
         version: of the program, for the documentation.
-        access: the keys, default none: everybody may predict, nobody may change anything.
+        access: the keys; by default there are none: anyone may predict, and no one change anything.
         metrics: what counts the requests.
         observers: told of every request after its answer.
         budget: bytes of all bodies together, shared with other front ends.
@@ -107,7 +107,7 @@ def create_app(
 
 
 class Application:
-    """ASGI; and `quick`, for connections that can do without a task for a request."""
+    """ASGI, with `quick` for connections that answer some requests without a task."""
 
     def __init__(self, app: ASGIApp, quick: Quick | None) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""What the name of an open axis says: a symbol stands for one size, a placeholder for any.
+"""The names of open axes: a symbol stands for one size, a placeholder for any.
 
 Two axes that are both called "N" have one size, in all inputs and outputs. But writers of ONNX
-also put something where they know no size: "?" (onnxmltools), "None" (Keras), "-1" (Paddle). Two
-axes that are called so have nothing in common.
+also write something where they do not know the size: "?" (onnxmltools), "None" (Keras), "-1"
+(Paddle). Two axes with such a name have nothing in common.
 
 Source: onnx/docs/IR.md, "Static tensor shapes".
 """

@@ -1,5 +1,5 @@
-"""How many threads this process may use: CPU affinity and cgroup quota, never the host's cores.
-Which of its threads go first.
+"""How many threads this process may use: by CPU affinity and cgroup quota, not by the host's cores.
+And how a thread gives way to the others.
 
 threads = max(1, floor(min(size of the affinity mask, quota / period)))
 

@@ -1,8 +1,8 @@
 """Which onnxruntime provider serves, and, in plain words, why CUDA cannot.
 
-onnxruntime itself falls back to the CPU in silence: a wheel without CUDA, a missing driver or
-cuDNN cost a log line and a factor of fifty. So `cuda` is strict here, `auto` says aloud what
-it chose, and the provider in use is read back from the session.
+Without CUDA in the wheel, a driver or cuDNN, onnxruntime itself falls back to the CPU with no more
+than a log line, and runs fifty times slower. So `cuda` is strict here, `auto` reports what it
+chose, and the provider in use is read back from the session.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One request on its way, as its observers see it: who asked for what, and when what was done.
+"""The record of one request, for its observers: what was asked for, and when what was done.
 
     started    the headers were complete
     read       the body was complete
@@ -60,9 +60,9 @@ class Budget:
 
 
 class Exchange:
-    """What is known of a request; filled in by the gate, the route and the batcher."""
+    """The record of a request; filled in by the gate, the route and the batcher."""
 
-    # Of the class until they are set: a request is made once for each of millions.
+    # Defaults stand in the class until they are set: that is cheaper for each request.
     body_bytes = 0
     # Beyond those, of what was made for it: a picture while it is decoded, tensors, the answer.
     made_bytes = 0

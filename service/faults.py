@@ -1,4 +1,4 @@
-"""A defect that must not hurt anybody: what failed is logged, and what it was called for goes on.
+"""A defect beside the work on a request: what failed is logged, and the work goes on.
 
 Observers are called for every request, so one that always fails would fill the log: of each place
 a traceback is logged once in a minute, with how many there were since.

@@ -43,7 +43,7 @@ _LENGTH_DIGITS = 18
 
 
 class ClientGone(Exception):
-    """The client closed the connection: there is nobody to answer."""
+    """The client closed the connection, so no answer can be given."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -62,7 +62,7 @@ def exchange(scope: Scope) -> Exchange:
 
 
 def timeout_s(scope: Scope, longest_ms: int) -> float:
-    """How long the client waits at most: X-Timeout-Ms if that is shorter than `longest_ms`.
+    """The time that a request may take: X-Timeout-Ms, if that is shorter than `longest_ms`.
 
     Raises:
         InvalidTimeout: not a whole number from 1.

@@ -1,4 +1,4 @@
-"""The listening socket, and in plain words why it cannot be had."""
+"""The listening socket, and the reason, as a sentence, if it cannot be opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 _BACKLOG = 2048
 # libuv takes one connection from a listening socket in a turn of the event loop; in turns of
-# some milliseconds, as under load, a crowd of new clients would wait for seconds.
+# some milliseconds, as under load, many new clients at once would wait for seconds.
 _ACCEPTED_IN_A_TURN = 8
 
 
@@ -68,7 +68,7 @@ def reserve(host: str, port: int) -> tuple[int, socket.socket]:
     Raises:
         CannotStart: as `bind`.
     """
-    # Sharing would go well with another server that shares: so first without it.
+    # First without SO_REUSEPORT: with it, the port of another server that uses it would be shared.
     with bind(host, port) as alone:
         port = alone.getsockname()[1]
     return port, bind(host, port, shared=True, listening=False)

@@ -68,7 +68,7 @@ class TensorSpec(Strict):
     name: str
     dtype: DType
     shape: list[Dim]
-    # What a request may bring at most; a matter of the server, not of the file.
+    # The largest size in a request; a setting of the server, which the file does not hold.
     _max_bytes: int = PrivateAttr(default=2**63)
 
     @property
@@ -153,7 +153,7 @@ class Serving(Strict):
     """How the operator wants this model to be run; what is left out is measured or a setting.
 
     `max_batch_size`: rows of different requests that run together at most, 1 for never.
-    `max_wait_us`: how long the first of a batch waits for company.
+    `max_wait_us`: how long the first request of a batch waits for others.
     `runners`: runs at a time; `threads`: of each of them.
     `queue_capacity_samples`: rows that may wait before 503.
     `warm_up_sizes`: sizes of open axes, by their names, that are run once before the version is
@@ -189,8 +189,8 @@ class Manifest(Strict):
     # Outputs of the graph that are not served, each with the reason: sequences and maps, such as
     # the one of a ZipMap. Without any the key is left out.
     left_out: dict[str, str] = {}
-    # True when axis 0 of every input and of every output counts the same rows, as many as a request
-    # likes. False when the graph fixes its size, or an output has no such axis.
+    # True when axis 0 of every input and of every output counts the same rows, of which a request
+    # may have any number. False when the graph fixes its size, or an output has no such axis.
     dynamic_batch: bool = True
     # True when it was measured that a sample alone gives the same as that sample in a batch.
     batch_invariant: bool = False
@@ -208,8 +208,7 @@ class Manifest(Strict):
 
     @model_serializer(mode="wrap")
     def _without_empty_ones(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Services from before these keys take a file without them, and to publish a model anew
-        that has none changes nothing."""
+        """Older services do not know these keys, so they are left out where they are empty."""
         written: dict[str, Any] = default(self)
         for key in ("curves", "left_out"):
             if not written.get(key):

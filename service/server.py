@@ -32,7 +32,7 @@ from service.device import DeviceUnavailable
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.listen import CannotStart
-from service.models.heap import Calm, give_back
+from service.models.heap import TrimWhenIdle, give_back
 from service.protocols.endpoint import Context
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -48,12 +48,12 @@ _TICKS_PER_REFRESH = 10  # of 0.1 s
 # On every answer: a browser must not guess that JSON is something it could run.
 _HEADERS = [("x-content-type-options", "nosniff")]
 _LAST = (b"connection", b"close")
-# Owners have nothing left to do by then, unless a run hangs.
+# How long the threads of the models may take: they have nothing left to do, unless a run hangs.
 _CLOSE_S = 1.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, but readiness goes down first and a signal is no error."""
+    """uvicorn's server, but it is not ready any more before it stops, and a signal is no error."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
         self._reread = True
 
     def _look_around(self, *, force: bool) -> None:
-        """Once a second; whatever fails of it, the rest is done and the server goes on."""
+        """What is done once a second; if a part of it fails, the others are done all the same."""
         with faults.contained(logger, "the keys could not be read again"):
             self._access.refresh(force=force)
         with faults.contained(logger, "the duties of each second could not be done"):
@@ -123,9 +123,9 @@ class Server(uvicorn.Server):
         if time.monotonic() >= self._exit_at:
             self.should_exit = True
         if self._lifecycle.draining and _LAST not in self.config.encoded_headers:
-            # Whoever keeps a connection leaves it with the next answer, not in mid-request.
+            # A client that keeps its connection is told to close it with its next answer.
             self.config.encoded_headers.append(_LAST)
-            counter = 0  # the headers of all answers are made anew
+            counter = 0  # uvicorn then makes the headers of all answers again
         return await super().on_tick(counter)
 
 
@@ -188,13 +188,13 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
     server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access, grpc)
-    calm = Calm()
+    trim = TrimWhenIdle()
 
     def each_second() -> None:
         if worker:
             worker.beat()
         metrics.share(registry)
-        calm.second(budget.held, metrics.in_flight)
+        trim.second(budget.held, metrics.in_flight)
 
     server.each_second = each_second
     if worker:
@@ -207,7 +207,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     def load() -> None:
         try:
             registry.load()
-            give_back()  # loading takes several times what is left of it
+            give_back()  # loading has used several times the memory that is needed afterwards
         except DeviceUnavailable as error:
             failure.append(error)
             server.should_exit = True
@@ -235,7 +235,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         load()
         if failure:
             raise failure[0]
-    # What is there now stays: a full collection would stop everything for 20 ms to look at it.
+    # The objects of now stay: a full collection would stop every thread for 20 ms to look at them.
     gc.freeze()
     loader = threading.Thread(target=begin, name="load", daemon=True)
     loader.start()
@@ -268,7 +268,7 @@ def _say(text: str) -> None:
 
 
 def _leave_at_once(code: int) -> None:
-    """Skip the interpreter's clean-up: it would pull the runtime from under a running model."""
+    """Skip the interpreter's clean-up, which would unload the runtime while a model runs."""
     import os
 
     sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Settings: command-line flags over FOLDSERVE_ environment variables over defaults.
 
-Each field below is one knob: its flag is the name with dashes (`max_body_bytes` is
+Each field below is one setting: its flag is the name with dashes (`max_body_bytes` is
 `--max-body-bytes`), its variable the name in capitals (FOLDSERVE_MAX_BODY_BYTES), its
 description the help text. Every quantity has its unit in its name.
 """

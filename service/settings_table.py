@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from service.settings import PREFIX, Settings
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
-# What a name ends in, and how its unit is called.
+# The end of a name, and its unit.
 _UNITS = {
     "_ms": "ms",
     "_us": "µs",
@@ -26,7 +26,7 @@ _UNITS = {
 
 
 def table() -> str:
-    """Every knob: flag, variable, default, unit and description, in the order of the settings."""
+    """Flag, variable, default, unit and description of every setting, in their order."""
     lines = ["| flag | variable | default | unit | |", "|---|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")

@@ -7,7 +7,7 @@
     signals   SIGTERM, SIGINT and SIGHUP are handed on; the workers drain as a single server does
     crash     another is started after 0.1 s; after 0.2 s, 0.4 s, ... 30 s if it did not last
     no start  a worker that ends before it has ever served ends everything, with its exit code
-    hang      a worker whose event loop says nothing for --worker-timeout-ms is killed and replaced
+    hang      a worker whose event loop does not turn for --worker-timeout-ms is killed and replaced
     orphans   a worker whose supervisor has gone stops as on SIGTERM
 
 A worker is a whole server: it has models, queues and counters of its own, and an Nth of the CPUs.
@@ -40,9 +40,9 @@ logger = logging.getLogger("foldserve.workers")
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 30.0
-_SETTLED_S = 10.0  # who has lived that long has not crashed at once
+_SETTLED_S = 10.0  # a worker that ran so long has not crashed at its start
 _POLL_S = 1.0
-# Beyond the time that a drain may take, before what is left of it is killed.
+# Beyond the time that a drain may take; workers that still run are killed then.
 _LATE_S = 10.0
 # What a worker says through its pipe.
 _SERVING, _ALIVE, _LEAVING = b"s", b".", b"e"
@@ -66,27 +66,27 @@ class Worker:
     say: Callable[[bytes], None]
 
     def serving(self) -> None:
-        """To be called once the models are loaded."""
+        """Tell the supervisor that the models are loaded."""
         self.say(_SERVING)
 
     def beat(self) -> None:
-        """To be called about once a second, by the event loop: it turns."""
+        """Tell it that the event loop turns; the loop calls this about once a second."""
         self.say(_ALIVE)
 
     def leaving(self) -> None:
-        """To be called when the event loop takes its last steps: it beats no more."""
+        """Tell it that the event loop is about to end, and that no more beats follow."""
         self.say(_LEAVING)
 
 
 @dataclass(slots=True)
 class _Process:
-    """A worker as the supervisor sees it; `pid` 0 while it waits to be started again."""
+    """A worker as the supervisor sees it; `pid` is 0 while it waits to be started again."""
 
     index: int
     pid: int = 0
     started: float = 0.0
-    ear: int = -1  # where it is heard
-    heard: float | None = None  # when it said last that it lives; None before and after
+    pipe: int = -1  # from which its messages are read
+    heard: float | None = None  # when it last said that it lives; None before and after
     crashes: int = 0
     due: float = field(default=0.0)
 
@@ -147,7 +147,7 @@ class _Supervisor:
                 return self._code
             now = time.monotonic()
             if now - looked > 2 * _POLL_S:
-                # It was this process that did not run: what was said meanwhile is still to be read.
+                # This process itself did not run, and has not read what the workers said meanwhile.
                 self._forgive(now - looked)
             looked = now
             self._kill_what_hangs(now)
@@ -158,22 +158,22 @@ class _Supervisor:
             self._sleep(min([_POLL_S, *(max(0.0, p.due - now) for p in due if p.due > now)]))
 
     def _sleep(self, seconds: float) -> None:
-        waiting = {p.ear: p for p in self._processes if p.ear >= 0}
+        waiting = {p.pipe: p for p in self._processes if p.pipe >= 0}
         readable, _, _ = select.select([self._woken, *waiting], [], [], seconds)
         with suppress(BlockingIOError):
             while os.read(self._woken, 512):
                 pass
         for fd in readable:
             if fd in waiting:
-                self._hear(waiting[fd])
+                self._read(waiting[fd])
 
-    def _hear(self, process: _Process) -> None:
+    def _read(self, process: _Process) -> None:
         """Take what a worker has said, or that it says no more."""
-        said = os.read(process.ear, 4096)
+        said = os.read(process.pipe, 4096)
         self._ever_served |= _SERVING in said
         if not said:
-            os.close(process.ear)
-            process.ear = -1
+            os.close(process.pipe)
+            process.pipe = -1
         if not said or _LEAVING in said:
             process.heard = None
         elif _ALIVE in said:
@@ -185,7 +185,7 @@ class _Supervisor:
                 process.heard += seconds
 
     def _kill_what_hangs(self, now: float) -> None:
-        """A stopped process hears no other signal, and one whose loop is held up obeys none."""
+        """By SIGKILL: a stopped process gets no other signal, and a blocked loop handles none."""
         for process in self._processes:
             if not process.pid:
                 continue
@@ -212,21 +212,21 @@ class _Supervisor:
                     os.kill(process.pid, number)
 
     def _start(self, process: _Process) -> None:
-        ear, mouth = os.pipe()
-        os.set_blocking(mouth, False)  # a supervisor that does not listen holds nobody up
+        pipe, writer = os.pipe()
+        os.set_blocking(writer, False)  # a supervisor that does not read must not block a worker
         sys.stdout.flush()
         sys.stderr.flush()
-        # A signal between the fork and the note of the pid would miss the new process.
+        # A signal that comes before the pid is noted would not be handed on to the new process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
         pid = os.fork()
         if pid == 0:
-            self._become(process.index, mouth)
-        process.pid, process.started, process.ear = pid, time.monotonic(), ear
+            self._become(process.index, writer)
+        process.pid, process.started, process.pipe = pid, time.monotonic(), pipe
         process.heard = None
-        os.close(mouth)
+        os.close(writer)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
 
-    def _become(self, index: int, mouth: int) -> None:
+    def _become(self, index: int, writer: int) -> None:
         """The new process: forget the supervisor, run the worker, exit."""
         code = 1
         try:
@@ -242,7 +242,7 @@ class _Supervisor:
 
             def say(message: bytes) -> None:
                 with suppress(OSError):
-                    os.write(mouth, message)
+                    os.write(writer, message)
 
             first = not self._ever_served
             count = len(self._processes)
@@ -267,8 +267,8 @@ class _Supervisor:
 
     def _ended(self, process: _Process, code: int) -> None:
         pid, process.pid = process.pid, 0
-        while process.ear >= 0:
-            self._hear(process)
+        while process.pipe >= 0:
+            self._read(process)
         if self._ending:
             if code != -signal.SIGTERM:  # before it could handle the signal: that is no failure
                 self._code = self._code or _exit_code(code)

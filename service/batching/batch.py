@@ -3,8 +3,8 @@
     inputs    x = concatenate(x_1, ..., x_k) along axis 0, for each input of the model
     outputs   y_i = y[start_i : start_i + rows_i], a view, start_i = rows_1 + ... + rows_(i-1)
 
-If the joined run fails, every request runs once more by itself, so that only the one that is to
-blame fails. If an output has another number of rows than went in, its rows cannot be told
+If the joined run fails, every request runs once more by itself, so that only the one that caused it
+fails. If an output has another number of rows than went in, its rows cannot be told
 apart: the model is never batched again.
 """
 
@@ -37,10 +37,10 @@ Count = Callable[[int], object]
 
 
 class Answer(Protocol):
-    """Where an outcome goes: a future, or whatever else takes a result once."""
+    """Where an outcome goes: a future, or something else that takes a result once."""
 
     def done(self) -> bool:
-        """Whether nobody waits for the outcome, or it is there already."""
+        """Whether the outcome is no longer wanted, or has been given already."""
 
     def set_result(self, outcome: Outcome, /) -> object:
         """Take it."""
@@ -85,7 +85,7 @@ class Item:
         self.count = count
         self.since = time.monotonic()
         self.taken = False  # by a runner: it no longer waits
-        self.gone = False  # nobody waits for the answer
+        self.gone = False  # its answer is no longer wanted
 
 
 def lane_of(inputs: Tensors) -> Lane:
@@ -94,11 +94,11 @@ def lane_of(inputs: Tensors) -> Lane:
 
 
 def settle(answer: Answer, outcome: Outcome) -> None:
-    """Tell the one who waits, if somebody still does; never raises, for others wait behind it."""
+    """Give an outcome, if it is still wanted; never raises, for other items are behind it."""
     try:
         if not answer.done():
             answer.set_result(outcome)
-    except Exception:  # noqa: BLE001  a defect of whoever waits
+    except Exception:  # noqa: BLE001  a defect of the one who waits
         faults.report(logger, "an answer could not be given")
 
 
@@ -112,7 +112,7 @@ def deliver(settled: Sequence[tuple[Item, Outcome]]) -> None:
     loops = {item.loop for item, _ in settled}
     for loop in loops:
         mine = settled if len(loops) == 1 else [pair for pair in settled if pair[0].loop is loop]
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, and with it all that waited
             loop.call_soon_threadsafe(_settle_all, mine)
 
 
@@ -172,7 +172,7 @@ def counted(item: Item, outcome: Outcome) -> Outcome:
 
 
 def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, Outcome]]:
-    """Run each item by itself, those excepted that have been left or are late by now."""
+    """Run each item by itself, except those that have been abandoned or are late by now."""
     settled: list[tuple[Item, Outcome]] = []
     for item in items:
         if item.gone:

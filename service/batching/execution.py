@@ -87,5 +87,5 @@ class Execution:
                     item.told(free, started, ended, rows)
             if self.observe is not None:
                 self.observe(Ran(rows, len(batch)))
-        except Exception:  # noqa: BLE001  whoever only looks on must not end anything
+        except Exception:  # noqa: BLE001  an observer that fails must not end anything
             faults.report(logger, f"a batch of model {self._name} could not be counted")

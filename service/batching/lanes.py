@@ -1,9 +1,9 @@
-"""The waiting line of a model: one lane for each shape, first come first served between them.
+"""The queue of a model: one lane for each shape, first come first served between them.
 
 Only requests of one lane can be joined into a batch. The next batch always begins with the
 request that has waited longest, whatever its lane, and takes those behind it in the same lane
-for as long as they fit. So a lane that is flooded cannot starve another: it only gets to fill
-the batches that one of its own begins.
+for as long as they fit. So a flooded lane cannot starve another: its items only fill batches that
+begin with an item of the same lane.
 
 Not thread-safe: the owner of the lanes holds a lock.
 """

@@ -50,7 +50,7 @@ class Turn:
     def add(self, item: Item, loop: asyncio.AbstractEventLoop, work: Work) -> None:
         """Take an item; its answer is told on `loop`, which is the one that runs."""
         if self._loop is not loop:
-            # What waited on a loop that has gone is lost with it.
+            # Items of another loop, which has ended, are dropped with it.
             self._items, self.rows, self._loop = [], 0, loop
             loop.call_soon(self._end, work)
         self._items.append(item)
@@ -74,12 +74,12 @@ class Turn:
         now = time.monotonic()
         batch = self._next_batch(now, work.turn_limit())
         if batch:
-            # On a busy machine time passes by itself: a suspect is judged by what it computes.
+            # After a slow run the time of the processor counts: other processes may take the rest.
             cpu = time.thread_time() if self._slow else None
             outcomes = work.run_turn(batch)
             ended = time.monotonic()
             for item, outcome in outcomes:
-                # Nobody could be told meanwhile: the loop was here.
+                # The loop was busy here, so no item could be answered at its deadline.
                 settle(item.answer, outcome if ended < item.deadline else not_in_time())
             took_s = time.monotonic() - now if cpu is None else time.thread_time() - cpu
             self._slow = self._slow + 1 if took_s > TOO_LONG_S else 0
@@ -87,7 +87,7 @@ class Turn:
                 work.leave_the_loop(took_s)
 
     def _next_batch(self, now: float, limit: int) -> list[Item]:
-        """Take the items that run next; those that nobody waits for, or are late, are dropped."""
+        """Take the items that run next; those that were cancelled, or are late, are dropped."""
         batch: list[Item] = []
         rows = 0
         for position, item in enumerate(self._items):

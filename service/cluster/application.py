@@ -62,7 +62,7 @@ def _listen_inside() -> None:
     """On a Ray of 127.0.0.1, keep the replica's own port there as well.
 
     Ray opens it on all addresses, for calls between deployments, asks for no key and unpickles
-    what comes: whoever reaches it runs code. Ray has no setting for it.
+    what comes: a client that reaches it can run code. Ray has no setting for it.
     """
     if not ray.util.get_node_ip_address().startswith("127."):
         return

@@ -1,8 +1,8 @@
 """The metrics of the replicas of one node, whichever of them is asked.
 
-As with --workers, but nobody makes and removes the folder: it is named for the session of Ray,
-and pages that have not been written for a while belong to replicas that are gone. On a cluster of
-several nodes an answer has the replicas of one node.
+As with --workers, but no supervisor makes and removes the folder: it is named for the session of
+Ray, and pages that have not been written for a while belong to replicas that are gone. On a cluster
+of several nodes an answer has the replicas of one node.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NodePages(SharedPages):
 
 
 def _folder(session: str) -> Path:
-    """Ours alone: a name in /tmp that somebody else has taken is not used."""
+    """A folder of this user alone: a name in /tmp that another user has taken is not used."""
     folder = Path(tempfile.gettempdir()) / f"foldserve-{os.getuid()}-{session}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -22,7 +22,7 @@ DEPLOYMENT = "Replica"
 
 # Read by Ray's processes when they start, so set before Ray is: what is set already stays.
 ENVIRONMENT = {
-    # Nothing calls home.
+    # No usage statistics are sent.
     "RAY_USAGE_STATS_ENABLED": "0",
     # The retries and the limits in front of the replicas: service/cluster/proxy.py.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.cluster.proxy:middlewares",
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 
 # For a Ray of our own: the name is history, what it decides is whether Ray's processes find each
-# other by an address of the network or by 127.0.0.1, where nobody else reaches them.
+# other by an address of the network or by 127.0.0.1, which other hosts cannot reach.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _HEALTH_PERIOD_S = 5.0

@@ -1,4 +1,4 @@
-"""4xx: what a request asks for, by its head, its size or its key, is not to be had."""
+"""4xx: a request is refused for its head, its size or its key."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class TooManySamples(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The content type, charset or content encoding is none that the route reads."""
+    """The route does not read this content type, charset or content encoding."""
 
     status = 415
     code = "unsupported_media_type"
@@ -172,7 +172,7 @@ class HeadersTooLarge(ServiceError):
 
 
 class ClientError(ServiceError):
-    """A 4xx that the framework raised and that has no class of its own."""
+    """A 4xx of the framework for which there is no class here."""
 
     status = 400
     code = "client_error"

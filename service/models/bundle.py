@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
 
-# In the place of a version of a remote store that could not be fetched: the reason.
+# Stands in the folder of a version that could not be fetched from a store, and holds the reason.
 UNFETCHED_FILE = "unfetched.txt"
 
 _CONTROL_FLOW = (b"Loop", b"Scan", b"If")

@@ -1,9 +1,9 @@
-"""Whether a version can be served: the one check, of the service and of whoever publishes.
+"""Whether a version can be served: the same check for the service and for those who publish.
 
     manifest -> hashes -> files outside -> session -> signature -> warm-up -> shapes -> self-test
 
-What a graph says of its outputs' shapes is not asked for: files hold stale ones. What model.json
-says of them is compared with a run; for a bare model they are taken from runs (observed.py).
+The shapes of outputs that a graph declares are ignored, for they are often stale. Those that
+model.json declares are compared with a run; a bare model's are taken from runs (observed.py).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _manifest_of(runtime: Runtime, name: str, version: int, example: Tensors | N
         seen = observed.look(partial(attempt, runtime.run), inputs, outputs, example)
         outputs, by_rows = seen.outputs, seen.by_rows
     if not by_rows and len(inputs) > 1:
-        inputs = runtime.inputs  # nobody has said that their first axes have one size
+        inputs = runtime.inputs  # nothing says that their first axes have the same size
     return Manifest.model_construct(
         name=name,
         version=version,
@@ -129,7 +129,7 @@ def _manifest_of(runtime: Runtime, name: str, version: int, example: Tensors | N
 
 
 def _batch(specs: list[TensorSpec], nameless: set[str]) -> list[TensorSpec]:
-    """With "batch" for the names that were made up for the first axes."""
+    """The same, with "batch" in place of the names that were made up for the first axes."""
     return [
         spec.model_copy(
             update={"shape": ["batch" if dim in nameless else dim for dim in spec.shape]}
@@ -139,7 +139,7 @@ def _batch(specs: list[TensorSpec], nameless: set[str]) -> list[TensorSpec]:
 
 
 def _refuse_huge(inputs: list[TensorSpec]) -> None:
-    """An input that no request can bring, and whose example would take all the memory."""
+    """Refuse an input that no request can hold, and whose example would take all the memory."""
     for spec in inputs:
         elements = math.prod([dim for dim in spec.shape if isinstance(dim, int)])
         if elements > _MOST_ELEMENTS:

@@ -32,7 +32,7 @@ def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
     wide = scores.astype(np.float64)
     if activation == "none":
         return wide
-    with np.errstate(invalid="ignore", over="ignore"):  # a row of NaN stays one, in silence
+    with np.errstate(invalid="ignore", over="ignore"):  # a row of NaN stays NaN, without a warning
         if activation == "exp":
             chances: np.ndarray = np.exp(wide)
         else:

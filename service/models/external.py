@@ -9,7 +9,7 @@ Protobuf is a list of fields, each a key (number * 8 + wire type) and a value:
     0 varint    1 eight bytes    2 length and bytes    5 four bytes
 
 Only the messages on the way from the model to a tensor are entered (`_CHILDREN`); everything
-else, the weights above all, is stepped over. Number of fields and depth are bounded, and a
+else, above all the weights, is skipped. Number of fields and depth are bounded, and a
 length that leads out of its message ends the walk.
 """
 
@@ -46,7 +46,7 @@ Buffer = bytes | mmap.mmap
 
 
 class Unreadable(Exception):
-    """The file is no ONNX model, or names a file that it must not; a sentence without paths."""
+    """The file is no ONNX model, or refers to files outside; a sentence without paths."""
 
 
 def locations(model: Path) -> set[str]:
@@ -92,7 +92,7 @@ class _Walk:
         self._fields = 0
 
     def locations(self) -> Iterator[str]:
-        # A stack of its own: the depth of a hostile file must not become ours.
+        # No recursion: a hostile file must not exhaust the interpreter's stack.
         stack = [("Model", 0, len(self._content), 0)]
         while stack:
             message, start, end, depth = stack.pop()

@@ -12,8 +12,8 @@ logger = logging.getLogger("foldserve.registry")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
-# What publishers and the mirror of a store write aside until it is whole, and what Kubernetes, git
-# and most tools keep for themselves: hidden, by a dot that no model's name can begin with.
+# Begins the names of what is not yet complete (publishers and the mirror of a store write there),
+# and of what Kubernetes, git and most tools keep for themselves. No model's name begins with it.
 _HIDDEN = "."
 _NO_MODEL = (
     "this is no model's name, which has letters, digits, '.', '_' and '-' only, at most 128, and "
@@ -21,7 +21,7 @@ _NO_MODEL = (
 )
 _NO_VERSION = "this is no version, which is a number from 1 on, without zeros before it"
 
-# What a version folder looks like from outside; it changes whenever a file in it does.
+# Of a version folder; it changes whenever a file in the folder does.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -40,14 +40,14 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Path]]]:
-    """Models and their version folders, by name; what is passed over is told to the log, why too.
+    """Models and their version folders, by name; what is ignored is logged, with the reason.
 
-    A folder is passed over only if its name is none that a model can have: one that is called
-    `tmp-speech` or `resnet.bak` is a model as any other.
+    A folder is ignored only if no model can have its name: `tmp-speech` and `resnet.bak` are models
+    like any other.
 
     Args:
         root: of the repository.
-        quiet: tell it on the level of debugging only.
+        quiet: log it for debugging only.
     """
     for folder in sorted(root.iterdir()):
         if not folder.is_dir():

@@ -1,8 +1,8 @@
 """Memory that was freed, given back to the system.
 
-The C library keeps what a model has freed, in pieces that the next one may not fit into: after
-some reloads a server holds several times what it uses. And it keeps what a crowd of large
-requests has freed, until the next one comes.
+The C library keeps the memory that a model has freed, in pieces that may be too small for the next
+model: after some reloads a server holds several times what it uses. It also keeps what a burst of
+large requests has freed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-# Of bodies and answers that were held at a time: less is not worth the page faults of the next
-# requests.
+# Bodies and answers that were held at a time. To return less than this is not worth the page
+# faults that the next requests would have.
 _MUCH_BYTES = 32 * 1024**2
 
 
@@ -27,8 +27,8 @@ def give_back() -> bool:
         return False
 
 
-class Calm:
-    """Gives back what the bodies and answers of a crowd have taken, once the crowd has gone.
+class TrimWhenIdle:
+    """Gives memory back after a burst of large requests, once no request is under way.
 
     Args:
         give_back: takes milliseconds, so it gets a thread.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _ANSWER = "and an answer holds tensors of numbers and strings only"
-# What the type begins with, and what that is.
+# The beginning of a type, and what it means.
 _KINDS = {
     "seq(map(": "a sequence of maps",
     "seq(": "a sequence",

@@ -20,7 +20,7 @@ from service.models.runtime import Runtime
 from service.signature import Signature, Tensors
 
 _EXAMPLE_ELEMENTS = 2048
-# Up to here it pays to hold the weights twice, once for requests that are alone.
+# Files up to this size are loaded twice where that pays: once for requests that are alone.
 _LARGEST_TWICE_BYTES = 256 * 1024**2
 
 
@@ -28,11 +28,11 @@ _LARGEST_TWICE_BYTES = 256 * 1024**2
 class ServedModel:
     """A loaded, warmed and self-tested version.
 
-    `manifest` is made up from the graph for a bare model (`declared` is False then).
+    `manifest` is derived from the graph for a bare model (`declared` is False then).
     `warm_up_ms`: duration of one run on one row, None when no input could be made up.
     `self_test_errors`: largest difference per output, None without a self-test.
     `example`: one row of real (or made-up) input for the documentation, None when it is large.
-    `running`: how its requests are run, and why so.
+    `running`: how its requests are run, and why.
     """
 
     manifest: Manifest
@@ -70,7 +70,7 @@ class ServedModel:
             "self_test_errors": self.self_test_errors,
             "running": {
                 **self.running.describe(),
-                # Not as it was chosen but as it is: a model may have turned out otherwise.
+                # As it is now: a model that cannot be batched may have shown it after the choice.
                 "max_batch_size": self.batcher.max_batch_rows,
             },
             **manifest,

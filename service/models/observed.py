@@ -1,10 +1,10 @@
-"""What a graph really gives, seen in runs: files claim shapes that are stale, or none at all.
+"""The shapes that a graph really gives, from runs: the declared ones may be stale or missing.
 
     one run on an example, then one for each open axis of the inputs in which it has another size
 
     size follows that of an open axis of the inputs in every run    the axis has its name
     size differs, and follows none                                  open, with a name of its own
-    size is always the same                                         fixed, if that was put to a test
+    size is always the same                                         fixed, if that was tested
 
 The outputs are by rows if axis 0 of each has as many rows as the inputs, in all of these runs.
 """

@@ -44,7 +44,7 @@ def parse(text: str) -> Policy:
     """A policy from its text.
 
     Raises:
-        ValueError: it is none of the four forms.
+        ValueError: it has none of the four forms.
     """
     if not _POLICY.fullmatch(text):
         raise ValueError("expected latest, latest:N, all, or specific:A,B")

@@ -11,12 +11,13 @@ Anything else in the folders is left alone.
 
     load -> sha256 -> warm-up -> self-test -> swap -> drain
 
-The old version serves until the new one is ready, and if that never gets ready, for ever. It is
-not closed by the swap: those who have found it finish with it, and the last one to let go of it
-ends its threads. So no request fails because of a reload.
+The old version serves until the new one is ready; if that never happens, it goes on serving. The
+swap does not close it: requests that have found it are finished by it, and its threads end with the
+last reference to it. So no request fails because of a reload.
 
-A model leaves when its folder does. A folder that is there and has no version any more, of one
-model or of all, is rather a volume that is not mounted: what was served is served on, and said.
+A model is no longer served when its folder is removed. A folder that exists and has no version any
+more, of one model or of all, is more likely a volume that is not mounted: what was served is served
+on, and this is logged.
 """
 
 from __future__ import annotations
@@ -74,15 +75,15 @@ class Registry:
         self.alone = alone
         self.entries: dict[str, Entry] = {}
         self.loading = True
-        self.changes = 0  # counts what readers may have cached, such as the OpenAPI document
+        self.changes = 0  # grows with each change: readers compare it with what they have cached
         self._one_at_a_time = threading.Lock()
-        self.emptied: frozenset[str] = frozenset()  # served on, though nothing of them is there
+        self.emptied: frozenset[str] = frozenset()  # served on, though their folders are empty
         self._stopped = threading.Event()
         self._seen: object = None  # what `load` found, for `watch`
 
     @property
     def mirror(self) -> StoreMirror | None:
-        """Whoever keeps the repository in step with a store."""
+        """What keeps the repository in step with a store, if anything does."""
         return self._repository.mirror
 
     def load(self) -> None:
@@ -150,7 +151,7 @@ class Registry:
         """Serve no version of a model until `reload(name)`; requests under way are finished.
 
         Raises:
-            UnknownModel: there is none of that name.
+            UnknownModel: there is no model of that name.
             NotWithWorkers: other processes would serve it on.
         """
         with self._one_at_a_time:
@@ -160,18 +161,18 @@ class Registry:
             self._put(name, Entry(name, unloaded=True))
 
     def watch(self, interval_s: float) -> None:
-        """`reload` when the repository has changed, until `close`; for a thread of its own.
+        """`reload` when the repository has changed, until `close`; runs in a thread of its own.
 
         A change is acted upon when it is an interval old and nothing has been written since, so
         that a version which is still being copied is left alone.
         """
         before = self._seen
-        drained = True  # whatever the last change has replaced
+        drained = True  # whether the versions that the last change replaced have ended
         while not self._stopped.wait(interval_s):
             if not drained and not self._draining():
                 drained = True
                 give_back()
-            # What a mirror puts there is whole at once.
+            # A version of a mirror appears complete, so there is no need to wait for it.
             settled = self._repository.refresh(self.entries)
             now = self._repository.snapshot()
             if now is None:
@@ -189,7 +190,7 @@ class Registry:
             before = now
 
     def _emptied(self, found: Mapping[str, Sized]) -> frozenset[str]:
-        """The models that stay though the repository has no version of them, which is logged.
+        """The models that are served on though the repository has no version of them; logs them.
 
         Args:
             found: of each model whose folder is there, its versions.
@@ -214,7 +215,7 @@ class Registry:
         return all(entry.versions for entry in self.entries.values())
 
     def _draining(self) -> bool:
-        """Whether versions have threads still, and are served no longer."""
+        """Whether versions that are no longer served still have threads."""
         serving = {id(model) for model in self.every_version()}
         return any(id(model) not in serving for model in self._trial.alive())
 
@@ -278,7 +279,7 @@ class Registry:
     def _default_name(self) -> str:
         if self.default_model is not None:
             return self.default_model
-        # The choice is open until all are known: the same request must not change its meaning.
+        # Until all models are known the choice is open: a request must not change its meaning.
         if self.loading:
             raise _still_loading()
         if not self.entries:

@@ -12,16 +12,16 @@ from service.models.folders import Fingerprint, fingerprint, scan
 
 logger = logging.getLogger("foldserve.registry")
 
-# Of each model the versions that are served, and those that were rejected.
+# For each model the versions that are served, and those that were rejected.
 Verdicts = Mapping[str, tuple[frozenset[int], frozenset[int]]]
 
 
-# Of each model its versions, and what they look like from outside.
+# Each model with its versions and their fingerprints.
 Snapshot = list[tuple[str, list[tuple[int, Fingerprint]]]]
 
 
 class StoreMirror(Protocol):
-    """Whoever keeps the repository in step with a store: service/store/mirror.py."""
+    """What keeps the repository in step with a store: service/store/mirror.py."""
 
     address: str
     trouble: str | None  # why the store cannot be read now
@@ -31,7 +31,7 @@ class StoreMirror(Protocol):
 
 
 class Repository:
-    """The folders, and whoever keeps them in step with a store.
+    """The folders, and what keeps them in step with a store.
 
     Args:
         root: of the models.
@@ -62,7 +62,7 @@ class Repository:
             return False
 
     def snapshot(self) -> Snapshot | None:
-        """What the repository looks like; None when it cannot be read, which is no change."""
+        """Its present state, to be compared with a later one; None when it cannot be read."""
         try:
             return [
                 (name, [(version, fingerprint(path)) for version, path in sorted(folders.items())])

@@ -40,7 +40,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _FAILED_NODE = re.compile(r"while running (\w+) node")
-# A node that fails on the CPU does so because of what it was given; a GPU has troubles of its own.
+# A node that fails on the CPU does so because of its inputs; on a GPU there are other reasons.
 _DEVICE = re.compile(r"\bCU(DA|DNN|BLAS|FFT)")
 
 
@@ -96,7 +96,7 @@ class Runtime:
             raise CannotLoad(f"it has no output that can be served: {name!r} is left out, as {why}")
         self._output_names = [spec.name for spec in self.outputs]
         specs = [*self.inputs, *self.outputs]
-        # What leads to outputs that are left out is not computed.
+        # Nodes that only lead to outputs which are left out are not computed.
         how = ort.RunOptions()
         how.only_execute_path_to_fetches = bool(self.left_out)
         self._call: Callable[[Tensors], Sequence[np.ndarray]] = (
@@ -139,10 +139,10 @@ def _dtype(node: ort.NodeArg) -> str | None:
 
 
 def _inputs(nodes: Sequence[ort.NodeArg]) -> list[TensorSpec]:
-    """The inputs, with a name of its own for each size that the graph leaves open without one.
+    """The inputs; each open axis that the graph gives no name gets one that is made up.
 
     Raises:
-        CannotLoad: one of them takes what no request can bring.
+        CannotLoad: one of them has a type that no request can hold.
     """
     for node in nodes:
         if _dtype(node) is None:
@@ -162,7 +162,7 @@ def _spec(node: ort.NodeArg) -> TensorSpec:
 
 
 def own_name(tensor: str, axis: int) -> str:
-    """What a size is called that has no name in the file."""
+    """The name that is made up for an axis which has none in the file."""
     return f"{tensor}.{axis}"
 
 

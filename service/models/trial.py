@@ -20,7 +20,7 @@ Loader = Callable[[Path, str, int], ServedModel]
 
 
 class Trial:
-    """Loads versions, and remembers all that may still have threads.
+    """Loads versions, and keeps track of all that may still have threads.
 
     Args:
         load: makes a ServedModel of a version folder, or raises Rejected.
@@ -33,11 +33,11 @@ class Trial:
         self._loaded: list[weakref.ref[ServedModel]] = []
 
     def alive(self) -> list[ServedModel]:
-        """The versions that somebody still holds, served or not."""
+        """The versions to which there still are references, whether they are served or not."""
         return [model for ref in self._loaded if (model := ref()) is not None]
 
     def forget(self) -> None:
-        """Those that nobody holds any more."""
+        """Forget the versions to which there are no references any more."""
         self._loaded = [ref for ref in self._loaded if ref() is not None]
 
     def look_again(
@@ -89,7 +89,7 @@ class Trial:
     def _try(
         self, folder: Path, name: str, version: int, serving: ServedModel | None, first: bool
     ) -> tuple[ServedModel | None, str | None]:
-        """Load a version: it, or the one that is `serving` on and the reason."""
+        """Load a version; returns it, or the one that goes on serving and the reason."""
         try:
             served = self.load(folder, name, version)
         except Rejected as rejection:

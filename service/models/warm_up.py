@@ -28,7 +28,7 @@ from service.signature import NUMPY_DTYPES, STRING, Signature, Tensors
 
 # Sizes to try, in turn, for the open axes of a model that comes without a self-test.
 _GUESSED_SIZES = (1, 32, 224)
-# Strings to try: a model may read them as numbers, or have no use for those.
+# Strings to try: a model may parse them as numbers, or refuse "0".
 _GUESSED_TEXTS = ("0", "")
 _RUNS = 3
 _LONG_RUN_MS = 100.0

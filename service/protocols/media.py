@@ -39,7 +39,7 @@ def of_body(content_type: bytes | None) -> str:
     """Which of READABLE a Content-Type means.
 
     Raises:
-        UnsupportedMediaType: none of them, or JSON in another charset than UTF-8.
+        UnsupportedMediaType: it means none of them, or JSON in another charset than UTF-8.
     """
     if not content_type or content_type == b"application/json":
         return JSON

@@ -1,4 +1,4 @@
-"""Outputs that are not finite: what --nan-policy says about them, for every protocol.
+"""Outputs that are not finite, and what --nan-policy makes of them, in every protocol.
 
 error   500 non_finite_output, whatever the wire format
 null    JSON has null there and a warning; binary answers carry the NaN as it is

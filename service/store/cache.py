@@ -1,11 +1,11 @@
 """The local side of a store: a repository folder that several processes share.
 
     <name>/<version>/     whole and checked, or UNFETCHED_FILE with the reason why it is not
-    .fetch-*              on its way; whoever comes after a process that was killed removes it
+    .fetch-*              being fetched; after a process that was killed, the next one removes it
     .lock                 held by the process that changes anything
 
-A version folder's own time says when a process last needed it. One that the store still has and
-nobody has needed for LEASE_S is removed, so that the other workers' models are left alone.
+The time of a version folder says when a process last needed it. A version that the store still has
+is removed once no process has needed it for LEASE_S: other workers may serve it still.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The event loop only appends to a bounded list; a thread of its own formats and writes, a few
 times a second. When requests come faster than lines can be written, lines are dropped and
-their number is said, and no request waits for the log.
+counted, and no request waits for the log.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class AccessLog:
 
 
 def _fields(exchange: Exchange, method: str) -> dict[str, str | int | float]:
-    """What is told of a request: nothing that the client could fill with text of its own."""
+    """What the line says of a request: nothing that holds text of the client's choice."""
     fields: dict[str, str | int | float] = {
         "request_id": exchange.request_id,
         "method": method[:16],

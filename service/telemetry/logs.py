@@ -1,10 +1,10 @@
-"""The log: one line an event on stderr; what a client does to itself is no event.
+"""The log: one line for each event, on stderr; the mistakes of clients are no events.
 
     text    2026-01-31 12:00:00,000 INFO foldserve.registry: model m version 2 is served ...
     json    {"time": "2026-01-31T12:00:00.000Z", "level": "info", "logger": ..., "message": ...}
 
-A line is an event: line ends inside a message are escaped, so that nobody writes lines of their
-own by way of a name. Standard output belongs to the banner alone.
+A line is an event: line ends inside a message are escaped, so that no client can add lines by a
+name that it sends. Standard output belongs to the banner alone.
 """
 
 from __future__ import annotations
@@ -64,5 +64,5 @@ def configure(level: str, form: Literal["text", "json"] = "text") -> None:
     handler.setFormatter(Json() if form == "json" else Text(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     uvicorn = logging.getLogger("uvicorn.error")
-    uvicorn.setLevel(logging.ERROR)  # its warnings are what strangers send: counted, not logged
+    uvicorn.setLevel(logging.ERROR)  # its warnings are about malformed requests, which are counted
     uvicorn.addFilter(HangUps())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.models.heap import Calm, give_back
+from service.models.heap import TrimWhenIdle, give_back
 
 
 def resident_bytes() -> int:
@@ -28,13 +28,13 @@ def test_free_memory_is_given_back():
 
 def test_what_a_crowd_took_is_given_back_once_it_has_gone():
     calls: list[int] = []
-    calm = Calm(lambda: calls.append(1))
+    trim = TrimWhenIdle(lambda: calls.append(1))
     much, little = 100 * 1024**2, 1024**2
-    assert calm.second(much, 3) is None  # it is there
-    assert calm.second(0, 1) is None  # one is left
-    thread = calm.second(0, 0)
+    assert trim.second(much, 3) is None  # it is there
+    assert trim.second(0, 1) is None  # one is left
+    thread = trim.second(0, 0)
     assert thread is not None
     thread.join(60)
     assert calls == [1]
-    assert calm.second(0, 0) is None  # once is enough
-    assert calm.second(little, 0) is None
+    assert trim.second(0, 0) is None  # once is enough
+    assert trim.second(little, 0) is None

@@ -40,7 +40,7 @@ def address(served: Served) -> tuple[str, int]:
 
 
 def start_and_hang_up(served: Served, content: bytes) -> None:
-    """A complete request, and no ear for the answer."""
+    """A complete request whose answer is not read."""
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     with socket.create_connection(address(served), timeout=30) as connection:
         connection.sendall(head.encode() + content)
