@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         None, ge=1, description="rows of several requests run together (default: as measured)"
     )
     max_wait_us: int = Field(
-        0, ge=0, le=10_000_000, description="how long the first of a batch waits for company"
+        0, ge=0, le=10_000_000, description="how long the first of a batch waits for others"
     )
     queue_capacity_samples: int = Field(
         256, ge=1, description="samples that may wait for one model before 503"
