@@ -34,7 +34,7 @@ import onnx_ir as ir
 from benchmarks.mutants import mutant
 from converter.certificate import Certified, certify
 from converter.evaluation.normalize import normalize
-from converter.folding import fold_graph
+from converter.folding import FoldOptions, fold_graph
 from converter.proof import Oracle
 from patterns.graphs import feeds
 from patterns.registry import VARIANTS, Pattern
@@ -60,7 +60,7 @@ class Pair:
 def pair(pattern: Pattern, variant: str) -> Pair:
     model = pattern.model(variant, "float32")
     original = normalize(model)
-    folded = fold_graph(original, through_relu=pattern.through_relu).model
+    folded = fold_graph(original, FoldOptions(through_relu=pattern.through_relu)).model
     return Pair(f"{pattern.name}/{variant}", model, original, ir.to_proto(folded))
 
 

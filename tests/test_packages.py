@@ -48,7 +48,7 @@ FLOORS = (
     {"errors"},
     {"system"},
     {"files"},
-    {"graph"},
+    {"graph", "certificate"},
     {"evaluation", "folding"},
     {"architectures"},
     {"sources"},

@@ -6,7 +6,7 @@ import pytest
 
 from converter.certificate import Certified, certify
 from converter.evaluation.normalize import normalize
-from converter.folding import fold_graph
+from converter.folding import FoldOptions, fold_graph
 from patterns.registry import VARIANTS, Pattern
 from patterns.suite import PATTERNS
 
@@ -29,7 +29,7 @@ FROM_THE_USERS = NEVER | {
 def test_a_folded_pattern_is_certified(pattern: Pattern, variant: str) -> None:
     model = pattern.model(variant, "float32")
     before = normalize(model)
-    after = fold_graph(before, through_relu=pattern.through_relu).model
+    after = fold_graph(before, FoldOptions(through_relu=pattern.through_relu)).model
     for original, without in ((before, NEVER), (model, FROM_THE_USERS)):
         found = certify(original, after)
         if pattern.name in without:
