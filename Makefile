@@ -16,18 +16,18 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml constraints.txt requirements/torch.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick nightly lint typecheck unit train bench clean
+.PHONY: help run test quick nightly lowest lint typecheck unit train bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo "variables: PORT=$(PORT) DEVICE=$(DEVICE) MODELS=$(MODELS) PYTHON=$(PYTHON) JOBS=$(JOBS)"
 
 run: $(VENV)/.converter $(if $(filter cuda,$(DEVICE)),$(VENV)/.gpu) ## fold the model that ships, publish it, serve it
-	@$(BIN)/python -m converter fold models/mnist/checkpoint.pt --publish $(MODELS)/mnist --if-changed
+	@$(BIN)/foldserve fold models/mnist/checkpoint.pt --publish $(MODELS)/mnist --if-changed
 	@echo
 	@echo "From another terminal: curl --json @models/mnist/example.json http://127.0.0.1:$(PORT)/predict"
 	@echo
-	@exec $(BIN)/python -m service --models $(MODELS) --port $(PORT) --device $(DEVICE)
+	@exec $(BIN)/foldserve serve --models $(MODELS) --port $(PORT) --device $(DEVICE)
 
 test: lint typecheck unit ## everything that the continuous integration checks
 
@@ -50,6 +50,10 @@ quick: $(VENV)/.test $(VENV)/.tools ## the tests that are not slow, for while yo
 
 nightly: $(VENV)/.test $(VENV)/.tools ## all tests, and many more random examples of each property
 	HYPOTHESIS_PROFILE=search EXAMPLES=$(EXAMPLES) $(PYTEST)
+
+lowest: $(VENV)/.test ## the tests with the oldest versions that pyproject.toml allows
+	$(BIN)/python tests/lowest.py service
+	$(BIN)/python tests/lowest.py converter
 
 train: $(VENV)/.converter ## train the model that ships, on MNIST
 	$(BIN)/python -m converter train --output models/mnist/checkpoint.pt

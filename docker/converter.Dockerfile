@@ -14,6 +14,7 @@ COPY requirements requirements
 RUN --mount=type=bind,from=wheels,target=/wheels \
     PIP_FIND_LINKS=/wheels pip install --no-deps --retries 2 -r requirements/torch.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY foldserve foldserve
 COPY service service
 COPY converter converter
 RUN pip install -c constraints.txt '.[converter]' && pip uninstall --yes pip
@@ -24,4 +25,5 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 HOME=/tmp
 USER 10001:10001
 WORKDIR /work
-ENTRYPOINT ["python", "-m", "converter"]
+# Not `python -m`: that would look for packages in /work first, which is the user's.
+ENTRYPOINT ["foldserve"]

@@ -10,6 +10,7 @@ WORKDIR /src
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY foldserve foldserve
 COPY service service
 RUN pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" && \
     if [ "$VARIANT" = gpu ]; then \
@@ -29,4 +30,4 @@ EXPOSE 8000
 # Healthy means ready: a model is loaded and self-tested, not merely that a process runs.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('FOLDSERVE_PORT', '8000') + '/health/ready', timeout=2)"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["foldserve", "serve"]

@@ -26,7 +26,17 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
-    return [shlex.split(line, comments=True) for line in lines]
+    return [long_form(shlex.split(line, comments=True)) for line in lines]
+
+
+def long_form(words: list[str]) -> list[str]:
+    """`foldserve fold ...` is `python -m converter fold ...`, and `foldserve serve` the service."""
+    match words:
+        case ["foldserve", "serve", *rest]:
+            return ["python", "-m", "service", *rest]
+        case ["foldserve", *rest]:
+            return ["python", "-m", "converter", *rest]
+    return words
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -29,6 +29,7 @@ from converter.sources.exporters import Exported
 from converter.sources.interface import NameInputsPass
 from converter.sources.keras_module import KerasModule
 from converter.sources.loaded import Loaded, LoadOptions, Reference
+from converter.system.program import program
 from converter.system.quiet import silent
 
 _INSTALL = 'pip install "foldserve[keras]"'
@@ -103,7 +104,7 @@ def import_keras(path: Path) -> Any:
         raise UserError(
             f"Keras is in use in this process with the backend {backend}; here it needs torch",
             "set KERAS_BACKEND=torch before keras is first imported, or convert in a process of "
-            "its own: python -m converter fold FILE",
+            f"its own: {program()} fold FILE",
         )
     return keras
 

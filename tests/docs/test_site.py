@@ -76,11 +76,12 @@ def test_the_code_of_a_model_of_your_own_runs(tmp_path: Path) -> None:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """`python -m converter ...` wherever it stands in a block or in the text."""
+    """`python -m converter ...`, or `foldserve ...`, wherever it is in a block or in the text."""
     found: list[tuple[str, list[str]]] = []
     for page in PAGES:
         text = page.read_text()
         lines = [line for _, block in blocks(page) for line in block.splitlines()]
+        lines = [re.sub(r"^foldserve (?!serve)", "python -m converter ", line) for line in lines]
         lines += re.findall(r"`(python -m converter [a-z][^`]*)`", text)
         lines += re.findall(r"^    (python -m converter [^\n]*)$", text, re.MULTILINE)
         found += [

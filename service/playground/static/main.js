@@ -105,7 +105,7 @@ function showWhetherServed(served, loading) {
   byId("training").hidden = true;
   byId("facts").replaceChildren();
   if (loading) byId("about").textContent = "The models are being loaded.";
-  else byId("about").replaceChildren("No model is served. Publish one:", element("pre", {}, "python -m converter fold model.pt --publish models/mine"));
+  else byId("about").replaceChildren("No model is served. Publish one:", element("pre", {}, "foldserve fold model.pt --publish models/mine"));
 }
 
 // Each version that was refused, of all models, with its reason.
