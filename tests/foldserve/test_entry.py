@@ -89,10 +89,8 @@ def test_a_wrong_command_is_told_the_right_one(
 def test_the_converter_calls_itself_by_the_command(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    assert caught.value.code == 0
-    out = capsys.readouterr().out
+    code, out, _ = said(capsys, *words)
+    assert code == 0
     assert "foldserve fold" in out
     assert "python -m" not in out
 
