@@ -71,6 +71,7 @@ def test_the_quick_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / names.REFERENCE).is_file()
 
 
+@pytest.mark.slow
 def test_the_other_exporter_is_tried_where_the_quick_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_finetuned_network_is_a_base_again(base: Path, run: Run, tmp_path: Pat
     assert written.module()(torch.zeros(2, 1, 28, 28)).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(base: Path, run: Run, tmp_path: Path) -> None:
     run(base)
     first_bytes = (tmp_path / "new.pt").read_bytes()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +84,7 @@ JOINTS = st.lists(st.sampled_from(["Add", "Sub", "Sum"]), min_size=8, max_size=8
 EXTRAS = st.lists(st.sampled_from(["x", "bn", "scale", "half", "constant", "other"]), max_size=4)
 
 
+@pytest.mark.slow
 @given(windows(), st.lists(windows(), min_size=1, max_size=3), st.integers(1, 2), EXTRAS, JOINTS)
 def test_windows(
     first: dict[str, Any],

@@ -241,6 +241,7 @@ def test_a_value_inside_a_chain_that_others_read_ends_it() -> None:
 OPS = ["Mul", "Div", "Add", "Sub", "Sub-left", "Neg", "Mul-one", "Relu", "bn", "Conv", "Fork"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(OPS), min_size=1, max_size=9), st.integers(0, 10_000))
 def test_any_chain_is_exact(names: list[str], seed: int) -> None:
     g = Graph(seed=seed)

@@ -128,6 +128,7 @@ def manifest(folder: Path) -> Manifest:
     return Manifest.model_validate_json((folder / "model.json").read_bytes())
 
 
+@pytest.mark.slow
 def test_publishing_carries_them(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,8 @@ from converter.sources.module import from_module
 from patterns.graphs import ort_run
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 
 def make(module: nn.Module, *shapes: InputShape) -> Loaded:
     randomize_batchnorms(module)

@@ -21,6 +21,8 @@ from converter.sources import InputShape, LoadOptions, load, vet
 from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 
 def save(path: Path, module: nn.Module, *args: torch.Tensor, **options: Any) -> Path:
     args = args or (torch.zeros(2, 3, 8, 8),)
