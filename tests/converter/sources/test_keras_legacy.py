@@ -19,7 +19,10 @@ from converter.errors import UserError
 from converter.sources import Loaded, load
 
 # Keras 3.15 with numpy 2 and torch, when it saves a model or predicts.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
 
 Config = dict[str, Any]
 RNG = np.random.default_rng(5)

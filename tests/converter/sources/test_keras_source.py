@@ -20,7 +20,10 @@ from converter.pipeline import fold
 from converter.sources import InputShape, Loaded, LoadOptions, load
 
 # Keras 3.15 with numpy 2 and torch, when it saves a model or predicts.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
 
 DATA = Path(__file__).parents[2] / "data" / "keras"
 
