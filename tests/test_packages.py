@@ -81,8 +81,6 @@ def _imports(room: str) -> Iterator[tuple[Path, str]]:
     """The rooms of the converter that the files of one room import, wherever in the file."""
     place = ROOT / "converter" / room
     for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
-        if file.name == "command.py":  # a subcommand, which stands where `commands` does
-            continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             for name in _imported(node):
                 package, _, rest = name.partition(".")

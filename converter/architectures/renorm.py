@@ -75,7 +75,7 @@ def _ramp(step: Tensor, start: int, end: int) -> Tensor:
 
 
 class _BatchRenorm(nn.modules.batchnorm._BatchNorm):
-    """What the three layers share; they differ in the shapes that they take.
+    """What the two layers share; they differ in the shapes that they take.
 
     Args:
         num_features: C, the size of axis 1.
@@ -158,7 +158,3 @@ class BatchRenorm1d(_BatchRenorm, nn.BatchNorm1d):
 
 class BatchRenorm2d(_BatchRenorm, nn.BatchNorm2d):
     """Batch renormalization of (N, C, H, W), over N, H and W."""
-
-
-class BatchRenorm3d(_BatchRenorm, nn.BatchNorm3d):
-    """Batch renormalization of (N, C, D, H, W), over N, D, H and W."""

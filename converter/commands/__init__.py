@@ -56,7 +56,7 @@ COMMANDS = {
         (("bench model.onnx model.folded.onnx --batch 1 --batch 32", "two sizes of a batch"),),
     ),
     "finetune": Command(
-        "converter.finetuning.command",
+        "converter.commands.finetune",
         "learn a new task from a trained network, batch-norms frozen",
         (
             ("finetune model.pt --dataset pictures/ --image-size 64", "a folder of pictures"),
@@ -64,7 +64,7 @@ COMMANDS = {
         ),
     ),
     "recalibrate": Command(
-        "converter.statistics.command",
+        "converter.commands.recalibrate",
         "replace moving averages by the statistics of a data set",
         (
             ("recalibrate model.pt --data training.npz", "write model.recalibrated.pt beside it"),
@@ -75,7 +75,7 @@ COMMANDS = {
         ),
     ),
     "train": Command(
-        "converter.training.command",
+        "converter.commands.train",
         "train a network, by default the one that ships",
         (
             ("train", "the network that ships, on MNIST"),

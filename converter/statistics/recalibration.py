@@ -158,7 +158,7 @@ def _notes(untracked: tuple[str, ...], frozen: tuple[str, ...], unreached: list[
         f"{len(names)} norms {why} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for names, why in (
             (untracked, "have track_running_stats=False and keep no statistics; left as they are"),
-            (frozen, "are frozen for good, which is somebody's wish; left as they are"),
+            (frozen, "are frozen on purpose; left as they are"),
             (tuple(unreached), "are not reached by the data; left as they are"),
         )
         if names

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from converter.architectures.renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d, Schedule
+from converter.architectures.renorm import BatchRenorm1d, BatchRenorm2d, Schedule
 from converter.pipeline import fold
 from converter.sources import InputShape, LoadOptions
 from converter.sources.module import from_module
@@ -18,7 +18,6 @@ LAYERS = [
     (BatchRenorm1d, (6, 3)),
     (BatchRenorm1d, (4, 3, 5)),
     (BatchRenorm2d, (4, 3, 5, 2)),
-    (BatchRenorm3d, (2, 3, 2, 3, 2)),
 ]
 EPS, ALPHA = 1e-3, 0.2
 CLIPPING = Schedule(r_max=1.5, d_max=0.5, start=0, r_end=0, d_end=0)
@@ -200,7 +199,7 @@ def test_half_precision_keeps_float32_averages() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [(BatchRenorm1d, (4, 3, 2, 2)), (BatchRenorm2d, (4, 3)), (BatchRenorm3d, (4, 3, 2, 2))],
+    [(BatchRenorm1d, (4, 3, 2, 2)), (BatchRenorm2d, (4, 3))],
 )
 def test_other_numbers_of_axes_are_refused(kind, shape) -> None:
     with pytest.raises(ValueError, match="expected"):

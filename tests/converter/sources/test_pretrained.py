@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from source_nets import ConvNet
 from torch import Tensor, nn
 
+from converter.commands.finetune import base_of
 from converter.commands.options.finetune import Finetune
 from converter.errors import UserError
-from converter.finetuning.command import base_of
 from converter.sources import InputShape, LoadOptions, load
 from converter.sources.trained import load_module
 from patterns.networks import randomize_batchnorms, timm_model

@@ -17,10 +17,10 @@ from torch import nn
 from converter import cli
 from converter.commands.options.train import Train
 from converter.commands.parsing import parsed
+from converter.commands.train import run
 from converter.errors import UserError
 from converter.report.progress import Live
 from converter.training import Epoch, Run, Step, Style, TrainOptions, TrainResult
-from converter.training.command import run
 from converter.training.console import Told, table
 from converter.training.options import arch_args
 
