@@ -80,8 +80,7 @@ class Constants:
     def real(self, name: str, default: float) -> float:
         if name in self.float_attributes:
             return self.float_attributes[name]
-        attribute = self.node.attributes.get(name)
-        return default if attribute is None else attribute.as_float()
+        return self.node.attributes.get_float(name, default)
 
     def set_real(self, name: str, value: float) -> None:
         self.float_attributes[name] = value

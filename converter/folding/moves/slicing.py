@@ -73,8 +73,7 @@ def _bounds(node: ir.Node, view: View) -> tuple[tuple[int, ...], ...] | None:
     if "starts" in node.attributes:
         starts = tuple(node.attributes["starts"].as_ints())
         ends = tuple(node.attributes["ends"].as_ints())
-        given = node.attributes.get("axes")
-        axes = tuple(range(len(starts))) if given is None else tuple(given.as_ints())
+        axes = tuple(node.attributes.get_ints("axes", range(len(starts))))
         return starts, ends, axes, (1,) * len(starts)
     inputs = [*node.inputs[1:], *[None] * (5 - len(node.inputs))]
     found = [constant_ints(value, node, view) for value in inputs]

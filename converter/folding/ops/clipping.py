@@ -129,9 +129,9 @@ def thresholds_of(node: ir.Node, rank: int) -> Thresholds:
 
 def _limit(node: ir.Node, index: int, name: str, default: Float64) -> Float64:
     """An attribute before opset 11, then an input."""
-    attribute = node.attributes.get(name)
-    if attribute is not None:
-        return np.full(default.shape, attribute.as_float())
+    held = node.attributes.get_float(name, None)
+    if held is not None:
+        return np.full(default.shape, held)
     value = node.inputs[index] if len(node.inputs) > index else None
     return default if value is None else np.full(default.shape, numbers(value).ravel()[0])
 
