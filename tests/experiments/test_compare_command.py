@@ -16,6 +16,7 @@ from experiments.records import Folder
 from experiments.settings import Settings
 
 
+@pytest.mark.slow
 def test_a_real_comparison(
     tmp_path: Path, subset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

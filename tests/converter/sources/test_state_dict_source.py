@@ -372,6 +372,7 @@ def test_torchvision(tmp_path: Path, assert_same, op_types) -> None:
     )
 
 
+@pytest.mark.slow
 def test_timm(tmp_path: Path, assert_same, op_types) -> None:
     module = randomize_batchnorms(timm_model("resnet10t", in_chans=1, num_classes=3)).eval()
     path = save(tmp_path, module.state_dict())

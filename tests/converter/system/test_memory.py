@@ -104,6 +104,7 @@ def large(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is one of Linux")
 @pytest.mark.parametrize(
     ("size", "code", "said"),

@@ -24,6 +24,8 @@ from converter.sources import checkpoint
 from converter.training import Dataset, Style, TrainOptions, evaluate, mnist, train
 from converter.training.data import pixels
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SUBSET = ROOT / "tests" / "data" / "mnist"
 NAMES = list(ARCHITECTURES)

@@ -20,6 +20,8 @@ from converter.training.devices import pick_device
 from converter.training.evaluate import accuracy, loss_and_accuracy
 from converter.training.options import DEFAULT_OUTPUT
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., TrainOptions]
 
 
