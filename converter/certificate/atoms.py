@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converter.certificate.arrays import Shape
 from converter.certificate.verdict import Differs, Miss
-
-if TYPE_CHECKING:
-    from converter.certificate.forms import Form
 
 # Compares the numbers of an atom with those of a new one: (held, new, exactly) -> what was found.
 Compare = Callable[[Any, Any, bool], Any]
@@ -32,7 +29,6 @@ class Atom:
         shape: of the value; None if it depends on the numbers.
         held: the numbers that tell it from atoms of the same key.
         second: whether the second graph made it.
-        forms: the single-term forms over it in the first graph.
         more: what rules know of it, by their names.
     """
 
@@ -41,7 +37,6 @@ class Atom:
     shape: Shape | None
     held: Any
     second: bool
-    forms: list[Form] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +49,7 @@ class Space:
         self.misses: list[Miss] = []
         self.largest = 0.0
         self.here = ("", "")  # the value that is being looked at, and its op
-        self.anchors: dict[tuple[int, ...], list[Form]] = {}
+        self.anchors: dict[tuple[int, ...], list[Any]] = {}  # forms, by their atoms
         self._table: dict[Hashable, list[Atom]] = {}
         self._count = 0
 

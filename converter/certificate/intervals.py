@@ -34,11 +34,12 @@ def row_factors(held: Array, new: Array, off: Array, hints: Sequence[Array]) -> 
     empty = ~new.any(axis=1)
     for hint in hints:
         factors = np.where(empty, 0.0, hint)
-        error = np.abs(new - factors[:, None] * held)
+        error = factors[:, None] * held
+        error -= new
+        np.abs(error, out=error)
         if (error <= allowed).all():
-            positive = allowed > 0
-            share = np.divide(error, allowed, out=error, where=positive)
-            return factors, float(share.max(initial=0.0))
+            np.divide(error, allowed, out=error, where=allowed > 0)
+            return factors, float(error.max(initial=0.0))
     zero = held == 0
     divisor = np.where(zero, 1.0, held)
     one, other = (new - allowed) / divisor, (new + allowed) / divisor

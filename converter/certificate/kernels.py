@@ -63,10 +63,12 @@ class Kernel:
             return self.direct
         raw = self.raw()
         s = self.of_inputs(self.s, raw.shape[0])[:, :, None]
-        size = np.abs(raw)
-        off = ((self.rounding + OWN) * size + self.floor) * np.abs(s)
+        rows = raw * s
+        off = np.abs(rows)
+        off *= self.rounding + OWN
+        off += self.floor * np.abs(s)
         flat = raw.shape[0], -1
-        return (raw * s).reshape(flat), off.reshape(flat)
+        return rows.reshape(flat), off.reshape(flat)
 
     def pull(self) -> tuple[Array, Array]:
         """What the input's shift adds to each output, and what that may be off by."""

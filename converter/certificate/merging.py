@@ -54,7 +54,10 @@ def _channelwise(x: Form, atom: Atom, axis: int) -> Array | None:
 def _convolutions(ctx: Context, x: Form, first: Atom) -> Form:
     z, group, windows = first.more["conv"]
     parts: dict[Atom, _Part] = {}
-    for atom in x.terms:
+    fitting = [atom for atom in x.terms if _fits(atom, z, group)]
+    if len(fitting) < 2:
+        return x
+    for atom in fitting:
         s = _channelwise(x, atom, 1)
         part = None if s is None else _as_kernel(atom, z, group, windows, x)
         if part is None or s is None:
@@ -90,6 +93,14 @@ def _direct(kernel: Array, off: Array, group: int, rounding: float) -> Kernel:
         None, lambda a: a, group, rounding, 0.0, np.ones(inputs), zero, zero, zero,
         "sum", direct=rows,
     )  # fmt: skip
+
+
+def _fits(atom: Atom, z: Atom, group: int) -> bool:
+    """Whether an atom may be a convolution of z in that many groups, as far as is quickly seen."""
+    if "conv" in atom.more:
+        base, its_group, _ = atom.more["conv"]
+        return base is z and its_group == group
+    return atom is z or ("average" in atom.more and atom.more["average"][0] is z)
 
 
 def _as_kernel(atom: Atom, z: Atom, group: int, like: Windows, x: Form) -> _Part | None:
