@@ -3,9 +3,10 @@
     python tests/lowest.py service               its whole suite
     python tests/lowest.py converter -x          and what follows is for pytest
 
-Each part gets an environment of its own below .cache/lowest/, with exactly the lower bound of every
-direct dependency. All else is borrowed from the environment that this is run with: torch, whose
-lower bound cannot be tried where only a newer one can be installed, and what only the tests need.
+Both run in the environment .cache/lowest/, with exactly the lower bound of every direct dependency:
+the tests of the service need the converter's, too. All else is borrowed from the environment that
+this is run with: torch, whose lower bound cannot be tried where only a newer one can be installed,
+and what only the tests need.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ ROOT = Path(__file__).parents[1]
 BORROWED = {"torch", "foldserve"}
 _BOUND = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?: *;.*)?")
 
-# part -> the extras whose bounds it tries beside the base install's, and its tests.
+# The extras whose bounds are tried beside those of the base install.
+EXTRAS = ("converter", "grpc", "images", "otel")
 PARTS = {
-    "service": (("grpc", "images", "otel"), ["tests/service"]),
-    "converter": (("converter",), ["tests/converter", "tests/test_main_job.py"]),
+    "service": ["tests/service"],
+    "converter": ["tests/converter", "tests/test_main_job.py"],
 }
 # Ray and a browser are borrowed, and their tests are the longest.
 SERVICE_WITHOUT = ("cluster", "cluster_imports", "node_failures", "playground", "docs_page")
 
 
-def bounds(extras: tuple[str, ...]) -> dict[str, str]:
-    """Package -> its lower bound, of the base install and of `extras`."""
+def bounds() -> dict[str, str]:
+    """Package -> its lower bound, of the base install and of EXTRAS."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"]]
-    for extra in extras:
+    for extra in EXTRAS:
         lines += project["optional-dependencies"][extra]
     found = {}
     for line in lines:
@@ -47,9 +49,9 @@ def bounds(extras: tuple[str, ...]) -> dict[str, str]:
     return {name: version for name, version in found.items() if name not in BORROWED}
 
 
-def environment(part: str, asked: dict[str, str]) -> Path:
+def environment(asked: dict[str, str]) -> Path:
     """The Python of an environment with these versions, made anew when they have changed."""
-    folder = ROOT / ".cache" / "lowest" / part
+    folder = ROOT / ".cache" / "lowest"
     python = folder / "bin" / "python"
     wanted = "".join(f"{name}=={version}\n" for name, version in sorted(asked.items()))
     stamp = folder / "installed.txt"
@@ -77,11 +79,10 @@ def environment(part: str, asked: dict[str, str]) -> Path:
 
 def main(part: str, *more: str) -> int:
     """The exit code of pytest."""
-    extras, tests = PARTS[part]
-    python = environment(part, bounds(extras))
+    python = environment(bounds())
     words = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *more]
     if not any(word.startswith("tests/") for word in more):
-        words += tests
+        words += PARTS[part]
     for name in SERVICE_WITHOUT if part == "service" else ():
         words.append(f"--ignore=tests/service/test_{name}.py")
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -53,6 +53,13 @@ def given(name: str, array: np.ndarray) -> triton.InferInput:
     return made
 
 
+def repeated(field) -> bool:
+    """protobuf 5 says it otherwise, which newer ones warn about."""
+    if hasattr(field, "is_repeated"):
+        return field.is_repeated
+    return field.label == field.LABEL_REPEATED
+
+
 def test_the_messages_are_those_of_the_client():
     """Names, numbers, types and repetition of every field, as in stubs made by protoc."""
     ours = grpc_messages.classes()
@@ -70,8 +77,8 @@ def test_the_messages_are_those_of_the_client():
                 }
                 continue
             other = known[field.name]
-            assert (field.number, field.type, field.is_repeated) == (
-                other.number, other.type, other.is_repeated,
+            assert (field.number, field.type, repeated(field)) == (
+                other.number, other.type, repeated(other),
             ), (name, field.name)  # fmt: skip
             if field.message_type is not None:
                 assert field.message_type.name == other.message_type.name
