@@ -21,6 +21,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.evaluation.normalize import normalize
+from converter.files.on_disk import Store, in_memory
 from converter.folding import Folded, FoldOptions, Refusal, fold_graph
 from converter.proof import Oracle
 
@@ -158,10 +159,10 @@ class Graph:
         return ir.from_proto(self.proto())
 
 
-def fold(model: ir.Model | Graph, **options: Any) -> Folded:
+def fold(model: ir.Model | Graph, store: Store = in_memory, **options: Any) -> Folded:
     """Normalize and fold."""
     graph = normalize(model.model() if isinstance(model, Graph) else model)
-    return fold_graph(graph, FoldOptions(**options))
+    return fold_graph(graph, FoldOptions(**options), store=store)
 
 
 def refusal(model: ir.Model | Graph, index: int = 0, **options: Any) -> Refusal:

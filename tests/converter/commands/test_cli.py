@@ -181,6 +181,7 @@ def test_publish_counts_versions(model: Path) -> None:
     assert not model.with_name("net.folded.onnx").exists()
 
 
+@pytest.mark.slow
 def test_labels_make_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(f"digit {i}" for i in range(10)))

@@ -356,6 +356,7 @@ def test_a_module_that_is_ready(tmp_path: Path, module: nn.Module, filled) -> No
     assert_equal(filled, module)
 
 
+@pytest.mark.slow
 def test_torchvision(tmp_path: Path, assert_same, op_types) -> None:
     module = randomize_batchnorms(torchvision_model("resnet18", num_classes=10)).eval()
     path = save(tmp_path, {"state_dict": module.state_dict()})
