@@ -160,6 +160,8 @@ def _concat(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | N
     forms = [one_term(ctx, ctx.form(value)) for value in values]
     if any(form.shape == (-1,) for form in forms):
         return None
+    if len(forms) == 1:
+        return [forms[0]]
     return [concat(ctx, forms, attributes(node, ctx.opset)["axis"])]
 
 

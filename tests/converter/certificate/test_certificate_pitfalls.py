@@ -270,3 +270,16 @@ def test_a_difference_is_told_where_it_is() -> None:
     assert (found.op, found.channel, found.expected, found.found) == ("Sigmoid", 3, 4.0, 5.0)
     assert found.value in found.reason
     assert "channel 3" in found.reason
+
+
+def test_a_concat_of_one_value_is_that_value() -> None:
+    def joined(g: Graph) -> str:
+        return str(g.op("Concat", g.op("Relu", g.input("x", "N", 4)), axis=1))
+
+    def twice(g: Graph) -> str:
+        y = g.op("Relu", g.input("x", "N", 4))
+        return str(g.op("Concat", y, y, axis=1))
+
+    one = written(lambda g: str(g.op("Relu", g.input("x", "N", 4))))
+    accepted(written(joined), one)
+    refused(written(twice), one)
