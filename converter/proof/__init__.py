@@ -1,4 +1,4 @@
-"""Prove that a folded graph computes what the original did: `verify` and what it is made of."""
+"""Prove that a folded graph computes what the original did: `verify` and its parts."""
 
 from converter.evaluation.oracle import Oracle, OracleError
 from converter.proof.examples import data_shapes, load_data

@@ -1,9 +1,9 @@
-"""A branch by itself, on what it would have seen: for those that no condition lets run.
+"""Run a branch by itself, on the values it would have read: for branches that never run.
 
-An exporter writes `If` around a Squeeze for an axis that is never 1: forced to run, it fails, or
-all behind it does. Alone, on the values around it, both graphs' branches may still be compared.
-That they are equal says that the branch is; that they differ says nothing, as a map may have been
-folded across its border.
+An exporter writes `If` around a Squeeze for an axis that is never 1: forced to run, the Squeeze
+fails, or everything behind it does. Alone, on the values around it, the branches of both graphs may
+still be compared. If they agree, the branch is proven; if they differ, that proves nothing, because
+a map may have been folded across its border.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from converter.proof.recorder import Recorder
 def standing_alone(body: Body, recorder: Recorder) -> tuple[ir.Model, Feeds] | None:
     """A branch of an If as a model, and what it reads from around it, in the types of the graph.
 
-    None where its If never ran, so that nothing is known of what it would see.
+    None where its If never ran, so that the values it would read are not known.
     """
     seen = recorder.seen.get((body.node, body.branch))
     if seen is None:
@@ -65,7 +65,7 @@ def standing_alone(body: Body, recorder: Recorder) -> tuple[ir.Model, Feeds] | N
 
 
 def cases(name: str, feeds: Feeds, seed: int) -> Sequence[Case]:
-    """What the branch would have seen, and random numbers in its place."""
+    """The values that the branch would have read, and random numbers in their place."""
     rng = np.random.default_rng(seed)
 
     def drawn(array: Array) -> Array:

@@ -1,16 +1,16 @@
-"""Weights that are no numbers: no input helps then, so the sentence names the weight."""
+"""Weights that are NaN: no other input helps then, so the message names the weight."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-# So many weights are named.
+# How many weights are named.
 _NAMED = 3
 
 
 def broken_weights(model: ir.Model) -> str:
-    """ "conv.weight (3 NaN of 40 numbers)", of the first few; "" if there is none."""
+    """ "conv.weight (3 NaN of 40 numbers)", for the first few; "" if there is none."""
     found = []
     for graph in (model.graph, *model.graph.subgraphs()):
         for name, value in graph.initializers.items():

@@ -1,7 +1,7 @@
-"""What of a graph runs only sometimes: the branches of If, the bodies of Loop and Scan.
+"""The parts of a graph that run only sometimes: the branches of If, the bodies of Loop and Scan.
 
-A proof by inputs speaks of what ran on them. So each such body is named, in the order in which
-the graphs hold them, and told apart by its way from the main graph: `If y: then_branch`.
+A proof by inputs covers only what ran on them. So each such body has a name, which is its path from
+the main graph: `If y: then_branch`. They come in the order in which the graph holds them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from converter.evaluation.oracle import read_by
 from converter.graph.naming import label
 
 BRANCHES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
-# Ops that say how large a value is, not what it holds.
+# Ops that return how large a value is, not what it holds.
 _SIZES = frozenset({"Shape", "Size"})
 
 
@@ -27,8 +27,8 @@ class Body:
         node: the If, Loop or Scan that holds it.
         branch: `then_branch`, `else_branch` or `body`.
         outer: the bodies around it, from the outside in.
-        dead: its If has a condition that no input changes, which chooses the other branch, or it
-            stands in such a branch: filled in by `Recorder`.
+        dead: its If has a condition that no input changes and that chooses the other branch, or it
+            lies inside such a branch; set by `Recorder`.
     """
 
     node: ir.Node
@@ -41,7 +41,7 @@ class Body:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The same body in a graph with the same names."""
+        """A key that is the same for this body in another graph with the same names."""
         return next((v.name for v in self.node.outputs if v.name), ""), self.branch
 
     @property
@@ -64,10 +64,10 @@ def bodies(graph: ir.Graph, outer: tuple[Body, ...] = ()) -> Iterator[Body]:
 def pairs(
     originals: Sequence[Body], candidates: Sequence[Body]
 ) -> tuple[list[tuple[Body, Body]], list[Body]]:
-    """The bodies of two graphs that stand for one another, and those of either without another.
+    """The bodies of two graphs that correspond to each other, and those without a counterpart.
 
-    By the names of what they give; where graphs have other names, by their order, if they hold
-    as many of the same kinds.
+    They are matched by the names of their outputs; where the graphs have different names, by their
+    order, if both hold equally many of the same kinds.
     """
     by_key = {body.key: body for body in candidates}
     if len(by_key) == len(candidates) and all(body.key in by_key for body in originals):
@@ -85,7 +85,7 @@ def _kind(body: Body) -> tuple[str, str, int]:
 
 
 def captured(graph: ir.Graph) -> list[ir.Value]:
-    """What a body reads from around it, each once."""
+    """The outer values that a body reads, each once."""
     inside = {*graph.inputs, *graph.initializers.values()}
     found: dict[ir.Value, None] = {}
     for node in graph:
@@ -96,7 +96,7 @@ def captured(graph: ir.Graph) -> list[ir.Value]:
 
 
 def fixed(value: ir.Value | None, formal: frozenset[ir.Value]) -> bool:
-    """Whether no input of the graph, and no turn of a loop, can change a value.
+    """Whether neither an input of the graph nor an iteration of a loop can change a value.
 
     Args:
         formal: inputs of the graph and of the bodies around.
@@ -133,7 +133,7 @@ def _fixed_shape(value: ir.Value | None) -> bool:
     return value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
 
 
-# Ops that draw numbers: two runs of one graph give two answers.
+# Ops that draw random numbers: two runs of the same graph give different results.
 _RANDOM = dict.fromkeys(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
      "Multinomial"),
@@ -142,7 +142,7 @@ _RANDOM = dict.fromkeys(
 
 
 def draws_numbers(node: ir.Node) -> bool:
-    """Whether a node gives other numbers each time: the Random ops, and Dropout while training."""
+    """Whether a node gives other numbers in each run: the Random ops, and Dropout in training."""
     if node.domain != "":
         return False
     if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -162,7 +162,7 @@ def random_outputs(graph: ir.Graph) -> dict[str, list[ir.Node]]:
 
 
 def _behind(output: ir.Value) -> Iterator[ir.Node]:
-    """Every node that a value depends on, those of bodies among them."""
+    """Every node that a value depends on, including those of bodies."""
     seen: set[ir.Node] = set()
     waiting: list[ir.Value | None] = [output]
     while waiting:

@@ -1,4 +1,4 @@
-"""Which branches and loops ran on the inputs of a proof, in both graphs, and what never did."""
+"""Which branches and loops ran on the inputs of a proof, in both graphs, and which never did."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from converter.sources.loaded import Input
 class Ran:
     """A branch of an If, or the body of a Loop or Scan, in the proof.
 
-    `turns`: at most in one run, 0 if it never ran; `forced`: it ran with its condition replaced;
-    `alone`: it ran taken out, on what it would have seen;
-    `dead`: no input lets it run; `whose`: "" if it is in both graphs, else in which alone.
+    `turns`: the most iterations in one run, 0 if it never ran; `forced`: it ran with its condition
+    replaced; `alone`: it ran by itself, on the values it would have read; `dead`: no input lets it
+    run; `whose`: "" if it is in both graphs, else which graph has it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Coverage:
     Args:
         reference, candidate: the two graphs.
         inputs: how their inputs are drawn.
-        batch: of the inputs that are tried; None for the size that the graph fixes.
+        batch: batch size of the inputs that are tried; None for the size that the graph fixes.
         seed: of the random inputs.
     """
 
@@ -71,11 +71,11 @@ class Coverage:
         )
 
     def kinds(self) -> list[Kind]:
-        """The kinds of inputs to draw: the first takes the place of the standard ones, as those
-        may be none that the graph runs on."""
+        """The kinds of inputs to draw: the first takes the place of the standard kind, on which the
+        graph may not run."""
         recorder = self._recorders[0]
         found = explore(recorder, self._inputs, self._feeds, self.content)
-        recorder.turns.clear()  # what counts is what is measured
+        recorder.turns.clear()  # only what runs on measured inputs counts
         first, *others = [_kind(setting) for setting in found] or [STANDARD]
         return [replace(first, name="", says=first.name), *others]
 
@@ -85,13 +85,13 @@ class Coverage:
             recorder.watch(case.feeds)
 
     def content(self) -> bool:
-        """Whether all has run that ever can, in the first graph."""
+        """Whether everything that can run at all has run, in the first graph."""
         recorder = self._recorders[0]
         return all(recorder.ran(body) or recorder.dead(body) for body in recorder.bodies)
 
     def to_force(self) -> Iterator[tuple[str, ir.Model, ir.Model, Callable[[], None]]]:
-        """For each pair that never ran: its name, both graphs with it forced to run, and what to
-        call when they were measured."""
+        """For each pair that never ran: its name, both graphs with it forced to run, and a function
+        to call when they have been measured."""
         for one, other in self._pairs:
             if self._told(one, other).covered:
                 continue
@@ -105,8 +105,8 @@ class Coverage:
     def to_run_alone(
         self,
     ) -> Iterator[tuple[ir.Model, ir.Model, Sequence[Case], Callable[[], None]]]:
-        """For each pair of branches that could not be forced: both as models, inputs, and what
-        to call when they were measured."""
+        """For each pair of branches that could not be forced: both as models, inputs, and a
+        function to call when they have been measured."""
         for one, other in self._pairs:
             if self._told(one, other).covered or one.node.op_type != "If":
                 continue

@@ -1,8 +1,8 @@
-"""More random inputs: where luck may have decided, and where noise tells nothing.
+"""More random inputs, for where chance may have decided, and for where noise is not informative.
 
 A detector's head gives 1e-6 on noise, where the runtime's own sigmoid is 1e-7 away from the
-truth: no fold could be told from another there. On larger numbers, on pictures of 0 to 255 or on
-a picture with surfaces in it, the same head has an opinion.
+truth: a right fold could not be told from a wrong one there. On larger numbers, on pictures of 0 to
+255 or on a picture with surfaces in it, the same head gives larger outputs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from converter.sources.loaded import Input
 Array = npt.NDArray[Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
-# The length of the sides of equal numbers in a picture with surfaces.
+# The side length of the squares of equal numbers in a picture with surfaces.
 _SURFACE = 8
-# Numbers of one sample that larger sizes may have.
+# How many numbers one sample may have at larger sizes.
 _MOST = 2**22
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How floating-point inputs are drawn, in words; `larger`: with open axes twice as long.
+    """How floating-point inputs are drawn; `larger`: with open axes twice as long.
 
-    `setting`: what some inputs are set to; `says`: of the standard kind with such a setting.
+    `setting`: what some inputs are set to; `says`: the name of the standard kind with that setting.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Kind:
 
     @property
     def seed(self) -> int:
-        """Of its own numbers; 0 for the standard ones, which `examples` draws."""
+        """The seed of this kind; 0 for the standard numbers, which `examples` draws."""
         return next((i for i, kind in enumerate(KINDS, 1) if kind.draw is self.draw), 0)
 
 
@@ -70,7 +70,7 @@ def _surfaces(times: float) -> Draw:
 
 
 STANDARD = Kind("", _normal(1.0))
-# In the order in which they are tried.
+# The kinds, in the order in which they are tried.
 KINDS: tuple[Kind, ...] = (
     Kind("normal times 4", _normal(4.0)),
     Kind("normal times 16", _normal(16.0)),
@@ -85,7 +85,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 def kinds_for(inputs: Sequence[Input]) -> list[Kind]:
-    """Those that give other inputs than the standard ones are."""
+    """The kinds whose inputs differ from the standard ones."""
     if not any(_is_float(item) for item in inputs):
         return []
     larger = [enlarged(item) for item in inputs]
@@ -94,11 +94,11 @@ def kinds_for(inputs: Sequence[Input]) -> list[Kind]:
 
 
 def draw(kind: Kind, inputs: Sequence[Input], batch: int | None, seed: int, turn: int = 0) -> Case:
-    """Inputs of a kind; whole numbers are drawn as ever.
+    """Inputs of a kind; whole numbers are drawn as always.
 
     Args:
         batch: as in `examples.random_feeds`.
-        turn: each gives other numbers and another name.
+        turn: each turn gives other numbers and another name.
     """
     inputs = [enlarged(item) for item in inputs] if kind.larger else inputs
     inputs = kind.setting.sized(inputs)
@@ -116,7 +116,7 @@ def draw(kind: Kind, inputs: Sequence[Input], batch: int | None, seed: int, turn
 
 
 def enlarged(item: Input) -> Input:
-    """With its open axes, but the batch, twice as long as in the example."""
+    """The input with its open axes, except the batch, twice as long as in the example."""
     sizes = (
         2 * size if axis and isinstance(name, str) else size
         for axis, (name, size) in enumerate(zip(item.shape, item.example, strict=True))

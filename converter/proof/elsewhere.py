@@ -1,7 +1,7 @@
 """Other batches and sizes, for models that do not run on the usual ones.
 
-A model that folds its batch by four, or whose last pooling wants 48 rows, runs on none of 1, 2
-and 5 samples of the smallest picture. That says nothing of a fold.
+A model that groups its batch by four, or whose last pooling needs 48 rows, does not run on 1, 2 or
+5 samples of the smallest picture. That says nothing about a fold.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from converter.files import arrays
 from converter.sources.loaded import Input
 
 BATCHES = (1, 2, 5)
-# Of the user's data, this many rows are used: a proof, not an evaluation.
+# How many rows of the user's data are used: enough for a proof, which is not an evaluation.
 MOST_ROWS = 64
 WRITTEN = "It must be an .npz or .npy written by numpy."  # what to give instead
 
 
 def random_feeds(inputs: Sequence[Input], batch: int | None, seed: int) -> Feeds:
     """Standard normal numbers, indices within their table, other integers of 0 and 1, for a
-    batch of `batch` samples; or the value that the user said.
+    batch of `batch` samples; or the value that the user gave.
 
     `batch` None keeps the batch size that the graph fixes.
     """
@@ -49,7 +49,7 @@ def load_data(path: Path, inputs: Sequence[Input]) -> Feeds:
     """The user's inputs from an .npz (by input name) or an .npy (a single input).
 
     Raises:
-        UserError: unreadable, or it does not fit the inputs.
+        UserError: the file is unreadable, or does not fit the inputs.
     """
     found = {name or inputs[0].name: a for name, a in arrays.load(path, WRITTEN).items()}
     if len(inputs) == 1 and len(found) == 1 and inputs[0].name not in found:
@@ -61,7 +61,7 @@ def data_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the user's inputs by name, "" for that of an .npy.
 
     Raises:
-        UserError: unreadable.
+        UserError: the file is unreadable.
     """
     return {name: np.shape(array) for name, array in arrays.load(path, WRITTEN).items()}
 

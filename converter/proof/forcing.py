@@ -1,8 +1,8 @@
-"""Let run what no input reaches: conditions replaced by constants, in both graphs alike.
+"""Run bodies that no input reaches, by replacing conditions with constants in both graphs alike.
 
-A branch that is forced sees what it would see, as all around it is computed as ever; so maps that
-were folded across its border are where they belong, which they are not for a body that is taken
-out and run alone.
+A forced branch reads what it would read, because everything around it is computed as usual. So maps
+that were folded across its border take effect, which they do not for a body that is taken out and
+run alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from converter.evaluation.oracle import Array
 from converter.graph.building import Builder
 from converter.proof.control import Body, bodies
 
-# Turns of a Loop that is forced; its own condition may end it sooner.
+# Iterations of a forced Loop; its own condition may end it sooner.
 TURNS = 2
 
 
@@ -41,7 +41,7 @@ def forced(model: ir.Model, body: Body, among: Sequence[Body]) -> ir.Model | Non
                 _set(copy, node, 0, np.asarray(TURNS, np.int64))
             if len(node.inputs) > 1 and node.inputs[1] is not None:
                 _set(copy, node, 1, np.asarray(True))
-        else:  # a Scan turns as often as its input is long
+        else:  # a Scan runs once for each element of its input
             return None
     return copy
 

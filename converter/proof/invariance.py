@@ -1,4 +1,4 @@
-"""Whether a sample alone gives the same as that sample in a batch: requests may then be joined."""
+"""Whether a sample gives the same alone and in a batch: requests may then be batched together."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from converter.sources.loaded import Input
 class Invariance:
     """Whether a sample alone gives the same as that sample in a batch.
 
-    `difference` is the largest, `allowed` what rounding explains; `problem` is a sentence
-    when it could not be measured or does not hold. `batch`: how many samples were together.
+    `difference` is the largest difference, `allowed` what rounding explains; `problem` is a
+    sentence when it could not be measured or does not hold. `batch`: the size of the batch.
     """
 
     difference: float
@@ -40,11 +40,11 @@ def invariance(
     together: Feeds,
     allowed: Mapping[str, float],
 ) -> Invariance:
-    """Each sample of `case` alone, against itself in that batch; the worst output counts.
+    """Compare each sample of `case` alone with itself in that batch; the worst output counts.
 
     Args:
         together: the outputs for the whole batch.
-        allowed: by output, how far both may be from the truth, and so from one another.
+        allowed: by output, how far both may be from the truth, and so from each other.
     """
     try:
         alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
@@ -54,7 +54,7 @@ def invariance(
 
 
 def compare(together: Feeds, alone: Sequence[Feeds], allowed: Mapping[str, float]) -> Invariance:
-    """The outputs of a batch against those of its samples, each a batch of one."""
+    """Compare the outputs of a batch with those of its samples, each a batch of one."""
     rows = len(alone)
     worst = Invariance(0.0, 0.0, batch=rows)
     for name, batch in together.items():

@@ -1,4 +1,4 @@
-"""From trials to measurements: each output on each set of inputs, whole and by parts."""
+"""Turn trials into measurements: each output on each set of inputs, whole and by parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from converter.proof.measure import Measurement, from_framework, measure, pool
 from converter.proof.parts import Outcome, by_parts
 from converter.proof.trials import Trial
 
-# A candidate so many times beyond what is allowed is no matter of luck: nothing more is drawn.
+# A candidate this many times beyond what is allowed is not off by chance: nothing more is drawn.
 GROSS = 16.0
 
 
@@ -28,7 +28,7 @@ class Judgement:
 
     @property
     def gross(self) -> bool:
-        """Whether something differs by far more than luck explains."""
+        """Whether something differs by far more than chance explains."""
         return any(
             m.verdict == "differs"
             and not m.scant
@@ -37,10 +37,10 @@ class Judgement:
         )
 
     def coarse(self, outputs: Sequence[str], kind: Sequence[str] | None = None) -> list[str]:
-        """Outputs for which no inputs were found on which the original is near to float64.
+        """Outputs for which no inputs were found on which the original is close to float64.
 
         Args:
-            kind: names of the inputs that count, all by default.
+            kind: names of the inputs that count, by default all.
         """
         sharp = {
             m.output
@@ -54,7 +54,7 @@ class Judgement:
         return all(m.verdict == "equal" for m in self.measurements if m.inputs == inputs)
 
     def unmeasured(self, outputs: Sequence[str]) -> list[str]:
-        """Outputs that no inputs could tell anything about."""
+        """Outputs about which no inputs were informative."""
         told = {m.output for m in self.measurements if not m.unmeasured}
         return [name for name in outputs if name not in told]
 
@@ -65,8 +65,8 @@ def judge(
     """Measure every trial.
 
     Args:
-        types: of the outputs, by name: numpy's name of each.
-        random: outputs with numbers that the graph draws itself, and a sentence that says so.
+        types: numpy's name of each output's type, by the output's name.
+        random: outputs that depend on numbers the graph draws itself, and a sentence that says so.
     """
     measurements = tuple(
         replace(found, unmeasured=True, problem=random[name])
@@ -118,7 +118,7 @@ def _names_by_kind(trials: Sequence[Trial]) -> dict[str, list[str]]:
 def _parts(
     trials: Sequence[Trial], types: Mapping[str, str], whole: Sequence[Measurement]
 ) -> tuple[Measurement, ...]:
-    """By parts, what is right as a whole; each kind of inputs for itself."""
+    """Measure by parts what is right as a whole, separately for each kind of inputs."""
     right = {(m.output, m.inputs) for m in whole if m.passed}
     wrong = {m.output for m in whole if m.verdict == "differs"}
     found: list[Measurement] = []

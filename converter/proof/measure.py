@@ -19,35 +19,37 @@ _UNIT_ROUNDOFF = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
     "float32": 2.0**-24,
-    # There is no wider oracle for float64: both sides carry its rounding, summed over a
+    # There is no wider oracle for float64: both sides carry its rounding, summed over the
     # network. 4 * u * max|y| is then 1e-12 of the largest number.
     "float64": 2.5e-13,
 }
 # Beyond this part of what is `usable`, other inputs are tried as well.
 _SHARP = 0.1
-# Where the reference's own error is beyond `usable`, a candidate whose error is so many times what
-# the rule allows is wrong all the same.
+# Where the reference's own error is beyond `usable`, a candidate whose error is this many times
+# what the rule allows is wrong all the same.
 _FAR = 4.0
 # How far another framework's kernels, which sum in another order, may be from float64: 10 times as
-# far as the reference, and 64 units in the last place of the largest number.
+# far as the reference, plus 64 units in the last place of the largest number.
 _FRAMEWORK = (10.0, 64.0)
 # Types for which what is allowed is pooled over the random inputs (`pool`). Rounding through a
-# whole network in float32 is many times 4 * u * max|y|, so that the reference's own error decides,
-# and on a single input its luck. In half types 4 * u * max|y| does, which may be near 0 by luck.
+# whole network in float32 is many times 4 * u * max|y|, so the reference's own error decides, which
+# may be small by chance on a single input. In half types 4 * u * max|y| decides, which may also be
+# near 0 by chance.
 _HALF = frozenset({"float16", "bfloat16"})
 _POOLED = frozenset({"float32"}) | _HALF
-# How far the reference itself may be from float64, relative to the largest number. Beyond, its
-# error would excuse nearly anything: an op that the runtime computes otherwise, or chaos.
+# How far the reference itself may be from float64, relative to the largest number. Beyond that, its
+# error would excuse nearly anything: the runtime computes an op differently, or the network is
+# chaotic.
 _USABLE = {"float16": 0.25, "bfloat16": 0.5, "float32": 0.01, "float64": 1e-6}
 
 
-# "unmeasured": it could not be told whether it is equal.
+# "unmeasured": it could not be decided whether it is equal.
 Verdict = Literal["equal", "differs", "unmeasured"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the rule says for a type of number. `usable`, `pooled`, `half` as above."""
+    """The constants of the rule for a type of number; `usable`, `pooled`, `half` as above."""
 
     roundoff: float
     usable: float
@@ -85,10 +87,10 @@ def allowance(limits: Limits, reference_error: float, magnitude: float) -> float
 class Measurement:
     """One output on one set of inputs. Errors are maxima of |y - float64|, in y's unit.
 
-    `pooled`: sizes on the other random inputs count, too; `half`: half of their median.
+    `pooled`: the other random inputs also set the scale; `half`: at least half of the median.
     `part`: which numbers of the output, "" for all (`parts.py`); `scant`: too few to tell.
     `unmeasured`: these inputs cannot tell whether the candidate is right, and `problem` says why.
-    `sharp`: there is something in the output, and the reference's error is far below `usable`.
+    `sharp`: the output is not 0 throughout, and the reference's error is far below `usable`.
     """
 
     output: str
@@ -107,7 +109,7 @@ class Measurement:
 
     @property
     def floor(self) -> float:
-        """What is allowed beside twice the reference's error: 4 * u * max|y|."""
+        """What is allowed besides twice the reference's error: 4 * u * max|y|."""
         return self.allowed - 2.0 * self.reference_error
 
     @property
@@ -126,7 +128,7 @@ class Case:
     """One set of inputs and its name in the report ("batch 2", "your data, 64 rows").
 
     `given`: by the user, not drawn at random. `kind`: how it was drawn, "" for standard normal
-    numbers: only what is drawn alike sets a scale for one another.
+    numbers: only inputs that are drawn alike set a scale for each other.
     """
 
     name: str
@@ -149,9 +151,9 @@ def measure(
     """One output on one set of inputs.
 
     Args:
-        who: what the candidate is, for the sentences.
-        slack: what it may be off at least: so many times the reference's error, and so many
-            times u * max|y|.
+        who: what the candidate is, for messages.
+        slack: (a, b): it may be off by at least a times the reference's error plus b times
+            u * max|y|.
     """
     if truth.shape != reference.shape or truth.shape != candidate.shape:
         shapes = f"{truth.shape}, {reference.shape} and {candidate.shape}"
@@ -212,15 +214,15 @@ def pool(
 ) -> tuple[Measurement, ...]:
     """What the rule allows on the random inputs, which are drawn alike, taken together.
 
-    On one input an output may be near zero, or the reference near the truth, by luck: a right fold
-    then draws another error of the usual size. So for the types of `_POOLED` max|y| and the
-    reference's error are the largest on all random inputs. What the user gives, of any size, sets
-    no scale for others; the reference's error on it is at least the share of max|y| that it is on
-    random inputs, as far as those are `sharp`.
+    On one input an output may be near zero, or the reference near the truth, by chance, while a
+    right fold has an error of the usual size. So for the types of `_POOLED` max|y| and the
+    reference's error are the largest on all random inputs. The user's inputs, which may be of any
+    size, set no scale for others; the reference's error on them is taken as at least the share of
+    max|y| that it is on random inputs, as far as those are `sharp`.
 
-    In half types 4 * u alone is 0.2 % or 1.6 % of max|y|, and the reference may be a quarter of it
-    away from the truth where it overflows nearly: the largest would excuse too much. There an
-    input is allowed at least half of the median.
+    In half types 4 * u alone is 0.2 % or 1.6 % of max|y|, and the reference may be a quarter of
+    max|y| away from the truth where it nearly overflows: the largest would excuse too much. There,
+    an input is allowed at least half of the median.
 
     Args:
         random: names of the inputs of standard normal numbers.
@@ -248,7 +250,7 @@ def _pools(
 
 
 def allowed_together(m: Measurement, others: Sequence[Measurement], drawn_alike: bool) -> float:
-    """What the random inputs `others` let `m` be off; 0 where they say nothing of it."""
+    """How far `m` may be off by the random inputs `others`; 0 where they do not apply to it."""
     if not m.pooled or not others:
         return 0.0
     if m.half:
@@ -271,7 +273,7 @@ def from_framework(
 def _exact(
     output: str, case: Case, truth: Array, reference: Array, candidate: Array
 ) -> Measurement:
-    """Integers, booleans, strings: counted where they differ from the oracle's."""
+    """Integers, booleans, strings: count where they differ from the oracle's."""
     wrong = int(np.count_nonzero(candidate != truth))
     wrong_before = int(np.count_nonzero(reference != truth))
     return Measurement(

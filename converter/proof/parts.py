@@ -1,16 +1,16 @@
-"""One output, part by part: numbers of one size are not judged by the scale of others.
+"""One output, part by part: small numbers are not judged by the scale of large ones.
 
 A detector's output holds boxes of 1e5 beside scores of 1: four roundings of the boxes hide an
-error of 0.05 in the scores. So along each axis but the batch the slices (one channel, one
-place of a flat vector) are put together by size, and the rule is applied to each part.
+error of 0.05 in the scores. So along each axis except the batch the slices (one channel, one
+position of a flat vector) are grouped by size, and the rule is applied to each part.
 
-* The size of a slice is the largest number that float64 gives it on all inputs that were drawn
-  alike. Neither rounding error has a say in it, so that no part is made of slices on which the
-  original was lucky.
-* Slices within a factor of `ALIKE` of the largest are a part, the largest of the others begin
+* The size of a slice is the largest number in it in float64, over all inputs that were drawn alike.
+  It does not depend on either graph's rounding error, so that no part consists of slices on which
+  the original's error is small by chance.
+* Slices within a factor of `ALIKE` of the largest are a part, and the largest of the others begins
   the next one: a classifier's scores are one part, and nothing changes for them.
-* A part with few numbers proves nothing by failing: the largest of few errors is a matter of
-  luck, and so is a channel that a Relu leaves nearly empty. Such a part is `scant`: more inputs
+* When a part with few numbers fails, that proves nothing: the largest of few errors depends on
+  chance, and so does a channel that a Relu leaves nearly empty. Such a part is `scant`: more inputs
   are drawn (`verify`), and if it stays so it is judged together with the next larger part.
 """
 
@@ -35,13 +35,13 @@ from converter.proof.measure import (
 
 # Slices whose largest numbers are within this factor are judged by one scale.
 ALIKE = 8.0
-# So many rounding errors other than 0 a part must have before it is judged alone.
+# How many rounding errors other than 0 a part must have to be judged alone.
 ENOUGH = 32
-# A part is one of many, and the worst of all of them decides: what the rule allows a whole output
-# is allowed a part so many times. A recogniser of 6625 classes has eight parts, of which one was
-# 2.3 times the original's error, with nothing wrong.
+# A part is one of many, and the worst of them decides, so a part is allowed this many times what
+# the rule allows a whole output. A recogniser of 6625 classes has eight parts, of which one had 2.3
+# times the original's error with nothing wrong.
 OF_MANY = 2.0
-# Numbers of an array that are looked at together, which bounds the memory.
+# How many numbers of an array are processed at once, which bounds the memory.
 _SLAB = 2**22
 
 
@@ -57,9 +57,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Slices:
-    """Of each slice along an axis, on one set of inputs: sizes and errors, shape (slices,).
+    """Sizes and errors of each slice along an axis, on one set of inputs; shape (slices,).
 
-    `counted`: how many numbers of it are rounded at all by either graph.
+    `counted`: how many numbers in each slice have a rounding error in either graph.
     """
 
     case: Case
@@ -76,8 +76,8 @@ def by_parts(
 
     Args:
         outcomes: on inputs that were drawn alike, or all that the user gave.
-        others: on the random inputs, where `outcomes` are the user's: the original's error is
-            at least the share of the size of a part that it is there.
+        others: outcomes on the random inputs, where `outcomes` are the user's: the original's
+            error is taken as at least the share of a part's size that it is there.
 
     Nothing for an axis whose slices are all alike: that is the whole output's measurement.
     """
@@ -97,7 +97,7 @@ def by_parts(
 
 
 def _axes(shapes: Sequence[tuple[int, ...]]) -> Iterator[int]:
-    """Axes with several slices, equally many on all inputs; the batch's own differ."""
+    """Axes with several slices, equally many on all inputs, which excludes the batch axis."""
     if len({len(shape) for shape in shapes}) > 1:
         return
     for axis, sizes in enumerate(zip(*shapes, strict=True)):
@@ -109,7 +109,7 @@ def _slices(outcome: Outcome, axis: int, limits: Limits) -> Slices:
     size = outcome.truth.shape[axis]
     sums = [np.zeros(size) for _ in range(3)]
     counted = np.zeros(size, np.int64)
-    # Slabs across another axis than the one looked at.
+    # Slabs along another axis than that of the slices.
     across = 1 if axis == 0 else 0
     arrays = (outcome.truth, outcome.reference, outcome.candidate)
     long = arrays[0].shape[across] if arrays[0].ndim > 1 else 1
@@ -188,7 +188,7 @@ def _judge(
     beside: Sequence[Slices],
     chosen: npt.NDArray[np.intp],
 ) -> Measurement:
-    """The rule on some slices: the worst of all sets of inputs."""
+    """Apply the rule to some slices: the worst of all sets of inputs."""
     mine = [_measured(output, axis, limits, part, chosen) for part in slices]
     scale = [_measured(output, axis, limits, part, chosen) for part in beside]
     alike = not beside

@@ -1,4 +1,4 @@
-"""What a proof draws next, until its verdict is no matter of luck."""
+"""Which inputs a proof draws next, until its verdict does not depend on chance."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from converter.proof.measure import Case
 from converter.proof.trials import Trial
 from converter.sources.loaded import Input
 
-# Samples that are drawn in addition, in this order, while a failure may be luck.
+# Samples that are drawn in addition, in this order, while a failure may be due to chance.
 ROWS = (16, 32)
 # Samples of other kinds of inputs.
 _PAIR = 2
 
 
 class Plan:
-    """What to draw next, until a verdict is no matter of luck.
+    """Which inputs to draw next, until a verdict does not depend on chance.
 
     Args:
-        kinds: what was drawn; the first in the place of the standard numbers.
-        batches: on which the model runs.
+        kinds: what was drawn; the first replaces the standard numbers.
+        batches: batch sizes on which the model runs.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Plan:
     def next(
         self, judged: Judgement, trials: Sequence[Trial], outputs: Sequence[str]
     ) -> list[Case]:
-        """The next inputs; none when the verdict stands."""
+        """The next inputs; none when the verdict is final."""
         if judged.gross:
             return []
         drawn = {t.case.name: t.case.kind for t in trials if not t.case.given}
@@ -58,7 +58,7 @@ class Plan:
             return []
         given = [t.case.name for t in trials if t.case.given]
         for name, others in self._open.items():
-            # What a setting lets run must be told by inputs with that setting.
+            # What only runs with a setting must be judged by inputs with that setting.
             mine = [n for n, kind in drawn.items() if kind == name or kind.startswith(f"{name}, ")]
             if judged.coarse(outputs, [*mine, *given] if name else None):
                 other = next(others, None)

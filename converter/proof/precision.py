@@ -1,7 +1,7 @@
-"""The type in which an output was computed, which may be narrower than the one that it has.
+"""The type in which an output was computed, which may be narrower than its declared type.
 
-A model of float16 weights often takes and gives float32, with a Cast at either end. The unit
-roundoff of its output is then no measure: the numbers were rounded in float16 on their way.
+A model with float16 weights often takes and gives float32, with a Cast at either end. The unit
+roundoff of float32 is then the wrong measure: the numbers were rounded to float16 on the way.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 _ROUNDOFF = {ir.DataType.BFLOAT16: 2.0**-8, ir.DataType.FLOAT16: 2.0**-11}
-# Of the wider types, which hide it.
+# The declared types that can hide a narrower one.
 _WIDER = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
 def narrower(model: ir.Model) -> dict[str, str]:
-    """Outputs of float32 or float64 that come by half types: {output: the coarsest of them}."""
+    """Outputs of float32 or float64 computed in half types: {output: the coarsest of them}."""
     reached: dict[ir.Node, set[ir.DataType]] = {}
     for node in model.graph:
         kinds = set(_halves(node))
@@ -34,14 +34,14 @@ def narrower(model: ir.Model) -> dict[str, str]:
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads, its bodies included."""
+    """The values that a node and its bodies read."""
     yield from (value for value in node.inputs if value is not None)
     for inner in _inside(node):
         yield from _read(inner)
 
 
 def _halves(node: ir.Node) -> Iterator[ir.DataType]:
-    """Half types of what a node reads and gives, its bodies included."""
+    """Half types of the inputs and outputs of a node and of its bodies."""
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.dtype in _ROUNDOFF:
             yield value.dtype

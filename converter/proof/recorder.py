@@ -1,4 +1,4 @@
-"""The oracle, with an eye on what ran: which branches, how many turns, and what was compared."""
+"""An oracle that records what ran: which branches, how many iterations, and what was compared."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from converter.evaluation.oracle import Array, Feeds, Oracle, OracleError
 from converter.proof.control import Body, bodies, captured, fixed
 
 _COMPARISONS = frozenset({"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"})
-# Numbers of a compared value that are looked at.
+# How many numbers of a compared value are looked at.
 _MOST = 16
-# Numbers of a value that is kept for a branch that may have to be run alone.
+# How many numbers a value may have that is kept for a branch that may be run alone.
 _MOST_KEPT = 2**22
 
 
 class Recorder(Oracle):
-    """Evaluates in float64, Loop and Scan turn by turn, and writes down what ran.
+    """Evaluates in float64, Loop and Scan iteration by iteration, and records what ran.
 
     Attributes:
-        bodies: of the graph, in order.
-        turns: how often each ran at most in one run.
-        seen: what branches that did not run would have read.
-        compared: pairs of numbers that a run compared, since `compared` was emptied.
+        bodies: those of the graph, in order.
+        turns: the most iterations of each in one run.
+        seen: the values that branches that did not run would have read.
+        compared: pairs of numbers that were compared since `compared` was last emptied.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -37,7 +37,7 @@ class Recorder(Oracle):
 
     @property
     def model(self) -> ir.Model:
-        """The graph that is run: with its functions written out."""
+        """The graph that is run, with its functions inlined."""
         return self._model
 
     def watch(self, feeds: Feeds) -> bool:
@@ -85,7 +85,7 @@ class Recorder(Oracle):
         return super()._run_if(node, env)
 
     def _keep(self, node: ir.Node, branch: str, env: dict[ir.Value, Array]) -> None:
-        """What a branch that does not run would have read."""
+        """Keep the values that a branch that does not run would have read."""
         if (node, branch) in self.turns or (node, branch) in self.seen:
             return
         found = {value: env[value] for value in captured(node.attributes[branch].as_graph())

@@ -1,10 +1,10 @@
-"""Inputs that lead elsewhere: values and sizes on either side of what a graph compares.
+"""Inputs that take other branches: values and sizes on either side of what a graph compares.
 
-`sr == 16000` is true for one whole number of 2^64: nobody draws it. But the graph says which. A
-run of the float64 oracle writes down what it compared; each input of whole numbers, truth values
-or a single number, each open axis, and the mean of each other input is moved to either side of
-it: straight to the constants, and to where a straight line through two runs says that the
-compared numbers meet, which finds them behind casts, sums and sizes, too.
+`sr == 16000` is true for one whole number of 2^64, which no random draw hits. But the graph holds
+that number. A run of the float64 oracle records what was compared; then each input of whole
+numbers, truth values or a single number, each open axis, and the mean of each other input is moved
+to either side of it: directly to the constants, and to where a straight line through two runs
+predicts that the compared numbers meet, which also works behind casts, sums and sizes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from converter.evaluation.oracle import Feeds
 from converter.proof.recorder import Recorder
 from converter.sources.loaded import Input
 
-# Runs of the oracle that a search may take.
+# How many runs of the oracle a search may take.
 MOST_RUNS = 96
-# Sizes of axes that are tried, and numbers that one input may then have.
+# The largest size of an axis that is tried, and how many numbers one input may then have.
 _LONGEST, _MOST_NUMBERS = 4096, 2**22
 
 What = Literal["value", "size", "mean"]
@@ -46,7 +46,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Setting:
-    """Some variables with what they are set to."""
+    """Some variables and the values that they are set to."""
 
     values: tuple[tuple[Variable, float], ...] = ()
 
@@ -94,7 +94,7 @@ NOTHING = Setting()
 
 
 def variables(inputs: Sequence[Input]) -> list[Variable]:
-    """What may be set, the likeliest to matter first."""
+    """What may be set; the variables most likely to matter come first."""
     found: list[Variable] = []
     means: list[Variable] = []
     for item in inputs:
@@ -129,10 +129,10 @@ def explore(
     """Settings on which the graph runs, each of which let something run that did not before.
 
     Args:
-        recorder: of the graph; what ran stays written in it.
+        recorder: of the graph; it keeps the record of what ran.
         inputs: of the graph.
-        feeds: the inputs of a setting.
-        content: whether all has run.
+        feeds: makes the inputs of a setting.
+        content: says whether everything has run.
     """
     return _Search(recorder, inputs, feeds, content).run()
 
@@ -183,7 +183,7 @@ class _Search:
         self._recorder.compared.clear()
         ran = self._recorder.watch(self._feeds(setting))
         self._pairs[setting] = dict(self._recorder.compared)
-        if not ran:  # what ran before it failed, ran in no proof
+        if not ran:  # what ran before the failure will not be part of a proof
             self._recorder.turns = before
             return False
         if self._found and set(self._recorder.turns) == {k for k, n in before.items() if n}:
@@ -192,7 +192,7 @@ class _Search:
         return True
 
     def _two_at_once(self) -> list[Setting]:
-        """Where nothing runs yet: each value of one with half and double of each axis."""
+        """Where nothing runs yet: each value of one variable with half and double of each axis."""
         values = [s for s in self._pairs if s.values and s.values[0][0].what == "value"]
         return [
             value.but(axis, size)

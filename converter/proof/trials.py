@@ -1,4 +1,4 @@
-"""The three graphs run on sets of inputs: in float64, the original, the folded one."""
+"""Run the three graphs on sets of inputs: the float64 oracle, the original, the folded one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CandidateError(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """What the three graphs gave for one set of inputs, by output."""
+    """The results of the three graphs on one set of inputs, by output."""
 
     case: Case
     truth: Feeds
@@ -28,14 +28,14 @@ class Trial:
 
 
 class Trials:
-    """Runs a set of inputs through all three; only the candidate's session stays.
+    """Runs sets of inputs through all three; only the candidate's session is kept.
 
     Args:
         truth: the graph as it was loaded; interpreted in float64.
         reference: the un-folded graph; run without graph optimisations, which fold too.
         candidate: the folded graph; run as it will be served, with all optimisations.
-        progress: told what is being done.
-        optimize: False when nobody will serve the candidate, only a graph like it.
+        progress: called with what is being done.
+        optimize: False when the candidate is not the graph that will be served.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Trials:
         optimize: bool = True,
     ) -> None:
         self._optimize = optimize
-        self._oracle = Recorder(truth)  # Loop and Scan turn by turn
+        self._oracle = Recorder(truth)  # Loop and Scan iteration by iteration
         self._reference, self._candidate = reference, candidate
         self._progress = progress
         self._runner: Runner | None = None
@@ -75,7 +75,7 @@ class Trials:
 
         Args:
             optional: leave out, and name in `failed`, those that the original or the oracle cannot
-                run; `no_oracle` is why of the first that onnxruntime ran all the same.
+                run; `no_oracle` is the reason for the first one that onnxruntime could run.
 
         Raises:
             OracleError: there is no float64 evaluation.

@@ -1,7 +1,7 @@
 """Where a fold has changed nothing, there is nothing to measure: the graph itself is the proof.
 
-An op of another domain (`com.microsoft`), or one that is quantised, may have no float64 evaluation,
-or one that is far away. If nothing was folded that is no matter:
+An op of another domain (`com.microsoft`), or a quantised one, may have no float64 evaluation, or
+one that is far from the runtime's. If nothing was folded, that does not matter:
 
     folded graph = normalized graph    the same nodes, with the same attributes and weights
     normalized graph = the file's      in onnxruntime, as they are, bit for bit on every input
@@ -24,8 +24,8 @@ from converter.proof.measure import Case, Measurement, largest_of, wide
 from converter.proof.verdict import Proof
 from converter.sources.loaded import Input
 
-# How far a sample alone may be from itself in a batch, in units of the largest number: sums are
-# ordered otherwise there.
+# How far a sample alone may be from itself in a batch, relative to the largest number: sums are
+# taken in another order there.
 _ORDER = 2.0**-18
 _FLOATS = "f"
 
@@ -45,7 +45,7 @@ def prove(
     seed: int,
     progress: Callable[[str], None],
 ) -> Proof | None:
-    """The proof for a graph in which nothing was changed; None if there is none.
+    """The proof for a graph in which nothing was changed; None if something was.
 
     Args:
         loaded: the graph of the file.
@@ -127,7 +127,7 @@ def _same_weights(one: ir.Model, other: ir.Model) -> bool:
 
 
 def _equal(one: Array, other: Array) -> bool:
-    """Bit for bit, but for the sign of 0 and the bits of NaN."""
+    """Equal bit for bit, except for the sign of 0 and the bits of NaN."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(np.array_equal(one, other, equal_nan=one.dtype.kind == _FLOATS))

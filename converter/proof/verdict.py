@@ -1,4 +1,4 @@
-"""The result of a proof: equal, different, or that it could not be told."""
+"""The result of a proof: equal, different, or not decided."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from converter.proof.measure import Measurement, Verdict
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a comparison. `failure` is the sentence that says why there is none.
+    """The result of a comparison. `failure` is a sentence that says why there is none.
 
-    `verdict` is "equal", "differs", or "unmeasured": it could not be told. `unmeasured` names the
-    outputs on which the original itself is too far from float64 on all inputs.
+    `verdict` is "equal", "differs", or "unmeasured": it could not be decided. `unmeasured` names
+    the outputs on which the original itself is too far from float64 on all inputs.
     """
 
     measurements: tuple[Measurement, ...] = ()
-    # The worst of each part of an output whose numbers are of several sizes.
+    # The worst measurement of each part of an output whose numbers have several sizes.
     parts: tuple[Measurement, ...] = ()
     # The original framework's own outputs in the candidate's place: is the export right?
     framework: tuple[Measurement, ...] = ()
     invariance: Invariance | None = None
     notes: tuple[str, ...] = ()
     failure: str = ""
-    # Whether the failure is one of the candidate, or of the measurement.
+    # Whether the candidate failed, or the measurement.
     failed: Verdict = "unmeasured"
     unmeasured: tuple[str, ...] = ()
-    # The branches and bodies of loops, and whether they ran; sentences on outputs that are random.
+    # The branches and bodies of loops, and whether they ran; sentences about random outputs.
     ran: tuple[Ran, ...] = ()
     random: tuple[str, ...] = ()
-    # Weights of the original that hold NaN, if nothing could be told.
+    # Weights of the original that hold NaN, if nothing could be decided.
     broken: str = ""
     # Inputs of one batch, the oracle's outputs for them, and which of the measurements' inputs
-    # they are: what a self-test is made of.
+    # they are; a self-test is made from these.
     sample: Feeds = field(default_factory=dict)
     truth: Feeds = field(default_factory=dict)
     sampled: str = ""
-    # A sentence, where nothing was changed and so nothing measured against float64.
+    # A sentence, where nothing was changed and therefore nothing measured against float64.
     unchanged: str = ""
 
     @property
@@ -52,7 +52,7 @@ class Proof:
 
     @property
     def unreached(self) -> tuple[Ran, ...]:
-        """What never ran in the proof, so that it says nothing of it."""
+        """What never ran in the proof, which therefore says nothing about it."""
         return tuple(ran for ran in self.ran if not ran.covered)
 
     @property

@@ -4,19 +4,19 @@ For each output, on each set of inputs,
 
     err(candidate, float64) <= 2 * err(reference, float64) + 4 * u * max|y|
 
-with u the unit roundoff of the output's type, or of a half type through which its numbers came
-(`precision`); max|y| and err(reference) are at least what they usually are on random inputs
+with u the unit roundoff of the output's type, or of a half type in which it was computed
+(`precision`); max|y| and err(reference) are taken as at least their usual size on random inputs
 (`measure.pool`). Folding may cost about one rounding of each weight, relative to |W||x| (Higham,
 "Accuracy and Stability of Numerical Algorithms", section 3.1), and no more. The reference's own
 error sets the scale, so that a loose tolerance cannot hide a wrong fold in a well-conditioned
-network, nor a tight one condemn a right fold in an ill-conditioned one. Numbers of other sizes in
-one output are judged by their own scale (`parts`). Outputs that are not floating point must be
-equal, except where the reference differs from float64 as well.
+network, and a tight one cannot reject a right fold in an ill-conditioned one. Numbers of different
+sizes in one output are judged by their own scale (`parts`). Outputs that are not floating point
+must be equal, except where the reference differs from float64 as well.
 
-A candidate that fails by what may be luck is measured on more inputs of that kind, and all of them
-count: the largest error of many inputs is no matter of luck. An output on which the original
-itself cannot be measured is tried on other kinds of inputs (`draws`); if none tells anything, the
-verdict is "unmeasured", which is neither "equal" nor "differs".
+A candidate whose failure may be due to chance is measured on more inputs of that kind, and all of
+them count: the largest error over many inputs hardly depends on chance. An output on which the
+original itself cannot be measured is tried on other kinds of inputs (`draws`); if none is
+informative, the verdict is "unmeasured", which is neither "equal" nor "differs".
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from converter.proof.trials import CandidateError, Trial, Trials
 from converter.proof.verdict import Proof
 from converter.sources.loaded import Input, Reference
 
-# Samples of the largest batch that is drawn, and of the self-test.
+# The size of the largest batch that is drawn, and of the self-test.
 _LARGEST, _PAIR = examples.BATCHES[-1], 2
 
 
@@ -68,13 +68,13 @@ def verify(
         reference: the un-folded graph; run without graph optimisations, which fold too.
         candidate: the folded graph; run as it will be served, with all optimisations.
         inputs: how random inputs are drawn.
-        dynamic_batch: try batches of 1, 2 and 5, else only the size that the graph fixes.
+        dynamic_batch: try batches of 1, 2 and 5; otherwise only the size that the graph fixes.
         data: the user's own inputs, measured as well.
-        framework: inputs and what the framework that the model comes from computed for them;
-            its kernels sum in another order, so it may be 10 times as far from float64 as
-            onnxruntime is, or 64 units in the last place.
+        framework: inputs, and what the model's original framework computed for them; its kernels
+            sum in another order, so it may be 10 times as far from float64 as onnxruntime is, or
+            64 units in the last place.
         seed: of the random inputs.
-        progress: told what is being done.
+        progress: called with what is being done.
     """
     problem = _signature_problem(reference, candidate)
     if problem:
@@ -110,7 +110,7 @@ def _attempt(session: _Session, types: Mapping[str, str], given: Sequence[Case])
 
 
 class _Session:
-    """One proof: what is drawn, measured, and drawn again."""
+    """One proof: inputs are drawn, measured, and drawn again."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Session:
         )
 
     def prove(self, types: Mapping[str, str], given: Sequence[Case]) -> Proof:
-        """Measure on random inputs and on `given`, until the verdict is no matter of luck."""
+        """Measure on random inputs and on `given`, until the verdict does not depend on chance."""
         kinds = [STANDARD]
         if self._coverage is not None:
             self._progress("branches and loops")
@@ -158,13 +158,13 @@ class _Session:
         return self._proof(trials, judged, list(types), ran)
 
     def _drawn(self, kind: Kind) -> tuple[list[Trial], Kind]:
-        """Trials of the usual batches; of others, and of other sizes, if the model runs on none."""
+        """Trials of the usual batches; if the model runs on none, of other batches and sizes."""
         usual = examples.batches(self._dynamic)
         found = self._try(kind, usual)
         if not found:
             for setting, batches in others(self._inputs, kind.setting, self._dynamic):
                 kind = replace(kind, setting=setting, says=setting.name)
-                # One batch first: what has no oracle at all need not be tried so often.
+                # One batch first: without any oracle, the others need not be tried.
                 found = self._try(kind, batches[:1])
                 if found:
                     return found + self._try(kind, batches[1:]), kind
@@ -180,7 +180,7 @@ class _Session:
         return found
 
     def _nothing_runs(self) -> Proof:
-        """No random input and no data of the user's: nothing can be said."""
+        """The proof when the model runs neither on random inputs nor on the user's data."""
         if self._run.no_oracle:
             raise OracleError(self._run.no_oracle)
         case, why = next(iter(self._run.failed.items()))
@@ -192,7 +192,7 @@ class _Session:
     def _settle(
         self, run: Trials, trials: list[Trial], types: Mapping[str, str], kinds: Sequence[Kind]
     ) -> Judgement:
-        """Draw more while the verdict may be luck, or is none; `trials` grows."""
+        """Draw more while the verdict may be chance, or is undecided; `trials` grows."""
         plan = Plan(self._inputs, self._dynamic, self._seed, kinds, self._batches)
         outputs = [name for name in types if name not in self._random]
         judged = judge(trials, types, self._random)
@@ -208,7 +208,7 @@ class _Session:
         types: Mapping[str, str],
         kinds: Sequence[Kind],
     ) -> tuple[tuple[Ran, ...], list[Judgement]]:
-        """What ran where it was measured; what did not is forced to run."""
+        """What ran on measured inputs; what did not is forced to run."""
         if self._coverage is None:
             return (), []
         self._progress("branches and loops")
@@ -217,8 +217,8 @@ class _Session:
                 self._coverage.watch(trial.case)
         found = []
         for name, reference, candidate, done in self._coverage.to_force():
-            # A condition that is a constant makes onnxruntime's optimizer inline the branch, where
-            # it may end the process; and nobody will be served the graph of a forced branch.
+            # A constant condition makes onnxruntime's optimizer inline the branch, which may crash
+            # the process; and the graph of a forced branch will not be served anyway.
             run = Trials(reference, reference, candidate, self._progress, optimize=False)
             forced = self._force(name, run, types, kinds)
             if forced is not None:
@@ -300,7 +300,7 @@ class _Session:
         )
 
     def _refused(self) -> Iterator[str]:
-        """What is told of usual inputs that the original does not run on."""
+        """A note on the usual inputs that the original does not run on."""
         usual = [draw(STANDARD, self._inputs, b, self._seed).name
                  for b in examples.batches(self._dynamic)]  # fmt: skip
         failed = [name for name in usual if name in self._run.failed]
@@ -313,7 +313,7 @@ class _Session:
 
 
 def _drawn_by(*models: ir.Model) -> dict[str, str]:
-    """Outputs with numbers that a graph draws itself, and a sentence that says so."""
+    """Outputs that depend on numbers a graph draws itself, and a sentence that says so."""
     found = {}
     for model in models:
         for name, nodes in random_outputs(model.graph).items():
@@ -329,7 +329,7 @@ def _drawn_by(*models: ir.Model) -> dict[str, str]:
 def _telling(
     trials: Sequence[Trial], judged: Judgement, batches: Sequence[int] = (), usual: int = 0
 ) -> Trial:
-    """The trial to build on: that of the usual batch, unless its outputs tell nothing."""
+    """The trial to build on: that of the usual batch, unless its outputs are not informative."""
     blunt = {m.inputs for m in judged.measurements if not m.passed or not m.sharp}
     drawn = [t for t in trials if not t.case.given and t.case.framework is None]
     drawn = drawn or list(trials)
@@ -342,7 +342,7 @@ def _telling(
 
 
 def _notes(judged: Judgement, outputs: Sequence[str]) -> Iterator[str]:
-    """What is told of outputs that could be measured only coarsely, or that say nothing."""
+    """Notes on outputs that could be measured only coarsely, or not at all."""
     for name in judged.coarse(outputs):
         mine = [m for m in judged.measurements if m.output == name and m.verdict == "equal"]
         if mine and all(m.magnitude == 0.0 for m in mine):

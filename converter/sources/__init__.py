@@ -30,7 +30,7 @@ def load(path: str | Path, options: LoadOptions = LoadOptions()) -> Loaded:
     """Read a model file of any kind; nothing is folded yet.
 
     Raises:
-        UserError: when the file is no model, needs something that `options` does not say,
+        UserError: when the file is not a model, needs something that `options` does not say,
             or cannot be turned into an ONNX graph.
     """
     path = Path(path)

@@ -22,7 +22,7 @@ from converter.system.quiet import torch_quiet
 
 @dataclass(frozen=True)
 class Built:
-    """A network with random weights, and the input shape that its library tells."""
+    """A network with random weights, and the input shape that its library states."""
 
     module: nn.Module
     known: Known | None = None
@@ -32,7 +32,7 @@ def build(arch: str, arguments: Mapping[str, Any], folder: Path | None = None) -
     """Build `timm:NAME`, `torchvision:NAME`, `transformers:CLASS` or `package.module:factory`.
 
     Args:
-        folder: where the weights lie, whose config.json describes a network of transformers.
+        folder: the folder of the weights; its config.json describes a transformers network.
 
     Raises:
         UserError: when the library is missing, the name is unknown, or building fails.
@@ -54,7 +54,7 @@ def build(arch: str, arguments: Mapping[str, Any], folder: Path | None = None) -
 
 
 def _of_timm(module: nn.Module, arguments: Mapping[str, Any]) -> Known | None:
-    """The input shape that timm tells of a network."""
+    """The input shape that timm states for a network."""
     config: Any = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if not config or not config.get("input_size"):
         return None
@@ -66,8 +66,11 @@ def _of_timm(module: nn.Module, arguments: Mapping[str, Any]) -> Known | None:
 
 
 def _of_torchvision(name: str) -> Known | None:
-    """What the published weights were evaluated with: partial(ImageClassification, crop_size=224);
-    for detection it is a plain class, without a size."""
+    """The input shape that the published weights were evaluated with.
+
+    torchvision states it as partial(ImageClassification, crop_size=224); for detection there is
+    a plain class, without a size.
+    """
     try:
         transforms = (
             libraries.imported("torchvision").models.get_model_weights(name).DEFAULT.transforms
@@ -88,7 +91,7 @@ def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None
             f"there is none{f' in {folder}' if folder else ''}",
             "give the folder that save_pretrained wrote",
         )
-    hub_config.config_of(folder)  # that it is JSON, and of this folder
+    hub_config.config_of(folder)  # checks that it is JSON, and lies in this folder
     with hub_config.offline():
         transformers = libraries.imported("transformers")
         kind = getattr(transformers, name, None)
@@ -96,7 +99,7 @@ def _from_transformers(name: str, arguments: dict[str, Any], folder: Path | None
             raise libraries.unknown(
                 name, "transformers", [n for n in dir(transformers) if "Model" in n]
             )
-        # Without these, parts of the network or its code would come from elsewhere.
+        # Without these arguments, parts of the network or its code would come from elsewhere.
         safe = {"local_files_only": True, "trust_remote_code": False}
         config = transformers.AutoConfig.from_pretrained(str(folder), **safe, **arguments)
         if getattr(config, "use_pretrained_backbone", False):

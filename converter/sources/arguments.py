@@ -23,9 +23,9 @@ _AXIS = re.compile(r"(?P<name>\?|[A-Za-z_]\w*)(=(?P<size>[0-9]{1,9}))?")
 def parse_input_shape(text: str) -> InputShape:
     """`[NAME=]SIZE,SIZE,...[:DTYPE]`, the sizes without the batch axis, each at least 1.
 
-    * `mask=`: one number a sample; `y=:int64` with its type.
-    * `3,height,width` or `3,?,?`: axes that may vary; `3,height=256,width=256` with the sizes of
-      the example.
+    * `mask=`: one number per sample; `y=:int64` states its type too.
+    * `3,height,width` or `3,?,?`: axes that may vary; `3,height=256,width=256` also states the
+      sizes of the example.
     * `adjacency=(64,64)`: the whole shape, there is no batch axis; `scale=()` is a scalar.
     * `xs.0=3,8,8`, `batch.image=3,8,8`: an element of a list, an entry of a dict.
 
@@ -56,7 +56,7 @@ def parse_input_shape(text: str) -> InputShape:
 
 
 def _named(text: str) -> tuple[str, str, str]:
-    """The name, the `=` behind it, and the rest; `3,height=256` begins with no name."""
+    """The name, the `=` behind it, and the rest; `3,height=256` does not begin with a name."""
     name, equals, rest = text.partition("=")
     if "," in name:
         return "", "", text
@@ -64,7 +64,7 @@ def _named(text: str) -> tuple[str, str, str]:
 
 
 def _axis(part: str, text: str) -> tuple[str, int]:
-    """The name of an axis that may vary, "" of one that may not, and its size, 0 if not said."""
+    """The axis's name if it may vary, else "", and its size, 0 where none is given."""
     if _NUMBER.fullmatch(part) and int(part) > 0:
         return "", int(part)
     found = _AXIS.fullmatch(part)
@@ -94,7 +94,7 @@ def parse_arch_arg(text: str) -> tuple[str, Any]:
     """`KEY=VALUE`; the value is None, True, False, a number, a JSON list or object, or text.
 
     Raises:
-        UserError: when there is no `=`, or the key is no Python name.
+        UserError: when there is no `=`, or the key is not a Python name.
     """
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()

@@ -1,4 +1,6 @@
-"""Files that a model file names: shards of weights, external data. Only its own folder is read.
+"""Files that a model file names: shards of weights, external data.
+
+Only the folder of the model file is read.
 
 Hugging Face's cache is one folder in this sense. It keeps each file once, under its hash, and the
 names of a revision are links to those (huggingface_hub, "Understand caching"):
@@ -21,7 +23,7 @@ def find(path: Path, location: str) -> Path:
     """The file that the model file `path` calls `location`, all links resolved.
 
     Raises:
-        UserError: it does not lie in the folder of the model, or is not there.
+        UserError: it does not lie in the folder of the model, or does not exist.
     """
     pure = PurePosixPath(location.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or not location.strip() or "\0" in location:
@@ -50,8 +52,8 @@ def find(path: Path, location: str) -> Path:
 
 
 def _in_cache(folder: Path, file: Path) -> bool:
-    """Whether `folder` is of a snapshot in Hugging Face's cache, and `file`, whose links are
-    resolved, a blob of the same repository. A folder of blobs that is itself a link is none."""
+    """Whether `folder` lies in a snapshot of Hugging Face's cache, and `file`, whose links are
+    resolved, is a blob of the same repository. A `blobs` folder that is a link does not count."""
     for place in (absolute := folder.absolute(), *absolute.parents):
         repository = place.parent.parent
         if place.parent.name == "snapshots" and repository.name.partition("--")[0] in {

@@ -18,7 +18,7 @@ from converter.errors import UserError
 from converter.sources.loaded import InputShape
 
 BATCH = 2
-# What else is tried: code for one sample, and code that groups its rows by four, eight or three.
+# Batch sizes for code that takes one sample only, or groups its rows by four, eight or three.
 BATCHES = (BATCH, 1, 4, 8, 3, 16)
 Path = tuple[str | int, ...]
 
@@ -42,15 +42,15 @@ class Call:
 
     Attributes:
         names: the inputs' names in the graph.
-        shapes: what each input is, without the batch axis.
+        shapes: the shape and type of each input, without the batch axis.
         every: all of forward's parameters, in order.
         star: the name of forward's `*xs` parameter, when it has no other.
         batch: the size of the example's batch axis: the first of `BATCHES` that works.
         output: what `forward` returned for the example.
         notes: what was assumed.
-        paths: where each input goes; () when each is a parameter of the name it has.
-        constants: values that are no tensors, and where they go.
-        keywords: parameters that are only taken by name.
+        paths: where each input goes; () when each is the parameter of the same name.
+        constants: values that are not tensors, and where they go.
+        keywords: parameters that can only be passed by name.
         rest: the name of forward's `*xs` parameter, when it has others before it.
         sequence: what lists of tensors are made as: `list`, or `tuple` where forward wants that.
     """
@@ -82,12 +82,12 @@ class Call:
         return any(any(shape.axes) for shape in self.shapes)
 
     def fills(self) -> dict[str, float]:
-        """What examples of an input are filled with, where the user says so."""
+        """The value that examples of an input are filled with, where the user gives one."""
         pairs = zip(self.names, self.shapes, strict=True)
         return {name: shape.fill for name, shape in pairs if shape.fill is not None}
 
     def resized(self, change: Callable[[int], int]) -> Call:
-        """The same with other sizes of the axes that may vary, besides the batch."""
+        """The same call with other sizes of the axes that may vary, except the batch."""
         shapes = tuple(
             replace(
                 s,
@@ -126,7 +126,7 @@ class Call:
 
 
 class _Branch(dict[str | int, Any]):
-    """A list or a dict in the making; a dict that forward was given as a value is none."""
+    """A list or a dict that is being built, as opposed to a dict that the user gave as a value."""
 
 
 def _put(top: dict[str | int, Any], path: Path, value: Any) -> None:
@@ -157,7 +157,7 @@ def _packed(value: Any, sequence: type) -> Any:
 def example(shape: InputShape, batch: int, seed: int = 0) -> Tensor:
     """Seeded normal numbers, or zeros for whole numbers, which are valid indices everywhere.
 
-    Another seed than 0 draws whole numbers as well, 0 or 1, which mostly are indices.
+    With a seed other than 0, whole numbers are drawn too: 0 or 1, which are mostly valid indices.
     """
     dtype: torch.dtype = getattr(torch, shape.dtype or "float32")
     sizes = (batch, *shape.sizes) if shape.batched else shape.sizes

@@ -1,7 +1,7 @@
 """Our own checkpoint, which says how to build the network and how to feed it.
 
 A plain dictionary of tensors, strings, numbers, lists and dictionaries, so that
-`torch.load(path, weights_only=True)` reads it and no code of a stranger runs. It holds no time,
+`torch.load(path, weights_only=True)` reads it and no code from the file runs. It holds no time,
 no path and no host name: the same weights give the same bytes. The architecture's name is looked
 up in a closed table: a data file never imports code.
 """
@@ -28,14 +28,14 @@ from service.manifest import Classification, Preprocessing
 FAMILY = "foldserve.checkpoint/"
 FORMAT = FAMILY + "1"
 REQUIRED = ("architecture", "arguments", "state_dict", "input_shape")
-# Left out of the file when there is nothing to say.
+# Keys that are left out of the file when they are empty.
 OPTIONAL = frozenset({"training", "heads"})
 _GIVE = "give a checkpoint that `train` or `finetune` wrote"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The keys of the file, but for `format`. The first four say what the network is.
+    """The keys of the file, except `format`. The first four say what the network is.
 
     Attributes:
         architecture, arguments: what `described.build` takes.
@@ -48,9 +48,9 @@ class Checkpoint:
         seed, epochs, batch_size, lr, threads: what the training was asked for.
         statistics: how the batch-norms' running statistics came about, see `statistics_of`.
         torch: the version of torch that trained it.
-        dataset, attribution: what it learned from, and whom to name.
-        training: what else was asked for; missing in the file when nothing was.
-        heads: what was put in place of its last layer, see `described.Head`; missing likewise.
+        dataset, attribution: what it was trained on, and whom to credit.
+        training: the other training options; missing in the file when there were none.
+        heads: what replaced its last layer, see `described.Head`; missing when nothing did.
     """
 
     architecture: str
@@ -74,7 +74,7 @@ class Checkpoint:
     heads: list[dict[str, Any]] = field(default_factory=list)
 
     def rebuild(self, where: str = "the checkpoint") -> tuple[nn.Module, frozenset[str]]:
-        """The network with its weights, and the batch-norms whose file counts no batches.
+        """The network with its weights, and the batch-norms without a batch counter in the file.
 
         Args:
             where: the file, for messages.
@@ -92,7 +92,7 @@ class Checkpoint:
 
 
 def is_ours(content: Any) -> bool:
-    """Whether what torch.save was given says that it is one, of whatever version."""
+    """Whether the content of a torch.save file says that it is our checkpoint, of any version."""
     return isinstance(content, dict) and str(content.get("format")).startswith(FAMILY)
 
 
@@ -100,7 +100,7 @@ def read(path: Path) -> Checkpoint:
     """Read the file; no code in it is run. Raises UserError, see `parse`."""
     try:
         content = torch_save.content_of(path)
-    except UserError as error:  # whose hint is about files of others
+    except UserError as error:  # its hint is about files of other programs
         raise UserError(error.message, _GIVE) from error
     return parse(content, path)
 
@@ -109,8 +109,8 @@ def parse(content: Any, path: Path) -> Checkpoint:
     """The checkpoint that a file held.
 
     Raises:
-        UserError: it is none, of another version, a key is of another type, or one that says
-            what the network is is missing.
+        UserError: it is not a checkpoint of ours, or of another version; a key has the wrong
+            type; or a key that says what the network is is missing.
     """
     if not is_ours(content):
         raise UserError(f"{path} is not a checkpoint of format {FORMAT!r}", _GIVE)
@@ -143,7 +143,7 @@ def load(path: Path, content: Any, options: LoadOptions) -> Loaded:
     """Build the network that the checkpoint names, and fill it.
 
     Raises:
-        UserError: see `parse` and `rebuild`; and when what it tells about itself is no such thing.
+        UserError: see `parse` and `rebuild`; and when its facts for the manifest are invalid.
     """
     found = parse(content, path)
     module, uncounted = found.rebuild(str(path))
@@ -167,9 +167,9 @@ def load(path: Path, content: Any, options: LoadOptions) -> Loaded:
 
 
 def _told(found: Checkpoint) -> dict[str, Any]:
-    """What the trainer knows for the manifest, by the fields of `Loaded`.
+    """What the checkpoint says for the manifest, by the fields of `Loaded`.
 
-    The network gives logits, so that a softmax makes probabilities of them.
+    The network's output is logits, so a softmax turns it into probabilities.
     """
     labels, preprocessing = found.labels, found.preprocessing
     return {

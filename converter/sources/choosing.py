@@ -2,12 +2,12 @@
 
 1. the one that the user names (`--weights`);
 2. of those that fit the architecture, the averaged ones (EMA, SWA): they are what training scripts
-   evaluate, and what authors publish. An average of no steps is none;
+   evaluate, and what authors publish. An average of zero steps does not count;
 3. then the first of the usual names (`weight_sets.USUAL`);
-4. sets that are the parts of one network, together.
+4. sets that are the parts of one network, joined.
 
-Names that tell nothing ("student" and "teacher" of one size) are the user's to choose from. What
-is not used is always named.
+Where names do not decide ("student" and "teacher" of one size), the user has to choose. The notes
+always name what is not used.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def choose(
     """The weights of `module` among the sets.
 
     Args:
-        arch: how the user named the architecture, for the sentences.
+        arch: how the user named the architecture, for messages.
         key: what `--weights` says.
 
     Raises:
-        UserError: none fits, several do and no name tells which is meant, or there is no `key`.
+        UserError: none fits, several do and no name tells which is meant, or `key` is not there.
     """
     every = sets
     if key is not None:
@@ -86,7 +86,7 @@ def choose(
 
 
 def preferred(sets: list[WeightSet]) -> WeightSet | None:
-    """The set that is meant as far as the names tell; None when they do not."""
+    """The set that the names say is meant; None when they do not say."""
     averaged = [s for s in sets if weight_sets.is_averaged(s.trail) and s.tensors]
     ranked = sorted(averaged or sets, key=lambda s: weight_sets.rank(s.trail))
     if len(ranked) > 1 and weight_sets.rank(ranked[0].trail) == weight_sets.rank(ranked[1].trail):
@@ -125,7 +125,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _every_name(sets: list[WeightSet]) -> str:
-    """The sets, and of one set the first parts of its names: those are sets within it."""
+    """The labels of the sets; of a single set, the first parts of its names, as subsets of it."""
     names = []
     for weights in sets:
         groups: dict[str, int] = {}
@@ -143,7 +143,7 @@ def _every_name(sets: list[WeightSet]) -> str:
 
 
 def _distinct(whole: list[Fit]) -> list[Fit]:
-    """Of fits that hold the very same numbers only the first by rank: {"model": m, "best": m}."""
+    """Of fits with identical tensors, as in {"model": m, "best": m}, only the first by rank."""
     kept: list[Fit] = []
     for fit in sorted(whole, key=lambda fit: weight_sets.rank(fit.trail)):
         same = (
@@ -163,7 +163,7 @@ def _equal(mine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def _parameters_only(fit: Fit, buffers: set[str]) -> bool:
-    """An average is often one of the parameters alone: statistics of batches are left out."""
+    """Whether only buffers are missing: averages often cover the parameters alone."""
     return (
         bool(fit.missing)
         and not fit.unexpected
@@ -189,7 +189,7 @@ def _first(found: list[Fit], path: Path, arch: str) -> Fit:
     """The fit with the smallest rank.
 
     Raises:
-        UserError: several have it.
+        UserError: several share the smallest rank.
     """
     least = min((_empty(fit), weight_sets.rank(fit.trail)) for fit in found)
     best = [fit for fit in found if (_empty(fit), weight_sets.rank(fit.trail)) == least]
@@ -249,7 +249,7 @@ def _none_fits(
     found: list[Fit],
     wanted: Mapping[str, Tensor],
 ) -> UserError:
-    """What does not fit, of the set that fits best."""
+    """The refusal: what does not fit in the set that fits best."""
     if not found:
         return UserError(
             f"{path} holds {listed(sets)}: tensors without names, whose number and shapes are not "

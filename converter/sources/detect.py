@@ -1,4 +1,4 @@
-"""What a file is, told by looking inside it. Its name and extension are never asked.
+"""What a file is, told by looking inside it. Its name and extension do not matter.
 
 `FORMATS` is a table of rules, tried from the top. A row either names the loader that reads the
 format, or is recognised only to be refused with a sentence that helps.
@@ -18,7 +18,7 @@ from converter.sources import folders
 
 HEAD = 1024  # bytes of the file that the rules may look at
 # Weights hardly compress, and torch and Keras store them as they are. An archive that unpacks to
-# so many times its size, and to so many bytes, is made to fill memory.
+# this many times its size, and to this many bytes, was built to fill memory.
 LARGEST_GROWTH, HARMLESS = 20, 1 << 26
 
 
@@ -44,7 +44,7 @@ class Peek:
     def entries(self) -> frozenset[str] | None:
         """Entries of a zip archive, without the folder that torch puts on top.
 
-        None when the file is no zip archive, or one that was cut off.
+        None when the file is not a zip archive, or was cut off.
         """
         if not self.starts(b"PK\x03\x04"):
             return None
@@ -207,7 +207,7 @@ _READABLE = (
 
 
 def format_of(path: Path) -> Format:
-    """The row of `FORMATS` that the file is, always one with a loader.
+    """The row of `FORMATS` that matches the file, always one with a loader.
 
     Raises:
         UserError: when there is no such file, it is a folder, or no loader reads it.

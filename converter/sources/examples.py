@@ -24,7 +24,7 @@ from converter.system.quiet import silent
 
 
 class InContainer(UserError):
-    """The model does not run with a tensor, but takes a list or a dict: the hint says how."""
+    """The model takes a list or a dict, not a tensor; the hint says how to state it."""
 
 
 def parameters_of(forward: Callable[..., Any]) -> tuple[list[str], list[str], str]:
@@ -50,12 +50,12 @@ def resolve(
     """Find inputs with which `module` runs.
 
     Args:
-        given: what the user said; it must work, and nothing else is tried.
+        given: the shapes that the user gave; they must work, and nothing else is tried.
         known: a shape from the file or from the architecture.
         layer: the first layer, to try shapes that it takes.
         float_dtype: the type of floating inputs.
-        names: as `parameters_of` gives them, where `forward` has no Python signature.
-        values: what the user said that inputs hold.
+        names: as `parameters_of` returns them, where `forward` has no Python signature.
+        values: the values that the user gave for inputs.
 
     Raises:
         UserError: when what was given does not fit, or nothing was given and nothing runs.
@@ -126,7 +126,7 @@ def _keywords(forward: Callable[..., Any]) -> frozenset[str]:
 
 
 def _takes_any(module: Any, names: object) -> bool:
-    """Whether forward has a `**kwargs` that takes names of the caller's own."""
+    """Whether forward has a `**kwargs`, which takes any name."""
     if names is not None:
         return False
     return any(
@@ -144,7 +144,7 @@ def _with_values(
     """Values of inputs that have a shape fill their examples; the others are constants.
 
     Raises:
-        UserError: a name is none of forward's, or a tensor is to hold no number.
+        UserError: forward has no such parameter, or the value for a tensor is not a number.
     """
     filled, used = [], set()
     for shape in given:
@@ -175,7 +175,7 @@ def _with_values(
 
 
 def _called(base: Call, shapes: Sequence[InputShape]) -> Call:
-    """The call with these inputs. Raises UserError when two have one name in the graph."""
+    """The call with these inputs. Raises UserError when two have the same name in the graph."""
     star = base.star
     paths = [
         (star, int(str(s.name).removeprefix(f"{star}_")))
@@ -270,7 +270,7 @@ def _run(
     nested = any(isinstance(step, int) for path in call.paths for step in path[1:])
     numbers = [(path, value) for path, value in call.constants if isinstance(value, int | float)]
     variants = [call, replace(call, sequence=tuple)] if nested else [call]
-    if numbers:  # forward may take a tensor of one number where the user said the number
+    if numbers:  # forward may want a tensor of one number where the user gave the number
         tensors = tuple(
             (p, torch.tensor(v)) if isinstance(v, int | float) else (p, v)
             for p, v in call.constants

@@ -1,7 +1,7 @@
-"""A torch module becomes an ONNX graph with its batch-norms in it, which has run.
+"""Turn a torch module into an ONNX graph that keeps its batch-norms, and that has been run.
 
-Both of torch's exporters write graphs that do not load, that compute something else, or that hold
-for one batch size only, each for other models. So an export is tried before it is taken: see
+Each of torch's two exporters writes, for some models, graphs that do not load, that compute
+something else, or that hold for one batch size only. So an export is run before it is accepted: see
 `ATTEMPTS` for the order, and `trial` for the test.
 """
 
@@ -38,9 +38,9 @@ class Attempt:
         exporter: its name in sentences.
         make: what calls it.
         free: whether the batch axis may vary.
-        resizable: whether the other axes may, that the call leaves open.
+        resizable: whether the other axes that the call leaves open may vary.
         others: batch sizes, besides the example's, at which the graph must agree with the module;
-            of a model that runs on groups of rows only as many multiples of the example's.
+            for a model that only runs on groups of rows, as many multiples of the example's.
     """
 
     exporter: str
@@ -57,8 +57,8 @@ ATTEMPTS = (
     Attempt("TorchScript", script, True, True, (1, 5)),
     # Follows sizes as symbols, names each module, and shares the weights' memory.
     Attempt("torch.export", dynamo, True, False, (3,)),
-    # A trace: it follows any Python, but keeps the choices made for the example. So it must agree
-    # at more sizes. It comes before a fixed batch, as a server wants batches.
+    # A trace: it follows any Python, but keeps the choices made for the example, so it must agree
+    # at more sizes. It comes before a fixed batch, because a server wants batches.
     Attempt("TorchScript", script, True, False, (1, 5)),
     # Code that is written for one size.
     Attempt("torch.export", dynamo, False),
@@ -81,8 +81,8 @@ def export(module: nn.Module, call: Call, attempts: Sequence[Attempt] = ATTEMPTS
     """Turn a module in eval mode into a graph; its output names come from `call.output`.
 
     Raises:
-        UserError: when no attempt gives a graph that runs and computes what the module computes;
-            or the module answers at random.
+        UserError: when no attempt gives a graph that runs and computes what the module computes,
+            or the module's output is random.
     """
     _register_dataclasses(call.output)
     failures: list[tuple[Attempt, Exception]] = []
@@ -104,7 +104,7 @@ def export(module: nn.Module, call: Call, attempts: Sequence[Attempt] = ATTEMPTS
 
 
 def _made(module: nn.Module, call: Call, attempt: Attempt) -> Exported:
-    """A graph that has run, with its outputs named. Raises what the attempt fails with."""
+    """A graph that has been run, with its outputs named. Raises the error of the attempt."""
     with forgotten(module):
         exported = attempt.make(module, call, free=attempt.free, resizable=attempt.resizable)
     NameOutputsPass([name for name, _ in leaves(call.output)])(exported.model)
@@ -114,7 +114,7 @@ def _made(module: nn.Module, call: Call, attempt: Attempt) -> Exported:
     return exported
 
 
-# How sizes are changed for a second look; the first at which the module runs is taken.
+# How sizes are changed for a second comparison; the first at which the module runs is taken.
 _CHANGES: tuple[Callable[[int], int], ...] = (
     lambda n: n + 1, lambda n: n + 32, lambda n: 2 * n, lambda n: n // 2, lambda n: n - 1,
 )  # fmt: skip
@@ -123,7 +123,7 @@ _CHANGES: tuple[Callable[[int], int], ...] = (
 def samples(
     module: nn.Module, call: Call, others: Sequence[int], resized: bool
 ) -> Iterator[trial.Sample]:
-    """The example with the module's answer to it, and other batches with other numbers.
+    """The example with the module's output for it, and other batches with other numbers.
 
     `resized`: the other batches have other sizes as well, where the call leaves them open.
 
@@ -144,7 +144,7 @@ def samples(
         other = replace(call, batch=batch)
         failure: Exception | None = None
         for changed in [other.resized(change) for change in _CHANGES] if resized else [other]:
-            for seed in (1, 0):  # not every whole number is an index of this model's
+            for seed in (1, 0):  # not every whole number is a valid index for this model
                 tensors = changed.tensors(seed)
                 try:
                     output = ask(tensors)
@@ -176,7 +176,7 @@ def _alone(module: nn.Module, call: Call) -> Call:
 def _notes(
     attempt: Attempt, used: Call, call: Call, failures: Sequence[tuple[Attempt, Exception]]
 ) -> Iterator[str]:
-    """Which exporter was taken, and why the others were not; nothing to say of the first."""
+    """Which exporter was taken and why the others failed; empty when the first one worked."""
     if call.has_open_axes and not attempt.resizable:
         open_ones = {a.exporter: _said(e) for a, e in failures if a.resizable}
         why = "; ".join(f"{name}: {said}" for name, said in open_ones.items())
@@ -207,7 +207,7 @@ def _said(error: Exception) -> str:
 
 
 def _refusal(failures: Sequence[tuple[Attempt, Exception]]) -> UserError:
-    """The sentence for a model of which there is no good graph: what came nearest tells most."""
+    """The error for a model without a good graph; the attempt that came nearest says most."""
     fixed = [(a, e) for a, e in failures if not a.free] or list(failures)
     each = "; ".join(f"{attempt.exporter}: {_said(error)}" for attempt, error in fixed)
     if any(isinstance(error, trial.Differs) for _, error in failures):
@@ -223,9 +223,9 @@ def _refusal(failures: Sequence[tuple[Attempt, Exception]]) -> UserError:
 
 
 def reference(call: Call, exported: Exported) -> Reference | None:
-    """The example and what the module gave for it, under the graph's names.
+    """The example and the module's output for it, under the graph's names.
 
-    None when the graph's inputs or outputs are not one to one those of the module.
+    None when the graph's inputs or outputs do not correspond one to one to those of the module.
     """
     graph = exported.model.graph
     tensors = [tensor for _, tensor in leaves(call.output)]
@@ -238,7 +238,7 @@ def reference(call: Call, exported: Exported) -> Reference | None:
 
 
 def _register_dataclasses(value: Any) -> None:
-    """torch.export refuses to return a dataclass until it is told what that is."""
+    """Register the dataclasses in the output, which torch.export refuses to return otherwise."""
     if isinstance(value, dict):
         children: Iterator[Any] = iter(value.values())
     elif isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     """Load the program and translate it.
 
     Raises:
-        UserError: when the file is damaged or no ordinary program, the program was made in
+        UserError: when the file is damaged or not an ordinary program, the program was made in
             training mode, an operator has no ONNX form, or `--input-shape` contradicts it.
     """
     if not options.trust_pickle:
@@ -85,8 +85,8 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 def in_training(program: torch.export.ExportedProgram) -> list[str]:
     """Batch-norms that normalise with the batch and update running statistics.
 
-    ONNX has no word for it that the exporter would use: it writes them as if they were in eval
-    mode. Those without running statistics are another matter, the exporter computes theirs.
+    The exporter has no ONNX form for this and writes them as if they were in eval mode. Those
+    without running statistics do not count: the exporter writes the computation of theirs.
     """
     found = []
     for node in program.graph.nodes:

@@ -1,4 +1,4 @@
-"""The two exporters of torch, each told to leave the batch-norms alone.
+"""The two exporters of torch, each told to keep the batch-norms.
 
 Nothing is optimised here: both would fold batch-norms by themselves, silently.
 """
@@ -26,7 +26,7 @@ from converter.sources.interface import NameInputsPass, RenameAxisPass
 from converter.sources.loaded import Reference
 from converter.system.quiet import silent
 
-# What the exporter writes for people who debug it: stack traces with paths of this machine.
+# What the exporter writes for its own debugging: stack traces with paths of this machine.
 DEBUG_METADATA = (
     "pkg.torch.onnx.stack_trace",
     "pkg.torch.onnx.fx_node",
@@ -36,7 +36,7 @@ DEBUG_METADATA = (
 
 @dataclass
 class Exported:
-    """A graph, and what its making involved; `sizes` are those of the example, by axis name."""
+    """A graph, and facts of its export; `sizes` are those of the example, by axis name."""
 
     model: ir.Model
     dynamic_batch: bool
@@ -49,11 +49,11 @@ class Exported:
 def dynamo(
     module: nn.Module, call: Call, *, free: bool | None = None, resizable: bool = True
 ) -> Exported:
-    """By torch.export; the weights of the graph are the module's own memory, not copies.
+    """Export by torch.export; the graph's weights share the module's memory.
 
     Args:
         free: whether the batch axis may vary; by default unless the call's batch is 1.
-        resizable: whether other axes may, that the call leaves open.
+        resizable: whether other axes that the call leaves open may vary.
 
     Raises whatever the exporter raises.
     """
@@ -98,7 +98,7 @@ def dynamo(
 def script(
     module: Any, call: Call, *, free: bool | None = None, resizable: bool = True
 ) -> Exported:
-    """By the TorchScript exporter, told to keep the batch-norms (PRESERVE, no folding).
+    """Export by the TorchScript exporter, told to keep the batch-norms (PRESERVE, no folding).
 
     Args:
         free, resizable: as for `dynamo`.
@@ -128,7 +128,7 @@ def script(
                 dynamic_axes={n: named for n, named in zip(names, axes, strict=True) if named},
             )
         model = ir.load(path)
-        ir.external_data.load_to_model(model)  # the folder goes away
+        ir.external_data.load_to_model(model)  # the folder is deleted below
     return Exported(
         model,
         _dynamic(model, call),
@@ -162,7 +162,7 @@ def _dynamic(model: ir.Model, call: Call) -> bool:
 
 
 def _sizes(model: ir.Model, call: Call) -> dict[str, int]:
-    """The example's size of each axis that may vary, but for the batch."""
+    """The example's size of each axis that may vary, except the batch."""
     found = {}
     for value, shape in zip(model.graph.inputs, call.shapes, strict=False):
         for size, dim in zip(reversed(shape.sizes), reversed(value.shape or ()), strict=False):
@@ -173,9 +173,9 @@ def _sizes(model: ir.Model, call: Call) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _taking_tensors(module: Any, call: Call) -> Iterator[Call]:
-    """Meanwhile forward() takes the tensors of the call one after the other, and nothing else.
+    """Within this block, forward() takes the call's tensors one after the other, and nothing else.
 
-    So neither exporter has to know lists, dicts or plain numbers; the module keeps its names.
+    So neither exporter meets lists, dicts or plain numbers; the module keeps its names.
     """
     if call.is_plain:
         yield call
@@ -198,9 +198,9 @@ def _taking_tensors(module: Any, call: Call) -> Iterator[Call]:
 
 @contextlib.contextmanager
 def _no_graphs() -> Iterator[None]:
-    """When the TorchScript exporter fails it prints a whole graph, past Python's streams.
+    """Keep the TorchScript exporter from printing a whole graph, past Python's streams, on failure.
 
-    It turns its own log on whatever it is set to, so the function that writes it is exchanged.
+    It turns its own log on whatever the setting, so the function that writes the log is replaced.
     """
     log = torch._C._jit_onnx_log
     torch._C._jit_onnx_log = lambda *_: None
@@ -211,7 +211,7 @@ def _no_graphs() -> Iterator[None]:
 
 
 def _tracer_warnings(caught: list[warnings.WarningMessage]) -> list[str]:
-    """A trace records one path through the Python code: the user must hear where it chose."""
+    """Warn where the code chose a path: a trace records only the one that the example took."""
     said = [w for w in caught if issubclass(w.category, TracerWarning)]
     places = dict.fromkeys(f"{Path(w.filename).name}:{w.lineno}" for w in said)
     if not places:
@@ -233,7 +233,7 @@ def strip_debug_metadata(model: ir.Model) -> None:
 
 
 def reason(error: BaseException, limit: int = 200) -> str:
-    """The exporter wraps errors in errors: the innermost one tells, in its first line."""
+    """The first line of the innermost error: the exporter wraps errors in errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()

@@ -1,4 +1,4 @@
-"""How a set of weights fits an architecture: under which prefix, and what does not.
+"""How a set of weights fits an architecture: under which prefix, and which names do not fit.
 
 Wrappers put their names before those of the network: `module.` (DataParallel), `_orig_mod.`
 (torch.compile), `model.` or any other attribute (a LightningModule), `ema_model.` (an average),
@@ -19,10 +19,10 @@ from converter.sources.reparametrized import adapt, site_of
 from converter.sources.weight_sets import WeightSet, counted
 
 COUNTER = "num_batches_tracked"
-# What wrappers of torch put anywhere into a name: torch.compile, FSDP, activation checkpoints,
+# What torch's wrappers insert anywhere in a name: torch.compile, FSDP, activation checkpoints,
 # and (if the architecture has no such name itself) DataParallel.
 WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
-# Weights that belong to the training: a loss, a metric. No network computes with them.
+# Weights that belong to the training: a loss, a metric. The network does not compute with them.
 OF_TRAINING = re.compile(
     r"(\w+_)?(loss|losses|loss_?fn|criterions?|criteria|metrics?|acc|accuracy|auroc|f1|confmat)"
     r"(_(fn|func|function|train|val|valid|test|\d+))?",
@@ -38,7 +38,7 @@ class Fit:
         weights: the set that it is taken from.
         prefix: what stood before the names, with its last dot.
         tensors: by the architecture's names; what does not fit is still among them.
-        beside: names of the set that are not below the prefix, or belong to the training.
+        beside: names in the set that are not below the prefix, or belong to the training.
         missing, unexpected, misshapen: the names that do not fit.
         notes: what was done with names and forms.
     """
@@ -66,20 +66,20 @@ class Fit:
 
     @property
     def trail(self) -> tuple[str, ...]:
-        """The keys that lead to the weights, the parts of the prefix being the last of them."""
+        """The keys that lead to the weights; the last of them are the parts of the prefix."""
         return (*self.weights.trail, *filter(None, self.prefix.split(".")))
 
     @property
     def label(self) -> str:
-        """As `--weights` takes it."""
+        """The label that `--weights` takes."""
         return ".".join(self.trail)
 
     def counts(self) -> Mapping[str, float]:
-        """How many steps the average is made of, where that is told beside the weights."""
+        """How many steps the average is made of, where the file states it beside the weights."""
         return self.weights.counts
 
     def described_beside(self) -> list[str]:
-        """What of the set is not used, by the first part of its names."""
+        """The parts of the set that are not used, by the first part of their names."""
         groups: dict[str, int] = {}
         for name in self.beside:
             group = name.partition(".")[0]
@@ -89,8 +89,10 @@ class Fit:
 
 
 def fits(weights: WeightSet, module: nn.Module) -> list[Fit]:
-    """The ways in which the set may be the architecture's weights: one for each prefix, at
-    least one. Complete or not; a list without names is one whose shapes are in order."""
+    """The ways in which the set may be the architecture's weights: at least one, one per prefix.
+
+    A fit may be incomplete. A list of tensors without names fits when their shapes come in order.
+    """
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     if weights.unnamed:
         named = _named(weights, module, wanted)
@@ -102,7 +104,7 @@ def fits(weights: WeightSet, module: nn.Module) -> list[Fit]:
         for prefix in _prefixes(names, module, wanted)
     ]
     if notes and not any(fit.complete for fit in dotted):
-        # A wrapper around the network alone is a prefix: what is beside it does not have it.
+        # A wrapper around the network alone gives a prefix that names beside it do not have.
         raw = {name: (name, tensor) for name, tensor in weights.tensors.items()}
         again = [
             _fit(weights, prefix, raw, [], wanted, module)
@@ -124,7 +126,7 @@ def _prefixes(
         if site.endswith(f".{anchor}"):
             found.add(site.removesuffix(anchor))
     if len(found) == 1 and not {site_of(name) for name in names} & {site_of(n) for n in wanted}:
-        # For the sentence about weights that do not fit: a prefix that is before every name.
+        # For the message about weights that do not fit: a prefix that every name has.
         common = {name.partition(".")[0] + "." for name in names}
         found |= common if len(common) == 1 else set()
     yield from sorted(found, key=len)
@@ -157,7 +159,7 @@ def _fit(
 
 
 def _tied(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names that the file leaves out because the architecture shares the tensor -> where it is."""
+    """Names that the file leaves out because they share a tensor -> the name that it is under."""
     keys = {name: _place(tensor) for name, tensor in wanted.items()}
     held = {key: name for name, key in keys.items() if key is not None and name in tensors}
     return {n: held[key] for n, key in keys.items() if n not in tensors and key in held}
@@ -193,7 +195,7 @@ def _unwrapped(
         ".".join(part for part in name.split(".") if part not in gone): (name, tensor)
         for name, tensor in named.items()
     }
-    if len(renamed) != len(named):  # two of one name: the wrapper tells them apart
+    if len(renamed) != len(named):  # two would have the same name: the wrapper tells them apart
         return {name: (name, tensor) for name, tensor in named.items()}, []
     used = [part for part in gone if any(part in name.split(".") for name in named)]
     notes = [f"{' and '.join(f'{p}.' for p in used)} was taken off the weights' names"]

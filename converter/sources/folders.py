@@ -1,4 +1,4 @@
-"""Which files make a folder a model of Hugging Face's; told by names, nothing is read."""
+"""Which files make a folder a Hugging Face model; only their names are looked at."""
 
 from __future__ import annotations
 

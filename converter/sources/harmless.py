@@ -1,4 +1,4 @@
-"""Objects that training files hold beside their tensors, read as data without a word of trust.
+"""Objects that training files hold beside their tensors, read as data without trusting the file.
 
 torch.load(weights_only=True) calls only what is on its own list and on ours (`safe_globals`). Ours
 holds no class of another package: each NAME of the table is answered by a stand-in that is written
@@ -10,7 +10,7 @@ arguments and the state that it brings. The rules for a stand-in:
 * its state (BUILD) is either thrown away, or kept as a plain dictionary under one attribute;
 * it makes nothing larger than the bytes that the file holds.
 
-What is deliberately not here: `getattr`, `functools.partial`, `operator.*`, `eval` and kin, which
+Deliberately left out: `getattr`, `functools.partial`, `operator.*`, `eval` and the like, which
 call what they are given; `copyreg._reconstructor` and `importlib`, which look names up; enums and
 other classes of the user, whose meaning is not known; omegaconf, whose values may be interpolated.
 """
@@ -33,7 +33,7 @@ _TEXTS = re.compile(r"[SU][0-9]+")
 
 
 class Opaque:
-    """In the place of an object that says nothing about weights: a date, a path, a type."""
+    """Stands in for an object that says nothing about weights: a date, a path, a type."""
 
     def __new__(cls, *_: Any, **__: Any) -> Opaque:
         return super().__new__(cls)
@@ -43,7 +43,7 @@ class Opaque:
 
 
 class Attributes:
-    """In the place of a namespace: its attributes, as a plain dictionary."""
+    """Stands in for a namespace: its attributes, as a plain dictionary."""
 
     def __new__(cls, *_: Any, **__: Any) -> Attributes:
         return super().__new__(cls)
@@ -56,7 +56,7 @@ class Attributes:
 
 
 class Dtype:
-    """In the place of numpy.dtype: a code such as "f8" and a byte order."""
+    """Stands in for numpy.dtype: a code such as "f8" and a byte order."""
 
     def __new__(cls, code: Any = "", *_: Any) -> Dtype:
         self = super().__new__(cls)
@@ -77,7 +77,7 @@ class Dtype:
 
 
 class Array:
-    """In the place of numpy.ndarray: numbers whose count is checked against their bytes."""
+    """Stands in for numpy.ndarray: numbers whose count is checked against their bytes."""
 
     def __new__(cls, *_: Any) -> Array:
         return super().__new__(cls)
@@ -86,13 +86,13 @@ class Array:
         self.tensor: torch.Tensor | None = None
 
     def __setstate__(self, state: Any) -> None:
-        # (version, shape, dtype, whether the order is Fortran's, bytes)
+        # (version, shape, dtype, whether it is in Fortran order, bytes)
         if type(state) is not tuple or len(state) != 5:
             raise ValueError("an array of numpy with a state that is none")
         _, shape, dtype, fortran, content = state
         kind = dtype.numpy() if type(dtype) is Dtype else None
         if kind is None or type(content) is not bytes:
-            return  # texts, dates, objects: they are no weights
+            return  # texts, dates, objects: they are not weights
         if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError("an array of numpy with a shape that is none")
         if math.prod(shape) * kind.itemsize != len(content):
@@ -112,12 +112,12 @@ def scalar(dtype: Any = None, content: Any = b"", *_: Any) -> Any:
 
 
 def dictionary(*_: Any) -> OrderedDict[Any, Any]:
-    """An empty dictionary, which the pickle fills; what made missing entries is not kept."""
+    """An empty dictionary, which the pickle fills; a defaultdict's factory is not kept."""
     return OrderedDict()
 
 
 class Dictionary:
-    """The same for classes that pickles make by NEWOBJ."""
+    """The same for classes whose instances pickles make by NEWOBJ."""
 
     def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
@@ -129,7 +129,7 @@ def sequence(items: Any = (), *_: Any) -> list[Any]:
 
 
 class Text:
-    """In the place of a class that is a str."""
+    """Stands in for a subclass of str."""
 
     def __new__(cls, text: Any = "", *_: Any) -> str:  # type: ignore[misc]
         return text if type(text) is str else ""
@@ -146,7 +146,7 @@ def _names(module: str, names: str) -> tuple[str, ...]:
     return tuple(f"{module}.{name}" for name in names.split())
 
 
-# (the names that files use, what answers in their place, why it is harmless and is there).
+# (the names that files use, what stands in for them, why it is harmless and occurs in files).
 TABLE: tuple[tuple[tuple[str, ...], Callable[..., Any], str], ...] = (
     (
         ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar"),
@@ -200,19 +200,19 @@ TABLE: tuple[tuple[tuple[str, ...], Callable[..., Any], str], ...] = (
 )
 NAMES = frozenset(name for names, _, _ in TABLE for name in names)
 
-_ONE_AT_A_TIME = threading.Lock()  # torch's list is one for all threads
+_ONE_AT_A_TIME = threading.Lock()  # all threads share torch's list
 
 
 @contextlib.contextmanager
 def allowed() -> Iterator[None]:
-    """While it lasts, torch.load(weights_only=True) reads what is in the table."""
+    """Within this block, torch.load(weights_only=True) reads what is in the table."""
     entries: list[Any] = [(stand_in, name) for names, stand_in, _ in TABLE for name in names]
     with _ONE_AT_A_TIME, torch.serialization.safe_globals(entries):
         yield
 
 
 def settle(value: Any) -> Any:
-    """What was read, with tensors in the place of arrays, and dictionaries of namespaces."""
+    """What was read, with tensors for the arrays, and dictionaries for the namespaces."""
     return _settle(value, {})
 
 

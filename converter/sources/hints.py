@@ -1,4 +1,4 @@
-"""What to say of a model's inputs, in the model's own names and sizes."""
+"""Hints on how to describe a model's inputs, in the model's own names and sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 4
 
 
 def for_parameter(name: str, annotation: str, sizes: str) -> str:
-    """The option that says what parameter `name` gets, as its annotation has it."""
+    """The option that says what parameter `name` gets, according to its annotation."""
     text = annotation.replace("typing.", "").replace(" ", "")
     if "Tensor" not in text:
         for kind, value in (("bool", "true"), ("int", "1"), ("float", "1.0"), ("str", "TEXT")):
@@ -54,7 +54,7 @@ def annotations_of(forward: Callable[..., Any]) -> dict[str, str]:
 
 
 def sizes_of(layer: FirstLayer | None) -> str:
-    """What the first layer takes, as an example; SIZE,SIZE where nothing tells."""
+    """What the first layer takes, as an example; SIZE,SIZE where that is not known."""
     if layer is None or not layer.shapes:
         return "SIZE,SIZE"
     sizes = ",".join(map(str, layer.shapes[0]))
@@ -72,7 +72,7 @@ def for_all(names: Sequence[str], kinds: dict[str, str], layer: FirstLayer | Non
 
 
 def of_shapes(call: Call, layer: FirstLayer | None, batches: Sequence[int]) -> str:
-    """What to do about shapes that a model does not run with; in its own inputs and channels."""
+    """What to do about shapes that a model does not run with, by its own inputs and channels."""
     first = call.shapes[0] if call.shapes else None
     if layer and first and _takes(layer, first.sizes):
         tried = ", ".join(map(str, batches[:-1])) + f" and {batches[-1]}"
@@ -86,7 +86,7 @@ def of_shapes(call: Call, layer: FirstLayer | None, batches: Sequence[int]) -> s
 
 
 def _takes(layer: FirstLayer, sizes: Sequence[int]) -> bool:
-    """Whether a shape has the layer's channels: in front, or last if all that it takes end so."""
+    """Whether a shape has the layer's channels: first, or last if all shapes that it takes do."""
     ends = {shape[-1:] for shape in layer.shapes}
     place = slice(-1, None) if len(ends) == 1 else slice(0, 1)
     return any(
@@ -95,7 +95,7 @@ def _takes(layer: FirstLayer, sizes: Sequence[int]) -> bool:
 
 
 class _Asked(dict[Any, Any]):
-    """Stands for a dict of tensors, and notes which entries forward asks it for."""
+    """Stands in for a dict of tensors, and notes which entries forward looks up."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What config.json of a model folder says: the network, its arguments, its input."""
+"""What the config.json of a model folder says: the network, its arguments, its input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """The object in a file. Raises UserError when it is too large, or none."""
+    """The JSON object in a file. Raises UserError when it is too large, or not a JSON object."""
     try:
         if path.stat().st_size > largest:
             raise UserError(f"{path} is too large for a description of a model")
@@ -39,7 +39,7 @@ def config_of(folder: Path) -> dict[str, Any] | None:
 
 
 def architecture(folder: Path) -> tuple[str, dict[str, Any]]:
-    """`--arch` as config.json names it, and its arguments.
+    """The architecture that config.json names, as `--arch` takes it, and its arguments.
 
     Raises:
         UserError: it names none, or its library is not installed.
@@ -63,7 +63,8 @@ def architecture(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def named(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """What config.json names, installed or not: timm's "architecture", transformers' class."""
+    """The network that config.json names, installed or not: timm's "architecture", transformers'
+    class."""
     config = config_of(folder)
     if config is None:
         return None
@@ -80,7 +81,7 @@ def named(folder: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def known_input(folder: Path) -> Known | None:
-    """The size of an image, without the batch axis, where the folder tells it."""
+    """The shape of an image, without the batch axis, where the folder states it."""
     config = config_of(folder) or {}
     path = folder / "preprocessor_config.json"
     before = read_json(beside.find(path, path.name)) if path.is_file() else {}
@@ -119,7 +120,7 @@ def _are_sizes(value: Any, count: int) -> bool:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """While it lasts, transformers and huggingface_hub ask the network for nothing."""
+    """Within this block, transformers and huggingface_hub do not use the network."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,4 +1,4 @@
-"""What shape may a model's input have? Its first layer tells the channels, trying tells the rest.
+"""Which shape a model's input may have: the first layer tells the channels, trials tell the rest.
 
 A 3x3 convolution with 3 input channels takes (3, H, W); H and W are found by running the model on
 candidates, the usual sizes first, until one fits. What was assumed is always told to the user.
@@ -40,7 +40,7 @@ def spatial_shapes(channels: int, axes: int) -> tuple[Sizes, ...]:
     if axes == 1:
         return tuple((channels, length) for length in _LENGTHS)
     if axes == 2:
-        # One channel is mostly MNIST and its kin.
+        # One channel mostly means MNIST and similar data sets.
         first = (28, *_SQUARES) if channels == 1 else _SQUARES
         return tuple((channels, side, side) for side in dict.fromkeys(first))
     return tuple((channels, *sizes) for sizes in _VIDEOS)
@@ -68,7 +68,7 @@ def _batch_norm(layer: Any, axes: int) -> FirstLayer:
     return FirstLayer(f"{type(layer).__name__}({layer.num_features})", flat + shapes)
 
 
-# The first module, in the order of registration, that one of these rows knows.
+# The first layer is the first module, in the order of registration, that has a row here.
 LAYERS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Callable[..., FirstLayer]], ...]
 LAYERS = (
     ((nn.Conv1d, nn.ConvTranspose1d), lambda m: _convolution(m, 1)),
@@ -96,7 +96,7 @@ def first_layer(module: nn.Module) -> FirstLayer | None:
     return None
 
 
-# TorchScript has no layer types, but names and weights: (original name, rank of the weight).
+# TorchScript has no layer types: a kind of layer, and what the shape of its weight tells.
 # The weight of a ConvTranspose is (in, out/groups, k...), of a Conv (out, in/groups, k...).
 SCRIPT_LAYERS: dict[str, Callable[[Sizes], FirstLayer]] = {
     "conv": lambda w: FirstLayer(

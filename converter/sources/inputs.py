@@ -36,7 +36,7 @@ def describe(
         values: what examples of an input are filled with, by its name.
 
     Raises:
-        UserError: when an input is no tensor of numbers.
+        UserError: when an input is not a tensor of numbers.
     """
     found = []
     for value in required_inputs(model):
@@ -64,7 +64,7 @@ def describe(
 
 
 def _rows(value: ir.Value) -> int | None:
-    """For indices: how many rows the smallest table has that they look up.
+    """For indices: how many rows the smallest table has that is indexed by them.
 
     Gather(table, indices, axis) with table.shape[axis] rows; the indices may be cast before.
     """

@@ -12,11 +12,10 @@ class NameOutputsPass(ir.passes.InPlacePass):
     """Give the graph's outputs stable names: exporters name them after the last operator, which
     changes with every version.
 
-    1. They get the names that are given, if these are as many as there are outputs, and all
-       different.
+    1. They get the names that are given, if there is one for each output and all are different.
     2. Else, or if an input or a constant has one of the names: "output", or output_0, output_1, ..
-    3. An output that is also an input, an initializer or another output gets an Identity of its
-       own: one value cannot have two names.
+    3. An output that is also an input, an initializer or another output gets its own Identity:
+       one value cannot have two names.
     4. A value inside that has one of the names gets another.
 
     Args:
@@ -53,7 +52,7 @@ class NameInputsPass(ir.passes.InPlacePass):
     """Give the graph's inputs these names.
 
     1. A value inside that has one of them gets another.
-    2. Where a constant has it, the input gets a `_` behind it.
+    2. Where a constant has the name, the input's name gets a `_` at its end.
 
     Args:
         names: as many as there are inputs, in their order, all different.
@@ -86,7 +85,7 @@ class RenameAxisPass(ir.passes.InPlacePass):
     """Rename an axis that may vary, in every shape of the graph: "s40" becomes "batch".
 
     Names of axes compute nothing, so it is legal for every model that has no other axis called
-    `new`. Products and sums of it follow: "2*s40" becomes "2*batch".
+    `new`. Products and sums of the axis are renamed too: "2*s40" becomes "2*batch".
     """
 
     def __init__(self, old: str, new: str) -> None:
@@ -109,7 +108,7 @@ class RenameAxisPass(ir.passes.InPlacePass):
 
 
 def _make_room(graph: ir.Graph, names: Sequence[str], but: Collection[ir.Value] = ()) -> None:
-    """Let no result of a node have one of the names, except for `but`."""
+    """Rename results of nodes that have one of the names, except for `but`."""
     wanted = set(names)
     for node in graph.all_nodes():
         for value in node.outputs:
@@ -118,7 +117,7 @@ def _make_room(graph: ir.Graph, names: Sequence[str], but: Collection[ir.Value] 
 
 
 def _rename(values: Sequence[ir.Value], names: Sequence[str]) -> None:
-    """In two steps, as one may hold the name that another is to get."""
+    """Rename in two steps: one value may hold the name that another is to get."""
     for index, value in enumerate(values):
         value.name = f"__renamed_{index}"
     for value, name in zip(values, names, strict=True):

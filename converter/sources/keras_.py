@@ -1,7 +1,7 @@
 """A Keras model, .keras or .h5, through Keras 3 on its torch backend.
 
-Keras is imported only here, when such a file is read. It computes with one library for a whole
-process, chosen when it is imported: torch, unless the calling program chose before us.
+Keras is imported only here, when such a file is read. It uses one backend for the whole process,
+chosen when it is imported: torch, unless the calling program has chosen already.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from converter.system.program import program
 from converter.system.quiet import silent
 
 _INSTALL = 'pip install "foldserve[keras]"'
-# What Keras says of a class that it does not know, in the new and in the old format.
+# Keras' message for a class that it does not know, in the new and in the old format.
 _UNKNOWN = re.compile(r"Could not locate \w+ '([^']+)'|Unknown \w+: '?(\w+)'?")
 
 
@@ -42,7 +42,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 
     Raises:
         UserError: when Keras is missing or uses another backend, the file is damaged, holds code
-            and is not trusted, needs classes that are not here, or cannot be exported.
+            and is not trusted, needs classes that are not available, or cannot be exported.
     """
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
@@ -141,7 +141,7 @@ def _model(
     vetted: keras_vet.Vetted,
     trusted: bool,
 ) -> Any:
-    """Build the network and fill it. Keras goes by extensions, so the file gets a link of one."""
+    """Build the network and fill it, from a link with the extension that Keras expects."""
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder, silent():
         link = Path(folder) / ("model.keras" if zipped else "model.h5")
         if zipped or not _translate(keras, path, custom, vetted, link):
@@ -160,7 +160,7 @@ def _model(
 def _translate(
     keras: Any, path: Path, custom: dict[str, Any], vetted: keras_vet.Vetted, target: Path
 ) -> bool:
-    """Write a copy of an .h5 file that Keras 3 reads as Keras 2 did, if it needs one."""
+    """Write a copy of the .h5 file that Keras 3 reads as Keras 2 did, where that is needed."""
     keras_legacy.refuse_mirrored(path, vetted.config, vetted.version, vetted.backend)
     known = functools.partial(hasattr, keras.layers)
     config = keras_legacy.translated(vetted.config, path, known, frozenset(custom))
@@ -194,7 +194,7 @@ def _explained(error: Exception, path: Path, version: str) -> UserError:
 def _no_more_weights_than(keras: Any, path: Path, stored: int) -> Iterator[None]:
     """A file of a few bytes may describe a layer of a terabyte: stop before it is filled.
 
-    `stored`: the bytes of the weights in the file, which every variable's value comes from.
+    `stored`: how many bytes of weights the file has; all variables get their values from these.
     """
     budget = keras_vet.FLOOR + 8 * stored
     init = keras.Variable.__init__
@@ -218,7 +218,7 @@ def _no_more_weights_than(keras: Any, path: Path, stored: int) -> Iterator[None]
 
 
 def _in_full_precision(model: Any) -> list[str]:
-    """Mixed precision is for training: its weights are float32, and so is the graph."""
+    """Drop mixed precision, which is for training: the weights are float32, and so is the graph."""
     mixed = [
         layer
         for layer in keras_inputs.layers_of(model)

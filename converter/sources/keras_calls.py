@@ -1,9 +1,9 @@
 """What some Keras layers compute, stated in one op of torch's, while a model is traced.
 
-Keras' torch backend writes these layers as many small ops, or as a loop over time that an exporter
-unrolls. Each function here states the same map for inference, as ONNX has a node for it; where it
-cannot, it leaves the layer's own `call` alone. Only the trace is changed: what Keras itself
-computes is what the exported graph is compared with.
+Keras' torch backend runs these layers as many small ops, or as a loop over time that an exporter
+unrolls. Each function here computes the same map for inference with one op, because ONNX has a
+node for it; where it cannot, it uses the layer's own `call`. Only the trace is changed: the
+exported graph is compared with what Keras itself computes.
 
     BatchNormalization   (x - mean) * (rsqrt(var + eps) * gamma) + beta along one axis
     TimeDistributed      the layer at each of T steps = once on N*T samples
@@ -106,7 +106,7 @@ def simple_rnn(call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any
 
 
 def _as_node(op: str, call: Call, layer: Any, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-    """By ONNX's node, where only torch.export can put one; else the loop that Keras writes."""
+    """As ONNX's node, which only torch.export can place; otherwise Keras' own loop."""
     functions = keras_recurrent.activations(op, layer.cell)
     if (
         functions is None
@@ -132,25 +132,25 @@ def _from_zeros(layer: Any, sequences: Any, args: Any, kwargs: Any) -> bool:
 
 
 def _is_plain(layer: Any, sequences: Any, args: Any, kwargs: Any) -> bool:
-    """Whether it is the network of the textbook, and starts from zeros."""
+    """Whether it is the textbook form of the layer, and starts from zeros."""
     cell = layer.cell
     names = (getattr(f, "__name__", "") for f in (cell.activation, cell.recurrent_activation))
     return _from_zeros(layer, sequences, args, kwargs) and tuple(names) == ("tanh", "sigmoid")
 
 
 def _start(layer: Any, sequences: Tensor) -> tuple[Tensor, Tensor]:
-    """The sequence in the order of reading, and the state (1, N, units) before it."""
+    """The sequence in the order in which it is read, and the initial state (1, N, units)."""
     x = sequences.flip(1) if layer.go_backwards else sequences
     return x, x.new_zeros((1, x.shape[0], layer.units))
 
 
 def _results(layer: Any, ys: Tensor, state: list[Tensor]) -> Any:
-    """In Keras' forms: the last step or all, and the state when it is asked for."""
+    """The results as Keras returns them: the last step or all, and the state where asked for."""
     result = ys if layer.return_sequences else ys[:, -1]
     return (result, *state) if layer.return_state else result
 
 
-# keras.layers.NAME -> how its `call` is stated.
+# keras.layers.NAME -> what replaces its `call`.
 STATED: dict[str, Callable[..., Any]] = {
     "BatchNormalization": batch_norm,
     "TimeDistributed": time_distributed,

@@ -1,8 +1,8 @@
-"""What the export of a Keras model is cleaned of, before anything is folded.
+"""What is removed from the export of a Keras model before anything is folded.
 
 Keras' torch backend computes a convolution as T(conv(T(x), W)) + b, with T from channels last to
 first and back. Without the Transposes that is conv(x, W) + b, and b is the convolution's bias.
-A recurrent layer comes with a first state of zeros of the batch's size, which ONNX assumes anyhow.
+A recurrent layer comes with an initial state of zeros for each sample, which ONNX assumes anyway.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def clean(model: ir.Model) -> ir.Model:
 
 
 class TellConstantsPass(ir.passes.InPlacePass):
-    """Annotate each constant with the shape of its numbers: one that was evaluated may still have
-    the name of an axis. Legal for every model."""
+    """Annotate each constant with the shape of its numbers: a constant that was evaluated may still
+    have the name of an axis in its shape. This is legal for every model."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
@@ -55,7 +55,7 @@ class TellConstantsPass(ir.passes.InPlacePass):
 
 
 class DropZeroStatesPass(ir.passes.InPlacePass):
-    """First states of zeros go from LSTM and GRU: inputs 5 and 6, h and c.
+    """Remove initial states of zeros from LSTM and GRU: inputs 5 and 6, h and c.
 
     1. They are made by ConstantOfShape, of zeros, perhaps sliced.
     2. ONNX takes zeros where they are left out (operators, LSTM, initial_h).
@@ -74,10 +74,10 @@ class DropZeroStatesPass(ir.passes.InPlacePass):
 
 
 class DropWholeSlicesPass(ir.passes.InPlacePass):
-    """A Slice goes that takes all: x[:, :6] of a 6-wide x.
+    """Remove a Slice that takes everything: x[:, :6] of a 6-wide x.
 
     1. It goes forwards, step by step, from 0 to the end or beyond, all that said by constants.
-    2. It is no result of the graph.
+    2. It is not an output of the graph.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -91,11 +91,11 @@ class DropWholeSlicesPass(ir.passes.InPlacePass):
 
 
 class TakeBiasesPass(ir.passes.InPlacePass):
-    """conv(x, W) + b: b becomes the bias, and the Add goes.
+    """conv(x, W) + b: b becomes the bias, and the Add is removed.
 
     1. b is a constant of shape (1, C, 1, ..).
-    2. The Add alone reads the convolution, whose result does not leave the graph.
-    3. The convolution has no bias: the sum of two would be rounded once more.
+    2. Only the Add reads the convolution's result, which is not an output of the graph.
+    3. The convolution has no bias: the sum of two biases would be rounded once more.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -1,4 +1,4 @@
-"""What a Keras model takes: the name, shape and type of each input, as its file tells them."""
+"""What a Keras model takes: the name, shape and type of each input, as its file states them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def specs(model: Any, config: dict[str, Any], path: Path) -> tuple[list[Spec], A
     """The inputs in Keras' order, and the structure that the model takes them in.
 
     Raises:
-        UserError: when an input is no dense tensor of numbers with a batch axis.
+        UserError: when an input is not a dense tensor of numbers with a batch axis.
     """
     tensors = list(getattr(model, "inputs", None) or ())
-    if not tensors:  # a class of the user's own: only call() and the shape it was built with tell
+    if not tensors:  # a user-defined class: only call() and the shape that it was built with tell
         return _of_call(model, config), None
     structure = getattr(model, "_inputs_struct", None)
     if structure is None:
@@ -75,7 +75,7 @@ def _of_call(model: Any, config: dict[str, Any]) -> list[Spec]:
     return [Spec(name, sizes) for name in names]
 
 
-# What the axes between batch and channels are called, by how many of them the file leaves open.
+# Names of the axes between batch and channels, by how many of them the file leaves open.
 _AXES: dict[int, tuple[str, ...]] = {
     1: ("length",),
     2: ("height", "width"),
@@ -86,12 +86,12 @@ _AXES: dict[int, tuple[str, ...]] = {
 def shapes(found: Sequence[Spec], given: Sequence[InputShape]) -> list[InputShape]:
     """A shape for each input, in order.
 
-    What the file leaves open stays open: a size that the user says is the example's, and one that
-    nobody says is 0, to be found.
+    What the file leaves open stays open: a size that the user gives is the example's, and one that
+    nobody gives is 0, to be found.
 
     Raises:
         UserError: when `given` names other inputs or contradicts the file, or when the file does
-            not even tell how many axes an input has.
+            not even say how many axes an input has.
     """
     names = ", ".join(spec.name for spec in found)
     by_name = {shape.name or found[0].name: shape for shape in given}

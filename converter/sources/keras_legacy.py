@@ -1,8 +1,9 @@
-"""What .h5 files of Keras 2 say in a way that Keras 3 does not take, or takes for something else.
+"""What .h5 files of Keras 2 say in a way that Keras 3 does not accept, or reads as something else.
 
 Such a file often cannot be saved again: the Keras that made it is gone. So its description of the
 layers is translated as data, before Keras reads it; the file stays as it is. Every row of the
-tables says the same network: what differs in its numbers is stated as it was, or refused.
+tables keeps the network the same: what Keras 3 would compute differently is set explicitly as it
+was, or refused.
 
 Source: `get_config` of the layers in Keras 2.0 to 2.15, `preprocess_weights_for_loading` in
 keras/saving/hdf5_format.py of 2.4, and keras/src/legacy/saving of Keras 3.
@@ -24,12 +25,12 @@ from converter.sources.keras_vet import dicts
 
 _ANYTHING = object()
 
-# Class (a pattern) -> key -> the value at which Keras 3, which has no such key, does the same.
+# Class (a pattern) -> key that Keras 3 does not have -> the value at which it does the same.
 NEEDLESS: tuple[tuple[str, str, Any], ...] = (
     # How the loop over time was run, not what it computes.
     (r"(SimpleRNN|GRU|LSTM|ConvLSTM\dD)(Cell)?", "implementation", _ANYTHING),
     (r"RNN|SimpleRNN|GRU|LSTM|ConvLSTM\dD", "time_major", False),
-    # The base class of convolutions wrote its own arguments for these as well.
+    # The base class of convolutions wrote its own arguments for these classes as well.
     (r"DepthwiseConv\dD|SeparableConv\dD|Conv\dDTranspose", "groups", 1),
     (r"DepthwiseConv\dD", "filters", None),
     (r"BatchNormalization", "mode", 0),
@@ -41,14 +42,14 @@ NEEDLESS: tuple[tuple[str, str, Any], ...] = (
     (r"SpatialDropout\dD", "noise_shape", _ANYTHING),
     (r"Embedding", "sparse", False),
     (r"Embedding", "input_length", _ANYTHING),
-    # Said of the first layer for the input in front of it, which `_opened` puts there.
+    # The first layer has these for the input in front of it, which `_opened` adds.
     (r"(?!InputLayer).*", "batch_input_shape", _ANYTHING),
     (r".*", "dynamic", _ANYTHING),
 )
-# Only training asks for these; the weights that they were for come from the file. Some name
-# classes or arguments that are gone (`dtype` of an initializer, `distribution: "normal"`).
+# Only training needs these; the weights that they were for come from the file. Some name
+# classes or arguments that no longer exist (`dtype` of an initializer, `distribution: "normal"`).
 _FOR_TRAINING = re.compile(r"\w+_(initializer|regularizer|constraint)")
-# Where layers hold layers. Keras 3 looks for these in a module, which Keras 2 did not name.
+# Keys under which layers hold layers. Keras 3 needs their module, which Keras 2 did not name.
 _INNER = ("layer", "forward_layer", "backward_layer", "cell", "cells")
 _MODELS = {"Sequential", "Functional", "Model"}
 # Class -> what it is called now.
@@ -57,7 +58,7 @@ RENAMED = {
     "BatchNormalizationV2": "BatchNormalization",
     "SyncBatchNormalization": "BatchNormalization",
 }
-# Class -> what was meant where the file is silent, as another value is meant today.
+# Class -> what was meant where the file says nothing: today's default is another value.
 UNSAID: dict[str, dict[str, Any]] = {
     "GRU": {"reset_after": False},  # the argument came with Keras 2.1
     "GRUCell": {"reset_after": False},
@@ -69,13 +70,13 @@ _MIRRORED = re.compile(r"Conv\dD|Conv2DTranspose|ConvLSTM2D")
 def translated(
     config: Mapping[str, Any], path: Path, known: Callable[[str], bool], custom: frozenset[str]
 ) -> dict[str, Any]:
-    """The same layers as Keras 3 says them; equal to `config` where it says them so.
+    """The same layers as Keras 3 describes them; equal to `config` where nothing changed.
 
     Args:
-        config: what the file has, which stays as it is.
+        config: what the file has; it is not changed.
         path: for messages.
         known: whether Keras has a class of this name.
-        custom: names of the user's own classes, whose configs are their own affair.
+        custom: names of the user's own classes, whose configs are left alone.
 
     Raises:
         UserError: when Keras 3 would read another network out of it.
@@ -105,7 +106,7 @@ def translated(
 
 
 def _opened(layers: list[Any]) -> list[Any]:
-    """The layers behind an input, whose shape Keras 2 let the first of them say.
+    """The layers behind an input layer; in Keras 2 the first layer could state the input's shape.
 
     Keras 3 takes that for the shape without the batch axis, which it then has twice.
     """
@@ -116,7 +117,7 @@ def _opened(layers: list[Any]) -> list[Any]:
     shape = inner.pop("batch_input_shape", None)
     if shape is None:
         return layers
-    # Indices are whole numbers, of whatever type they were said to come.
+    # Indices are whole numbers, whatever type the file states.
     kind = "int32" if first.get("class_name") == "Embedding" else "float32"
     said = {"batch_shape": shape, "dtype": kind, "name": f"{inner.get('name', 'layer')}_input"}
     return [{"class_name": "InputLayer", "config": said}, *layers]
@@ -191,7 +192,7 @@ def _named(layer: dict[str, Any]) -> str:
 
 
 def _pointed(value: Any, new: Mapping[str, str]) -> Any:
-    """References [name, node, tensor, ...], at any depth of lists and dicts."""
+    """Rename in references [name, node, tensor, ...], at any depth of lists and dicts."""
     if isinstance(value, list):
         if len(value) > 2 and isinstance(value[0], str) and isinstance(value[1], int):
             first = new.get(value[0], value[0])
@@ -203,7 +204,7 @@ def _pointed(value: Any, new: Mapping[str, str]) -> Any:
 
 
 def refuse_mirrored(path: Path, config: Mapping[str, Any], version: str, backend: str) -> None:
-    """Raises UserError for weights whose form Keras 3 would mistake."""
+    """Raises UserError for weights whose form Keras 3 would misread."""
     classes = {part.get("class_name") for part in dicts(config)}
     if version.startswith("1."):
         raise UserError(
@@ -222,7 +223,7 @@ def refuse_mirrored(path: Path, config: Mapping[str, Any], version: str, backend
 
 @contextlib.contextmanager
 def functions_of(version: str) -> Iterator[None]:
-    """Meanwhile Keras finds functions by their names as they were in that version.
+    """Within this block, Keras finds functions by name as they were in that version.
 
     Until Keras 3 a hard sigmoid was min(max(0.2 x + 0.5, 0), 1); now its slope is 1/6.
     """
@@ -232,7 +233,7 @@ def functions_of(version: str) -> Iterator[None]:
     def hard_sigmoid(x: Any) -> Any:
         return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
-    # Layers that hold layers copy them by the names of functions: so it has the name as well.
+    # Layers that hold layers copy them by the names of functions, so the function needs it too.
     hard_sigmoid.stated_as = "hard_sigmoid_2"  # type: ignore[attr-defined]
     now = table["hard_sigmoid"]
     if version.partition(".")[0] in {"1", "2"}:

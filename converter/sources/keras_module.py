@@ -5,7 +5,7 @@ Keras' `Layer.__call__`, which torch's exporter does not see: it would put the w
 one scope and call the weights lifted_tensor_7. So each layer gets a `Scope`, a torch module of the
 layer's name that owns its weights, and while the model runs here `Layer.__call__` goes through it.
 
-Some layers are stated as one op of torch's meanwhile: see `keras_calls`. Only while an exporter
+Some layers are replaced by a single torch op (see `keras_calls`), but only while an exporter
 traces: otherwise Keras computes what it always computes.
 """
 
@@ -24,7 +24,7 @@ from converter.sources.keras_calls import STATED
 
 
 class Scope(nn.Module):
-    """Stands for one Keras layer in the exporter's eyes: its name, weights and sub-layers."""
+    """Represents one Keras layer to the exporter: its name, weights and sub-layers."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -41,8 +41,8 @@ class KerasModule(nn.Module):
     Args:
         model: a built `keras.Model`.
         structure: how the model takes its inputs: one tensor, or a list or dict of them;
-            None for a model that does not say, which is called with them one by one.
-        outputs: names of several outputs, in Keras' order; () for one. A dict has names itself.
+            None for a model that does not say, which gets them one by one.
+        outputs: names of several outputs, in Keras' order; () for one. A dict has its own names.
     """
 
     def __init__(self, keras: Any, model: Any, structure: Any, outputs: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ def _free(module: nn.Module, name: str) -> str:
 
 @contextlib.contextmanager
 def _traced_through(keras: Any, scopes: dict[int, Scope]) -> Iterator[None]:
-    """Meanwhile layers are called through their scopes, and some are stated as one op."""
+    """Within this block, layers are called through their scopes, and some as a single op."""
     layer_class = keras.layers.Layer
     call_layer = layer_class.__call__
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# keras.activations.NAME -> ONNX' name, alpha and beta where ONNX' own are others or there are none.
+# keras.activations.NAME -> ONNX' name, alpha and beta; both are set where ONNX' defaults differ.
 ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
     "tanh": ("Tanh", None, None),
     "sigmoid": ("Sigmoid", None, None),
@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
     "hard_sigmoid": ("HardSigmoid", 1 / 6, 0.5),
     "hard_sigmoid_2": ("HardSigmoid", 0.2, 0.5),  # Keras 2's: see `keras_legacy`
 }
-# Where ONNX' n-th gate is in Keras' weights.
+# The position of ONNX' n-th gate in Keras' weights.
 _ORDER = {"RNN": (0,), "GRU": (0, 1, 2), "LSTM": (0, 3, 1, 2)}
 
 
@@ -39,7 +39,7 @@ def activations(op: str, cell: Any) -> list[str] | None:
 
 
 def _name(function: Any) -> str:
-    """A key of `ACTIVATIONS`, if there is one: `keras_legacy.functions_of` has two of one name."""
+    """A key of `ACTIVATIONS`, if there is one: two of `keras_legacy.functions_of` share a name."""
     return str(getattr(function, "stated_as", "") or getattr(function, "__name__", ""))
 
 

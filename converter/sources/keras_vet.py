@@ -1,9 +1,9 @@
-"""Keras files, looked over before Keras loads them: data only, of the size that they say.
+"""Check Keras files before Keras loads them: they hold only data, of the size that they state.
 
 A .keras file is a zip of config.json (the layers), metadata.json, the weights in HDF5 (or .npz)
 and perhaps assets; a .h5 file is HDF5 with the layers in its attribute `model_config`. Keras
 itself (safe_mode=True) refuses Lambda layers and HDF5 links; these rules say so in a sentence,
-and also refuse what would fill the memory, reads other files, or is no network of numbers.
+and also refuse what would fill the memory, reads other files, or does not compute with numbers.
 
 Source: keras/src/saving/saving_lib.py and keras/src/legacy/saving/legacy_h5_format.py.
 """
@@ -26,7 +26,7 @@ CONFIG = "config.json"
 METADATA = "metadata.json"
 WEIGHTS = ("model.weights.h5", "model.weights.npz")
 MAX_CONFIG = 64 << 20  # bytes; EfficientNetB7's has about 1 MB
-# What is small may be padded with zeros; what is larger must be mostly there.
+# Small data sets may be padded with zeros; of larger ones, most bytes must be in the file.
 FLOOR = 64 << 20
 MAX_EXPANSION = 100
 
@@ -47,7 +47,7 @@ _CODE = {
     "JaxLayer": "runs JAX code",
     "FlaxLayer": "runs JAX code",
 }
-# Class -> what to do instead: no network of numbers, so no ONNX graph of it.
+# Class -> what to do instead: it does not compute with numbers, so it has no ONNX graph.
 _OUTSIDE = {
     name: f"{what} stays outside the exported model: save the model behind that layer, for example "
     "keras.Model(model.layers[1].output, model.outputs)"
@@ -68,8 +68,8 @@ class Vetted:
     """The layers as JSON describes them, and how many bytes of weights the file has.
 
     Attributes:
-        version: of the Keras that saved it, "" where the file does not tell.
-        backend: what it computed with then, in an .h5 file.
+        version: of the Keras that saved it, "" where the file does not say.
+        backend: the backend that it used then, in an .h5 file.
     """
 
     config: dict[str, Any]
@@ -121,7 +121,7 @@ def legacy(path: Path, trusted: bool) -> Vetted:
     """Check a .h5 file.
 
     Raises:
-        UserError: as `archive`, and when it is no Keras model or only a model's weights.
+        UserError: as `archive`, and when it is not a Keras model or only a model's weights.
     """
     import h5py
 
@@ -156,7 +156,7 @@ def hdf5(path: Path, file: Any, size: int) -> None:
     Args:
         path: for messages.
         file: its name, or a stream of it.
-        size: bytes of it.
+        size: how many bytes it has.
     """
     import h5py
 

@@ -1,4 +1,4 @@
-"""What every loader takes and what every loader returns, whatever the file's format."""
+"""What every loader takes and returns, whatever the file's format."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class LoadOptions:
             what the examples of an input tensor are filled with.
         trust_pickle: unpickle arbitrary Python objects, which can run any code.
         custom_objects: modules to import that define a Keras model's own classes.
-        weights: of a file with several sets of weights the one that is meant, its keys joined by
+        weights: which set is meant in a file with several sets of weights, as its keys joined by
             dots ("ema.state_dict").
         data_shapes: the shapes of the user's own inputs by name, "" for the only one: sizes of
-            axes that an .onnx file leaves open and `input_shapes` does not say.
+            axes that an .onnx file leaves open and `input_shapes` does not state.
     """
 
     arch: str | None = None
@@ -64,7 +64,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Known:
-    """A shape that something else than the user tells, and who told it."""
+    """A shape that is not from the user, and where it is from."""
 
     sizes: tuple[int, ...]
     source: str
@@ -72,7 +72,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the loaded graph, as random examples of it are drawn.
+    """An input of the loaded graph, and how random examples of it are drawn.
 
     Attributes:
         shape: every axis, the batch axis first. A string is an axis that may vary.
@@ -80,7 +80,7 @@ class Input:
         dtype: numpy's name of the type ("float32", "int64"; "bfloat16" is ml_dtypes').
         upper: for an integer input that indexes a table of the graph (an embedding), its
             number of rows: examples are drawn from [0, upper). None when there is no table.
-        value: what every example of it is filled with, when the user says so.
+        value: what every example of it is filled with, where the user gives a value.
     """
 
     name: str
@@ -93,11 +93,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the original framework computed, to find a mistake of the exporter's.
+    """What the original framework computed, to find a mistake of the exporter.
 
     Attributes:
         inputs: by the graph's input names; seeded normal numbers, zeros for whole numbers.
-        outputs: by the graph's output names, what the original model gave for them.
+        outputs: by the graph's output names, what the original model computed from the inputs.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
@@ -117,7 +117,7 @@ class Loaded:
         warnings: what is suspicious, one sentence each.
         dynamic_batch: whether axis 0 of the inputs may vary.
         untracked: names of batch-norms whose statistics were never updated
-            (`num_batches_tracked` is 0), as far as the file tells.
+            (`num_batches_tracked` is 0), as far as the file says.
         reference: an input and the output of the original model, where it could be run.
         left_out: outputs of the file that are not in `model`, and why.
         classification, preprocessing, metrics, description: for the manifest, if known.

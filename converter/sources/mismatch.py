@@ -1,4 +1,4 @@
-"""What a network and the weights of a file disagree in, and what that gives away."""
+"""How a network and the weights of a file differ, and what that suggests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from converter.sources.weight_sets import WeightSet, listed
 def mismatch(
     fit: Fit, wanted: Mapping[str, Tensor], where: str, what: str, every: list[WeightSet]
 ) -> tuple[str, str]:
-    """What does not fit, and what its shapes give away, in two sentences."""
+    """What does not fit, and what its shapes suggest, in two sentences."""
     complaints = "; ".join(
         f"{len(items)} {words}: {', '.join(items[:3])}{', ...' if len(items) > 3 else ''}"
         for items, words in (
@@ -44,7 +44,7 @@ def check(
 
 
 def _advice(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
-    """What the shapes give away: the number of classes, of input channels, or another network."""
+    """What the shapes suggest: another number of classes or input channels, or another network."""
     differing = [
         (tensors[name], tensor)
         for name, tensor in wanted.items()

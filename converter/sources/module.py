@@ -30,9 +30,9 @@ def from_module(
     """Set the module to eval, find inputs for it, and export it.
 
     Args:
-        known: the input's shape, when the file or the architecture tells it.
+        known: the input's shape, when the file or the architecture states it.
         uncounted: batch-norms whose file has no `num_batches_tracked`.
-        pickled: whether the module's mode is its author's doing, and worth a note.
+        pickled: whether the author chose the module's mode, so that changing it is worth a note.
 
     Raises:
         UserError: a lazy layer has no weights yet; see `examples.resolve` and `export.export`.
@@ -74,7 +74,7 @@ def from_module(
 
 
 def _require_weights(module: nn.Module, path: Path) -> None:
-    """A lazy layer (LazyLinear, LazyBatchNorm2d) gets its weights from the first batch it sees."""
+    """Refuse lazy layers (LazyLinear, LazyBatchNorm2d), which get weights at their first batch."""
     lazy = [
         f"{name} ({type(layer).__name__})"
         for name, layer in module.named_modules()

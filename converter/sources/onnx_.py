@@ -20,11 +20,11 @@ from converter.sources.onnx_forms import NameAxesPass, RaiseIrVersionPass
 
 
 def load(path: Path, options: LoadOptions) -> Loaded:
-    """Read the graph; weights stay on the disk until someone asks for them.
+    """Read the graph; weights stay on disk until they are needed.
 
     Raises:
         UserError: when the file is damaged, weights lie outside its folder or are missing, an
-            input is no tensor, or an axis needs a number that `--input-shape` must tell.
+            input is not a tensor, or an axis needs a size that `--input-shape` must give.
     """
     try:
         model = slim.read(path)
@@ -66,7 +66,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 def _open_external_data(model: ir.Model, path: Path) -> None:
     """Weights may only lie in the model's folder: an .onnx must not read the user's files.
 
-    They are read from the very files that were checked, and not before somebody needs them.
+    They are read from the very files that were checked, and only when they are needed.
     """
     files: dict[str, OpenFile] = {}
     for tensor, replace in _external(model):
@@ -92,10 +92,10 @@ def _open_external_data(model: ir.Model, path: Path) -> None:
 
 
 def _open(path: Path, location: str) -> OpenFile:
-    """A file of weights, if it is one and lies in the folder of the model.
+    """Open a file of weights, if it lies in the folder of the model.
 
     Raises:
-        UserError: it does not, or is not there.
+        UserError: it does not lie there, or does not exist.
     """
     file = beside.find(path, location)
     try:
@@ -105,8 +105,7 @@ def _open(path: Path, location: str) -> OpenFile:
 
 
 def _external(model: ir.Model) -> Iterator[tuple[ir.ExternalTensor, Callable[[Any], None]]]:
-    """Every tensor of the model, wherever it hides, that lies in a file of its own; and how to
-    put another one into its place."""
+    """Every tensor of the model with its data in another file, and a function that replaces it."""
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in graphs:
         holders: Sequence[ir.Graph | ir.Function] = [graph, *graph.subgraphs()]

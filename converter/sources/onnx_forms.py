@@ -1,4 +1,4 @@
-"""The one form in which a graph of a file goes on: weights that are constants, axes with names."""
+"""The form that a graph from a file is brought into: weights are constants, axes have names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OLDEST_IR = 8
 class RaiseIrVersionPass(ir.passes.InPlacePass):
     """Give a model of an old IR version a newer one, in which its weights remain constants.
 
-    1. Before version 4 the weights go from the inputs, where they only were because they had to be.
+    1. Before version 4, weights had to be listed as inputs: they are removed from the inputs.
     2. Versions before 8 become 8.
     """
 

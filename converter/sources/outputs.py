@@ -1,4 +1,4 @@
-"""Names for what `forward` returned: "output", "output_0", ... or the keys that it chose."""
+"""Names for what `forward` returned: "output", "output_0", ... or the keys of its dict."""
 
 from __future__ import annotations
 

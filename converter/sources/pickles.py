@@ -1,4 +1,4 @@
-"""What a pickle would import, read from its opcodes. Nothing is unpickled, so nothing can run."""
+"""What a pickle would import, read from its opcodes. Nothing is unpickled, so no code can run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Scan:
 
 
 def _of_today(name: str) -> str:
-    """Python 2's name of a module as Python 3 says it, which torch asks for as well."""
+    """Python 2's name of a module as Python 3's name, which torch looks up as well."""
     module, _, kind = name.partition(".")
     return f"builtins.{_PYTHON_2.get(kind, kind)}" if module == "__builtin__" else name
 
@@ -58,7 +58,7 @@ def scan(stream: BinaryIO) -> Scan:
     """Read one pickle from the stream and leave it after its end.
 
     Raises:
-        ValueError: when it is no pickle.
+        ValueError: when it is not a pickle.
     """
     found: dict[str, None] = {}
     root: str | None = None

@@ -6,7 +6,7 @@
     model.safetensors.index.json         {"weight_map": {tensor: file}} of weights in several files
     pytorch_model.bin (.index.json)      the same by torch.save
 
-Nothing is downloaded. The shards lie in the folder, or in the cache that it is of (`beside`).
+Nothing is downloaded. The shards lie in the folder, or in the cache that it belongs to (`beside`).
 Sources: huggingface_hub, "Serialization"; transformers, `save_pretrained`.
 """
 
@@ -69,7 +69,7 @@ def _reader(file: Path, options: LoadOptions) -> Read:
 
 
 def _shards(index: Path, options: LoadOptions) -> dict[str, Tensor]:
-    """The tensors of every file that the index names, each from the one where it says it is."""
+    """The tensors that the index names, each read from the file that the index gives for it."""
     names = _weight_map(index)
     read = _reader(index, options)
     found: dict[str, Tensor] = {}

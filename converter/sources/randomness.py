@@ -1,7 +1,7 @@
-"""Does a module draw random numbers when it runs? Then which call does, and where.
+"""Finds whether a module draws random numbers when it runs, which call does, and where.
 
-torch tags each of its operators that draws (`nondeterministic_seeded`), and shows every operator
-on its way to the kernel to a dispatch mode: so nothing escapes but what NumPy or Python draw.
+torch tags each of its operators that draws (`nondeterministic_seeded`), and passes every operator
+through a dispatch mode before its kernel: only draws of NumPy or Python itself are missed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _place(operator: str) -> str:
-    """The function of torch's that the author called, and the line that calls it."""
+    """The torch function that the author called, and the line that calls it."""
     name = operator.rstrip("_")
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -54,12 +54,12 @@ def _place(operator: str) -> str:
 
 
 def refuse_random(run: Callable[[], Any], output: Any) -> None:
-    """Run the module once more on the input that `output` was the answer to.
+    """Run the module once more on the input that gave `output`.
 
-    A draw without consequence (dropout with p=0) is no fault.
+    A draw without an effect (dropout with p=0) is accepted.
 
     Raises:
-        UserError: when the answer is another one.
+        UserError: when the second output differs from the first.
     """
     with _Drawn() as drawn:
         again = run()

@@ -1,12 +1,12 @@
-"""What a module remembers of a run, forgotten after it.
+"""Undo what a module stores during a run.
 
 Detectors keep their grid of anchors in an attribute until the size of the image changes, and
 others cache masks and positions in a dictionary. A run before the export would leave a grid for
 its own batch, which then becomes a constant of the graph; and an exporter that calls the module
-twice, or failed, leaves symbols in the place of numbers, on which the next call fails.
+twice, or fails, leaves symbols where numbers were, on which the next call fails.
 
-Some libraries hang hooks on their layers in the first run, and note in an attribute that they did.
-Where the note is forgotten, the hooks have to go as well, or the next run has all of them twice.
+Some libraries register hooks on their layers in the first run, and note in an attribute that they
+did. When that attribute is restored, the hooks must be removed too, or the next run has them twice.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
 )
-# What every module has is torch's: exporters put tensors of their own there for a while.
+# The attributes that every module has are torch's: exporters put their own tensors there meanwhile.
 _TORCHS = frozenset(vars(nn.Module())) | {"forward"}
 
 
 class Memory:
-    """The attributes of every layer, as they are now, and the buffers' values.
+    """The attributes of every layer as they are when this is made, and the buffers' values.
 
     Lists, dicts and sets with their elements. What lies deeper (in an object of the author's own
     class) is not noted.
@@ -49,14 +49,14 @@ class Memory:
         self._buffers = [(b, b.clone(), b._version) for b in module.buffers() if _counts(b)]
 
     def restore(self) -> None:
-        """Everything as it was, torch's own attributes and the buffers' values as well."""
+        """Restore everything, including torch's own attributes and the buffers' values."""
         self._attributes(frozenset())
         for buffer, old, version in self._buffers:
             if buffer._version != version:
                 buffer.detach().copy_(old)
 
     def authors(self, *_: Any) -> None:
-        """Only what the author's code keeps: may be called while an exporter works."""
+        """Restore only what the author's code stores; may be called while an exporter works."""
         self._attributes(_TORCHS)
 
     def _attributes(self, spared: frozenset[str]) -> None:
@@ -70,9 +70,9 @@ class Memory:
 
 
 class _Hooks:
-    """The hooks of every layer at the start of a call, which are all that is there at its end.
+    """Every layer's hooks at the start of a call; those that it adds are removed at its end.
 
-    An exporter hangs its own between the calls: these are none of a call's.
+    An exporter adds its own between the calls, and those stay.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -91,7 +91,7 @@ class _Hooks:
 
 @contextlib.contextmanager
 def forgotten(module: nn.Module) -> Iterator[None]:
-    """Each call of the module finds, and the last one leaves, what was there before."""
+    """Each call in this block starts from the module's old state, which is restored at its end."""
     memory = Memory(module)
     ours = []
     if not isinstance(module, torch.jit.ScriptModule):
@@ -110,7 +110,7 @@ def forgotten(module: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """What the module returns, without a trace of the run in it."""
+    """What the module returns; the run changes nothing in the module."""
     memory = Memory(module)
     try:
         with torch.no_grad(), torch_quiet():
@@ -120,7 +120,7 @@ def outputs_of(module: nn.Module, args: Any, kwargs: Any) -> Any:
 
 
 def _counts(tensor: torch.Tensor) -> bool:
-    """Whether torch counts its changes."""
+    """Whether torch counts the changes of this tensor."""
     return not tensor.is_inference()
 
 
@@ -130,7 +130,7 @@ def _copy(value: Any) -> Any:
 
 
 def _restore(value: Any, copy: Any) -> None:
-    """Give a container its former elements: others may hold the same one."""
+    """Give a container its former elements, in place: others may hold the same container."""
     if value is copy:
         return
     value.clear()

@@ -1,4 +1,4 @@
-"""Weights that are stored in other forms than the architecture's: pruned, normalised, old and new.
+"""Weights that are stored in a form other than the architecture's: pruned, normalised, old, new.
 
 For a weight w of a module, with the names that torch gives:
 
@@ -26,7 +26,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 Parts = dict[str, Tensor]
 
-# The names of a form's parts; {0} is the module's path with its dot, {1} the weight's own name.
+# The names of a form's parts; {0} is the module's path with its dot, {1} the name of the weight.
 FORMS: dict[str, dict[str, str]] = {
     "plain": {"w": "{0}{1}"},
     "pruned": {"orig": "{0}{1}_orig", "mask": "{0}{1}_mask"},
@@ -101,13 +101,13 @@ def _sites(wanted: Mapping[str, Tensor]) -> list[Site]:
         path, dot, name = plain.rpartition(".")
         site = Site(path + dot, name, "plain")
         form = _form(site, wanted)
-        # A name that only looks like a part of a form (bias_v of attention) is a plain one.
+        # A name that only looks like a part of a form (bias_v of attention) is a plain weight.
         found[plain] = Site(site.path, name, form) if form else Site("", whole, "plain")
     return list(found.values())
 
 
 def _form(site: Site, names: Collection[str]) -> str:
-    """The form in which the names hold this weight; "" if in none."""
+    """The form in which the names hold this weight; "" if there is none."""
     return next(
         (form for form in FORMS if all(n in names for n in site.names(form).values())),
         "",
@@ -115,7 +115,7 @@ def _form(site: Site, names: Collection[str]) -> str:
 
 
 def _rows_axis(module: nn.Module, path: str) -> int:
-    """The axis of the output channels, which the rows of mat() are."""
+    """The axis of the output channels, which become the rows of mat()."""
     try:
         layer = module.get_submodule(path.removesuffix("."))
     except AttributeError:
@@ -162,7 +162,7 @@ def _renamed(parts: Parts, *_: object) -> Parts | None:
     return parts
 
 
-# (form in the file, form of the architecture) -> how the parts become the others.
+# (form in the file, form of the architecture) -> the function that turns one into the other.
 CHANGES: dict[tuple[str, str], Callable[..., Parts | None]] = {
     ("pruned", "plain"): _masked,
     ("old weight norm", "plain"): _multiplied,

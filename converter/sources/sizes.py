@@ -1,4 +1,4 @@
-"""A number for every axis of an .onnx model that may vary, for examples of its inputs.
+"""A size for every axis of an .onnx model that may vary, for examples of its inputs.
 
 In this order: what the user said, what the user's data has, 1 for the batch, and else the usual
 sizes, tried one after the other in onnxruntime until the model runs.
@@ -26,7 +26,7 @@ CANDIDATES = {
 SEQUENCES = (16, 128, 64, 32, 256, 512, 1, 1024, 4000, 16000)
 
 
-# Of the numbers that whole scalars are compared with, so many are tried as inputs.
+# How many of the numbers that integer scalars are compared with are tried as inputs.
 _MOST = 4
 
 
@@ -89,8 +89,8 @@ def from_data(
 ) -> dict[str, int]:
     """The sizes that the user's data has for axes that are not known yet.
 
-    The batch of the data is only taken where it cannot vary by itself, as other axes have to go
-    with it: a state (2, batch, 128). What does not fit is left for the sentence on the data.
+    The batch of the data is only taken where it cannot vary by itself because other axes must
+    agree with it: a state (2, batch, 128). Data that does not fit is refused when it is read.
     """
     fixed = any(not i.shape or isinstance(i.shape[0], int) for i in described)
     skipped = set() if fixed and len(described) > 1 else _batches(described)
@@ -114,7 +114,7 @@ def _listed(sizes: Mapping[str, int]) -> str:
 
 
 def _option(target: Input) -> str:
-    """What could be said of an input with open axes; whole where no batch is in front."""
+    """The option for an input with open axes; the whole shape where there is no batch in front."""
     usual = CANDIDATES.get(len(target.shape), SEQUENCES)[0]
     if isinstance(target.shape[0], str):
         sample = ",".join(str(a if isinstance(a, int) else usual) for a in target.shape[1:])
@@ -126,9 +126,9 @@ def _option(target: Input) -> str:
 def _scalars(
     model: ir.Model, described: Sequence[Input], said: Mapping[str, float]
 ) -> Iterator[dict[str, float]]:
-    """What whole scalars that nobody said may hold: 0, or a number that the graph compares with.
+    """Values to try for integer scalars that nobody gave: 0, or a number the graph compares with.
 
-    A sampling rate of 0 sends the example into whatever is behind the last `else`.
+    With a sampling rate of 0, for instance, the example takes the graph's last `else`.
     """
     yield {}
     scalars = [
@@ -150,7 +150,7 @@ def _scalars(
 
 
 def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[str, int]:
-    """The named axes whose size the user's shapes tell.
+    """The sizes of the named axes that the user's shapes give.
 
     Raises:
         UserError: when a name is unknown or missing, or a shape contradicts the graph.
@@ -183,7 +183,7 @@ def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[s
 
 
 def fills(model: ir.Model, values: Mapping[str, object]) -> dict[str, float]:
-    """What examples of an input are filled with. Raises UserError for what is no input."""
+    """What examples of each input are filled with. Raises UserError for a name of no input."""
     names = [str(value.name) for value in inputs.required_inputs(model)]
     found = {}
     for name, value in values.items():
@@ -214,7 +214,7 @@ def _contradiction(target: Input, shape: InputShape) -> UserError:
 
 
 def _candidates(described: Sequence[Input], known: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Sizes for the axes that are not known: one for all, and the batch's where that may be one."""
+    """Sizes for the unknown axes: the same for all, except for an axis that may be the batch."""
     opened = {
         i.name: [a for a in i.shape if isinstance(a, str) and a not in known] for i in described
     }
@@ -232,7 +232,7 @@ def _candidates(described: Sequence[Input], known: Mapping[str, int]) -> Iterato
 
 
 def _session(path: Path) -> Any:
-    """The model as it is in onnxruntime; None when onnxruntime cannot run it at all."""
+    """A session of the unchanged model; None when onnxruntime cannot load it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -246,7 +246,7 @@ def _session(path: Path) -> Any:
 
 
 def _runs(session: Any, described: Sequence[Input]) -> bool:
-    """Whether the model runs with zeros of these shapes, or with the values that were said."""
+    """Whether the model runs with zeros of these shapes, or with the values that were given."""
     try:
         session.run(
             None, {i.name: np.full(i.example, i.value or 0, np.dtype(i.dtype)) for i in described}

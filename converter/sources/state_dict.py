@@ -1,7 +1,7 @@
 """Weights without their network: find them in the file, build `--arch`, and fit one to the other.
 
-Which sets of weights a file holds is found by `weight_sets`, which of them is meant is told by
-`choosing`, and how names and forms become those of the network by `fitting`.
+`weight_sets` finds which sets of weights a file holds, `choosing` decides which of them is meant,
+and `fitting` turns its names and forms into those of the network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from converter.sources.weight_sets import WeightSet
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`--arch` with the file's weights, what its library tells of its input, and what was done."""
+    """`--arch` with the file's weights, the input that its library states, and what was done."""
 
     module: nn.Module
     known: Known | None
@@ -84,7 +84,7 @@ def find(content: Any, path: Path) -> list[WeightSet]:
 
 
 def _no_network(path: Path, sets: list[WeightSet], key: str | None) -> UserError:
-    """What a file holds that does not say what network it is of."""
+    """The refusal of a file that does not say what network its weights belong to."""
     if key is not None:
         sets = choosing.under(sets, key, path)
     chosen = choosing.preferred(sets)
@@ -125,8 +125,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
     wanted = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
     mismatch.check(tensors, wanted, where, what)
     absent = [k for k in wanted if k.endswith(COUNTER) and k not in tensors]
-    # torch keeps the versions of the modules beside the tensors, and some modules insist on
-    # them; prefixes taken off and other formats lose them. Names and shapes fit today's.
+    # torch keeps the versions of the modules beside the tensors, and some modules require them;
+    # renaming and other formats lose them. Names and shapes fit the current versions.
     state = module.state_dict()
     state.update(dict(tensors) | {k: wanted[k] for k in absent})
     try:

@@ -35,7 +35,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 
 
 def _read(path: Path, content: Any, options: LoadOptions) -> Loaded:
-    """Tell the three apart by what is in them."""
+    """Tell the three kinds apart by their content."""
     if checkpoint.is_ours(content):
         require_no_choice(path, options)
         return checkpoint.load(path, content, options)
@@ -65,10 +65,10 @@ class Found:
 
 
 def module_in(content: Any, path: Path, key: str | None) -> Found | None:
-    """The module that was saved: alone, or of several the averaged one, or that under `key`.
+    """The module that was saved: the only one, the averaged one of several, or the one under `key`.
 
     Raises:
-        UserError: no name tells which of several is meant, or there is no such key.
+        UserError: no name says which of several is meant, or there is no such key.
     """
     sets = weight_sets.find(content)
     among = sets if key is None else choosing.under(sets, key, path)

@@ -1,4 +1,4 @@
-"""What torch.save was given: plain values, or with the user's trust whatever a pickle makes.
+"""The content of a torch.save file: plain values, or, if trusted, whatever a pickle makes.
 
 Only tensors, plain containers and the objects of `harmless` are unpickled (`weights_only=True`),
 unless the user trusts the file: a pickle is a program, and loading it runs it.
@@ -23,7 +23,7 @@ _INSTEAD = (
 
 
 def content_of(path: Path, *, trusted: bool = False) -> Any:
-    """What torch.save was given. A trusted pickle may need `importable_here()`.
+    """The content of the file. A trusted pickle may need `importable_here()`.
 
     Raises:
         UserError: when it is damaged, or holds more than tensors and is not trusted.
@@ -57,10 +57,10 @@ def tensors_of(path: Path) -> Any:
     """
     try:
         with torch_quiet(), harmless.allowed():
-            # Not mapped into memory (mmap=True): that neither checks sizes nor checksums.
+            # Not mapped into memory (mmap=True): that checks neither sizes nor checksums.
             return harmless.settle(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a hostile file may raise anything
-        # torch wraps it in advice to run the file; what it found stands in the error before.
+        # torch wraps it in advice to run the file; the cause is in the first error.
         message = first_line(error.__context__ or error)
         message = message.partition(" was not an allowed global")[0]
         if message.startswith("Unsupported operand"):

@@ -37,8 +37,8 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     """Load the program, find inputs for it, and export it.
 
     Raises:
-        UserError: when it is damaged, reaches outside of itself, takes something else than
-            tensors, does not run, or has no ONNX form.
+        UserError: when it is damaged, could write files or talk to others, takes something other
+            than tensors, does not run, or has no ONNX form.
     """
     if not options.trust_pickle:
         vet.torchscript(path)
@@ -116,7 +116,7 @@ def kinds_of(module: Any) -> dict[str, str]:
 
 
 class _Called(torch.nn.Module):
-    """A program that is called with tensors only, one after the other."""
+    """Calls the program with tensors only, one after the other."""
 
     def __init__(self, program: Any, call: Call) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Called(torch.nn.Module):
 
 
 def _export(module: Any, call: Call, *, free: bool, resizable: bool) -> Exported:
-    """The exporter wants a plain tensor for every argument: else, trace a call of the program."""
+    """Export the program; trace a call first where an argument is not a plain tensor."""
     arguments = module.forward.schema.arguments[1:]
     if call.names == call.every and all(str(a.type) == "Tensor" for a in arguments):
         return script(module, call, free=free, resizable=resizable)
@@ -166,7 +166,7 @@ def _weights(module: Any) -> Iterator[tuple[str, Sizes]]:
 
 
 def _training(model: ir.Model) -> list[str]:
-    """A trace of a model in training mode keeps that mode, whatever eval() says."""
+    """Batch-norms in training mode: a trace keeps the mode it was made in, whatever eval() says."""
     count = sum(
         node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", 0) == 1
         for node in model.graph.all_nodes()

@@ -1,6 +1,6 @@
-"""A file as the torch module that it holds, to change its weights and to write it again.
+"""Load a file as a torch module, to change its weights and to write the file again.
 
-`load` turns files into graphs; this stops before that, for what needs the module itself.
+`load` turns files into graphs; this stops before that, for work on the module itself.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Trained:
     Attributes:
         module: with its weights, as the file has them: in training mode or not.
         kind: what the file turned out to be, in words.
-        to_bytes: the content of such a file with the module's weights of now. A checkpoint of
-            ours takes the given keys over; other kinds have no place for them.
-        known: the input's shape without the batch axis, where the file or library tells it.
+        to_bytes: the content of such a file with the module's current weights. A checkpoint of
+            ours stores the given keys; other kinds have no place for them.
+        known: the input's shape without the batch axis, where the file or library states it.
         content: the dictionary of a checkpoint of ours; empty for other kinds.
         notes: what was assumed, one sentence each.
     """

@@ -1,9 +1,9 @@
-"""Does an exported graph run, and does it compute what the module computes?
+"""Test that an exported graph runs and computes what the module computes.
 
 Each graph is run in onnxruntime on the example and on another batch, and compared with the module.
-Two right kernels sum in another order, so they differ by some roundings, which a deep or
-ill-conditioned network enlarges. How much it enlarges them is measured, where it matters: the
-module is asked again with its input moved by 2 units in the last place.
+Two correct kernels may sum in different orders, so they differ by some roundings, which a deep or
+ill-conditioned network amplifies. Where it matters, the amplification is measured: the module runs
+again on its input moved by 2 units in the last place.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from converter.sources.outputs import leaves
 Array = npt.NDArray[Any]
 Ask = Callable[[Sequence[torch.Tensor]], Any]
 
-# Of the largest value in a channel: far above what kernels differ by in a healthy network, far
-# below what a wrong graph is off by.
+# Relative to the largest value in a channel: far above the difference between kernels in a
+# well-conditioned network, far below the error of a wrong graph.
 TOLERANCE = 1e-4
-# Roundings happen in every layer, not at the input alone; a network that the test finds sensitive
-# may differ this many times as much as its answer to moved inputs does.
+# Roundings happen in every layer, not only at the input; a sensitive network may differ this many
+# times as much as its output does for moved inputs.
 SENSITIVE = 30
 MOVED = 2.0**-22  # 2 units in the last place of float32
 
-# Recurrent kernels find out only when they run that they have no float64; a graph that the
-# exporter was asked for in float64 is none the worse for it.
+# Recurrent kernels fail only at run time where they have no float64; a graph that was exported in
+# float64 on request is not wrong because of that.
 _NO_DOUBLE = "does not support double"
 
 _WHERE = (
@@ -58,8 +58,8 @@ class Sample:
 
     Attributes:
         tensors: by the module's names for its inputs, in its order.
-        output: what it answered.
-        ask: how to ask it again, with other tensors.
+        output: what it returned.
+        ask: calls it again, with other tensors.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -72,13 +72,13 @@ class DoesNotRun(Exception):
 
 
 class Differs(Exception):
-    """It runs, and computes something else than the module; or the module contradicts itself."""
+    """It computes something other than the module; or the module contradicts itself."""
 
 
 def check(model: ir.Model, samples: Iterable[Sample]) -> None:
     """Run the graph on each sample and compare it with the module.
 
-    What has no counterpart is run, not compared: an output that is no tensor in the module.
+    What has no counterpart is run but not compared: an output that is not a tensor in the module.
 
     Raises:
         DoesNotRun, Differs.
@@ -106,7 +106,7 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
     if len(names) == len(tensors):
         tensors = dict(zip(names, tensors.values(), strict=True))
     elif not set(names) <= set(tensors):
-        return  # the exporter made other inputs of them
+        return  # the exporter turned them into other inputs
     feeds = {name: tensors[name].numpy() for name in names}
     size = "a batch of " + str(next((len(f) for f in feeds.values() if f.ndim), 1))
     try:
@@ -118,7 +118,7 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
     except OracleError:
         found = None
     if found is None:
-        return  # emulated, by an oracle that does not know an op: the proof will say so
+        return  # emulated by an oracle that lacks an op: the proof will say so
     wanted = _arrays(sample.output)
     if len(found) != len(wanted):
         return
@@ -134,12 +134,12 @@ def _check(model: ir.Model, run: Runner, sample: Sample) -> None:
             moved = _moved(sample)
         if not _explains(mine, theirs, [other[index] for other in moved]):
             if agree(_in_float64(model, feeds, index), theirs):
-                continue  # the graph is right: it is the kernel that is coarse
+                continue  # the graph is right, only the kernel is inaccurate
             raise Differs(f"with {size}, {_difference(name, mine, theirs)}")
 
 
 def _emulated(model: ir.Model, feeds: dict[str, Array]) -> list[Array] | None:
-    """What the graph gives where the runtime has a kernel that float64 is too much for."""
+    """The graph's outputs, emulated where the runtime has a kernel without float64."""
     try:
         return list(Oracle(model).run(feeds).values())
     except OracleError:
@@ -147,9 +147,10 @@ def _emulated(model: ir.Model, feeds: dict[str, Array]) -> list[Array] | None:
 
 
 def _in_float64(model: ir.Model, feeds: dict[str, Array], index: int) -> Array:
-    """An output of the graph by the float64 oracle; empty where that cannot tell.
+    """An output of the graph by the float64 oracle; empty where that cannot compute it.
 
-    onnxruntime's Sigmoid and Tanh are exact to some 1e-8 of 1, which is all of an output of 1e-7.
+    onnxruntime's Sigmoid and Tanh have an absolute error near 1e-8, which is much of an output of
+    1e-7.
     """
     try:
         return list(Oracle(model).run(feeds).values())[index]
@@ -178,14 +179,14 @@ def agree(mine: Array, theirs: Array, slack: Array | float = 0.0) -> bool:
 
 
 def _by_channel(array: Array) -> Array:
-    """The largest of each channel, which is axis 1 where there is one."""
+    """The largest value of each channel, which is axis 1 where there is one."""
     if array.ndim < 2:
         return np.asarray(array.max(initial=0.0))
     return np.asarray(np.moveaxis(array, 1, 0).reshape(array.shape[1], -1).max(1, initial=0.0))
 
 
 def _moved(sample: Sample) -> list[list[Array]]:
-    """What the module answers when its floating inputs are moved by a rounding or two."""
+    """The module's outputs when its floating inputs are moved by a rounding or two."""
     answers = []
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
@@ -200,9 +201,9 @@ def _moved(sample: Sample) -> list[list[Array]]:
 
 
 def _explains(mine: Array, theirs: Array, moved: Sequence[Array]) -> bool:
-    """Whether the module itself is as unsure as the graph is off."""
+    """Whether the module itself varies as much as the graph differs from it."""
     if any(other.shape != theirs.shape for other in moved):
-        return True  # how many boxes are found hangs on a rounding
+        return True  # how many boxes are found depends on a rounding
     if mine.shape != theirs.shape:
         return False
     if theirs.dtype.kind not in "fc":

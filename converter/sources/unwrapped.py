@@ -1,8 +1,8 @@
-"""Whole pickled modules without what training wrapped around them.
+"""Take whole pickled modules out of the wrappers that training put around them.
 
 torch.compile's wrapper would call a compiler at the first run, DistributedDataParallel asks for a
 process group when it is unpickled, and timm's averages have no forward at all. Each holds the
-network under one name, and that is what computes.
+network in one attribute, and only that network is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DISTRIBUTED = DistributedDataParallel.__module__, DistributedDataParallel.__qual
 
 
 class _Distributed(nn.Module):
-    """In the place of a DistributedDataParallel: its state, and no process group."""
+    """Stands in for a DistributedDataParallel: its state, without a process group."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__init__(self)
@@ -26,7 +26,7 @@ class _Distributed(nn.Module):
 
 
 class Unpickler(pickle.Unpickler):
-    """Python's own, but for DistributedDataParallel. It runs whatever the pickle says."""
+    """Python's own, except for DistributedDataParallel. It runs whatever the pickle says."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _Distributed if (module, name) == DISTRIBUTED else super().find_class(module, name)
@@ -44,7 +44,7 @@ class Pickle:
 
 
 def unwrap(module: nn.Module) -> tuple[nn.Module, list[str]]:
-    """The network in all of its wrappers, those of its parts too, and the wrappers' names."""
+    """The network without its wrappers, nor those of its parts, and the wrappers' names."""
     names: dict[str, None] = {}
     module = _bare(module, names)
     for part in list(module.modules()):
@@ -66,13 +66,13 @@ def _bare(module: nn.Module, names: dict[str, None]) -> nn.Module:
 
 
 def _inner(module: nn.Module) -> nn.Module | None:
-    """What a wrapper wraps; None if it is none."""
+    """What a wrapper wraps; None if the module is not a wrapper."""
     # Its class lies in a private module of torch whose import takes seconds.
     if type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules:
         return module._modules["_orig_mod"]
     if isinstance(module, DataParallel | DistributedDataParallel | AveragedModel | _Distributed):
         return module._modules["module"]
-    # ModelEmaV2 of timm and kin: a module that holds another one, and cannot be called.
+    # timm's ModelEmaV2 and the like: a module that holds another one, and cannot be called.
     if list(module._modules) == ["module"] and "forward" not in _methods(module):
         return module._modules["module"]
     return None

@@ -1,6 +1,6 @@
-"""Programs in archives, looked over before torch loads them.
+"""Check programs in archives before torch loads them.
 
-torch.jit.load and torch.export.load are made for files that one trusts: a TorchScript program may
+torch.jit.load and torch.export.load are made for trusted files: a TorchScript program may
 write files when it runs, and loading a torch.export program unpickles parts of it, evaluates its
 size expressions as Python, and looks up its operators by name anywhere below `torch`. These rules
 let through what exporters write, and nothing else; `--trust-pickle` skips them.
@@ -24,7 +24,7 @@ from converter.errors import UserError, first_line
 
 _TRUST = "--trust-pickle loads it all the same: only if you trust whoever made the file"
 
-# Operators of TorchScript that reach outside of the program.
+# Operators of TorchScript that act outside the program.
 _REACHING_OUT = re.compile(r"\b(save|from_file|rpc_async|rpc_sync|rpc_remote)\s*\(")
 
 # Operators that a torch.export graph may call: registered ones, and arithmetic on sizes.
@@ -94,7 +94,7 @@ def _check_program(path: Path, reader: Any) -> None:
 
 
 def complaints(program: Any) -> Iterator[str]:
-    """What in the JSON of a program no exporter writes, a sentence each."""
+    """What in a program's JSON no exporter would have written, one sentence each."""
     for key, value in _strings(program):
         if key in {"target", "as_operator"}:
             if not _OPERATORS.fullmatch(value) or value.startswith(_FORBIDDEN):

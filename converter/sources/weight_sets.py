@@ -1,7 +1,7 @@
 """Which sets of weights a checkpoint holds: every mapping with tensors, however deep it lies.
 
 A training script saves the last weights, averaged ones (EMA, SWA), those of several networks, and
-what its optimizer remembers. Here they are listed; `choosing` says which of them is meant.
+the state of its optimizer. Here they are listed; `choosing` says which of them is meant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-MOST = 100_000  # containers; of few that hold each other there are ever more ways
+MOST = 100_000  # containers; a few that hold each other could be walked without end
 DEEPEST = 16  # levels of containers; a pickle may hold itself
 
 # Where training scripts keep weights, the most telling name first.
@@ -32,13 +32,13 @@ USUAL = (
 AVERAGED = re.compile(
     r"(^|[^a-z])(ema|swa|swag|averaged?|averaging|avg|polyak|shadow)([^a-z]|$)", re.IGNORECASE
 )
-# And what an average keeps of the weights that it follows (ema_pytorch: ema.online_model).
+# Where an average keeps the weights that it follows (ema_pytorch: ema.online_model).
 LIVE = re.compile(r"online(_model)?|current_model(_state)?|source_model", re.IGNORECASE)
 _OPTIMIZER = re.compile(r"(\w+_)?(opt|optims?|optimi[sz]ers?)(_states?|_state_dict|_\w)?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-# How many steps went into an average: of none, it is a copy of the weights before training.
+# How many steps went into an average: if none, it is a copy of the weights before training.
 COUNTERS = ("n_averaged", "num_updates", "updates", "initted")
-# What optimizers remember of each weight (torch.optim).
+# What optimizers store for each weight (torch.optim).
 MOMENTS = frozenset(
     {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "exp_avg_diff", "square_avg"}
     | {
@@ -63,7 +63,7 @@ class WeightSet:
         tensors: by name; empty when they have none.
         unnamed: the tensors of a list, in its order.
         module: the whole module that a trusted pickle holds here; `tensors` is its state then.
-        counts: numbers beside them that tell how many steps an average is made of.
+        counts: numbers beside them that say how many steps an average is made of.
         parts: for sets that are read as one, the trails of those.
         exchanged: whether the averaged weights are under the plain name, and the plain ones
             under the averaged: mmengine's EMAHook exchanges them when it saves.
@@ -79,7 +79,7 @@ class WeightSet:
 
     @property
     def label(self) -> str:
-        """As `--weights` takes it."""
+        """The label that `--weights` takes."""
         return ".".join(self.trail)
 
     @property
@@ -96,7 +96,7 @@ def counted(name: str, count: int) -> str:
 
 
 def is_averaged(trail: Iterable[str]) -> bool:
-    """Whether a name on the way says that the weights are averaged ones."""
+    """Whether a key on the way says that the weights are averaged ones."""
     found = False
     for key in trail:
         found = not LIVE.fullmatch(key) and (found or bool(AVERAGED.search(_CAMEL.sub("_", key))))
@@ -104,7 +104,7 @@ def is_averaged(trail: Iterable[str]) -> bool:
 
 
 def rank(trail: Iterable[str]) -> tuple[int, ...]:
-    """The smaller, the more probably the weights that are meant; equal when no name tells."""
+    """The smaller, the more likely the weights are the ones meant; equal where no name decides."""
     places: list[int] = []
     for key in trail:
         places.append(USUAL.index(key) if key in USUAL else len(USUAL))
@@ -114,7 +114,7 @@ def rank(trail: Iterable[str]) -> tuple[int, ...]:
 
 
 def find(content: Any) -> list[WeightSet]:
-    """Every set of weights in what a file held, in the file's order."""
+    """Every set of weights in a file's content, in the file's order."""
     found = list(_walk(content, (), {}, _Left()))
     meta = content.get("meta") if isinstance(content, Mapping) else None
     exchanged = (
@@ -152,7 +152,7 @@ def _walk(
     value: Any, trail: tuple[str, ...], beside: Mapping[str, float], left: _Left
 ) -> Iterator[WeightSet]:
     if not isinstance(value, nn.Module | Mapping | list | tuple):
-        # An object of a trusted pickle: an average of a class of its own keeps its weights so.
+        # An object of a trusted pickle: an average with its own class keeps its weights like this.
         value = None if isinstance(value, type) else getattr(value, "__dict__", None)
         if type(value) is not dict:
             return
@@ -204,7 +204,7 @@ def _tensors(value: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def _are_weights(tensors: Iterable[Tensor]) -> bool:
-    """Not the states of random generators, nor single numbers that were measured."""
+    """Whether these are weights, not states of random generators or single measured numbers."""
     tensors = list(tensors)
     return any(t.is_floating_point() or t.is_complex() for t in tensors) and any(
         t.ndim for t in tensors
