@@ -51,4 +51,23 @@ def row_factors(held: Array, new: Array, off: Array, hints: Sequence[Array]) -> 
     for hint in reversed(hints):
         factors = np.where((low <= hint) & (hint <= high) & ~open_, hint, factors)
     factors = np.where(empty, 0.0, factors)
-    return factors, near(factors[:, None] * held, new, allowed, "the weight")
+    try:
+        return factors, near(factors[:, None] * held, new, allowed, "the weight")
+    except Differs as why:
+        raise _blamed(held, new, why) from None
+
+
+def _blamed(held: Array, new: Array, why: Differs) -> Differs:
+    """The same for people: the number that stands out of its row.
+
+    Where one number was changed no factor fits, and one between all of them would be off by most
+    at the largest number of the row. The median of the ratios is what the others agree on.
+    """
+    if why.place is None:
+        return why
+    row = why.place[0]
+    there = held[row] != 0
+    factor = float(np.median(new[row][there] / held[row][there])) if there.any() else 0.0
+    expected = factor * held[row]
+    worst = int(np.argmax(np.abs(new[row] - expected)))
+    return Differs(why.what, (row,), float(expected[worst]), float(new[row][worst]))

@@ -48,6 +48,8 @@ COMMANDS = {
         (
             ("verify model.onnx model.folded.onnx", "on random inputs, against float64"),
             ("verify a.onnx b.onnx --data inputs.npz", "on inputs of your own as well"),
+            ("verify a.onnx b.onnx --certify", "for every input, and measured"),
+            ("verify a.onnx b.onnx --certify=only", "for every input, in seconds, nothing is run"),
         ),
     ),
     "bench": Command(

@@ -10,8 +10,8 @@ from converter.commands.latency import Comparison, compare
 from converter.commands.options.bench import Bench
 from converter.commands.output import write_json
 from converter.errors import UserError
-from converter.report.facts import FORMAT
-from converter.report.terminal import terminal, working
+from converter.report import FORMAT
+from converter.report.console import terminal, working
 from converter.sources import LoadOptions, load, parse_input_shape, parse_input_value
 
 

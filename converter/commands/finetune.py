@@ -23,9 +23,9 @@ from converter.finetuning.finetune import (
 )
 from converter.finetuning.options import Transfer
 from converter.finetuning.subset import first, only_classes
-from converter.report.facts import FORMAT
+from converter.report import FORMAT
+from converter.report.console import terminal
 from converter.report.progress import Live
-from converter.report.terminal import terminal
 from converter.sources import LoadOptions, checkpoint, parse_arch_arg
 from converter.sources.trained import load_module
 from converter.statistics import render

@@ -19,9 +19,10 @@ from converter.proof import load_data
 from converter.publishing import curves
 from converter.publishing.remote import open_store
 from converter.publishing.versions import Published, check_folder, publish
+from converter.report.console import terminal, working
 from converter.report.facts import EXIT_CODES, describe_fold
 from converter.report.provenance import describe_provenance
-from converter.report.terminal import show_fold, show_source, terminal, working
+from converter.report.terminal import show_fold, show_source
 from converter.sources import Loaded
 from service.manifest import Classification
 from service.store.address import is_address, scheme

@@ -7,10 +7,11 @@ from converter.commands.options.inspect import Inspect
 from converter.folding import FoldOptions
 from converter.pipeline import preview
 from converter.report.advice import advise
+from converter.report.console import terminal, working
 from converter.report.explain import Explainer, select
 from converter.report.facts import describe_preview
 from converter.report.provenance import describe_provenance
-from converter.report.terminal import show_sizes, show_source, terminal, working
+from converter.report.terminal import show_sizes, show_source
 from converter.report.terminal_explain import show_explanation
 from converter.report.terminal_plan import show_advice, show_hazards, show_plan
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any
 
 from converter.errors import UserError
 from converter.files.atomic import write_bytes
-from converter.folding import Plan
-from converter.report.explain import Explainer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from converter.folding import Plan
 
 
 def write_json(path: Path | None, report: dict[str, Any]) -> None:
@@ -36,6 +37,7 @@ def write_html(
     """
     if path is None:
         return
+    from converter.report.explain import Explainer
     from converter.report.page import page  # a template engine is not wanted otherwise
 
     explainer = Explainer(original, plan)

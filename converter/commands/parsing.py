@@ -12,6 +12,10 @@ from converter.commands.help import Layout
 from converter.errors import UserError
 from converter.system.program import program
 
+# Options of subcommands whose value may be left out, as they are read then: cyclopts would take the
+# next word for the value, be it a file.
+_ALONE = {("verify", "--certify"): "--certify=yes"}
+
 
 def application(name: str, **settings: Any) -> App:
     """An application of cyclopts with the manners of this project.
@@ -44,7 +48,8 @@ def parsed(app: App, arguments: Sequence[str]) -> Any:
         UserError: it cannot be read; with the nearest option where one is near.
     """
     try:
-        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
+        words = [_ALONE.get((arguments[0], word), word) for word in arguments]
+        command, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         raise _mistake(error) from error
     return command(*bound.args, **bound.kwargs)

@@ -13,8 +13,8 @@ from converter.commands import loading
 from converter.commands.options.recalibrate import Recalibrate
 from converter.commands.output import write_json
 from converter.errors import UserError, gist
-from converter.report.facts import FORMAT
-from converter.report.terminal import terminal, working
+from converter.report import FORMAT
+from converter.report.console import terminal, working
 from converter.sources.trained import Trained, load_module
 from converter.statistics import data, render
 from converter.statistics.data import Preparation

@@ -1,63 +1,101 @@
-"""`verify`: prove that two ONNX files compute the same."""
+"""`verify`: prove that two ONNX files compute the same.
+
+What measures brings torch and onnxruntime along, which take seconds to import: where nothing is
+measured they are not.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import onnx_ir as ir
+from rich.console import Console
+from rich.text import Text
+
+from converter.certificate import NotCertified, certify
 from converter.commands import limits
 from converter.commands.options.verify import Verify
 from converter.commands.output import write_json
 from converter.errors import UserError
-from converter.evaluation.normalize import normalize
-from converter.proof import data_shapes, load_data, verify
-from converter.report.facts import EXIT_CODES, FORMAT, describe_proof
-from converter.report.terminal import show_proof, terminal, working
-from converter.sources import Loaded, LoadOptions, load, parse_input_shape, parse_input_value
+from converter.report import FORMAT
+from converter.report.certificate import Found, describe_certificate, sentence
+from converter.report.console import terminal, working
+from converter.sources import onnx_
+from converter.sources.detect import format_of
+
+NOT_CERTIFIED = 3
 
 
 def run(asked: Verify) -> int:
-    """0: equal. 1: not equal. 3: it could not be measured whether they are.
+    """0: equal. 1: not equal. 3: it could not be measured, or certified, whether they are.
 
     Raises:
         UserError: the input is at fault (exit code 2).
     """
+    if asked.certify == "only":
+        return _certify_only(asked)
+    from converter.commands.measuring import loaded, measured
+    from converter.report.facts import EXIT_CODES, describe_proof
+    from converter.report.terminal import show_proof
+
     console = terminal()
-    options = LoadOptions(
-        input_shapes=tuple(parse_input_shape(text) for text in asked.sizes.input_shape),
-        input_values=dict(parse_input_value(text) for text in asked.sizes.input_value),
-        data_shapes=data_shapes(asked.proving.data) if asked.proving.data else {},
-    )
     with limits.memory(asked.proving.max_memory), working(f"loading {asked.original}") as progress:
-        original = _onnx(asked.original, options)
-        candidate = _onnx(asked.candidate, options)
-        proof = verify(
-            original.model,
-            normalize(original.model),
-            candidate.model,
-            original.inputs,
-            dynamic_batch=original.dynamic_batch and candidate.dynamic_batch,
-            data=load_data(asked.proving.data, original.inputs) if asked.proving.data else None,
-            seed=asked.proving.seed,
-            progress=progress,
-        )
+        original, candidate = loaded(asked)
+        proof = measured(asked, original, candidate, progress)
+        found: Found | None = None
+        if asked.certify:
+            progress("certifying for every input")
+            found = certified(original.model, candidate.model)
     show_proof(console, proof, ("A", "B"))
-    write_json(
-        asked.json,
-        {
-            "format": FORMAT,
-            "original": str(asked.original),
-            "candidate": str(asked.candidate),
-            "proof": describe_proof(proof),
-        },
-    )
+    report = {"proof": describe_proof(proof)}
+    if found is not None:
+        _show(console, found, measured=True)
+        report["certificate"] = describe_certificate(found, measured=True)
+    _write(asked, report)
     return EXIT_CODES[proof.verdict]
 
 
-def _onnx(path: Path, options: LoadOptions) -> Loaded:
-    loaded = load(path, options)
-    if "ONNX" not in loaded.kind:
+def _certify_only(asked: Verify) -> int:
+    """0: certified. 3: not certified, which does not say that they differ."""
+    if asked.proving.data or asked.sizes.input_shape or asked.sizes.input_value:
         raise UserError(
-            f"{path} is {loaded.kind}; verify compares two ONNX files.",
+            "--certify=only measures nothing: --data, --input-shape and --input-value have no use.",
+            "With --certify it is measured as well.",
+        )
+    console = terminal()
+    with limits.memory(asked.proving.max_memory), working(f"reading {asked.original}") as progress:
+        original, candidate = _read(asked.original), _read(asked.candidate)
+        progress("certifying for every input")
+        found = certified(original, candidate)
+    _show(console, found, measured=False)
+    _write(asked, {"certificate": describe_certificate(found, measured=False)})
+    return 0 if found else NOT_CERTIFIED
+
+
+def certified(original: ir.Model, candidate: ir.Model) -> Found:
+    """A certificate for two graphs of files; none where a file has outputs that were left out."""
+    for model in (original, candidate):
+        for name, why in onnx_.left_out(model).items():
+            return NotCertified(f"nothing is known of the output {name!r}, as {why}")
+    return certify(original, candidate)
+
+
+def _read(path: Path) -> ir.Model:
+    kind = format_of(path)
+    if kind.loader != "onnx_":
+        raise UserError(
+            f"{path} is {kind.what}; verify compares two ONNX files.",
             "`fold` proves its own result for other formats.",
         )
-    return loaded
+    return onnx_.read(path)[0]
+
+
+def _show(console: Console, found: Found, *, measured: bool) -> None:
+    style = "bold green" if found else "bold yellow"
+    console.print(Text(sentence(found, measured=measured), style=style))
+
+
+def _write(asked: Verify, report: dict[str, Any]) -> None:
+    files = {"original": str(asked.original), "candidate": str(asked.candidate)}
+    write_json(asked.json, {"format": FORMAT, **files, **report})

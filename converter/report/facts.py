@@ -9,11 +9,11 @@ from typing import Any
 from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof, Verdict
+from converter.report import FORMAT
 from converter.report.advice import advise
 from converter.report.reasons import groups, warnings
 from converter.sources.loaded import Loaded
 
-FORMAT = "foldserve.report/1"
 # What `fold` and `verify` exit with.
 EXIT_CODES: dict[Verdict, int] = {"equal": 0, "differs": 1, "unmeasured": 3}
 

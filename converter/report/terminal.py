@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,12 +18,6 @@ VERDICTS = {
     "differs": Text("DIFFERS", style="bold red"),
     "unmeasured": Text("cannot tell", style="yellow"),
 }
-
-
-def terminal() -> Console:
-    """Where results go. A log is as wide as it needs to be; a terminal says how wide it is."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def show_source(console: Console, loaded: Loaded) -> None:
@@ -184,15 +175,3 @@ def show_fold(console: Console, result: FoldResult) -> None:
     show_proof(console, result.proof)
     show_sizes(console, result.before, result.after)
     console.print(f"Folding took {result.seconds:.2f} s, without loading and proof.")
-
-
-@contextmanager
-def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done, apart from the results: a spinner on a terminal, lines in a log."""
-    console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        with console.status(what) as status:
-            yield lambda text: status.update(text)
-    else:
-        console.print(Text(f"... {what}"))
-        yield lambda text: console.print(Text(f"... {text}"))

@@ -26,6 +26,27 @@ def load(path: Path, options: LoadOptions) -> Loaded:
         UserError: when the file is damaged, weights lie outside its folder or are missing, an
             input is not a tensor, or an axis needs a size that `--input-shape` must give.
     """
+    model, notes = read(path)
+    values = sizes.fills(model, options.input_values)
+    numbers = sizes.numbers(model, path, options.input_shapes, notes, values, options.data_shapes)
+    return Loaded(
+        model=model,
+        inputs=inputs.describe(model, numbers, values),
+        path=path,
+        kind="an ONNX model",
+        notes=notes,
+        dynamic_batch=inputs.dynamic_batch(model),
+        left_out=left_out(model),
+    )
+
+
+def read(path: Path) -> tuple[ir.Model, list[str]]:
+    """The graph with its weights on the disk, and what was done to it in sentences. Nothing is run.
+
+    Raises:
+        UserError: when the file is damaged, weights lie outside its folder or are missing, or an
+            input is no tensor.
+    """
     try:
         model = slim.read(path)
     except UserError:
@@ -35,8 +56,7 @@ def load(path: Path, options: LoadOptions) -> Loaded:
             f"{path} is a damaged ONNX model: {error}", "copy it again, or export it again"
         ) from error
     _open_external_data(model, path)
-    left_out: dict[str, str] = model.meta.get(slim.LEFT_OUT, {})
-    notes = [f"output {name!r} is left out: {why}" for name, why in left_out.items()]
+    notes = [f"output {name!r} is left out: {why}" for name, why in left_out(model).items()]
     if model.functions:
         count = len(model.functions)
         InlinePass()(model)
@@ -50,17 +70,13 @@ def load(path: Path, options: LoadOptions) -> Loaded:
     if not inputs.required_inputs(model):
         raise UserError(f"{path} has no input that needs a value", "give a model with an input")
     NameAxesPass()(model)
-    values = sizes.fills(model, options.input_values)
-    numbers = sizes.numbers(model, path, options.input_shapes, notes, values, options.data_shapes)
-    return Loaded(
-        model=model,
-        inputs=inputs.describe(model, numbers, values),
-        path=path,
-        kind="an ONNX model",
-        notes=notes,
-        dynamic_batch=inputs.dynamic_batch(model),
-        left_out=left_out,
-    )
+    return model, notes
+
+
+def left_out(model: ir.Model) -> dict[str, str]:
+    """The outputs of the file that are no tensors, which are not in the graph, and why."""
+    found: dict[str, str] = model.meta.get(slim.LEFT_OUT, {})
+    return found
 
 
 def _open_external_data(model: ir.Model, path: Path) -> None:

@@ -257,6 +257,40 @@ class ProofForm(Form):
     notes: list[str]
 
 
+class Figures(Form):
+    weights: int
+    largest_move: float
+    roundings: float
+    sizes: list[dict[str, int]]
+
+
+class Where(Form):
+    value: str
+    op: str
+    channel: int | None
+    expected: float | None
+    found: float | None
+
+
+class CertificateForm(Form):
+    certified: bool
+    sentence: str
+    figures: Figures | None
+    where: Where | None
+    seconds: float
+
+
+class Certified(Form):
+    format: Literal["foldserve.report/1"]
+    original: str
+    candidate: str
+    certificate: CertificateForm
+
+
+class Verified(Certified):
+    proof: ProofForm
+
+
 class Inspected(Form):
     format: Literal["foldserve.report/1"]
     source: Source
@@ -319,6 +353,14 @@ def test_of_an_inspection(model: Path, tmp_path: Path) -> None:
     found = Explained.model_validate_json(text)
     assert [told.name for told in found.explanations] == ["bn1", "bn2", "bn3", "bn4"]
     assert json.loads(text)["plan"]["batchnorms"] == 4
+
+
+def test_of_a_certificate(model: Path, tmp_path: Path) -> None:
+    files = str(model), str(model)
+    text = report("verify", *files, "--certify=only", path=tmp_path / "r.json")
+    assert Certified.model_validate_json(text).certificate.figures is not None
+    text = report("verify", *files, "--certify", path=tmp_path / "r.json")
+    assert Verified.model_validate_json(text).proof.passed
 
 
 def forms(form: type[Form]) -> list[type[Form]]:

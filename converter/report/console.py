@@ -1,0 +1,27 @@
+"""Where the command line writes: results on one side, what is being done on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+
+def terminal() -> Console:
+    """Where results go. A log is as wide as it needs to be; a terminal says how wide it is."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done, apart from the results: a spinner on a terminal, lines in a log."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield lambda text: status.update(text)
+    else:
+        console.print(Text(f"... {what}"))
+        yield lambda text: console.print(Text(f"... {text}"))
