@@ -1,1 +1,1 @@
-"""Graphs that are run: in float64, from the ONNX specification, and in onnxruntime."""
+"""Run graphs: in float64, by the ONNX specification, and in onnxruntime."""

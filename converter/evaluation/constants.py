@@ -1,4 +1,4 @@
-"""What is made of constants alone is a constant: weights that are normalised, masked, factored."""
+"""Evaluate what is computed from constants alone: weights that are normalised, masked, factored."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from converter.graph.rounding import round_once
 Array = npt.NDArray[np.generic]
 
 MOST_NUMBERS = 2**26  # half a GiB in float64
-# How many numbers a constant may have, however few it is made of.
+# How many numbers a constant may have, however few it is computed from.
 _FEW = 64
-_SMALL, _MADE_OF = 2**18, 2**13  # as onnxscript's optimizer has it
+_SMALL, _MADE_OF = 2**18, 2**13  # the limits of onnxscript's optimizer
 _WEIGHT = 2**20
 _MOST_GROWTH = 2**22
 
@@ -35,40 +35,40 @@ _NOT_INFERRED = (
     onnx.defs.SchemaError,
     onnx.checker.ValidationError,
 )
-# Their results are bounded by what they read, whatever shape inference says of them.
+# Ops whose results are bounded by what they read, whatever shape inference says.
 _BOUNDED = frozenset({"NonZero", "Unique", "Compress", "BatchNormalization"})
 
 
 @dataclass
 class Growth:
-    """How many numbers all constants that are made may still have beyond what they are made of."""
+    """How many more numbers than their sources all new constants together may still have."""
 
     left: int
 
     @classmethod
     def of(cls, model: ir.Model) -> Growth:
-        """As many as the model has, or a few MB."""
+        """As many as the model's weights have, or at least a few MB."""
         return cls(max(_MOST_GROWTH, sum(map(_size, _initializers(model)))))
 
 
 class EvaluateConstantsPass(ir.passes.InPlacePass):
-    """Make initializers of what is made of constants alone. The values must have types, as
-    `InferShapesPass` gives them.
+    """Replace what is computed from constants alone by initializers. The values must have types,
+    which `InferShapesPass` gives them.
 
     Every node that no input of the model reaches is evaluated in float64, by the kernels of the
     proof's oracle, and what other nodes read is rounded once, to the type that it has in the graph.
-    So a weight that is g * v / |v| is off by half a unit of its last place, not by that of each op
-    on the way.
+    So the error of a weight g * v / |v| is half a unit in the last place, not the sum of such
+    errors of each op on the way.
 
-    1. Where an op jumps (Floor, Sign, a comparison, a cast to whole numbers), it reads what the
-       model itself would compute: each result on the way rounded to its type. So does a cast to a
-       smaller type of floats, which rounds what comes out of it.
+    1. Where an op is discontinuous (Floor, Sign, a comparison, a cast to whole numbers), it reads
+       what the model itself would compute: each result on the way rounded to its type. So does a
+       cast to a smaller floating type, which rounds its result.
     2. Random ops, ops with bodies, and quantised weights are left as they are.
-    3. No constant is made that is larger than what it is made of, except for small ones and the
-       weights of linear ops (`_room`); nothing on the way is larger than `MOST_NUMBERS`.
+    3. No constant is made that is larger than its sources, except for small ones and the weights of
+       linear ops (`_room`); no intermediate result is larger than `MOST_NUMBERS`.
 
     Args:
-        growth: how much larger all constants may become; it is used up, also over several runs.
+        growth: how much larger all constants may become, over several runs together.
     """
 
     def __init__(self, growth: Growth) -> None:
@@ -81,7 +81,7 @@ class EvaluateConstantsPass(ir.passes.InPlacePass):
 
 
 class _Evaluation:
-    """The results so far, exact and as the model itself would have them."""
+    """The results so far, both exact and as the model itself would compute them."""
 
     def __init__(self, model: ir.Model, cone: Cone, growth: Growth) -> None:
         # The oracle needs torch, which takes seconds to import.
@@ -97,7 +97,7 @@ class _Evaluation:
         self._made: dict[ir.Value, ir.Value] = {}
 
     def run(self) -> bool:
-        """Evaluate what can be, and put it into the graph; whether there was anything."""
+        """Evaluate what can be evaluated, and put it into the graph; returns whether it changed."""
         for node in self._cone.nodes:
             stays = not self._evaluate(node)
             for value in self._cone.wanted.intersection(node.outputs):
@@ -113,7 +113,7 @@ class _Evaluation:
         return bool(self._made)
 
     def _evaluate(self, node: ir.Node) -> bool:
-        """Whether the node could be evaluated; what reads it cannot if it could not."""
+        """Evaluate a node; False if it could not be, and then its readers cannot be either."""
         from converter.evaluation.oracle import OracleError
 
         exact, stored = self._oracles
@@ -136,7 +136,7 @@ class _Evaluation:
         return True
 
     def _fits(self, value: ir.Value) -> bool:
-        """Whether it is worth its bytes, and its numbers are some of its type."""
+        """Whether a constant is worth its bytes, and its numbers fit its type."""
         roots, size = self._cone.roots[value], int(self._exact[value].size)
         growth = size - sum(map(_size, roots))
         if size > _room(value, roots) or growth > self._growth.left:
@@ -145,7 +145,7 @@ class _Evaluation:
         return True
 
     def _store(self, value: ir.Value, readers: Iterable[ir.Node]) -> bool:
-        """Let `readers` read a constant; False if it is not to be one."""
+        """Let `readers` read a constant; False if the value should not become one."""
         if value not in self._made:
             made = self._initializer(value) if self._fits(value) else None
             if made is None:
@@ -175,8 +175,8 @@ class _Evaluation:
         )
 
     def _too_large(self, node: ir.Node) -> bool:
-        """Whether a result would have more than `MOST_NUMBERS`, or its size cannot be told
-        before."""
+        """Whether a result would have more than `MOST_NUMBERS`, or its size is not known in
+        advance."""
         if node.op_type in _BOUNDED:
             return False
         types, data = {}, {}
@@ -215,7 +215,7 @@ class _Evaluation:
 
 
 def _room(value: ir.Value, roots: Iterable[ir.Value]) -> int:
-    """How many numbers a constant may have that is made of `roots`."""
+    """How many numbers a constant may have that is computed from `roots`."""
     read = sum(map(_size, roots))
     if any(use.node.op_type in _WEIGHTED for use in value.uses()):
         return max(read, _WEIGHT)
@@ -223,7 +223,7 @@ def _room(value: ir.Value, roots: Iterable[ir.Value]) -> int:
 
 
 def _filled(value: ir.Value) -> bool:
-    """Whether a ConstantOfShape is behind it: zeros are short to write."""
+    """Whether it comes from a ConstantOfShape, which takes little space in the file."""
     waiting, seen = [value], {value}
     while waiting:
         node = waiting.pop().producer()
@@ -238,7 +238,7 @@ def _filled(value: ir.Value) -> bool:
 
 
 def _narrowed(value: ir.Value, result: Array) -> Array:
-    """What a cast makes of exact numbers: rounded to the type that it casts to."""
+    """The result of a cast of exact numbers: rounded to the type that it casts to."""
     if value.dtype not in FLOATS or result.dtype != np.float64:
         return result
     return round_once(np.asarray(result, np.float64), value.dtype.numpy()).astype(np.float64)

@@ -1,8 +1,8 @@
 """Conv and ConvTranspose in float64, one sample at a time and in slabs.
 
-torch does the inner loops. Its float64 convolutions lay out every window of every sample at once
-(27 maps for a cube of 3), so each call gets one sample, and of it only as many positions as keep
-that within `SLAB` bytes. Padding is added to a slab, never to a map.
+torch does the inner loops. Its float64 convolutions copy every window of every sample at once (27
+maps for a 3x3x3 kernel), so each call gets one sample, and only so many of its positions that this
+stays within `SLAB` bytes. Padding is added to a slab, never to a map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from converter.evaluation.windows import Window, pads_of, windows_of
 Array = npt.NDArray[Any]
 _Tile = tuple[tuple[int, int], ...]  # (first, stop) along each spatial axis
 
-# What the windows of one call may take. More is not faster: it leaves the caches.
+# How many bytes the windows of one call may take. More is not faster: it exceeds the caches.
 SLAB = 32 * 2**20
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -31,9 +31,9 @@ _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_trans
 
 
 def tensor(array: Array) -> torch.Tensor:
-    """float64 and contiguous; without a copy where it is so already."""
+    """A float64, contiguous tensor; without a copy where the array is that already."""
     wide = np.ascontiguousarray(array, dtype=np.float64)
-    plain = wide.flags.writeable and min(wide.strides, default=0) >= 0  # a Slice may step back
+    plain = wide.flags.writeable and min(wide.strides, default=0) >= 0  # a Slice may reverse it
     return torch.from_numpy(wide if plain else wide.copy())
 
 
@@ -61,7 +61,7 @@ def conv(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | N
 
 
 def _tiles(counts: Sequence[int], numbers: int) -> list[_Tile]:
-    """Cover `counts` positions; a position takes that many float64 numbers."""
+    """Cover `counts` positions with tiles; each position takes `numbers` float64 numbers."""
     ends: list[list[tuple[int, int]]] = []
     for axis, count in enumerate(counts):
         rest = prod(counts[axis + 1 :])
@@ -72,12 +72,12 @@ def _tiles(counts: Sequence[int], numbers: int) -> list[_Tile]:
 
 
 def _places(tile: _Tile) -> tuple[slice, ...]:
-    """Of an array (C, ..)."""
+    """The slices of a tile in an array (C, ..)."""
     return (slice(None), *(slice(first, stop) for first, stop in tile))
 
 
 def _source(x: Array, windows: Sequence[Window], tile: _Tile) -> Array:
-    """What the windows of a tile read, (1, C, ..), zeros where that lies outside of the map."""
+    """What the windows of a tile read, (1, C, ..), with zeros outside the map."""
     inside, at, sizes = [], [], []
     for window, (first, stop) in zip(windows, tile, strict=True):
         low = first * window.stride - window.begin
@@ -97,7 +97,7 @@ def _depthwise(x: Array, w: Array, bias: Array | None, windows: Sequence[Window]
     """One input channel a group, summed tap by tap: torch runs float64 groups one by one."""
     axes, channels = len(windows), x.shape[1]
     many = len(w) // channels
-    # (channels, outputs of each, taps), to be spread over the map.
+    # (channels, outputs of each, taps), to broadcast over the map.
     factors = tensor(w).reshape(channels, many, -1, *[1] * axes)
     y = torch.zeros((len(x), channels, many, *(v.count for v in windows)), dtype=torch.float64)
     if bias is not None:

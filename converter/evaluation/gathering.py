@@ -16,8 +16,8 @@ Array = npt.NDArray[Any]
 def gather_elements(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """GatherElements-11/13: y[i][j] = x[places[i][j]][j] for axis 0.
 
-    There may be fewer places than numbers along the other axes: the first of these are read. The
-    evaluator knows that for some axes only, and none of more than 64 numbers.
+    There may be fewer places than numbers along the other axes: then the first ones are read. The
+    evaluator supports that for some axes only, and none longer than 64.
     """
     x, places = inputs[0], inputs[1]
     if x is None or places is None or x.ndim != places.ndim or not x.ndim:
@@ -30,7 +30,7 @@ def gather_elements(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Arra
 def one_hot(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
     """OneHot-9/11: `values[1]` at each place, `values[0]` elsewhere and where a place is outside.
 
-    The evaluator wants a depth without axes, of which the standard allows one.
+    The evaluator only takes a scalar depth; the standard also allows a vector of one number.
     """
     places, depth, values = (np.asarray(value) for value in inputs[:3])
     axis, many = node.attributes.get_int("axis", -1), int(depth.ravel()[0])

@@ -1,4 +1,4 @@
-"""Float64 kernels of the ops that carry the work, each from the ONNX operator specification.
+"""Float64 kernels of the ops that do most of the work, each from the ONNX specification.
 
 onnx's own reference evaluator covers every op, but its convolutions and pools are slow, and
 its BatchNormalization of opsets 9 to 13 is not the specification's. These replace it where it
@@ -46,7 +46,7 @@ def batch_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
     """BatchNormalization-7/9/14/15: gamma*(x - mean)/sqrt(var + eps) + beta.
 
     In training (before version 14: with more than one output) mean and var are those of the
-    batch, and the running ones, which come out too, move towards them by 1 - momentum.
+    batch, and the running ones, which are outputs too, move towards them by 1 - momentum.
     """
     x, *rest = (np.asarray(value) for value in inputs[:5])
     spatial = node.attributes.get_int("spatial", 1)
@@ -98,7 +98,7 @@ def erf(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | No
 
 
 def group_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """GroupNormalization-18 (a scale and bias a group) and 21 (a channel)."""
+    """GroupNormalization-18 (a scale and bias per group) and 21 (per channel)."""
     x, scale, bias = (np.asarray(value) for value in inputs[:3])
     groups = node.attributes.get_int("num_groups", 1)
     grouped = x.reshape(x.shape[0], groups, -1)
@@ -173,5 +173,5 @@ _BEFORE_13: dict[str, Kernel] = dict.fromkeys(
 
 
 def kernels_of(opset: int) -> dict[str, Kernel]:
-    """By op: the kernels for what the ops of that opset mean."""
+    """The kernels for the ops as that opset defines them, by op type."""
     return KERNELS | _BEFORE_13 if opset < 13 else KERNELS

@@ -21,15 +21,15 @@ from converter.system.quiet import no_errors_of
 
 # The default domain "" has two names (onnx/docs/IR.md, "Operator sets").
 _LONG_NAME = "ai.onnx"
-# Moves numbers of any size, which is exact in their own type; what computes is evaluated by
+# Ops that only move numbers, which is exact in their own type; ops that compute are evaluated by
 # `EvaluateConstantsPass`.
 _MOVES = frozenset(
     {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
     | {"Slice", "Gather", "Concat"}
 )
-# How many numbers a ConstantOfShape of whole numbers may make: sizes, not data.
+# How many whole numbers a ConstantOfShape may make to be evaluated: these are sizes, not data.
 _FEW = 64
-# Sizes that become known make constants, and those make sizes known.
+# How often the passes repeat: known sizes make constants, and those make more sizes known.
 _MOST_ROUNDS = 5
 _RESHAPES_IN_A_ROW = 4
 
@@ -43,15 +43,15 @@ class NormalizePass(ir.passes.FunctionalPass):
     """Bring a graph into the form that the folding rules expect, without changing its numbers.
 
     1. Local functions are inlined: a rule sees ops, not calls.
-    2. Constant nodes become initializers, and Identity nodes go: a weight is one thing, and two
-       nodes that share it share it visibly.
+    2. Constant nodes become initializers, and Identity nodes are removed: a weight is one value,
+       and nodes that share it read the same value.
     3. Sub-expressions of constants are evaluated (the zero bias that torch's exporter builds by
        Shape and Expand; the Transpose before a MatMul; scalars of shape arithmetic; weights that
        are normalised, factored, masked: `EvaluateConstantsPass`).
-    4. Nodes that nothing reads go, and shapes are inferred, those of a Reshape to computed sizes,
-       too.
+    4. Nodes that nothing reads are removed, and shapes are inferred, also those of a Reshape to
+       computed sizes.
 
-    onnxscript's rewriter is not used: it folds batch-norms by itself, also wrong ones.
+    onnxscript's rewriter is not used: it folds batch-norms by itself, sometimes wrongly.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -64,7 +64,7 @@ class NormalizePass(ir.passes.FunctionalPass):
                     break
                 InferShapesPass()(model)
             model = _lean()(model).model
-            # What is told of one Reshape may make the input of the next one known.
+            # Annotating one Reshape may make the input of the next one known.
             for _ in range(_RESHAPES_IN_A_ROW):
                 if not TellReshapesPass()(model).modified:
                     break
@@ -74,7 +74,7 @@ class NormalizePass(ir.passes.FunctionalPass):
 
 
 class _ShortDomainPass(ir.passes.InPlacePass):
-    """The default domain gets its short name, where the model gives no version for that."""
+    """Give the default domain its short name, where the model has no version for that name."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opsets = model.graph.opset_imports
@@ -85,8 +85,8 @@ class _ShortDomainPass(ir.passes.InPlacePass):
 
 
 class _FoldConstantsPass(ir.passes.InPlacePass):
-    """onnxscript evaluates what moves constants, and small arithmetic of whole numbers, each op in
-    its own type (`_should_fold`)."""
+    """Let onnxscript evaluate ops that move constants, and small arithmetic of whole numbers, each
+    op in its own type (`_should_fold`)."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         found = optimizer.fold_constants(model, should_fold=_should_fold)
@@ -94,7 +94,7 @@ class _FoldConstantsPass(ir.passes.InPlacePass):
 
 
 def _plain() -> InOrder:
-    """Ops and constants in the one form that the evaluation knows."""
+    """The passes that bring ops and constants into the one form that the evaluation knows."""
     return InOrder(
         _ShortDomainPass(),
         common.InlinePass(),
@@ -107,12 +107,12 @@ def _plain() -> InOrder:
 
 
 def _folded() -> InOrder:
-    """Constants that are moved, and small ones that are computed."""
+    """The passes that evaluate constants that are moved, and small ones that are computed."""
     return InOrder(_FoldConstantsPass(), _lift(), InferShapesPass())
 
 
 def _lean() -> InOrder:
-    """Without what says nothing."""
+    """The passes that remove what has no effect."""
     return InOrder(
         FitOpsetPass(),
         DropIdentitiesPass(),
@@ -128,7 +128,7 @@ def _lift() -> ir.passes.InPlacePass:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """True: evaluate it if all that it reads is constant; None: only if it is small."""
+    """True: evaluate it if everything it reads is constant; None: only if it is small."""
     if node.op_type in QUANTIZED or node.domain != "":
         return False
     if node.op_type == "ConstantOfShape":

@@ -1,8 +1,8 @@
-"""Normalisations that onnx's reference evaluator gets wrong in float64, or for old opsets.
+"""Normalisations that onnx's reference evaluator gets wrong in float64 or for old opsets.
 
 Before opset 13, Softmax, LogSoftmax and Hardmax treat all axes from `axis` on as one, and `axis` is
-1 where it is not given (Softmax-11); the evaluator has the later meaning only. Its LRN takes the
-number of samples for that of channels, and its MeanVarianceNormalization adds a float32.
+1 where it is not given (Softmax-11); the evaluator has only the later meaning. Its LRN confuses the
+number of samples with that of channels, and its MeanVarianceNormalization adds a float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 def softmax_before_13(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """Softmax-1/11, LogSoftmax-1/11 and Hardmax-1/11: of the rows of a matrix."""
+    """Softmax-1/11, LogSoftmax-1/11 and Hardmax-1/11: over the rows of a matrix."""
     x = np.asarray(inputs[0])
     axis = node.attributes.get_int("axis", 1)
     rows = prod(x.shape[: axis + x.ndim if axis < 0 else axis])

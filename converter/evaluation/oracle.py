@@ -3,7 +3,7 @@
 The un-folded graph is interpreted node by node. Floating-point tensors of any type are
 float64 throughout, casts between float types are identities, and so the result carries no
 rounding but float64's own. With `rounded=True` each result is rounded to the type that the
-graph declares for it: that is how a type runs which onnxruntime has no kernels for.
+graph declares for it: that is how types run for which onnxruntime has no kernels.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(ml_dtypes.bfloat
 _FLOAT_TYPES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
 
 
-# Ops that are evaluated as of a later opset, with what was fixed before as an attribute: the
-# reference evaluator gives the later default to the earlier op.
+# Ops that are evaluated as in a later opset, with an attribute for what was fixed before: the
+# reference evaluator uses the later default for the earlier op.
 _LATER: dict[str, tuple[int, dict[str, str]]] = {
     "RoiAlign": (16, {"coordinate_transformation_mode": "output_half_pixel"}),
 }

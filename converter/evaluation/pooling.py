@@ -1,8 +1,7 @@
 """Pools in float64, axis by axis and tap by tap.
 
-A window is a box, so that its largest number, and its sum, are those along one axis of those along
-the next. Only what lies on the map is ever looked at: a window of 640x640 over a map of 8x8 costs
-what the map costs.
+A window is a box, so its maximum, or its sum, can be taken along one axis after the other. Only
+what lies on the map is read: a window of 640x640 over a map of 8x8 costs only what the map costs.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ def _largest(x: Array, windows: Sequence[Window]) -> Array:
 
 
 def _places(x: Array, windows: Sequence[Window]) -> tuple[Array, Array]:
-    """The largest numbers and where in its channel each lies; of equals, the first.
+    """The largest numbers and where in its channel each lies; of equal ones, the first.
 
-    From the last axis to the first: of the rows with an equal best the first is kept.
+    It goes from the last axis to the first, and keeps the first of rows with an equal maximum.
     """
     places = np.arange(np.prod(x.shape[2:], dtype=np.int64)).reshape(1, 1, *x.shape[2:])
     places = np.broadcast_to(places, x.shape)
@@ -74,7 +73,7 @@ def _places(x: Array, windows: Sequence[Window]) -> tuple[Array, Array]:
 
 
 def max_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """MaxPool-1/8/10/11/12/22, of floats and of integers; padding never wins."""
+    """MaxPool-1/8/10/11/12/22, of floats and of integers; padding is never the maximum."""
     x = np.asarray(inputs[0])
     windows = _windows(node, x)
     if windows is None:
@@ -86,7 +85,7 @@ def max_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...]
 
 
 def average_pool(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """AveragePool-1/7/10/11/19/22: the sum of a window over the count of what it may count."""
+    """AveragePool-1/7/10/11/19/22: the sum of a window over how many of its numbers count."""
     x = np.asarray(inputs[0])
     windows = _windows(node, x)
     if windows is None:

@@ -1,7 +1,7 @@
 """QuantizeLinear and DequantizeLinear of every opset (ONNX 10/13/19/21/23), per tensor or channel.
 
-onnx's reference evaluator has them from opset 19 on; what is trained with quantization in mind
-comes with opset 13. Blocks, and types of eight bits that float, are left to it.
+onnx's reference evaluator has them from opset 19 on; models from quantization-aware training come
+with opset 13. Blocked quantization and 8-bit floating-point types are left to the evaluator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def dequantize_linear(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Ar
 def _operands(
     node: ir.Node, inputs: Sequence[Array | None]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """The tensor, and scale and zero point in a shape that broadcasts over it; None: leave it."""
+    """The tensor, and scale and zero point in a shape that broadcasts over it.
+
+    None where the case is left to the reference evaluator.
+    """
     nothing = None, None, None
     x, scale = inputs[0], inputs[1]
     given = inputs[2] if len(inputs) > 2 else None

@@ -1,14 +1,14 @@
 """RNN, LSTM and GRU in float64 (ONNX RNN-7/14, LSTM-7/14, GRU-7/14).
 
-Of each gate `f(X W' + H R' + Wb + Rb)`, with `clip` applied before f:
+Each gate is `f(X W' + H R' + Wb + Rb)`, with `clip` applied before f:
 
     RNN     H = f(gate)
     LSTM    i, o, f, c:  C = f*C + i*c,  H = o*h(C);  peepholes add P*C to i, f (and the new C to o)
-    GRU     z, r, h:     H = (1 - z)*h + z*H;  r goes on H (on H R' + Rb if `linear_before_reset`)
+    GRU     z, r, h:     H = (1 - z)*h + z*H;  r multiplies H (H R' + Rb if `linear_before_reset`)
 
 onnx's reference evaluator ignores `sequence_lens` (what torch's packed sequences become), `clip`,
-`input_forget` and all activations but the usual ones. A sequence that is shorter than the longest
-is read backward from its own end, and is followed by zeros.
+`input_forget` and all activations except the usual ones. A sequence that is shorter than the
+longest is read backward from its own end, and is followed by zeros.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _sigmoid(x: Array) -> Array:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-# Name -> the function of x, alpha and beta, as far as it has them, and their defaults.
+# Name -> the function of x, and of alpha and beta where it has them, and their defaults.
 _FUNCTIONS: dict[str, tuple[Callable[..., Array], tuple[float, ...]]] = {
     "relu": (lambda x: np.maximum(x, 0.0), ()),
     "tanh": (np.tanh, ()),
@@ -126,7 +126,7 @@ def recurrent(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...
     for d, backward in enumerate(directions):
         wb, rb = biases[d, :wide], biases[d, wide:]
         cell = _Cell(node, w[d], r[d], wb, rb, peepholes[d], functions[d])
-        # Each sequence by itself: it may begin elsewhere when it is read backward.
+        # Each sequence by itself: read backward, it may begin at another step.
         for n, end in enumerate(ends.tolist()):
             state = tuple(s[d, n : n + 1] for s in start[:states])
             for t in range(end)[::-1] if backward else range(end):
@@ -158,8 +158,8 @@ def _functions(node: ir.Node, directions: int) -> list[list[_Function]] | None:
 
 
 def _function(name: str, alphas: Iterator[float], betas: Iterator[float]) -> _Function:
-    """The numbers are taken in order, by the functions that have some."""
+    """One activation; the functions that have parameters take them in order."""
     function, defaults = _FUNCTIONS[name]
-    # No more of the two iterators is used than the function has defaults.
+    # The function takes as many numbers from the two iterators as it has defaults.
     numbers = [next(given, usual) for usual, given in zip(defaults, (alphas, betas), strict=False)]
     return lambda x: function(x, *numbers)

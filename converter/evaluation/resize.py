@@ -1,4 +1,4 @@
-"""Resize in float64: one matrix of weights an axis.
+"""Resize in float64: one matrix of weights per axis.
 
 Resize-11/13/18/19 is separable: output i of an axis is a weighted sum of a few inputs around the
 position that the coordinate transformation maps i to. onnx's reference evaluator goes element by
@@ -19,7 +19,10 @@ Float64 = npt.NDArray[np.float64]
 
 
 def resize(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
-    """None for antialiasing, crops and kept aspect ratios: the reference has them."""
+    """Resize-10/11/13/18/19 and Upsample-7/9.
+
+    None for antialiasing, crops and kept aspect ratios, which are left to the evaluator.
+    """
     x = inputs[0]
     mode = node.attributes.get_string("mode", "nearest")
     transform = node.attributes.get_string(_TRANSFORM, "half_pixel")
@@ -90,7 +93,7 @@ def _asymmetric(length: int, count: int, scale: float) -> Float64:
 
 
 def _for_nearest(length: int, count: int, scale: float) -> Float64:
-    """Of Resize-11 alone."""
+    """`tf_half_pixel_for_nn`, which only Resize-11 has."""
     del length
     return np.asarray((np.arange(count) + 0.5) / scale)
 

@@ -42,7 +42,7 @@ class OrtRunner:
     def __init__(self, model: ir.Model, *, optimize: bool) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        # Three batches in one arena take the room of all three, and of its reserves.
+        # In one arena, three batches would take the memory of all three and of its reserves.
         options.enable_cpu_mem_arena = False
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = (
@@ -82,7 +82,7 @@ class OrtRunner:
 
 
 class EmulatedRunner:
-    """For types that onnxruntime has no CPU kernels for: each result computed in float64 and
+    """For types that onnxruntime has no CPU kernels for: each result is computed in float64 and
     rounded to its declared type."""
 
     def __init__(self, model: ir.Model, why: str) -> None:
@@ -95,7 +95,7 @@ class EmulatedRunner:
 
 
 def runner(model: ir.Model, *, optimize: bool) -> Runner:
-    """onnxruntime if it has kernels for the graph's types, else an emulation that says so.
+    """onnxruntime if it has kernels for the graph's types, otherwise an emulation that says so.
 
     Raises:
         RunnerError: the graph is broken.

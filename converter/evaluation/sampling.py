@@ -1,8 +1,8 @@
-"""Ops that pick numbers by their places: GridSample in float64, and where a MaxPool found its own.
+"""Ops that pick numbers by position: GridSample in float64, and the indices of a MaxPool.
 
 onnx's reference evaluator knows GridSample-16's modes only by their later names (`linear` for
 `bilinear`), gives other numbers than the runtime for `cubic`, and is slow; where the windows of a
-MaxPool overlap, its places are not those in the whole tensor.
+MaxPool overlap, its indices are not those into the whole tensor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the float64 oracle does not say, op by op: the table behind a page of the documents.
+"""What the float64 oracle does not cover, op by op: the source of a page of the documentation.
 
 A sweep in the tests runs every op of opsets 11 to 23 that onnxruntime's CPU provider runs against
-the oracle. An op that stands in neither a case of the sweep nor here fails it.
+the oracle. It fails for an op that neither has a case nor is listed here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where the windows of a convolution or a pool lie: the pads that a node means, and tap by tap.
+"""Where the windows of a convolution or a pool lie: the pads of a node, and the taps.
 
 The window of output `o` reads input `o * stride + tap * dilation - begin`, for each tap of its
-kernel, as far as that is inside of the map: what is outside is never built.
+kernel, as far as that lies on the map: what lies outside is never built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx_ir as ir
 class Window:
     """Windows along one axis: `count` of them over `size` numbers.
 
-    `begin` and `end` are the padding, negative where it crops; `reach` is what a window spans.
+    `begin` and `end` are the padding, negative where it crops; `reach` is the span of a window.
     """
 
     size: int
@@ -32,8 +32,8 @@ class Window:
         return (self.kernel - 1) * self.dilation + 1
 
     def taps(self) -> Iterator[tuple[int, slice, slice]]:
-        """(tap, outputs, inputs) for each tap that meets the map at all: as many inputs as
-        outputs."""
+        """(tap, outputs, inputs) for each tap that reads the map at all; both slices have the same
+        length."""
         inside = range(max(0, -self.begin), self.size + min(0, self.end))
         for tap in range(self.kernel):
             offset = tap * self.dilation - self.begin

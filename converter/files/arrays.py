@@ -21,7 +21,7 @@ from converter.errors import UserError, first_line
 
 Array = npt.NDArray[Any]
 
-# What zipfile and numpy raise for files that are damaged, encrypted or no arrays.
+# What zipfile and numpy raise for files that are damaged, encrypted or do not hold arrays.
 _UNREADABLE = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -32,11 +32,11 @@ _HEADERS = {
 
 
 class Arrays(Mapping[str, Array]):
-    """The arrays of an open file by name; each is read when it is asked for.
+    """The arrays of an open file by name; each is read on access.
 
     Args:
         archive: of an .npz; None for an .npy, whose array has the name "".
-        largest: bytes that one array may have, None for any number.
+        largest: how many bytes one array may have, None for no limit.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Arrays(Mapping[str, Array]):
         return len(self.names)
 
     def __getitem__(self, name: str) -> Array:
-        """Raises KeyError for a name that there is not, UserError for what is no array."""
+        """Raises KeyError for an unknown name, UserError for an entry that is not an array."""
         if name not in self.names:
             raise KeyError(name)
         if self.archive is None:
@@ -90,7 +90,7 @@ def opened(path: Path, hint: str = "", largest: int | None = None) -> Iterator[A
     """The arrays of a file while the block lasts.
 
     Args:
-        hint: what to give instead, for the error.
+        hint: what the user should give instead, for the error.
 
     Raises:
         UserError: it cannot be read, or is neither .npz nor .npy; within the block also for an

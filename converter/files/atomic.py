@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written aside, fsynced, renamed."""
+"""Files that exist completely or not at all: written aside, fsynced, renamed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ A_DAY = 24 * 3600.0
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which replaces `path` when the block ends well.
+    """A temporary path beside `path`, which replaces `path` when the block succeeds.
 
-    The block writes and fsyncs it; if the block raises, nothing remains of it.
+    The block writes and fsyncs the file; if the block raises, the file is removed.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files private; a result is as readable as any other new file.
+        # mkstemp makes files private; a result should be as readable as any other new file.
         temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
         sync_directory(path.parent)
@@ -51,20 +51,20 @@ def sync_directory(path: Path) -> None:
 
 
 def stale(folder: Path, name: re.Pattern[str]) -> set[Path]:
-    """What is in `folder` under such a name since more than a day: left by a process that was
-    killed, as none takes that long between its first byte and its last rename."""
+    """Paths in `folder` with such a name that are more than a day old: left by a process that was
+    killed, because none takes that long between its first byte and its last rename."""
     limit = time.time() - A_DAY
     found = set()
     for path in folder.iterdir():
         if name.fullmatch(path.name):
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # removed meanwhile
                 if path.lstat().st_mtime < limit:
                     found.add(path)
     return found
 
 
 def umask() -> int:
-    """The permissions that new files are not to have."""
+    """The process's umask: the permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

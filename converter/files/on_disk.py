@@ -1,8 +1,8 @@
-"""Weights that lie in a file until somebody needs their numbers.
+"""Weights that stay in a file until their numbers are needed.
 
-Each access reads the numbers again and keeps nothing, so that a model of many gigabytes costs the
-memory of the tensor that is being looked at. Files are read, not mapped into memory: a mapped
-file that somebody cuts off ends the process (SIGBUS), a read is an error that can be told.
+Each access reads the numbers again and keeps nothing, so that a model of many gigabytes only takes
+the memory of the tensor in use. Files are read, not mapped into memory: if a mapped file is
+truncated, the process is killed (SIGBUS); a failed read is an error that can be reported.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from converter.errors import UserError
 
 # Smaller tensors are held in memory: reading them again and again costs more than they do.
 LARGE = 1 << 16
-# From so many bytes of weights on, folded ones wait in a file, not in memory beside a runtime
-# that holds them, too: there memory counts for more than the time to write them once more.
+# With at least this many bytes of weights, folded ones are kept in a file, not in memory beside a
+# runtime that holds them too: there, saving memory is worth the time to write them once more.
 SPOOLED = 1 << 28
 
-# How new weights are kept: (numbers, name).
+# Stores new weights; called with (numbers, name).
 Store = Callable[[npt.NDArray[Any], str | None], ir.TensorProtocol]
 
 
 def store_for(size: int) -> Store:
-    """How to keep the folded weights of a model whose weights have `size` bytes."""
+    """The store for the folded weights of a model whose weights have `size` bytes."""
     return Spool().store if size >= SPOOLED else in_memory
 
 
@@ -45,7 +45,7 @@ def in_memory(values: npt.NDArray[Any], name: str | None) -> ir.TensorProtocol:
 class OpenFile:
     """A file that stays open while a tensor of it lives, and that must not change meanwhile.
 
-    A file that is replaced by another one of its name is no matter: this one remains.
+    If another file takes its name, that does not matter: this one stays readable.
 
     Raises:
         OSError: it cannot be opened.
@@ -94,10 +94,10 @@ class OpenFile:
 
 
 class Spool(OpenFile):
-    """A temporary file for tensors that are made here: it has no name, and goes with them.
+    """A temporary file for new tensors: it has no name, and disappears with them.
 
     Raises:
-        UserError: there is no place for it.
+        UserError: it cannot be created.
     """
 
     def __init__(self) -> None:
@@ -111,13 +111,13 @@ class Spool(OpenFile):
         return descriptor
 
     def _stat(self) -> tuple[int, int]:
-        return 0, 0  # it grows, but nobody else can write to it
+        return 0, 0  # it grows, but no other process can write to it
 
     def store(self, array: npt.NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
-        """A tensor of these numbers; if it is large, they are in the file.
+        """A tensor of these numbers; if it is large, they are kept in the file.
 
         Raises:
-            UserError: there is no room for them.
+            UserError: there is no space for them.
         """
         kind = ir.tensor(array, name=name)
         if array.nbytes < LARGE or not fits(kind.dtype):
@@ -146,7 +146,7 @@ class Spool(OpenFile):
 
 
 def fits(dtype: ir.DataType) -> bool:
-    """Whether tensors of this type can stay in their file: numbers of whole bytes."""
+    """Whether tensors of this type can stay in their file: their numbers take whole bytes."""
     return dtype not in {ir.DataType.STRING, ir.DataType.UNDEFINED} and dtype.bitwidth >= 8
 
 

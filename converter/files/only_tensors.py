@@ -1,8 +1,8 @@
-"""Models whose inputs or outputs are sequences, maps and the like: only tensors are folded.
+"""Models whose inputs or outputs are sequences, maps and the like: only tensors are supported.
 
 Every classifier of scikit-learn, as skl2onnx writes it, ends in a ZipMap, whose result is a
-sequence of maps beside the labels. Such an output is left out, with what only it needs; a model
-that takes such a thing is refused.
+sequence of maps beside the labels. Such an output is left out, with the nodes that only it needs; a
+model with such an input is refused.
 
 Source: onnx.proto, TypeProto.
 """
@@ -18,10 +18,10 @@ from service.models.kinds import why_left_out
 
 
 def only_tensors(proto: onnx.ModelProto, path: Path) -> dict[str, str]:
-    """Take the outputs out of `proto` that are no tensors: {name: why}.
+    """Remove the outputs from `proto` that are not tensors: {name: why}.
 
     Raises:
-        UserError: an input is no tensor, or no output is one.
+        UserError: an input is not a tensor, or no output is one.
     """
     graph = proto.graph
     for value in graph.input:
@@ -36,7 +36,7 @@ def only_tensors(proto: onnx.ModelProto, path: Path) -> dict[str, str]:
         if not _is_tensor(value.type)
     }
     if not left_out:
-        if any(node.op_type == "ZipMap" for node in graph.node):  # nobody reads its result
+        if any(node.op_type == "ZipMap" for node in graph.node):  # no node reads its result
             _drop_dead(graph)
         return {}
     if len(left_out) == len({value.name for value in graph.output}):
@@ -81,7 +81,7 @@ def _is_tensor(kind: onnx.TypeProto) -> bool:
 
 
 def _drop_dead(graph: onnx.GraphProto) -> None:
-    """Nodes go that led to nothing but what was left out."""
+    """Remove the nodes that only led to outputs that were left out."""
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -100,7 +100,7 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
 
 
 def _read_inside(body: onnx.GraphProto) -> set[str]:
-    """Every name that a body reads, its own included."""
+    """Every name that a body reads, including its own."""
     names = {value.name for value in body.output}
     for node in body.node:
         names.update(node.input)

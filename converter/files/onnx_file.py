@@ -1,7 +1,7 @@
 """Write a model to disk: atomically, with bounded memory, the same bytes every time.
 
-A protobuf library wants the whole message in memory twice. Here the message is laid out by
-hand from the parts that the library serialises: everything but the weights, then each
+A protobuf library needs the whole message in memory twice. Here the message is put together from
+parts that the library serialises: everything except the weights, then each
 weight as field 5 (`initializer`) of field 7 (`graph`), its numbers as field 9 (`raw_data`),
 straight from the tensor (protobuf encoding: developers.google.com/protocol-buffers).
 """
@@ -27,17 +27,17 @@ from converter.files.atomic import aside, stale, sync_directory, umask
 from converter.files.on_disk import fits
 from converter.files.wire import tag, varint
 
-# Protobuf messages end at 2 GiB; beyond this the weights go into a file beside the model.
+# Protobuf messages are limited to 2 GiB; beyond this the weights go into a file beside the model.
 LARGEST_MESSAGE = 2_000_000_000
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-# Weights below this many bytes stay in the model also when the others go beside it.
+# Weights below this many bytes stay in the model even when the others go into a file beside it.
 _SMALLEST_BESIDE = 1024
-# Where a weight begins in the file beside: a page, so that it can be mapped into memory.
+# Each weight in the file beside the model is aligned to a page, so that it can be mapped.
 _ALIGNMENT = 4096
-# From so many bytes on, a model for a moment has its weights beside it.
+# From this many bytes on, a temporary model has its weights in a file beside it.
 MAPPED = 1 << 26
-_DIGITS = 16  # of the content's SHA-256, in the name of the file beside
+_DIGITS = 16  # of the content's SHA-256, in the name of the file of weights
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -61,7 +61,7 @@ def parameter_count(model: ir.Model) -> int:
 
 
 def encoded_size(model: ir.Model) -> int:
-    """How many bytes `encode` makes; no weights are read."""
+    """How many bytes `encode` returns; no weights are read."""
     bare, weights = _layout(model)
     length = sum(len(head) + size for head, size, _ in weights)
     return sum(len(part) for part in _before_weights(bare, length)) + length
@@ -70,9 +70,9 @@ def encoded_size(model: ir.Model) -> int:
 def write_onnx(model: ir.Model, path: Path) -> list[Path]:
     """Write `model` to `path`; weights that are too large for it go into a file beside it.
 
-    That file's name holds the hash of its content, so that neither of the two files is ever
-    without the other: the model that was there keeps its weights until the new one has taken its
-    place by a rename. Returns the files written.
+    That file's name contains the hash of its content, so that neither file is ever without the
+    other: an existing model keeps its weights until the new one replaces it by a rename. Returns
+    the files written.
 
     Raises:
         UserError: the place cannot be written to.
@@ -113,11 +113,11 @@ def _write(path: Path, content: Iterable[bytes | memoryview]) -> None:
 def write_scratch(model: ir.Model, folder: Path) -> Path:
     """Write `model` into a temporary folder, to be read at once: neither synced nor hashed.
 
-    Large weights always go beside it, so that a runtime can map them instead of copying them
-    while it reads the message. Returns the path of the model.
+    Large weights always go into a file beside it, so that a runtime can map them instead of copying
+    them while it reads the message. Returns the path of the model.
 
     Raises:
-        OSError: there is no room.
+        OSError: there is no space.
     """
     path = folder / "model.onnx"
     if weight_bytes(model) >= MAPPED:
@@ -132,7 +132,7 @@ def write_scratch(model: ir.Model, folder: Path) -> Path:
 
 
 def _write_data(model: ir.Model, path: Path) -> tuple[ir.Model, Path, bool]:
-    """Write the weights beside `path`: (a model that refers to them, their file, is it new)."""
+    """Write the weights beside `path`: (a model that refers to them, their file, is that new)."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:
@@ -156,7 +156,7 @@ def _pour(
     file: BinaryIO,
     also: Callable[[bytes | memoryview], None] = lambda _: None,
 ) -> dict[str, int]:
-    """Write the large weights into one file, each tensor once: where each of them begins."""
+    """Write the large weights into one file, each tensor once; returns where each one begins."""
     places: dict[str, int] = {}
     written: dict[int, int] = {}
     for name, value in _values_beside(model):
@@ -173,7 +173,7 @@ def _pour(
 
 
 def _refer(model: ir.Model, places: dict[str, int], data: Path) -> ir.Model:
-    """A copy of `model` that has its large weights in the file `data`."""
+    """A copy of `model` whose large weights are in the file `data`."""
     model = model.clone()
     for name, value in _values_beside(model):
         tensor = value.const_value
@@ -191,7 +191,7 @@ def _refer(model: ir.Model, places: dict[str, int], data: Path) -> ir.Model:
 
 
 def _values_beside(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
-    """The weights that go into the file of weights, each with a name unique in the model."""
+    """The weights that go into the file beside the model, each with a name unique in the model."""
     for index, graph in enumerate((model.graph, *model.graph.subgraphs())):
         for name, value in graph.initializers.items():
             tensor = value.const_value
@@ -200,10 +200,10 @@ def _values_beside(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
 
 
 def _clean(path: Path, before: set[Path]) -> None:
-    """Remove the weights of the model that was replaced, and what a killed writer left."""
+    """Remove the weights of the model that was replaced, and files that a killed writer left."""
     ours = re.compile(rf"{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.data")
     gone = {file for file in before if ours.fullmatch(file.name)}
-    if gone:  # unless a copy of that model reads them, too
+    if gone:  # unless a copy of that model reads them too
         gone -= {data for other in path.parent.glob("*.onnx") for data in _data_of(other)}
     parts = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part")
     for file in gone | stale(path.parent, parts):
@@ -211,7 +211,7 @@ def _clean(path: Path, before: set[Path]) -> None:
 
 
 def _data_of(path: Path) -> set[Path]:
-    """The files beside the model `path` that hold weights of its."""
+    """The files beside the model `path` that hold its weights."""
     try:
         model = slim.read(path)
     except Exception:  # noqa: BLE001  it is not there, no model, or a damaged one
@@ -237,7 +237,7 @@ def encode(model: ir.Model) -> Iterator[bytes | memoryview]:
 def _layout(
     model: ir.Model,
 ) -> tuple[onnx.ModelProto, list[tuple[bytes, int, ir.TensorProtocol]]]:
-    """The message without weights; for each weight what stands before its numbers, their size."""
+    """The message without weights; for each weight the bytes before its numbers, and their size."""
     bare = model.clone()
     bare.graph.initializers.clear()
     weights = [

@@ -1,8 +1,8 @@
 """An .onnx file without its large weights: they stay in the file until they are needed.
 
-A protobuf library would hold the whole message in memory, twice while it reads. Here the message
-is walked over (https://protobuf.dev/programming-guides/encoding) and everything but the `raw_data`
-of large initializers is handed to the library; for those, their places in the file are noted.
+A protobuf library would hold the whole message in memory, twice while it reads. Here the fields
+are parsed one by one (https://protobuf.dev/programming-guides/encoding), and everything except the
+`raw_data` of large initializers is passed to the library; for those, the offsets are kept.
 
     ModelProto.graph = 7    GraphProto.initializer = 5    TensorProto.name = 8, raw_data = 9
 """
@@ -26,7 +26,7 @@ from converter.files.only_tensors import only_tensors
 from converter.files.sparse import make_dense
 from converter.files.wire import tag, varint
 
-# Where a model that was read keeps the outputs that were left out, and why.
+# The key under which a model that was read keeps the outputs that were left out, and why.
 LEFT_OUT = "left_out"
 
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9
@@ -48,8 +48,8 @@ def read(path: Path) -> ir.Model:
     """The model in `path`; weights beside it are not looked for.
 
     Raises:
-        UserError: the file is damaged, a tensor's numbers are not as many as its shape says, or an
-            input is no tensor.
+        UserError: the file is damaged, a tensor does not have as many numbers as its shape says, or
+            an input is not a tensor.
     """
     file = OpenFile(path)
     with path.open("rb") as stream:
@@ -84,7 +84,7 @@ def _slim(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, tuple[int, int]
     """The message without large weights, and where those are: name -> (offset, length)."""
     fields = list(_fields(stream, 0, size))
     graphs = [field for field in fields if field.number == _GRAPH]
-    # Protobuf would merge several; nobody writes that.
+    # Protobuf would merge several graphs; no tool writes that.
     if [graph.wire_type for graph in graphs] != [wire.LENGTH]:
         return _bytes(stream, 0, size), {}
     parts = [_bytes(stream, 0, graphs[0].start)]
@@ -97,7 +97,7 @@ def _slim(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, tuple[int, int]
 def _slim_graph(stream: BinaryIO, graph: _Field) -> tuple[bytes, dict[str, tuple[int, int]]]:
     parts: list[bytes] = []
     places: dict[str, tuple[int, int]] = {}
-    kept = graph.payload  # everything before this has been taken over
+    kept = graph.payload  # everything before this offset has been copied
     for field in _fields(stream, graph.payload, graph.end):
         if field.number != _INITIALIZER or field.end - field.payload < LARGE:
             continue
@@ -126,7 +126,7 @@ def _fields(stream: BinaryIO, start: int, end: int) -> Iterator[_Field]:
     """The fields of the message from `start` to `end`.
 
     Raises:
-        ValueError: it is no message.
+        ValueError: it is not a message.
     """
     position = start
     while position < end:
@@ -166,7 +166,7 @@ def _inner_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto
 
 
 def _check_count(tensor: onnx.TensorProto, in_file: int | None, path: Path) -> None:
-    """As many numbers as the shape says: nothing of a size that the file only claims is made."""
+    """Check that there are as many numbers as the shape says, before anything is allocated."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return  # checked against the size of that file
     dtype = ir.DataType(tensor.data_type)

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from converter.errors import UserError
 
-# A file of a few bytes may ask for any size.
+# A file of a few bytes may state any size.
 MOST_BYTES = 2**29
 
 
@@ -27,7 +27,7 @@ def make_dense(proto: onnx.ModelProto, path: Path) -> int:
         How many there were.
 
     Raises:
-        UserError: one is no sparse tensor, or all of them are more than `MOST_BYTES`.
+        UserError: one is not a sparse tensor, or all of them together exceed `MOST_BYTES`.
     """
     left, count = MOST_BYTES, 0
     for graph in _graphs(proto):

@@ -1,4 +1,4 @@
-"""The outermost layer of a protobuf file: is it an ONNX ModelProto, and is it all there?
+"""The outermost layer of a protobuf file: whether it is an ONNX ModelProto, and complete.
 
 Only field headers are read and payloads are skipped, so a file of many gigabytes costs a few
 reads. Source: https://protobuf.dev/programming-guides/encoding and `onnx.proto`, ModelProto.
@@ -57,7 +57,7 @@ def is_onnx(path: Path) -> Verdict:
         else:
             if start == size and seen >= {GRAPH, OPSET_IMPORT}:
                 return Verdict.WHOLE
-    # An ir_version alone is two bytes, which random data has easily: ask for more.
+    # An ir_version alone is two bytes, which random data may easily have: require more.
     return Verdict.CUT if IR_VERSION in seen and len(seen) > 1 else Verdict.NO
 
 
@@ -75,12 +75,12 @@ def read_varint(file: BinaryIO) -> int | None:
 
 
 def tag(field: int) -> bytes:
-    """What stands before the length of field number `field`."""
+    """The bytes before the length of field number `field`."""
     return varint(field << 3 | LENGTH)
 
 
 def varint(number: int) -> bytes:
-    """A number in base 128, the lowest digits first."""
+    """A number in base 128, the lowest digits first (a varint)."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

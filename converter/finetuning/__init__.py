@@ -1,1 +1,1 @@
-"""Transfer learning with batch-norms that stay what they were."""
+"""Transfer learning with batch-norms whose statistics are not changed."""

@@ -1,4 +1,4 @@
-"""Transfer learning: a trained network, a new head, and batch-norms that stand still or do not."""
+"""Transfer learning: a trained network, a new head, and batch-norms that are frozen or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from converter.training.progress import History, Observer
 
 @dataclass(frozen=True)
 class Base:
-    """What is learned from: an architecture as a checkpoint names it, and its weights.
+    """The network to start from: an architecture as a checkpoint names it, and its weights.
 
     Attributes:
         architecture, arguments, heads: what `described.build` takes.
@@ -43,14 +43,14 @@ class Base:
 
 @dataclass(frozen=True)
 class Transferred:
-    """What came of it.
+    """The result of `finetune`.
 
     Attributes:
         module: in evaluation mode, on the CPU.
         head: where the new head is, and what it is.
         frozen: names of the batch-norms that were frozen.
-        moved: for each batch-norm before the head, how far its statistics went, in standard
-            deviations that it ended with.
+        moved: for each batch-norm before the head, how far its statistics moved, in units of its
+            final standard deviations.
         before: accuracy on the test images with the new head still random.
         history: every step and epoch.
         test_loss, test_accuracy: at the end.
@@ -73,7 +73,7 @@ def finetune(
 
     Raises:
         UserError: the network has no dense layer at its end, does not take such images, or the
-            options cannot be.
+            options are invalid.
     """
     how.check()
     device = pick_device(how.device)

@@ -1,13 +1,13 @@
-"""Batch-norms whose statistics stand still for good, whatever `train()` says.
+"""Batch-norms whose statistics never change, even after `train()`.
 
-`requires_grad_(False)` freezes what is learned, γ and β, and not the statistics: those follow
-every batch that passes in training mode, and `model.train()`, which every training loop calls
-before every epoch, puts a batch-norm that was set to `eval()` back into it. A frozen batch-norm
-here is another module, which has no training mode:
+`requires_grad_(False)` freezes what is learned, γ and β, but not the statistics: in training mode
+those are updated by every batch, and `model.train()`, which every training loop calls before every
+epoch, puts a batch-norm that was set to `eval()` back into training mode. A frozen batch-norm here
+is another module, which has no training mode:
 
     y = (x − μ) / sqrt(σ² + ε) · γ + β        μ, σ², ε constants
 
-It keeps the names of its tensors, so that its weights load into the batch-norm that it was.
+It keeps the names of the tensors, so its weights load into the original batch-norm.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from converter.statistics.norms import find
 
 
 class Frozen:
-    """What makes a norm a frozen one: it is never in training mode, and cannot be put into it."""
+    """Makes a norm a frozen one: it is never in training mode, and cannot be put into it."""
 
     @property
     def training(self) -> bool:
-        """False."""
+        """Always False."""
         return False
 
     @training.setter
     def training(self, mode: bool) -> None:
-        """`train()` sets it on every module; nothing happens."""
+        """Ignored: `train()` sets this on every module."""
 
 
 class FrozenBatchNorm1d(Frozen, nn.BatchNorm1d):
@@ -49,11 +49,11 @@ class FrozenBatchNorm3d(Frozen, nn.BatchNorm3d):
 
 
 def freeze(module: nn.Module, mode: str) -> list[str]:
-    """Replace every norm with running statistics in `module` by a frozen one. In place.
+    """Replace every norm with running statistics in `module` by a frozen one, in place.
 
     Args:
-        mode: "stats": the statistics stand still, γ and β learn on. "all": γ and β are constants
-            as well. "none": nothing is replaced.
+        mode: "stats": the statistics are fixed, γ and β are still trained. "all": γ and β are
+            constants as well. "none": nothing is replaced.
 
     Returns:
         The names of the norms that were replaced.
@@ -73,7 +73,7 @@ def freeze(module: nn.Module, mode: str) -> list[str]:
         for name, norm in find(module).tracked.items()
         if name in names
     }
-    # A norm that several modules share is replaced wherever it is.
+    # A norm that several modules share is replaced in each of them.
     for part in list(module.modules()):
         for key, child in list(part._modules.items()):
             if isinstance(child, _NormBase) and child in made:
@@ -82,9 +82,9 @@ def freeze(module: nn.Module, mode: str) -> list[str]:
 
 
 def frozen(norm: _NormBase, *, constant: bool) -> nn.Module:
-    """A frozen norm with the tensors of `norm`, which it shares with it.
+    """A frozen norm that shares the tensors of `norm`.
 
-    A class of another library (with an activation in it, say) stays what it is but for its mode.
+    A class of another library (with an activation in it, say) keeps its behaviour except the mode.
 
     Args:
         constant: γ and β become buffers, which no optimizer sees and `requires_grad_` skips.
@@ -92,7 +92,7 @@ def frozen(norm: _NormBase, *, constant: bool) -> nn.Module:
     made: nn.Module = object.__new__(_frozen_class(type(norm)))  # type: ignore[arg-type]
     state: dict[str, Any] = dict(vars(norm))
     state.pop("training")
-    # The tables are copied, for what is put into one must not turn up in the other.
+    # The tables are copied, so that an entry added to one does not appear in the other.
     made.__dict__.update({k: v.copy() if isinstance(v, dict) else v for k, v in state.items()})
     for key in ("weight", "bias"):
         value = getattr(norm, key)

@@ -1,4 +1,4 @@
-"""A data set of fewer classes: the digits 5 to 9 of MNIST are a new task for what knows 0 to 4."""
+"""A data set of fewer classes: MNIST's 5 to 9 are a new task for a network trained on 0 to 4."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from converter.training.data import Dataset, Split
 
 
 def only_classes(data: Dataset, names: Sequence[str]) -> Dataset:
-    """Keep the samples of these classes, which are numbered anew, in the order given.
+    """Keep the samples of these classes, which are renumbered in the order given.
 
     Raises:
-        UserError: a name is unknown or given twice, fewer than two are, or a split has none.
+        UserError: a name is unknown or given twice, there are fewer than two names, or a split has
+            no sample of them.
     """
     for name in names:
         if name not in data.labels:

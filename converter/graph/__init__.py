@@ -1,1 +1,1 @@
-"""Passes over a graph that change no meaning, and what a graph costs."""
+"""Passes that do not change what a graph computes, and the cost of a graph."""

@@ -1,4 +1,4 @@
-"""New constants of a model, under names that nothing else in it has."""
+"""Add constants to a model, under names that nothing else in it has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Builder:
     """Makes constants for one model; nodes are made by `ir.tape.Tape().op` and `ir.node`.
 
     Args:
-        model: whose names are taken. While one builder is used, nothing else is to name values.
+        model: its names are taken. While a builder is in use, nothing else may name values.
         store: keeps the numbers of constants.
     """
 
@@ -33,7 +33,7 @@ class Builder:
         }
 
     def name(self, wanted: str) -> str:
-        """`wanted`, or `wanted_2`, `wanted_3`, .. if it is taken; it is taken from now on."""
+        """`wanted`, or `wanted_2`, `wanted_3`, .. if it is taken; the result is then taken too."""
         return unique(wanted, self._taken)
 
     def constant(
@@ -42,10 +42,10 @@ class Builder:
         """A new initializer of a graph, of `values` in their type.
 
         Args:
-            graph: of the model; what stands in it and in its bodies can read the constant.
+            graph: of the model; nodes in it and in its bodies can read the constant.
             name: made unique in the model.
-            values: kept as they are.
-            store: keeps the numbers in place of the builder's own.
+            values: stored without conversion.
+            store: used instead of the builder's own.
         """
         name = self.name(name)
         tensor = (store or self._store)(values, name)

@@ -1,7 +1,7 @@
-"""The part of a graph that reads constants alone, and where it must be computed as the model does.
+"""The part of a graph that depends on constants alone, and what of it needs the model's own types.
 
-A node is in it if no input of the model reaches it, and if it gives the same each time. Ops with
-bodies are not, nor are quantised weights, which stay what they are.
+A node belongs to it if no input of the model reaches it, and if it gives the same in each run. Ops
+with bodies do not, nor do quantised weights, which are not changed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _WHOLE = {
 
 @dataclass
 class Cone:
-    """The nodes that read constants alone, in order.
+    """The nodes that depend on constants alone, in order.
 
     Attributes:
         every: all of them.
-        nodes: those that something else reads in the end.
+        nodes: those whose results reach other nodes.
         wanted: their results that are read by other nodes.
-        roots: for each result, the initializers that it is made of.
+        roots: for each result, the initializers that it is computed from.
     """
 
     model: ir.Model
@@ -64,7 +64,7 @@ class Cone:
     def _constant(self, node: ir.Node) -> bool:
         source = node.inputs[0] if node.inputs else None
         if node.op_type == "BatchNormalization" and source is not None:
-            # In training with one result, it has no type: onnx infers none of such a node.
+            # A batch-norm in training with one result: onnx infers no type for it.
             node.outputs[0].type = node.outputs[0].type or source.type
         if not reads_constants_alone(node) or not all(map(_is_numbers, node.outputs)):
             return False
@@ -82,7 +82,7 @@ class Cone:
         return True
 
     def jumping(self) -> set[ir.Value]:
-        """The values that must be known as the model itself computes them."""
+        """The values that must be rounded as the model itself rounds them."""
         found: set[ir.Value] = set()
         for node in reversed(self.nodes):
             if jumps(node) or found.intersection(node.outputs):
@@ -91,7 +91,7 @@ class Cone:
 
 
 def reads_constants_alone(node: ir.Node) -> bool:
-    """Whether all that a node reads is there before the model runs, and it gives the same then."""
+    """Whether everything a node reads is constant, and its result is the same in each run."""
     if node.domain != "" or node.op_type in RANDOM | _BODIES | QUANTIZED:
         return False
     training = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
@@ -112,7 +112,7 @@ def _holds_numbers(constant: ir.Value) -> bool:
 
 
 def _is_numbers(value: ir.Value) -> bool:
-    """Whether a result is a tensor of numbers, or one that nobody reads."""
+    """Whether a result is a tensor of numbers, or is not read at all."""
     if not value.uses() and not value.is_graph_output():
         return True
     tensor = value.type is None or isinstance(value.type, ir.TensorType)

@@ -7,7 +7,7 @@ A multiply-add is one y += a*b. For one sample (the batch axis is 1 where it may
     Sum, Mean       |y| * (number of terms - 1)
     RNN, LSTM, GRU  steps * directions * gates*H * (I + H)
 
-A bias is what a sum starts from and costs nothing, also where it is the Add of a constant
+A bias is the initial value of a sum and costs nothing, also where it is the Add of a constant
 right behind a MatMul. Arithmetic of whole numbers (shapes) is not counted, nor are other ops:
 no fold changes them. A value whose shape is not known makes the total unknown; it is named.
 """
@@ -34,9 +34,9 @@ class Cost:
     """What one run of a graph costs.
 
     Attributes:
-        nodes: of the graph and the bodies of its If, Loop and Scan nodes.
+        nodes: how many the graph and the bodies of its If, Loop and Scan nodes have.
         multiply_adds: for one sample; None if they could not all be counted.
-        uncounted: the ops that could not be counted, named for a person.
+        uncounted: labels of the ops that could not be counted.
     """
 
     nodes: int
@@ -45,7 +45,7 @@ class Cost:
 
 
 def cost_of(model: ir.Model, inputs: Mapping[str, Shape] | None = None) -> Cost:
-    """Count a graph; it is not changed.
+    """Count the cost of a graph, which is not changed.
 
     Args:
         model: the graph.
@@ -64,7 +64,7 @@ class _UnknownShapeError(Exception):
 
 
 def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
-    """A copy with a number for each axis, as far as they follow from those of the inputs."""
+    """A copy with a size for each axis, as far as it follows from those of the inputs."""
     copy = model.clone()
     stated: dict[str | None, ir.Shape] = {}
     for graph in (copy.graph, *copy.graph.subgraphs()):
@@ -80,14 +80,14 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
             value.shape = ir.Shape((1, *value.shape[1:]))
     _infer(copy)
     if any(_unknown(value) for node in copy.graph for value in node.outputs):
-        # Known sizes make constants of shape arithmetic, and those make sizes known.
+        # Known sizes turn shape arithmetic into constants, and those make more sizes known.
         with no_errors_of("onnxscript", "onnx_ir"):
             optimizer.fold_constants(copy, should_fold=_is_shape_arithmetic)
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
         _infer(copy)
     for graph in (copy.graph, *copy.graph.subgraphs()):
         for value in (value for node in graph for value in node.outputs):
-            # What the file says of an op that inference cannot see through.
+            # What the file says about an op for which inference knows nothing.
             value.shape = value.shape if value.shape is not None else stated.get(value.name)
     return copy
 

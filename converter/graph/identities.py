@@ -1,4 +1,4 @@
-"""Nodes that hand on what they read."""
+"""Remove nodes that return what they read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import onnx_ir as ir
 from converter.graph.rewiring import bypass
 from converter.graph.values import is_constant, numbers, shape_of, size_of
 
-# The operand that changes nothing.
+# The operand that leaves the other one unchanged.
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 
 
 class DropIdentitiesPass(ir.passes.InPlacePass):
-    """Identity nodes go, except where two names are needed for one value.
+    """Remove Identity nodes, except where two names are needed for one value.
 
-    1. What is inside of a graph may be read from the source.
+    1. Nodes inside a graph may read the source instead.
     2. A result of a graph may take over its source's node only if the source is computed in the
        same graph and is not a result itself: a body must not return a value from outside.
     """
@@ -38,12 +38,12 @@ class DropIdentitiesPass(ir.passes.InPlacePass):
 
 
 class DropNeutralPass(ir.passes.InPlacePass):
-    """x + 0, x - 0, x * 1 and x / 1 go: a sum in Python starts with 0, and a scale that is left out
-    is written as 1. It is legal when
+    """Remove x + 0, x - 0, x * 1 and x / 1: a sum in Python starts with 0, and a scale that is left
+    out is written as 1. It is legal when
 
     1. the operand is a constant of floats, all of them neutral,
     2. it does not enlarge x: a single number, or the result has x's shape; of x's rank at most,
-    3. the result is not the graph's, whose name it would lose.
+    3. the result is not an output of the graph, whose name would be lost.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

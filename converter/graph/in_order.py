@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 
 class InOrder(ir.passes.Sequential):
-    """As `ir.passes.Sequential`, but what a pass raises is raised as it is.
+    """Like `ir.passes.Sequential`, but exceptions of a pass are not wrapped.
 
-    That class makes a PassError of everything, and a `UserError` (memory has ended, a file of
-    weights is gone) would no longer be a sentence for the user.
+    `Sequential` turns every exception into a PassError, and a `UserError` (memory ran out, a file
+    of weights is gone) would no longer be a message for the user.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -29,19 +29,19 @@ def module_name(node: ir.Node) -> str:
 
 
 def label(node: ir.Node) -> str:
-    """A node for a sentence: its op and its module, `Conv layer1.0.conv1`."""
+    """A node as messages name it: its op and its module, `Conv layer1.0.conv1`."""
     return f"{node.op_type} {module_name(node)}".strip()
 
 
 def scope(node: ir.Node) -> str | None:
-    """The module that `node` belongs to, "" for the model itself, None if nothing tells."""
+    """The module that `node` belongs to, "" for the model itself, None if it is not known."""
     if _noted(node, _SCOPES):
         return _scopes(node)
     return _path(node) if (node.name or "").startswith("/") else None
 
 
 def class_name(node: ir.Node) -> str:
-    """The class of the innermost module around `node`, "" if nothing tells or it is the model."""
+    """The class of the innermost module around `node`, "" if unknown or if it is the model."""
     return next(iter(_noted(node, _CLASSES)[1:-1][-1:]), "")
 
 

@@ -1,8 +1,8 @@
-"""The forms of ops that the model's own opset has.
+"""Bring ops into the forms that the model's own opset has.
 
-onnxscript's optimizer rewrites some ops of sequences into the forms of the newest opset. Before it
-runs, `SizeSequencesPass` writes them so that what it makes of them is right; afterwards,
-`FitOpsetPass` gives its ops the form that they had in older opsets (onnx/docs/Changelog.md).
+onnxscript's optimizer rewrites some ops on sequences into the forms of the newest opset. Before it
+runs, `SizeSequencesPass` writes them so that its result is right; afterwards, `FitOpsetPass` gives
+its ops the form that they had in older opsets (onnx/docs/Changelog.md).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _WAS_ATTRIBUTE = {"Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
 class SizeSequencesPass(ir.passes.InPlacePass):
     """Write each SplitToSequence with its sizes.
 
-    1. `keepdims` counts only without sizes (SplitToSequence-11): with them it goes.
-    2. Equal sizes, which are one number, are written out where the length of the axis is known:
-       Split, which the optimizer makes of it, has `num_outputs` only since 18.
+    1. `keepdims` only has an effect without sizes (SplitToSequence-11): with them it is removed.
+    2. Equal sizes, which are given as one number, are written out where the length of the axis is
+       known: Split, which the optimizer turns it into, has `num_outputs` only since 18.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -77,7 +77,7 @@ def _nodes(model: ir.Model, op: str) -> list[ir.Node]:
 
 
 def _numbers(value: ir.Value) -> npt.NDArray[np.int64] | None:
-    """Of a constant that nobody may replace."""
+    """The numbers of a constant that cannot be replaced at run time."""
     if value.is_graph_input() or value.const_value is None:
         return None
     return np.asarray(value.const_value.numpy(), np.int64)

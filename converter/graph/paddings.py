@@ -14,13 +14,13 @@ _SINCE = 18
 class KeepZeroPaddingsPass(ir.passes.InPlacePass):
     """Name the axes of every Pad that a MaxPool reads.
 
-    onnxruntime (1.31.1, any optimisation level) makes the Pad's widths those of the MaxPool, whose
-    padding is minus infinity and not zero: where all of a window at the border is negative, the
-    result is wrong, in the graph as it was trained, too. It only does so with a Pad that has no
+    onnxruntime (1.31.1, any optimisation level) turns the Pad's widths into pads of the MaxPool,
+    whose padding is minus infinity and not zero: where a whole window at the border is negative,
+    the result is wrong, also in the graph as it was trained. It only does so with a Pad that has no
     `axes` input. Naming all axes, which changes nothing, keeps the zeros. A Pad gets them when
 
     1. the opset has that input, from 18 on,
-    2. the Pad is of a constant, and has no axes yet,
+    2. the Pad has mode "constant" and no axes yet,
     3. a MaxPool reads its result,
     4. the rank is known.
     """

@@ -1,4 +1,4 @@
-"""Reshapes to sizes that a graph computes, but that are known (`shape_arithmetic.py`)."""
+"""Reshapes to sizes that a graph computes but that are known (`shape_arithmetic.py`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from converter.graph.values import Dim
 class FixReshapesPass(ir.passes.InPlacePass):
     """Give each Reshape of the model's graph a constant shape, -1 for a size without a number.
 
-    1. The shape is computed, and all sizes are numbers but one at most.
-    2. None of them is 0 or -1: what such a size means, `allowzero` and the input say.
+    1. The shape is computed, and all sizes except at most one are numbers.
+    2. None of them is 0 or -1: their meaning depends on `allowzero` and on the input.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -47,7 +47,7 @@ class TellReshapesPass(ir.passes.InPlacePass):
 
     1. Each size is a number, the name of an axis, or one -1, which is what remains of the input:
        (N, 8, 5, 5) as (N, -1) is (N, 200).
-    2. A size of 0 is not decided on: it copies one, or is one, as `allowzero` says (Reshape-14).
+    2. A size of 0 is left open: `allowzero` says whether it copies a size (Reshape-14).
     3. A number that the annotation has already stays, and so does its rank.
     """
 
@@ -74,7 +74,7 @@ class TellReshapesPass(ir.passes.InPlacePass):
 
 
 def _made(old: Sizes, target: Sizes | None) -> Sizes | None:
-    """The shape that Reshape makes of `old`; None if a size of it cannot be told."""
+    """The shape that Reshape gives to `old`; None if a size of it is not known."""
     if target is None or None in target or 0 in target or target.count(-1) > 1:  # (1), (2)
         return None
     if -1 not in target:

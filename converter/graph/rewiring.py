@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 
 def bypass(node: ir.Node, source: ir.Value) -> None:
-    """Remove `node`: who reads its result reads `source`, which takes over an output's name.
+    """Remove `node`: readers of its result read `source`, which takes over an output's name.
 
-    A result of the graph keeps its declared shape: people and servers read it. A body of an If or
-    Loop cannot give a value from outside of it: there an Identity takes the place of `node`.
+    A result of the graph keeps its declared shape, on which people and servers rely. A body of an
+    If or Loop cannot return a value from outside: there an Identity replaces `node`.
     """
     result, graph = node.outputs[0], node.graph
     assert graph is not None

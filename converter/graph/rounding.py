@@ -12,7 +12,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def round_once(values: Float64, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """`values` in `dtype`, each rounded once (ties to even); too large becomes infinite.
+    """`values` in `dtype`, each rounded once (ties to even); values too large become infinite.
 
     numpy rounds float64 to float32 and float16 directly. ml_dtypes reaches bfloat16 through
     float32, which rounds twice; rounding to odd in between (Boldo & Melquiond 2008,

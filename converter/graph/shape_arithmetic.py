@@ -1,8 +1,8 @@
 """Sizes that a graph computes but that are known: a Reshape to (Shape(x)[0], 3 * 64).
 
 Exporters write x.reshape(x.shape[0], -1) as Shape, Slice, Concat and more, even where all sizes but
-the batch are known. Here such arithmetic is done on sizes that are numbers or names of axes; what
-becomes of the Reshape is in `reshapes.py`.
+the batch are known. Here such arithmetic is done on sizes that are numbers or names of axes; the
+Reshapes are changed in `reshapes.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from converter.graph.values import Dim, is_constant
 
 Sizes = list[Dim]
 
-_SAME = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"})  # of one axis or none
+_SAME = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"})  # of up to one axis
 _DEEPEST = 32
 
 

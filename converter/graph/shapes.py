@@ -1,11 +1,11 @@
-"""Infer the shapes and types of a graph's values, as far as its ops tell them."""
+"""Infer the shapes and types of a graph's values, as far as its ops determine them."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-# They make what is no tensor: a sequence, an optional value, a map.
+# Ops whose results are not tensors, but sequences, optional values or maps.
 _NO_TENSORS = frozenset(
     {"SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence"}
     | {"SequenceMap", "Optional", "ZipMap"}
@@ -17,11 +17,10 @@ class InferShapesPass(ir.passes.InPlacePass):
 
     Annotations compute nothing, so it is legal for every model:
 
-    1. A shape or type that was inferred takes the place of the one that was there.
-    2. onnx_ir merges only the element type that was inferred, so a sequence of floats, which no
-       annotation calls one, would become a tensor of floats. Its type is taken away again: it is
-       what its op says.
-    3. Where inference fails, all stays as it is: errors are left to who runs the model.
+    1. A shape or type that was inferred replaces the one that was there.
+    2. onnx_ir merges only the element type that was inferred, so a sequence of floats without an
+       annotation would become a tensor of floats. Its type is removed again: the op defines it.
+    3. Where inference fails, nothing changes: errors are reported when the model runs.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

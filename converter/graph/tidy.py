@@ -1,4 +1,4 @@
-"""What a written model says about itself: where it came from, and nothing of the machine."""
+"""What a written model says about itself: where it came from, and nothing about the machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class TidyPass(ir.passes.InPlacePass):
     carry them, and the same model must give the same bytes wherever it was folded. What is
     computed does not change, so it is legal for every model:
 
-    1. Metadata of torch, onnxscript and onnx_ir goes from the model, its graphs, nodes and values;
-       that of others stays.
-    2. Documentation strings go.
-    3. The producer is this project, with how many batch-norms went and stayed.
+    1. Metadata of torch, onnxscript and onnx_ir is removed from the model, its graphs, nodes and
+       values; that of others stays.
+    2. Documentation strings are removed.
+    3. The producer is this project, with how many batch-norms were folded and kept.
 
     Args:
-        folded, kept: these numbers.
+        folded, kept: these two numbers.
     """
 
     def __init__(self, *, folded: int, kept: int) -> None:
@@ -44,7 +44,7 @@ class TidyPass(ir.passes.InPlacePass):
 
 
 def _clean(properties: dict[str, str]) -> bool:
-    """Whether there was something to remove."""
+    """Remove our exporters' entries; returns whether there were any."""
     noise = [key for key in properties if key.startswith(_NOISE)]
     for key in noise:
         del properties[key]

@@ -1,8 +1,8 @@
-"""The ops that a Transpose is handed past, T(u, p) in, T(f(u), p) out: a rule for each.
+"""The ops that a Transpose can move past, T(u, p) in, T(f(u), p) out: a rule for each.
 
 A rule gives the node its inputs in the layout of u (`Handing.feed`), puts its axes into the order
-of u, and hands T on to whoever reads its outputs (`Handing.hand`). It returns False, with nothing
-changed, where that cannot be done. `transposes.py` does the handing.
+of u, and moves T to the readers of its outputs (`Handing.hand`). It returns False, with nothing
+changed, where that cannot be done. `transposes.py` applies the rules.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Perm = tuple[int, ...]
 
 
 class Handing(Protocol):
-    """What a rule may ask for."""
+    """The operations that a rule may use."""
 
     def feed(self, node: ir.Node, indices: range, p: Perm) -> bool:
         """Give the node these inputs in u's layout; False where one cannot be."""
 
     def hand(self, value: ir.Value, p: Perm) -> None:
-        """`value` now holds u where T(u, p) is meant."""
+        """Declare that `value` now holds u where T(u, p) is meant."""
 
     def initializer(self, array: np.ndarray[Any, Any], near: str) -> ir.Value:
         """A new constant."""
@@ -75,7 +75,7 @@ def _broadcasting(handing: Handing, node: ir.Node, p: Perm) -> bool:
 
 
 def _axis(default: int, every: bool) -> Callable[[Handing, ir.Node, Perm], bool]:
-    """Ops with one axis; `every`: all inputs are in the layout, not only the first."""
+    """The rule for ops with one axis; `every`: all inputs have the layout, not only the first."""
 
     def rule(handing: Handing, node: ir.Node, p: Perm) -> bool:
         axis = node.attributes.get_int("axis", default) % len(p)
@@ -90,8 +90,8 @@ def _axis(default: int, every: bool) -> Callable[[Handing, ir.Node, Perm], bool]
 
 
 def _softmax(handing: Handing, node: ir.Node, p: Perm) -> bool:
-    """Since opset 13 along one axis; before, along all from `axis` on at once (Softmax-11), which
-    must be the last ones of u, too."""
+    """Since opset 13 along one axis; before, along all axes from `axis` on at once (Softmax-11),
+    which must also be the last axes of u."""
     if node.graph is None or node.graph.opset_imports.get("", 0) >= 13:
         return _axis(-1, every=False)(handing, node, p)
     axis = node.attributes.get_int("axis", 1)

@@ -1,16 +1,16 @@
-"""Transposes that undo each other go: Conv -> NHWC -> Relu -> NCHW -> Conv needs none.
+"""Remove Transposes that undo each other: Conv -> NHWC -> Relu -> NCHW -> Conv needs none.
 
-Frameworks with channels last export every op of their own between two Transposes. Write T(u, p)
-for a Transpose, T(u, p)'s axis k being u's axis p[k]. Then
+Frameworks with channels last export each op between two Transposes. Write T(u, p) for a Transpose
+whose axis k is u's axis p[k]. Then
 
     T(T(u, p), q) = T(u, r) with r[k] = p[q[k]]       r = 0, 1, 2, .. is no Transpose at all
     f(T(u, p)) = T(f'(u), p)                          f elementwise; constants are transposed
                                                       once, by the inverse of p
     reduce, concatenate, pad, split, slice along axis k of T(u, p) = along axis p[k] of u
 
-so a Transpose is handed down from one op to the next, not computed, until an op needs the
-layout. In the worst case that costs as much as before: the result is only taken when the
-Transposes that are left move fewer numbers.
+so a Transpose is moved from one op to the next, without being computed, until an op needs the
+layout. This never costs more than before: the result is only taken when the Transposes that are
+left move fewer numbers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from converter.graph.values import is_constant
 
 
 class CancelTransposesPass(ir.passes.FunctionalPass):
-    """Hand Transposes down until they undo each other. The model that was given stays as it is.
+    """Move Transposes down until they undo each other. The given model is not changed.
 
     1. An op takes its inputs without the Transpose if the table of `transpose_rules.py` has a rule
        for it, and the rule finds what it needs (known ranks; constant axes and paddings).
     2. The whole result is only taken when the Transposes that are left move fewer numbers.
-    3. A model with bodies is left alone: they may read what is laid out anew.
+    3. A model with bodies is left alone: they may read values whose layout changes.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -60,7 +60,7 @@ def _moved(model: ir.Model) -> tuple[int, int]:
 
 
 class _Handing:
-    """Goes over the nodes in order, and puts each Transpose behind the op that reads it."""
+    """Goes over the nodes in order, and moves each Transpose behind the op that reads it."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
@@ -82,7 +82,7 @@ class _Handing:
         return (below, _perm(node)) if below is not None else None
 
     def _compose(self, node: ir.Node) -> None:
-        """T(T(u, p), q) reads u itself, or is u."""
+        """Let T(T(u, p), q) read u itself, or replace it by u."""
         below = node.inputs[0]
         found = self.source(below) if below is not None else None
         if found is None:
@@ -93,7 +93,7 @@ class _Handing:
         node.attributes["perm"] = ir.AttrInt64s("perm", perm)
         if perm != tuple(range(len(perm))):
             return
-        # A result of the graph can only take the place of a value that is computed and is none.
+        # A result of the graph can only replace a computed value that is not a result itself.
         if not node.outputs[0].is_graph_output() or (u.producer() and not u.is_graph_output()):
             bypass(node, u)
 
@@ -113,7 +113,7 @@ class _Handing:
         return out
 
     def _hand_on(self, node: ir.Node) -> None:
-        """Let the node work on u instead of T(u, p), where its op is of the table."""
+        """Let the node work on u instead of T(u, p), where its op has a rule."""
         rule = RULES.get(node.op_type)
         sources = [self.source(value) if value is not None else None for value in node.inputs]
         perm = next((found[1] for found in sources if found), None)
@@ -182,7 +182,7 @@ class _Handing:
 
 
 def _perm(node: ir.Node) -> Perm:
-    """Without the attribute the axes are reversed."""
+    """The permutation; without the attribute the axes are reversed."""
     given = node.attributes.get_ints("perm", None)
     if given is not None:
         return tuple(given)

@@ -1,4 +1,4 @@
-"""What nothing reads goes."""
+"""Remove what nothing reads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from onnx_ir.passes import common
 
 
 class DropEmptyOutputsPass(ir.passes.InPlacePass):
-    """Outputs without a name at a node's end go.
+    """Remove a node's last outputs if they have no name.
 
-    They are as good as none (onnx/docs/IR.md, "Optional Inputs and Outputs"), so it is legal for
-    every model; with a name, they would make a batch-norm of before opset 14 train.
+    Such outputs count as absent (onnx/docs/IR.md, "Optional Inputs and Outputs"), so it is legal
+    for every model; given a name, they would put a batch-norm of before opset 14 into training.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -24,10 +24,10 @@ class DropEmptyOutputsPass(ir.passes.InPlacePass):
 
 
 class DropUnusedPass(ir.passes.FunctionalPass):
-    """Nodes and initializers go that nothing reads, also those that only bodies which go read.
+    """Remove nodes and initializers that nothing reads, or that only removed bodies read.
 
-    In onnx_ir the nodes of a body that is gone still count as readers of what they captured; a
-    clone has only the readers that are there. So it is repeated on clones until nothing goes.
+    In onnx_ir the nodes of a removed body still count as readers of what they captured; a clone has
+    only the actual readers. So the pass is repeated on clones until nothing more is removed.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

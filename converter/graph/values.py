@@ -1,4 +1,4 @@
-"""What is known of a value without running anything: its shape, and whether it is a constant."""
+"""What is known about a value without running the graph: its shape, and whether it is constant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from converter.graph.rounding import Float64
 
-# Constants that they make are not evaluated (`evaluation/constants.py`).
+# Ops whose constant results are not evaluated (`evaluation/constants.py`).
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
     | {"Multinomial", "Bernoulli"}
@@ -21,7 +21,7 @@ Dim = int | str | None
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is a constant that nobody can replace at run time."""
+    """Whether a value is a constant that cannot be replaced at run time."""
     return (
         value is not None
         and value.is_initializer()
@@ -43,7 +43,7 @@ def numbers(value: ir.Value) -> Float64:
 
 def shape_of(value: ir.Value) -> tuple[Dim, ...] | None:
     """A number or a name for each axis, None for an axis of unknown size."""
-    if value.const_value is not None:  # what is annotated may be what it was computed as
+    if value.const_value is not None:  # the annotation may be from before it was evaluated
         return tuple(int(size) for size in value.const_value.shape.numpy())
     if value.shape is None:
         return None
@@ -59,8 +59,8 @@ def size_of(value: ir.Value) -> int | None:
 
 
 def made_of_constants(value: ir.Value) -> ir.Node | None:
-    """The node that makes a value which no input of the model reaches; of a quantisation or a
-    random op on the way that node; None if it is not such a value."""
+    """The node that computes a value which no input of the model reaches, or a quantising or random
+    op on the way to it; None if it is not such a value."""
     first = value.producer()
     telling, waiting, seen = first, [value], {value}
     while waiting:

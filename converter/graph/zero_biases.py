@@ -1,4 +1,4 @@
-"""Biases of zeros, which say nothing and hide a layer's name from a bias that a fold adds later."""
+"""Remove biases of zeros, which have no effect and take the name that a fold's bias should get."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import onnx_ir as ir
 
 @dataclass
 class ZeroBiasesDropped(ir.passes.PassResult):
-    """What a `DropZeroBiasesPass` did; `misshapen`: how many had a shape that no runtime takes."""
+    """The result of `DropZeroBiasesPass`; `misshapen`: how many had a shape no runtime accepts."""
 
     misshapen: int
 
 
 class DropZeroBiasesPass(ir.passes.InPlacePass):
-    """Take biases of all zeros from the convolutions. One goes if it is
+    """Remove biases that are all zeros from convolutions. A bias is removed if it is
 
     1. expanded: torch's exporter writes `Expand(CastLike(0, x), Shape(weight)[:1])` for a
        convolution without a bias,
-    2. no vector: for a 3-d convolution it writes a shape of two axes,
+    2. not a vector: for a 3-d convolution the exporter writes a shape of two axes,
        `Concat(Shape(weight)[:1], [2])`, where ONNX asks for (C_out,) (operators, Conv, input B);
-       no runtime takes that, so it can only mean the same convolution without a bias,
-    3. any constant, with `constants`: as Keras' exporter gives one to every convolution, also to a
+       no runtime accepts that, so it can only mean the same convolution without a bias,
+    3. any constant, with `constants`: Keras' exporter gives one to every convolution, also to a
        ConvTranspose.
 
     Args:
-        constants: whether a plain constant of zeros goes, too.
+        constants: whether a plain constant of zeros is removed too.
     """
 
     def __init__(self, *, constants: bool = False) -> None:
@@ -58,7 +58,7 @@ def _expanded(bias: ir.Value) -> bool:
 
 
 def _misshapen(bias: ir.Value) -> bool:
-    """(2): a constant that is no vector, or one expanded to two axes."""
+    """(2): a constant that is not a vector, or one expanded to two axes."""
     if bias.const_value is not None:
         return len(bias.const_value.shape) != 1
     expand = bias.producer()

@@ -1,4 +1,4 @@
-"""The two halves' contract, as a fold fills it in: what model.json says, and selftest.npz."""
+"""The contract of converter and service, filled in from a fold: model.json and selftest.npz."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def manifest(
     self_test: SelfTest | None,
     served: Served,
 ) -> Manifest:
-    """What model.json says of a fold.
+    """The content of model.json for a fold.
 
     Args:
         result: a fold whose proof passed.
         name, version: of the model in its repository.
         files: of the version, besides model.json, with their sizes and sha256.
-        self_test: of `write_selftest`.
-        served: what the service gives of it.
+        self_test: what `write_selftest` returned.
+        served: what the service returns from the model.
 
     Raises:
-        UserError: there is no such manifest.
+        UserError: these values do not make a valid manifest.
     """
     loaded, proof = result.loaded, result.proof
     invariance = proof.invariance
@@ -89,21 +89,21 @@ def manifest(
 
 
 def inputs(result: FoldResult) -> list[TensorSpec]:
-    """What a request brings; an input with a default value among the weights keeps this."""
+    """The inputs of a request; an input with a default value among the weights keeps that value."""
     return [_spec(value) for value in required_inputs(result.model)]
 
 
 def write_selftest(result: FoldResult, path: Path, served: Served) -> SelfTest | None:
-    """Inputs, and what float64 says of the outputs, into `path`, fsynced.
+    """Write inputs, and the outputs in float64 for them, to `path`, fsynced.
 
-    Whole numbers that onnxruntime rounds to another side than float64 (the largest of two equal
-    scores) test nothing, nor does an output that is NaN or infinite throughout (a pitch, where
-    there is no voice): they are left out.
+    Whole numbers that onnxruntime decides differently from float64 (the argmax of two equal scores)
+    test nothing, nor does an output that is NaN or infinite throughout (a pitch where there is no
+    voice): they are left out.
 
     Returns:
-        How far each output may be from it: other hardware may round differently, within a
-        thousandth of the largest number (TF32 keeps 10 bits). None, and nothing is written, if no
-        output is left.
+        How far each output may be off: other hardware may round differently, within a thousandth
+        of the largest number (TF32 keeps 10 bits). None if no output is left; then nothing is
+        written.
     """
     proof = result.proof
     types = {value.name: value.dtype for value in result.model.graph.outputs}
@@ -114,7 +114,7 @@ def write_selftest(result: FoldResult, path: Path, served: Served) -> SelfTest |
         dtype = types[name]
         expected = truth.astype(dtype.numpy()) if dtype is not None else truth
         if expected.dtype.kind == "O":
-            expected = expected.astype(str)  # without a pickle
+            expected = expected.astype(str)  # so that it is not pickled
         mine = [
             m for m in proof.measurements if m.output == name and m.inputs == proof.sampled
         ] or [m for m in proof.measurements if m.output == name]
@@ -138,7 +138,7 @@ def write_selftest(result: FoldResult, path: Path, served: Served) -> SelfTest |
 
 
 def _curves(path: Path) -> list[Curve]:
-    """Those of the training, if they are those of these weights: `fold` says it otherwise."""
+    """The curves of the training, if they belong to these weights; otherwise `fold` says so."""
     try:
         return curves.read(path)
     except curves.CurvesUnusable:
@@ -146,7 +146,7 @@ def _curves(path: Path) -> list[Curve]:
 
 
 def _fate(decision: Decision) -> dict[str, Any]:
-    """Where a batch-norm went, or why it stays, in a sentence."""
+    """What became of a batch-norm: where it went, or, in a sentence, why it stays."""
     outcome = decision.outcome
     where = (
         str(outcome)

@@ -3,9 +3,9 @@
     checkpoint.pt
     checkpoint.pt.curves.json    {"format": ..., "sha256": of checkpoint.pt, "curves": [...]}
 
-The hash ties a record to its weights: one that a later training, or another file of the same
-name, has left behind is not published. A curve has 200 points at most. Of more steps, one point is
-the mean of some that follow each other, at the last of them:
+The hash ties a record to its weights: a record that an earlier training, or another file of the
+same name, has left behind is not published. A curve has at most 200 points. If there are more
+steps, each point is the mean of consecutive steps, placed at the last of them:
 
     b_i = ceil(n*i / m),  i = 0..m;    value_i = mean(v[b_i : b_(i+1)]),  step_i = step[b_(i+1) - 1]
 """
@@ -46,10 +46,10 @@ def beside(checkpoint: Path) -> Path:
 
 
 def of(drawn: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> list[Curve]:
-    """The curves of numbers by the steps that they belong to, in `MOST_CURVE_POINTS` each.
+    """Curves of recorded numbers over steps, with at most `MOST_CURVE_POINTS` points each.
 
     Args:
-        drawn: for each name the steps, ascending, and as many numbers; without any, no curve.
+        drawn: for each name the steps, ascending, and as many numbers; without steps, no curve.
     """
     return [_thinned(name, steps, values) for name, (steps, values) in drawn.items() if steps]
 
@@ -67,7 +67,7 @@ def _thinned(name: str, steps: Sequence[int], values: Sequence[float]) -> Curve:
 
 
 def to_bytes(curves: Sequence[Curve], checkpoint: bytes) -> bytes:
-    """The file for a checkpoint of that content."""
+    """The content of the file beside a checkpoint with that content."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "sha256": hashlib.sha256(checkpoint).hexdigest(),
@@ -80,7 +80,7 @@ def read(checkpoint: Path) -> list[Curve]:
     """The curves beside a checkpoint; none if there is no such file.
 
     Raises:
-        CurvesUnusable: it cannot be read, is no such record, or that of other weights.
+        CurvesUnusable: it cannot be read, is not such a record, or belongs to other weights.
     """
     path = beside(checkpoint)
     if not path.is_file():

@@ -1,11 +1,11 @@
 """Publish to a model store: any address with a conditional write, such as s3://bucket/models/NAME.
 
     claim      <version>/.claim, made only if it is not there: two publishers never share a version
-    files      each looked at again for its size
-    manifest   model.json, last and only if it is not there: without one a version is on its way
+    files      the size of each is checked after it was sent
+    manifest   model.json, last and only if it is not there: a version without one is incomplete
 
-A publisher that ends before the manifest leaves no version: it takes back what it has sent, or,
-if it cannot, leaves a number that nobody uses again.
+A publisher that ends before the manifest leaves no version: it removes what it has sent, or, if it
+cannot, leaves a number that is never used again.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from service.models.folders import NAME, VERSION
 from service.store.access import Missing, Store, StoreError, StoreUnusable
 from service.store.address import redacted, scheme
 
-# What a model may be called.
+# Valid names of a model.
 NAMES = "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit."
 _CLAIM = ".claim"
-_TRIES = 100  # versions that others take before us
-# Where "only if it is not there" is one step: by the store itself, with fsspec's mode="create",
-# and for folders by a link, as fsspec looks first and writes then.
+_TRIES = 100  # how many versions in a row others may claim before us
+# Stores where "only if it is not there" is atomic: the store itself does it, with fsspec's
+# mode="create"; for folders it is done by a link, because fsspec looks first and then writes.
 _FOLDERS = {"file", "local"}
 _CONDITIONAL = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", *_FOLDERS}
 _SLOWEST_BYTES_PER_S = 100_000
 
 
 def open_store(address: str) -> Store:
-    """The store at the address of a model's folder. Nothing is asked of it yet.
+    """The store at the address of a model's folder. No request is made yet.
 
     Raises:
         UserError: the package for the address is missing, it cannot be published to, or its last
-            part is no name for a model.
+            part is not a valid name of a model.
     """
     address = address.rstrip("/")
     shown = redacted(address)
@@ -71,8 +71,8 @@ def publish_remote(
     Args:
         address: of the model's folder; its last part is the model's name.
         stage: publishes into a local folder `models/NAME`, and returns the version's folder.
-        same: whether two manifests are of the same model but for the version; with it nothing
-            is written if the newest version is this one.
+        same: whether two manifests describe the same model apart from the version; if given,
+            nothing is written when the newest version is the same.
 
     Returns:
         The address of the version (without secrets), its number, and whether it is new.
@@ -119,12 +119,12 @@ def _publish(
         _take_back(store, sent)
         raise
     with contextlib.suppress(StoreError):
-        store.call("rm_file", f"{folder}/{_CLAIM}")  # the manifest holds the place now
+        store.call("rm_file", f"{folder}/{_CLAIM}")  # the manifest marks the version as taken now
     return version, True
 
 
 def _take_back(store: Store, sent: list[str]) -> None:
-    """Remove files, the last one first; of a store that is a folder, the empty folders too."""
+    """Remove files, the last one first; in a local folder, the emptied folders too."""
     for path in reversed(sent):
         with contextlib.suppress(StoreError):
             store.call("rm_file", path)
@@ -143,11 +143,11 @@ def _send(store: Store, file: Path, target: str) -> None:
 
 
 def _create(store: Store, path: str, content: bytes) -> None:
-    """A file that was not there before.
+    """Create a file that was not there before.
 
     Raises:
-        FileExistsError: it was, with another content. If it is ours, an answer was lost on its
-            way and the library below has asked again.
+        FileExistsError: it was there, with other content. With the same content it is ours: an
+            answer was lost, and the library below has repeated the request.
     """
     if scheme(store.address) in _FOLDERS:
         try:
@@ -165,10 +165,10 @@ def _create(store: Store, path: str, content: bytes) -> None:
 
 
 def _create_here(path: Path, content: bytes) -> None:
-    """A file of this machine, there at once and whole; never in place of another.
+    """Create a local file atomically and completely; it never replaces another.
 
     Raises:
-        FileExistsError: there is one of that name.
+        FileExistsError: there is a file of that name.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -180,7 +180,7 @@ def _create_here(path: Path, content: bytes) -> None:
             os.link(temporary, path)  # unlike a rename it replaces nothing
         except FileExistsError:
             raise
-        except OSError:  # a file system without links: still one step, but not at once whole
+        except OSError:  # a file system without links: still exclusive, but not complete at once
             with path.open("xb") as file:
                 file.write(content)
         sync_directory(path.parent)
@@ -189,7 +189,7 @@ def _create_here(path: Path, content: bytes) -> None:
 
 
 def _claim(store: Store, first: int) -> int:
-    """The first version from `first` on that nobody else has."""
+    """Claim the first version from `first` on that nobody else has."""
     mine = secrets.token_hex(16).encode()
     for version in range(first, first + _TRIES):
         if not VERSION.fullmatch(str(version)):
@@ -197,22 +197,22 @@ def _claim(store: Store, first: int) -> int:
         folder = f"{store.root}/{version}"
         claim = f"{folder}/{_CLAIM}"
         try:
-            if scheme(store.address) in _FOLDERS:  # elsewhere this would create a bucket
+            if scheme(store.address) in _FOLDERS:  # in other stores this would create a bucket
                 store.call("makedirs", folder, exist_ok=True)
             _create(store, claim, mine)
-        except (FileExistsError, Missing):  # Missing: finished and taken away as we looked
+        except (FileExistsError, Missing):  # Missing: finished and removed meanwhile
             continue
         except BaseException:
             _take_back(store, [claim])
             raise
         if not store.call("exists", f"{folder}/{MANIFEST_FILE}"):
             return version
-        store.call("rm_file", claim)  # it was finished since we looked
+        store.call("rm_file", claim)  # it was finished after we looked
     raise StoreError(f"{_TRIES} versions were taken by others meanwhile")
 
 
 def _versions(store: Store) -> list[int]:
-    """The numbers that are taken, by whole versions or by others."""
+    """The version numbers that are taken, by complete versions or by incomplete ones."""
     try:
         entries = store.call("ls", store.root, detail=True)
     except Missing:

@@ -1,8 +1,9 @@
-"""Whether the service can serve what was folded: asked of the service, before anybody sees it.
+"""Check that the service can serve what was folded, by the service's own code, before it appears.
 
-look              what the file gives in onnxruntime: model.json is written from this, as the
-                  shapes in a file may be stale, or none
-refuse_unservable the check of every version that the service loads, on the folder to be
+look              what the file returns in onnxruntime: model.json is written from this, because
+                  the shapes in a file may be wrong or missing
+refuse_unservable the check that the service makes of every version, on the folder before it is
+                  renamed
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _HINT = "Nothing was published. Write the model with --output instead, or conver
 
 @dataclass(frozen=True)
 class Served:
-    """What a request gets of a model.
+    """What a request gets from a model.
 
-    `outputs`: with the shapes that they have; `by_rows`: axis 0 of each counts the rows of the
+    `outputs`: with their actual shapes; `by_rows`: axis 0 of each output counts the rows of the
     inputs. `left_out`: outputs that cannot be served, and why.
     """
 
@@ -50,7 +51,7 @@ def look(path: Path, inputs: list[TensorSpec], sample: Feeds) -> Served:
         sample: a tensor for each of them.
 
     Raises:
-        UserError: it cannot be loaded or run, or nothing that it gives can be served.
+        UserError: it cannot be loaded or run, or none of its outputs can be served.
     """
     try:
         runtime = Runtime(path, choose("cpu"), threads=1)
@@ -67,9 +68,9 @@ def look(path: Path, inputs: list[TensorSpec], sample: Feeds) -> Served:
 class TellOutputsPass(ir.passes.FunctionalPass):
     """Annotate a model's outputs with the shapes that they have.
 
-    1. Only an output whose shape differs in its rank or in a number gets another; the name of an
-       axis that may vary is as good as any.
-    2. The model that was given stays as it is: it is also what was proven.
+    1. Only an output whose shape differs in its rank or in a number gets a new shape; the name of
+       an axis that may vary does not matter.
+    2. The given model is not changed: it is the one that was proven.
 
     Args:
         outputs: what a run gave.
@@ -104,7 +105,7 @@ def refuse_unservable(folder: Path, name: str, version: int) -> None:
     """Check a version folder as the service does.
 
     Raises:
-        UserError: it would not serve it; with what it says.
+        UserError: the service would not load it; with the service's own message.
     """
     try:
         check(folder, name, version, choose("cpu"))

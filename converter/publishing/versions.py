@@ -41,17 +41,17 @@ from service.store.address import is_address, scheme
 
 _STAGE = ".publish-"
 
-# Keys of model.json that are the operator's to write; two versions that differ in nothing else
-# are the same model.
+# Keys of model.json that the operator may edit; two versions that differ in nothing else are the
+# same model.
 _OPERATORS = {"serving"}
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model now is, a folder or an address.
+    """Where a model is now, a folder or an address.
 
     `left_out`: outputs that the service does not serve, and why. `fresh` is False when that version
-    was there already.
+    existed already.
     """
 
     path: Path | str
@@ -61,18 +61,18 @@ class Published:
 
 
 def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False) -> Published:
-    """Write the next version of the model whose folder (`models/NAME`) this is.
+    """Write the next version of a model into its folder (`models/NAME`).
 
     Args:
         result: a fold whose proof passed.
         folder: created if need be; its name is the model's name. Or an address of a model store,
             `s3://bucket/models/NAME`.
-        if_changed: write nothing when the newest version is this very model.
+        if_changed: write nothing when the newest version is this same model.
 
     Raises:
         ValueError: the proof did not pass.
-        UserError: a bad name, a place that cannot be written, or a model that the service would
-            not serve, with what it says. Then nothing is left behind.
+        UserError: the name is invalid, the folder cannot be written to, or the service would not
+            serve the model, with its own message. Then nothing is left behind.
     """
     if not result.proof.passed:
         raise ValueError("only a proven model may be published")
@@ -99,23 +99,23 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[None]:
-    """The folder is there; if the block fails, those that had to be made are gone again."""
+    """Create the folder; if the block fails, remove the folders that had to be created."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for path in missing:
-            with contextlib.suppress(OSError):  # not empty: somebody else uses it by now
+            with contextlib.suppress(OSError):  # not empty: another process uses it by now
                 path.rmdir()
         raise
 
 
 def check_folder(folder: Path) -> None:
-    """Whether a model may be published there: known before minutes of work.
+    """Check that a model may be published there, before minutes of work.
 
     Raises:
-        UserError: the name is none for a model, or the folder is one of models.
+        UserError: the name is not valid for a model, or the folder holds several models.
     """
     name = folder.resolve().name
     if not NAME.fullmatch(name):
@@ -160,12 +160,12 @@ def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Publi
 def _sweep(folder: Path) -> None:
     """Remove what publishers that were killed more than a day ago have left here.
 
-    Only folders under our own kind of name, in which nothing was written for a day either: no
-    publisher takes that long.
+    Only folders with names of our form in which nothing was written for a day: no publisher takes
+    that long.
     """
     for stage in stale(folder, re.compile(rf"{re.escape(_STAGE)}[a-z0-9_]{{8}}")):
         inside = (path.lstat().st_mtime for path in stage.rglob("*"))
-        with contextlib.suppress(OSError):  # another publisher sweeps, too
+        with contextlib.suppress(OSError):  # another publisher may sweep at the same time
             if not stage.is_symlink() and max(inside, default=0.0) < time.time() - A_DAY:
                 shutil.rmtree(stage, ignore_errors=True)
 
@@ -204,12 +204,12 @@ def _publish(
             checked = True
         sync_directory(staged)
         try:
-            # A folder is renamed onto nothing or onto an empty one: a version is safe.
+            # A rename only replaces an empty folder, never an existing version.
             staged.rename(folder / str(version))
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
-            version += 1  # somebody else has just published this one
+            version += 1  # another publisher has just taken this number
             continue
         sync_directory(folder)
         return Published(folder / str(version), version, left_out)
@@ -220,7 +220,7 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _same(path: Path, mine: Manifest) -> bool:
-    """Whether the version that lies there is this one."""
+    """Whether the version in that folder is the same as this one."""
     try:
         there = (path / MANIFEST_FILE).read_bytes()
     except OSError:
@@ -234,7 +234,7 @@ def _same(path: Path, mine: Manifest) -> bool:
 
 
 def _parsed(content: bytes) -> Any:
-    """What the converter would have written of it."""
+    """A manifest without the operator's keys, for comparison."""
     try:
         manifest = json.loads(content)
     except ValueError:

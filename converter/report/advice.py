@@ -1,7 +1,7 @@
-"""What a graph shows about how its network was built: batch-norms that others make needless.
+"""What a graph shows about how its network was built: batch-norms and biases that are redundant.
 
-Nothing here is wrong, and all of it folds or stays as the plan says. It is told so that the next
-training does without it.
+None of this is an error, and all of it folds or stays as the plan says. It is reported so that the
+next training can leave it out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from converter.folding import Hazard
 from converter.graph.naming import module_name, unique
 
-# Functions of single numbers, as they are exported: nothing in them mixes channels or positions.
+# Elementwise functions, as they are exported: none of them mixes channels or positions.
 ACTIVATIONS = frozenset(
     {
         "Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu",
@@ -22,7 +22,7 @@ ACTIVATIONS = frozenset(
         "Dropout", "Identity",
     }
 )  # fmt: skip
-# The input that is a bias on the channel axis; Add is one behind a MatMul of two axes.
+# The input that is a bias on the channel axis; an Add is a bias after a MatMul of rank 2.
 BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Add": 1}
 
 _BIAS = (
@@ -33,7 +33,7 @@ _BIAS = (
 
 
 def advise(model: ir.Model) -> tuple[Hazard, ...]:
-    """Sentences about batch-norms of a normalized, un-folded graph; `where` names each."""
+    """Sentences about batch-norms of a normalized, un-folded graph; `where` names each of them."""
     return tuple(_found(model))
 
 
@@ -48,7 +48,7 @@ def _found(model: ir.Model) -> Iterator[Hazard]:
         channels = _channels(norm)
         source = norm.inputs[0]
         if source is None or len(source.uses()) != 1:
-            continue  # somebody else reads it, who may need the bias, or the other norm
+            continue  # another node reads it, which may need the bias or the other norm
         if _biased(source):
             yield Hazard("needless-bias", _BIAS, channels, channels, where=name)
         other, between = _norm_before(source)
@@ -86,7 +86,7 @@ def _biased(source: ir.Value) -> bool:
 
 
 def _norm_before(value: ir.Value) -> tuple[ir.Node | None, list[str]]:
-    """The batch-norm that nothing but activations part from here, and what they are."""
+    """The batch-norm that only activations separate from here, and these activations."""
     between: list[str] = []
     node = value.producer()
     while node is not None and node.domain == "" and node.op_type in ACTIVATIONS:

@@ -10,14 +10,14 @@ from rich.text import Text
 
 
 def terminal() -> Console:
-    """Where results go. A log is as wide as it needs to be; a terminal says how wide it is."""
+    """The console for results. A log is as wide as it needs to be; a terminal has its own width."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done, apart from the results: a spinner on a terminal, lines in a log."""
+    """Show what is being done, apart from the results: a spinner on a terminal, lines in a log."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         with console.status(what) as status:

@@ -1,7 +1,7 @@
-"""The way of one batch-norm step by step, as plain data: what `--explain` shows.
+"""The path of one batch-norm step by step, as plain data: what `--explain` shows.
 
-Its numbers, each op that its map passed with the map on either side, and what took it up; or
-what stopped it, in both directions, with the steps that went well before.
+Its numbers, each op that its map passed with the map on either side, and what absorbed it; or what
+stopped it, in both directions, with the steps that succeeded before.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def select(plan: Plan, patterns: Sequence[str]) -> list[Decision]:
     """The decisions whose names match a pattern, in the order of the nodes.
 
     Raises:
-        UserError: a pattern matches nothing; the closest names are offered.
+        UserError: a pattern matches nothing; the message offers the closest names.
     """
     names.check(patterns, plan.names)
     return [d for d in plan.decisions if names.matches(d.site.name, patterns)]
 
 
 class Explainer:
-    """Explains the decisions of one plan, with the graph as it was before the fold."""
+    """Explains the decisions of a plan, with the graph as it was before the fold."""
 
     def __init__(self, original: ir.Model, plan: Plan) -> None:
         self._before = {n.name: n for n in ir.traversal.RecursiveGraphIterator(original.graph)}
@@ -57,7 +57,7 @@ class Explainer:
         }
 
     def _label(self, node: ir.Node) -> str:
-        """As in the plan: a folded graph has lost what the exporter knew of names."""
+        """The label in the plan: a folded graph has lost the names that the exporter noted."""
         return label(self._before.get(node.name, node))
 
     def _around(self, decision: Decision) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ class Explainer:
         return module_name(self._before.get(node.name, node))
 
     def _attempts(self, refusal: Refusal, *, tried: bool) -> Iterator[dict[str, Any]]:
-        """Backward and forward; or the one reason for which neither was tried."""
+        """The attempts backward and forward; or the one reason why neither was made."""
         tried = tried and refusal.code not in {"skipped", "overflow"}
         ways = (("backward", refusal), ("forward", refusal.behind))
         for way, stop in ways if tried else (("", refusal),):
@@ -104,7 +104,7 @@ class Explainer:
         return list(dict.fromkeys(nodes))
 
     def _absorbed(self, node: ir.Node) -> dict[str, Any]:
-        """Its constants before and after; the later plan may have taken it up as a branch."""
+        """The constants of an op before and after; a later step may have merged it as a branch."""
         then = [self._label(merge.target) for merge in self._plan.merges if node in merge.gone]
         return {
             "op": self._label(node),
@@ -143,7 +143,7 @@ def _constant(now: ir.Value, before: ir.Value | None) -> dict[str, Any]:
 
 
 def _numbers(affine: Affine) -> dict[str, Any]:
-    """How many scales of either sign (that of gamma), and the ranges of scale and shift."""
+    """How many scales have which sign (that of gamma), and the ranges of scale and shift."""
     return {
         "positive": int(np.count_nonzero(affine.scale > 0)),
         "negative": int(np.count_nonzero(affine.scale < 0)),

@@ -14,7 +14,7 @@ from converter.report.advice import advise
 from converter.report.reasons import groups, warnings
 from converter.sources.loaded import Loaded
 
-# What `fold` and `verify` exit with.
+# The exit codes of `fold` and `verify`.
 EXIT_CODES: dict[Verdict, int] = {"equal": 0, "differs": 1, "unmeasured": 3}
 
 
@@ -51,7 +51,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def describe_decision(decision: Decision) -> dict[str, Any]:
-    """One batch-norm: `code`, `reason` and `hint` if it stays; `into` and `path` if it goes."""
+    """One batch-norm: `code`, `reason` and `hint` if it stays; `into` and `path` if it folds."""
     site, outcome = decision.site, decision.outcome
     common = {
         "name": site.name,
@@ -126,7 +126,7 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
 
 
 def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) -> str:
-    """The verdict in a sentence: equal, differs, and "could not be told" are three ends."""
+    """The verdict in a sentence: equal, differs, or "could not be told"."""
     if proof.verdict == "equal":
         left = unreached(proof)
         if left:
@@ -168,7 +168,7 @@ def describe_preview(preview: Preview) -> dict[str, Any]:
 
 
 def describe_warnings(plan: Plan) -> list[dict[str, Any]]:
-    """The warnings of batch-norms by kind, each different sentence once."""
+    """The warnings about batch-norms by kind, each different sentence once."""
     return [
         {
             "code": kind.code,

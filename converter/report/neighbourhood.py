@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-# So many ops before and after are shown, more if the one in the way is farther off.
+# How many ops before and after are shown; more if the op in the way is farther off.
 HOPS, MOST_HOPS = 2, 6
-# So many ops side by side; the others are counted.
+# How many ops are drawn side by side; the others are only counted.
 BREADTH = 4
 
 
@@ -21,8 +21,8 @@ Item = ir.Node | ir.Value
 class Box:
     """One op.
 
-    `layer` is 0 for the batch-norm, less before and more behind it, and more than that of each
-    op that it reads. `role` is "site", "in the way", "input" or "output" of the graph, "more",
+    `layer` is 0 for the batch-norm, negative before and positive behind it, and larger than that of
+    each op that it reads. `role` is "site", "in the way", "input" or "output" of the graph, "more",
     or "" for any other op.
     """
 
@@ -43,9 +43,9 @@ def neighbourhood(
     """The surroundings of one batch-norm.
 
     Args:
-        nodes: those of the batch-norm.
+        nodes: the nodes that make up the batch-norm.
         stops: the ops in the way.
-        name: names an op for a person.
+        name: gives an op's name in the drawing.
         at_input, at_output: what stands in the way is an input, an output of the graph.
 
     Returns:
@@ -64,14 +64,14 @@ def neighbourhood(
 
 
 def _before(node: Item) -> Iterator[Item]:
-    """The nodes that compute what `node` reads, and the inputs of the graph among it."""
+    """The nodes that compute what `node` reads, and the inputs of the graph that it reads."""
     for value in node.inputs if isinstance(node, ir.Node) else ():
         if value is not None and not value.is_initializer():
             yield value.producer() or value
 
 
 def _after(node: Item) -> Iterator[Item]:
-    """The nodes that read what `node` computes, and the outputs of the graph among it."""
+    """The nodes that read what `node` computes, and the outputs of the graph that it computes."""
     for value in node.outputs if isinstance(node, ir.Node) else ():
         yield from (use.node for use in value.uses())
         if value.is_graph_output():
@@ -85,9 +85,9 @@ def _spread(
     way: Callable[[Item], Iterator[Item]],
     ends: bool,
 ) -> set[Item]:
-    """Walk from the batch-norm one way; beyond HOPS only if that leads to what is in the way.
+    """Walk from the batch-norm in one direction; beyond HOPS only to reach what is in the way.
 
-    Returns that: with `ends`, the first inputs or outputs of the graph that are reached.
+    Returns what is in the way: with `ends`, the first inputs or outputs of the graph on this walk.
     """
     sign = -1 if way is _before else 1
     found: dict[Item, int] = {}
@@ -99,7 +99,7 @@ def _spread(
         found |= dict.fromkeys(edge, hop)
         if not reached:
             met = {i for i in edge if i in stops or (ends and isinstance(i, ir.Value))}
-            # One that reads the same value will be drawn beside the way.
+            # An op that reads the same value is drawn beside the path.
             beside = way is _before and any(o in stops for i in edge for o in _after(i))
             reached = beside or bool(met)
             wanted = max(wanted, hop) if reached else wanted
@@ -110,7 +110,7 @@ def _spread(
 
 
 def _layered(items: Iterable[Item], site: set[ir.Node]) -> dict[Item, int]:
-    """Layers in which every op is below all that it reads, the batch-norm in layer 0."""
+    """Layers in which every op is below everything that it reads, the batch-norm in layer 0."""
     shown = set(items)
     depths: dict[Item, int] = {}
 
@@ -131,7 +131,7 @@ def _layered(items: Iterable[Item], site: set[ir.Node]) -> dict[Item, int]:
         for source in sources(item):
             readers.setdefault(source, []).append(depths[item])
     for item, below in readers.items():
-        if not sources(item):  # as near to its reader as can be
+        if not sources(item):  # as near to its reader as possible
             depths[item] = min(below) - 1
     zero = max(depths[node] for node in site)
     return {item: 0 if item in site else depths[item] - zero for item in items}
@@ -146,7 +146,7 @@ def _draw(
     boxes: list[Box] = []
     places: dict[Item, int] = {}
     for layer in sorted(set(layers.values())):
-        # Those in the way are always shown.
+        # The ops in the way are always shown.
         row = [node for node, at in layers.items() if at == layer]
         row.sort(key=lambda node: node not in stops and node not in site)
         for node in row[:BREADTH]:

@@ -1,4 +1,4 @@
-"""How far a piece of work is, while it runs: lines in a log, and on a terminal a bar as well."""
+"""Show the progress of work while it runs: lines in a log, and a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.console import Console
 
 
 class Live:
-    """Tells a person what happens. It is a context manager: the bar is shown inside the block.
+    """Reports progress. It is a context manager: the bar is shown inside the block.
 
-    Every sentence is a line. A terminal also shows, below the lines, a bar for the work that goes
-    on, with the time that is left; the bar disappears at the end of the block.
+    Every sentence is a line. A terminal also shows, below the lines, a bar for the current work
+    with the time that is left; the bar disappears at the end of the block.
     """
 
     def __init__(self, console: Console) -> None:
@@ -39,7 +39,7 @@ class Live:
         """Show a bar for a new piece of work, in place of the one before.
 
         Args:
-            total: of how many parts it is made; None when that is not known.
+            total: how many parts it has; None when that is not known.
             done: how many of them are done already.
             unit: "bytes" shows the parts as kB and MB.
         """
@@ -49,7 +49,7 @@ class Live:
         self.reach(done)
 
     def reach(self, done: int, what: str | None = None) -> None:
-        """`done` parts are done by now; `what` replaces the words beside the bar."""
+        """Set the bar to `done` parts; `what` replaces the words beside the bar."""
         if self._task is None:
             return
         task = self._display.tasks[-1]
@@ -62,7 +62,7 @@ class Live:
         )
 
     def end(self) -> None:
-        """The work of the bar is done, or given up."""
+        """Remove the bar: its work is done or was given up."""
         if self._task is not None:
             self._display.remove_task(self._task)
             self._task = None

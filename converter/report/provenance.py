@@ -1,4 +1,4 @@
-"""What a report was made from, with what, and when."""
+"""What a report was made from, by which versions, and when."""
 
 from __future__ import annotations
 

@@ -45,14 +45,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Warnings:
-    """Warnings of one kind: `sentences` are the different ones, each with the names it is for."""
+    """Warnings of one kind: the different `sentences`, each with the names that it is about."""
 
     code: str
     sentences: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def groups(decisions: Iterable[Decision]) -> list[Group]:
-    """Those that stay, the commonest reason first."""
+    """Group the batch-norms that stay, the most common reason first."""
     found: dict[str, list[tuple[str, Refusal]]] = {}
     for decision in decisions:
         if isinstance(decision.outcome, Refusal):
@@ -88,12 +88,12 @@ def _op(refusal: Refusal) -> str | None:
 
 
 def warnings(decisions: Iterable[Decision]) -> list[Warnings]:
-    """The warnings of batch-norms, by kind, in the order in which they turn up."""
+    """The warnings about batch-norms by kind, in the order in which they first occur."""
     return _by_kind((hazard, d.site.name) for d in decisions for hazard in d.site.warnings)
 
 
 def weight_warnings(hazards: Sequence[Hazard]) -> list[Warnings]:
-    """The same for the warnings about folded weights, which name their op themselves."""
+    """The same for warnings about folded weights, which name their op themselves."""
     return _by_kind((hazard, hazard.where) for hazard in hazards)
 
 

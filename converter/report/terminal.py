@@ -34,7 +34,7 @@ def show_source(console: Console, loaded: Loaded) -> None:
 def show_proof(
     console: Console, proof: Proof, names: tuple[str, str] = ("original", "folded")
 ) -> None:
-    """Each output on each set of inputs, against float64."""
+    """Show the errors of each output on each set of inputs, against float64."""
     if proof.unchanged:
         console.print(Text(f"\n{proof.unchanged[:1].upper()}{proof.unchanged[1:]}."))
     elif proof.measurements:
@@ -72,7 +72,7 @@ def show_proof(
 
 
 def show_ran(console: Console, proof: Proof) -> None:
-    """How many of the branches and loops ran, and how."""
+    """Show how many of the branches and loops ran, and how."""
     if not proof.ran:
         return
     forced = sum(ran.forced and not ran.turns for ran in proof.ran)
@@ -87,7 +87,7 @@ def show_ran(console: Console, proof: Proof) -> None:
 
 
 def show_parts(console: Console, proof: Proof) -> None:
-    """Parts of outputs with numbers of several sizes: those that differ, or how many do not."""
+    """Show parts of outputs with numbers of several sizes: those that differ, or how many agree."""
     wrong = [m for m in proof.parts if m.verdict == "differs"]
     for m in wrong:
         console.print(
@@ -105,7 +105,7 @@ def show_parts(console: Console, proof: Proof) -> None:
 
 
 def show_framework(console: Console, proof: Proof) -> None:
-    """Whether the exported graph computes what the framework itself does."""
+    """Show whether the exported graph computes what the framework itself does."""
     if not proof.framework:
         return
     worst = max(proof.framework, key=lambda m: (not m.passed, m.candidate_error - m.allowed))

@@ -1,4 +1,4 @@
-"""The way of one batch-norm on a terminal, from the data of `explain.py`."""
+"""The path of one batch-norm on a terminal, from the data of `explain.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def show_explanation(console: Console, told: Mapping[str, Any]) -> None:
-    """Its numbers, each attempt step by step, and what took it up."""
+    """Show its numbers, each attempt step by step, and what absorbed it."""
     verdict = Text("folded", style="green") if told["folded"] else Text("kept", style="yellow")
     console.print()
     console.print(Text.assemble((told["name"], "bold"), " is ", verdict))
@@ -32,7 +32,7 @@ def show_explanation(console: Console, told: Mapping[str, Any]) -> None:
 
 
 def numbers(told: Mapping[str, Any]) -> str:
-    """The statistics in a line."""
+    """The statistics in one line."""
     found = told["numbers"]
     if found is None:
         return "no fixed scale and shift"

@@ -1,4 +1,4 @@
-"""A plan for people: what goes where, what stays by reason, warnings by kind."""
+"""A plan on a terminal: what is folded where, what stays by reason, warnings by kind."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.text import Text
 from converter.folding import Decision, Hazard, Plan, Route
 from converter.report.reasons import Warnings, groups, warnings, weight_warnings
 
-# Of warnings of one kind that differ, so many are written out.
+# How many different warnings of one kind are written out.
 WRITTEN_OUT = 3
-# Constant scales and shifts that are no batch-norms are named up to this number.
+# Up to this many constant scales and shifts that are not batch-norms are named.
 NAMED = 8
 
 
 def show_plan(console: Console, plan: Plan) -> None:
-    """A line for every batch-norm that goes; those that stay by reason, the commonest first."""
+    """Show a line for every batch-norm that is folded; those that stay are grouped by reason."""
     total = len(plan.batchnorms)
     if not total:
         console.print("\nThere is no batch-norm in this model.")
@@ -59,7 +59,7 @@ def way(decision: Decision) -> str:
 
 
 def show_kept(console: Console, decisions: Sequence[Decision]) -> None:
-    """Each reason once, with its count, the names, and the sentences of the first."""
+    """Show each reason once, with its count, the names, and the sentences about the first."""
     for group in groups(decisions):
         first, count = group.names[0], len(group.names)
         console.print()
@@ -72,7 +72,7 @@ def show_kept(console: Console, decisions: Sequence[Decision]) -> None:
 
 
 def show_scale_shifts(console: Console, decisions: Sequence[Decision]) -> None:
-    """Constant scales and shifts that are no batch-norms, in a line."""
+    """Show constant scales and shifts that are not batch-norms, in one line."""
     if not decisions:
         return
     folded = [decision.site.name for decision in decisions if decision.folded]
@@ -89,20 +89,20 @@ def _some(names: Sequence[str]) -> str:
 
 
 def show_merges(console: Console, plan: Plan) -> None:
-    """The sums of parallel branches that became one convolution."""
+    """Show the sums of parallel branches that became one convolution."""
     for merge in plan.merges:
         names = ", ".join(branch.name for branch in merge.branches)
         console.print(Text(f"  {merge.name} also does the work of {names}"))
 
 
 def show_hazards(console: Console, hazards: Sequence[Hazard]) -> None:
-    """What is suspicious about the folded weights."""
+    """Show what is suspicious about the folded weights."""
     for kind in weight_warnings(hazards):
         show_warnings(console, kind)
 
 
 def show_advice(console: Console, found: Sequence[Hazard]) -> None:
-    """What the next training could do without."""
+    """Show what the next training could leave out."""
     for kind in weight_warnings(found):
         show_warnings(console, kind, label="advice", style="")
 
@@ -110,7 +110,7 @@ def show_advice(console: Console, found: Sequence[Hazard]) -> None:
 def show_warnings(
     console: Console, kind: Warnings, *, label: str = "warning", style: str = "yellow"
 ) -> None:
-    """Equal sentences once; of different ones of the same kind a few, and the other names."""
+    """Show equal sentences once; of different ones of the same kind a few, and the other names."""
     for text, names in kind.sentences[:WRITTEN_OUT]:
         who = names[0] if len(names) == 1 else f"{len(names)} batch-norms ({_some(names)})"
         console.print(Text(f"{label}: {who}: {text}", style=style))

@@ -1,4 +1,4 @@
-"""True statistics of batch-norms over a data set, in place of moving averages."""
+"""Exact statistics of batch-norms over a data set, instead of moving averages."""
 
 from typing import TYPE_CHECKING
 

@@ -4,13 +4,14 @@ Weights are fixed and every module is in evaluation mode (no dropout, nothing le
 activations that reach a norm only their moments are kept, so that memory does not grow with the
 data. Which activations those are depends on how the norms before it normalise:
 
-* `layerwise`: by statistics that are final. The norms are done in the order in which the data
-  reach them, a pass for each that ends at it: exactly what inference will compute, whatever the
-  batches are. K norms cost about K/2 passes.
+* `layerwise`: by their final statistics. The norms are done in the order in which the data reach
+  them, with a pass for each that ends at it: exactly what inference will compute, whatever the
+  batches are. K norms cost about K/2 full passes.
 * `onepass`: each by the moments of its own batch, as in training (Wu and Johnson, "Rethinking
-  'Batch' in BatchNorm", 2021, arXiv 2105.07576, section 3: PreciseBN). One pass; what is behind
-  the first norm depends on the batch size.
-* `collect`: as they are, nothing changes. What `layerwise` has stored comes out again.
+  'Batch' in BatchNorm", 2021, arXiv 2105.07576, section 3: PreciseBN). One pass; the
+  statistics behind the first norm depend on the batch size.
+* `collect`: by the stored statistics, and nothing changes. After `layerwise` it returns what that
+  has stored.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from converter.errors import UserError
 from converter.statistics.moments import Moments
 from converter.statistics.norms import moments_of, store, stored
 
-# Makes a fresh pass over the data: inputs of the network, (N, ...) each.
+# Starts a new pass over the data: inputs of the network, (N, ...) each.
 Batches = Callable[[], Iterator[Tensor]]
 Tracked = Mapping[str, _NormBase]
 Progress = Callable[[str], None]
 
 
 class _Reached(BaseException):
-    """The norm that a pass is about has its input: the rest of the network need not run."""
+    """The norm that a pass is for has got its input: the rest of the network need not run."""
 
 
 def order_of(module: nn.Module, norms: Tracked, x: Tensor) -> dict[str, int]:
@@ -52,10 +53,10 @@ def order_of(module: nn.Module, norms: Tracked, x: Tensor) -> dict[str, int]:
 def layerwise(
     module: nn.Module, norms: Tracked, batches: Batches, progress: Progress = lambda _: None
 ) -> dict[str, Moments]:
-    """Population statistics, norm by norm; each is stored in its norm before the next is begun.
+    """Population statistics, norm by norm; each is stored in its norm before the next one.
 
-    A norm that is called more than once gets the moments of all its calls; those that come
-    behind its own first one are normalised by its old statistics.
+    A norm that is called more than once gets the moments of all its calls; the inputs of later
+    calls were normalised by its old statistics in the first one.
 
     Returns:
         Name -> moments, in the order in which the data reach the norms. Norms that no data
@@ -104,7 +105,7 @@ def _input_moments(
 def onepass(
     module: nn.Module, norms: Tracked, batches: Batches, progress: Progress = lambda _: None
 ) -> dict[str, Moments]:
-    """Population statistics of every norm in one pass in which batches normalise themselves.
+    """Population statistics of every norm in one pass, each batch normalised by its own moments.
 
     Returns and raises as `layerwise` does; the norms keep what they hold if it raises.
     """
@@ -135,7 +136,7 @@ def collect(
     """The moments of what reaches each norm in one pass.
 
     Args:
-        before_each: told the moments of each call before the norm runs.
+        before_each: called with the moments of each call before the norm runs.
 
     Raises:
         UserError: a value is not finite.

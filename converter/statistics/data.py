@@ -1,7 +1,7 @@
-"""Inputs for a network, from what people have: MNIST's four files, arrays, folders of images.
+"""Inputs for a network, from the usual sources: MNIST's four files, arrays, folders of images.
 
 One rule for bytes: uint8 is a picture, becomes numbers in [0, 1], and then (x − mean) / std as
-the user or the checkpoint says. Everything else is taken as the network is to see it.
+the user or the checkpoint says. Everything else goes to the network unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from converter.files.arrays import Array, Arrays
 from converter.training import image_folder, mnist, npz
 from converter.training.data import LARGEST_DATA, Samples, pixels
 
-# Names that arrays go by in an .npz: of the inputs, and of their labels.
+# The usual names of arrays in an .npz: of the inputs, and of their labels.
 INPUTS = ("x", "x_train", "images", "inputs", "data", "arr_0")
 LABELS = {"x": "y", "x_train": "y_train", "images": "labels", "inputs": "labels", "data": "labels",
           "arr_0": "arr_1"}  # fmt: skip
@@ -29,12 +29,12 @@ _GIVE = "give a folder with MNIST's files, a folder of images, an .npz (x, y), o
 
 @dataclass(frozen=True)
 class Population:
-    """What statistics are taken of, and what accuracy is measured on.
+    """The samples from which statistics are taken, and on which accuracy is measured.
 
     Attributes:
-        samples: all of it.
+        samples: all samples for the statistics.
         test: other samples with labels where the source has some, else None.
-        description: what it is, for people.
+        description: what the source is, for reports.
     """
 
     samples: Samples
@@ -43,23 +43,23 @@ class Population:
 
     @property
     def measured(self) -> Samples | None:
-        """What accuracy can be measured on: `test`, else `samples` if they have labels."""
+        """The samples for accuracy: `test`, else `samples` if they have labels, else None."""
         return self.test or (self.samples if self.samples.labels is not None else None)
 
     def pictures(self, path: Path) -> Population:
-        """Both as `pictures` makes them. Raises UserError."""
+        """Apply the function `pictures` to both. Raises UserError."""
         test = None if self.test is None else pictures(self.test, path)
         return replace(self, samples=pictures(self.samples, path), test=test)
 
 
 def read(path: Path, sizes: tuple[int, ...] | None = None) -> Population:
-    """Read a folder of MNIST's or an image folder, an .npz (x, y), or an .npy of inputs.
+    """Read a folder with MNIST's files or with images, an .npz (x, y), or an .npy of inputs.
 
     Args:
-        sizes: (C, H, W) of the network, that the pictures of a folder are squeezed to.
+        sizes: (C, H, W) of the network, to which the pictures of a folder are resized.
 
     Raises:
-        UserError: there is no such thing, it is damaged, or it holds no samples.
+        UserError: the path does not exist, is damaged, or holds no samples.
     """
     if path.is_dir():
         return _folder(path, sizes)
@@ -117,13 +117,13 @@ def _tensor(array: Array, path: Path) -> Tensor:
 
 
 def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Samples:
-    """Bring inputs into the shape that a network takes, where there is no doubt how.
+    """Bring inputs into the shape that a network takes, where it is clear how.
 
-    (N, H, W) for a network of one channel gets a channel axis, (N, F) for one of images of one row
-    two axes; (N, H, W, C) for one of C channels has it moved to the front.
+    For a network with one channel, (N, H, W) gets a channel axis; for one whose images have one
+    row, (N, F) gets two axes; for one with C channels, (N, H, W, C) becomes (N, C, H, W).
 
     Args:
-        sizes: of one sample, None where nobody knows them: nothing is done then.
+        sizes: of one sample; None where they are not known, and then nothing is done.
 
     Raises:
         UserError: the shapes contradict each other.
@@ -133,12 +133,12 @@ def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Sampl
         return samples
     if (1, *have) == sizes:
         return replace(samples, images=samples.images.unsqueeze(1))
-    if (1, 1, *have) == sizes:  # features, an image of one row for `train`
+    if (1, 1, *have) == sizes:  # features, which `train` takes as an image of one row
         return replace(samples, images=samples.images[:, None, None])
     if len(have) == 3 and (have[2], have[0], have[1]) == sizes:
         return replace(samples, images=samples.images.permute(0, 3, 1, 2))
     if len(have) == len(sizes) and have[0] == sizes[0]:
-        return samples  # other heights and widths: most convolutional networks take them
+        return samples  # another height or width, which most convolutional networks take
     raise UserError(
         f"an input of {path} is {_words(have)}, and the network takes {_words(sizes)}",
         "give data of the shape that it was trained on, or --input-shape if it takes others",
@@ -146,7 +146,7 @@ def shaped(samples: Samples, sizes: tuple[int, ...] | None, path: Path) -> Sampl
 
 
 def pictures(samples: Samples, path: Path) -> Samples:
-    """For a network of `train`: integers of any type are pixels, as they were there.
+    """Turn integers of any type into pixels, as `train` did for its networks.
 
     Raises:
         UserError: they are not from 0 to 255.
@@ -165,12 +165,12 @@ def pictures(samples: Samples, path: Path) -> Samples:
 
 @dataclass(frozen=True)
 class Preparation:
-    """From stored inputs to those of the network.
+    """How stored inputs become those of the network.
 
     Attributes:
         mean, std: of each channel, in [0, 1], for pictures (uint8) only.
         dtype: of the network's floating inputs.
-        device: where it runs.
+        device: where the network runs.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -179,7 +179,7 @@ class Preparation:
     device: torch.device | str = "cpu"
 
     def apply(self, x: Tensor) -> Tensor:
-        """(N, C, ...) as stored -> the same shape as the network takes it.
+        """(N, C, ...) as stored -> the same shape, prepared for the network.
 
         Raises:
             UserError: a number is not finite.

@@ -1,4 +1,4 @@
-"""How far the statistics that a norm held are from those of the data."""
+"""How far a norm's old statistics are from those of the data."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn.modules.batchnorm import _NormBase
 from converter.statistics.moments import InstanceMoments, Moments
 from converter.statistics.norms import batches_seen, never_updated, stored
 
-# The standard error of a standard deviation of n independent values is 1/sqrt(2n) of it: 2 % at
-# a thousand. Neighbouring positions of an image are not independent, so that more is better.
+# The relative standard error of a standard deviation of n independent values is 1/sqrt(2n): 2 % at
+# a thousand. Neighbouring positions of an image are not independent, so more are needed.
 FEW_VALUES = 1000
-# So far, in standard deviations of the channel, a mean may be off before it is worth a look.
+# How far, in standard deviations of the channel, a mean may be off before there is a warning.
 LARGE_SHIFT = 0.5
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a norm held before: float64 (C,) twice, and whether it was ever updated."""
+    """A norm's old statistics: mean and variance, float64 (C,), and whether it was ever updated."""
 
     kind: str
     mean: Tensor
@@ -69,7 +69,7 @@ class Drift:
 
 
 def drift(name: str, held: Held, found: Moments) -> Drift:
-    """Compare what a norm held with the moments of the data."""
+    """Compare a norm's old statistics with the moments of the data."""
     variance = found.variance + held.eps
     shift = (held.mean - found.mean).abs() / variance.sqrt()
     ratio = (held.variance + held.eps) / variance
@@ -89,7 +89,7 @@ def drift(name: str, held: Held, found: Moments) -> Drift:
 
 
 def residual(held: Mapping[str, Held], found: Mapping[str, Moments]) -> float:
-    """The largest of all shifts, and of all |ratio − 1|: 0 where the data say what is held."""
+    """The largest of all shifts, and of all |ratio − 1|: 0 where norms and data agree."""
     rows = [drift(name, held[name], found[name]) for name in found]
     return max(
         (max(row.max_shift, abs(row.low_ratio - 1), abs(row.high_ratio - 1)) for row in rows),
@@ -98,7 +98,7 @@ def residual(held: Mapping[str, Held], found: Mapping[str, Moments]) -> float:
 
 
 def warnings(rows: list[Drift], found: Mapping[str, Moments]) -> list[str]:
-    """What should make somebody look twice, a sentence for each kind."""
+    """What deserves a closer look, a sentence for each kind."""
     said = []
     if never := [row.name for row in rows if row.never_updated]:
         said.append(

@@ -1,4 +1,4 @@
-"""The ways to find the statistics of a population. See `collect.py`."""
+"""The ways to compute the statistics of a population. See `collect.py`."""
 
 from typing import Literal
 

@@ -6,8 +6,8 @@ variances", 1979, equations 2.1):
 
     n = n_1 + n_2      δ = μ_2 − μ_1      μ = μ_1 + δ n_2/n      M = M_1 + M_2 + δ² n_1 n_2/n
 
-The variance is the population's, M/n. Nothing large is subtracted from something as large, as
-E[x²] − E[x]² does: digits are kept whatever the mean is.
+The variance is the population's, M/n. Unlike E[x²] − E[x]², this does not subtract two large
+numbers that are nearly equal, so no digits are lost, whatever the mean is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-# Activations are widened to float64 in pieces of at most so many numbers (32 MiB).
+# Activations are converted to float64 in pieces of at most this many numbers (32 MiB).
 PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of C channels after some values of each.
+    """The moments of C channels after some values of each.
 
     Attributes:
         count: n, the same for every channel.
@@ -44,10 +44,10 @@ class Moments:
 
     @classmethod
     def of(cls, x: Tensor) -> Self:
-        """Of all values of each channel: x is (N, C, ...), of any floating type.
+        """The moments of all values of each channel: x is (N, C, ...), of any floating type.
 
-        Every value weighs the same, so that a batch weighs as many times as much as it has
-        samples and positions.
+        Every value has the same weight, so the weight of a batch is its number of samples times
+        positions.
         """
         found = cls.none(x.shape[1])
         for piece in _pieces(x):
@@ -58,7 +58,7 @@ class Moments:
         return found
 
     def merge(self, other: Self) -> Self:
-        """Of the values of both."""
+        """The moments of the values of both."""
         count = self.count + other.count
         if not count:
             return self
@@ -74,16 +74,16 @@ class Moments:
 
     @property
     def finite(self) -> bool:
-        """Whether no value was infinite or not a number."""
+        """Whether all values were finite."""
         return bool(self.mean.isfinite().all() and self.squares.isfinite().all())
 
 
 @dataclass(frozen=True)
 class InstanceMoments(Moments):
-    """As an instance norm tracks them: means over samples of each sample's mean and variance.
+    """Moments as an instance norm tracks them: averages of each sample's mean and variance.
 
-    `count` is the number of samples, `squares` the sum of their variances. How far the means of
-    the samples lie apart is no part of it: an instance norm never compares samples.
+    `count` is the number of samples, `squares` the sum of their variances. The
+    variance between the means of samples does not count: an instance norm never compares samples.
     """
 
     @classmethod
@@ -105,7 +105,7 @@ class InstanceMoments(Moments):
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, ...]:
-    """x along its batch axis, so that no piece has more than `PIECE` numbers if it can be."""
+    """Split x along its batch axis into pieces of at most `PIECE` numbers, if possible."""
     if not x.numel():
         return ()
     return torch.split(x, max(1, PIECE * len(x) // x.numel()))

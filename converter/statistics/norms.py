@@ -12,13 +12,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from converter.statistics.moments import InstanceMoments, Moments
 
-# How many axes an input with a batch axis has; the others come without one in some calls.
+# How many axes a batch has; these norms also take a single sample without the batch axis.
 _BATCHED = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}
 
 
 @dataclass(frozen=True)
 class Norms:
-    """What `find` saw.
+    """What `find` found.
 
     Attributes:
         tracked: name -> batch-norms and instance norms with running statistics, of torch's
@@ -35,7 +35,7 @@ class Norms:
 def find(module: nn.Module) -> Norms:
     """Look through a network, in the order of registration; a module that is shared counts once.
 
-    An instance norm without running statistics is as it should be, and is not named.
+    An instance norm without running statistics is normal, and is not listed.
     """
     tracked: dict[str, _NormBase] = {}
     untracked, frozen = [], []
@@ -53,7 +53,7 @@ def find(module: nn.Module) -> Norms:
 
 
 def moments_of(norm: nn.Module) -> Callable[[Tensor], Moments]:
-    """What the statistics of this norm are of, given its input."""
+    """The function that computes the moments that this norm tracks from its input."""
     if not isinstance(norm, _InstanceNorm):
         return Moments.of
     axes = next((n for kind, n in _BATCHED.items() if isinstance(norm, kind)), 0)
@@ -84,6 +84,6 @@ def batches_seen(norm: _NormBase) -> int | None:
 
 
 def never_updated(norm: _NormBase) -> bool:
-    """Whether its statistics are those that it was made with: mean 0, variance 1."""
+    """Whether its statistics are still the initial ones: mean 0, variance 1."""
     mean, variance = stored(norm)
     return not batches_seen(norm) and not mean.any() and bool((variance == 1).all())

@@ -1,4 +1,4 @@
-"""Replace moving averages by the statistics of a data set, and tell what that changed."""
+"""Replace moving averages by the statistics of a data set, and report what that changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODES: Mapping[Mode, Callable[..., dict[str, Moments]]] = {
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy in [0, 1] and mean cross-entropy in nats, of how many samples."""
+    """Accuracy in [0, 1] and mean cross-entropy in nats, and on how many samples."""
 
     accuracy: float
     loss: float
@@ -40,11 +40,11 @@ class Recalibration:
     """What `recalibrate` did.
 
     Attributes:
-        mode: how they were found.
-        rows: a line for each norm, in the order in which the data reach them.
-        moments: name -> what the data say, float64.
-        residual: what another pass finds: the largest relative difference between the statistics
-            that are stored now and those of the activations that they lead to.
+        mode: how the statistics were computed.
+        rows: a row for each norm, in the order in which the data reach them.
+        moments: name -> the moments of the data, float64.
+        residual: the result of another pass: the largest relative difference between the
+            statistics that are stored now and those of the activations that result from them.
         warnings, notes: a sentence each.
     """
 
@@ -63,20 +63,20 @@ def recalibrate(
     mode: Mode = "layerwise",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recalibration:
-    """Store population statistics in every norm of `module` that keeps statistics. In place.
+    """Store population statistics in every norm of `module` that keeps statistics, in place.
 
     What is stored is the variance of the population, M/N. Torch's moving average holds variances
-    with Bessel's correction, n/(n−1) of each batch, as estimates of what is here known; batches
-    in training are normalised without it, and so is what this stores.
+    with Bessel's correction, n/(n−1) of each batch, because they are estimates; here the whole
+    population is known. Training normalises batches without it, and so does what this stores.
 
     Args:
-        module: any torch module of one input; its modes and weights stay as they are.
-        batches: makes a fresh pass over the inputs; called more than once.
+        module: any torch module with one input; its modes and weights are not changed.
+        batches: starts a new pass over the inputs; called more than once.
         mode: see `collect`.
 
     Raises:
-        UserError: there is no norm with statistics, no data, one value a channel, or NaN; the
-            norms hold what they held then.
+        UserError: there is no norm with statistics, no data, only one value per channel, or NaN;
+            then the norms keep their old statistics.
     """
     norms = find(module)
     if not norms.tracked:
@@ -92,7 +92,7 @@ def recalibrate(
     for name in found:
         counter = norms.tracked[name].num_batches_tracked
         if counter is not None and not int(counter):
-            counter.fill_(1)  # the statistics are not those that it was made with any more
+            counter.fill_(1)  # the statistics are no longer the initial ones
     again = collect.collect(module, norms.tracked, batches, progress)
     now = {name: Held.by(norms.tracked[name]) for name in found}
     rows = [drift(name, held[name], moments) for name, moments in found.items()]
@@ -107,10 +107,10 @@ def recalibrate(
 
 
 def score(module: nn.Module, samples: Samples, prepare: Preparation, size: int) -> Score | None:
-    """How often the largest output is the label's; None for a network of another kind.
+    """Accuracy and loss; None for a network that is not a classifier.
 
     Raises:
-        UserError: a label is no class of the network.
+        UserError: a label is not a class of the network.
     """
     if samples.labels is None:
         return None

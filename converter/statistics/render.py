@@ -1,4 +1,4 @@
-"""The drift of a recalibration for people: a table on a terminal, the same text in a log."""
+"""Print the drift of a recalibration: a table on a terminal, the same text in a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(
     before: Score | None,
     after: Score | None,
 ) -> None:
-    """What was recalibrated on what, the table, the accuracies, and what is suspicious."""
+    """Show what was recalibrated on what, the table, the accuracies, and what is suspicious."""
     console.print(Text.assemble((report["file"], "bold"), f" is {report['kind']}."))
     console.print(
         Text(f"Population: {report['samples']:,} samples, {report['data']}; {found.mode}.")
@@ -53,7 +53,7 @@ def show(
 
 
 def table(rows: list[Drift], *, values: bool = True) -> Table:
-    """A line for each norm; those whose mean was far off stand out.
+    """A row for each norm; those whose mean was far off are highlighted.
 
     `values`: whether to show how many values of each channel were seen.
     """

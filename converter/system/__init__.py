@@ -1,1 +1,1 @@
-"""The process and the machine: the memory that may be used, and what libraries print."""
+"""The process and the machine: how much memory may be used, and what libraries print."""

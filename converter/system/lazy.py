@@ -1,7 +1,7 @@
-"""A package whose names are imported when they are asked for (PEP 562).
+"""Packages that import the names of their modules only on access (PEP 562).
 
-A package that gathers the names of its modules would otherwise import all that they need, torch
-above all, for whoever wants one small module of it.
+A package that re-exports the names of its modules would otherwise import everything they need,
+torch above all, even for the use of one small module.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How much memory a fold may take, and how its end is told.
+"""How much memory a fold may take, and how running out of it is reported.
 
-A process that takes more than the machine has is killed without a word. So the command line sets a
-limit on what may be allocated (RLIMIT_DATA of Linux: private memory that can be written), by
-default what the machine and the process's cgroups leave, and an allocation that fails is an error
-with a sentence.
+A process that takes more than the machine has is killed without a message. So the command line sets
+a limit on what may be allocated (RLIMIT_DATA of Linux: private writable memory), by default what
+the machine and the process's cgroups leave free, and an allocation that fails becomes an error
+message.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ HINT = (
     "raise --max-memory, or use a machine with more memory."
 )
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-# What torch, onnxruntime and C++ say when an allocation fails; numpy raises MemoryError.
+# The messages of torch, onnxruntime and C++ for a failed allocation; numpy raises MemoryError.
 _SAID = re.compile(
     r"can't allocate memory|not enough memory|bad[ _]alloc|out of memory|"
     r"failed to allocate memory|cannot allocate memory|std::bad_array_new_length",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"(?:allocate|requested buffer of size) ([\d.]+ ?(?:[KMGT]iB|bytes)?)")
-# Blocks from here on are mapped, and unmapped when they are freed. By default glibc raises this
-# up to 32 MB, and then keeps freed maps of a network between others that are in use.
+# Blocks of at least this many bytes are mapped, and unmapped when they are freed. By default glibc
+# raises this threshold up to 32 MB, and then keeps freed feature maps between blocks in use.
 _MAPPED_FROM = 4 * 2**20
 _M_MMAP_THRESHOLD = -3
 
 
 class OutOfMemory(UserError):
-    """Memory ended: the message says where, and how much was asked for, if that is known."""
+    """Memory ran out: the message says where, and how much was requested, if that is known."""
 
 
 def parse_size(text: str) -> int:
     """Bytes of "900MB", "2GiB", "1.5g" or "1000000": units are powers of 1024.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is not a size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text, re.IGNORECASE)
     size = 0 if found is None else int(float(found[1]) * _UNITS[found[2].lower()])
@@ -53,14 +53,14 @@ def parse_size(text: str) -> int:
 
 
 def ended(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that memory ended."""
+    """Whether an error, or its cause, says that memory ran out."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, (RuntimeError, OSError)) and bool(_SAID.search(str(error)))
 
 
 def shortage(error: BaseException, where: str = "") -> OutOfMemory:
-    """The end of memory as a sentence: where, how much was asked for, what to do."""
+    """An error about the lack of memory: where, how much was requested, what to do."""
     if not where:
         said = " ".join(str(error).split()).removesuffix(".")
         return OutOfMemory(f"there is not enough memory: {said or 'an allocation failed'}.", HINT)
@@ -70,8 +70,8 @@ def shortage(error: BaseException, where: str = "") -> OutOfMemory:
 
 
 def behind(error: BaseException) -> OutOfMemory | None:
-    """What to say if memory ended behind an error that says something else: "the model does not
-    run", for torch says it by a RuntimeError. None: it did not."""
+    """The error to show if lack of memory is behind an error with another message, such as "the
+    model does not run" where torch raised a RuntimeError. None if it is not."""
     if isinstance(error, OutOfMemory):
         return error
     cause: BaseException | None = error
@@ -88,7 +88,7 @@ def _readable(size: str) -> str:
 
 
 def keep_heap_small() -> None:
-    """Give the memory of large arrays back as soon as they are freed. Of glibc only."""
+    """Return the memory of large arrays to the system as soon as they are freed. For glibc only."""
     if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
@@ -106,12 +106,12 @@ def available(root: Path = Path("/")) -> int | None:
 
 @contextmanager
 def bounded(limit: int | None) -> Iterator[None]:
-    """Let allocations fail where the process would take more than `limit` bytes in all.
+    """Let allocations fail where the process would take more than `limit` bytes in total.
 
-    None: what is available. Only Linux knows such a limit; elsewhere it is not set.
+    None means what is available. Only Linux has such a limit; elsewhere it is not set.
 
     Raises:
-        UserError: `limit` is less than what is held already.
+        UserError: `limit` is less than what the process holds already.
     """
     bound = available() if limit is None else limit
     if bound is None or not sys.platform.startswith("linux"):
@@ -127,7 +127,7 @@ def bounded(limit: int | None) -> Iterator[None]:
             f"--max-memory of {limit / 2**20:,.0f} MB is less than the {held / 2**20:,.0f} MB that "
             "Python and its libraries take."
         )
-    # What is reserved but not in use (stacks of threads) takes no memory: it is added.
+    # What is reserved but not in use (stacks of threads) takes no memory: the limit excludes it.
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = bound + max(0, reserved - held)
     if soft != resource.RLIM_INFINITY:
@@ -140,7 +140,7 @@ def bounded(limit: int | None) -> Iterator[None]:
 
 
 def _held() -> tuple[int, int]:
-    """Bytes of private memory that are resident, and that are reserved."""
+    """Bytes of private memory that are resident, and that are reserved in all."""
     text = _read(Path("/proc/self/status"))
     return _field(text, "RssAnon") or 0, _field(text, "VmData") or 0
 
@@ -157,7 +157,7 @@ def _field(text: str, name: str) -> int | None:
 
 
 def _cgroup(root: Path) -> int | None:
-    """The least of the limits of the process's cgroups, up to the root; v2 and v1."""
+    """The smallest limit of the process's cgroups, up to the root; v2 and v1."""
     limits = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -170,7 +170,7 @@ def _cgroup(root: Path) -> int | None:
         else:
             continue
         group = PurePosixPath(path)
-        # A container often sees its own group as the top of the mount.
+        # A container often sees its own group as the root of the mount.
         for level in (group, *group.parents):
             text = _read(top / level.relative_to("/") / name).strip()
             if text.isdecimal() and int(text) < 2**60:  # v1 writes "none" as a huge number

@@ -1,4 +1,4 @@
-"""The command line that was typed: help, hints and reports say commands that can be copied."""
+"""The command line that was typed, so that help, hints and reports show commands to copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def arguments() -> tuple[str, ...]:
 
 
 def typed() -> str:
-    """The whole command line, as a shell takes it."""
+    """The whole command line, quoted for a shell."""
     return f"{program()} {shlex.join(arguments())}"
 
 

@@ -1,4 +1,4 @@
-"""Exporters talk a lot. Users should hear what they can act on, and that comes as notes."""
+"""Suppress what exporters print. What users can act on is reported as notes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-# torch's and torchvision's warnings about themselves, which a user cannot heed, by their
-# beginning.
+# The beginnings of torch's and torchvision's warnings about themselves, on which a user cannot act.
 TORCH_ABOUT_ITSELF = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"`torch\.jit\.\w+` is deprecated",
@@ -38,10 +37,10 @@ def torch_quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silent() -> Iterator[list[warnings.WarningMessage]]:
-    """Nothing reaches stdout, stderr or a log; the warnings are returned instead.
+    """Let nothing reach stdout, stderr or a log; the warnings are returned instead.
 
-    The exporters print progress and whole programs when an attempt fails, and failing attempts
-    are part of the plan here: the caller says in one sentence what came of them.
+    The exporters print progress and whole programs when an attempt fails, and failed attempts are
+    expected here: the caller reports them in one sentence.
     """
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -59,8 +58,8 @@ def silent() -> Iterator[list[warnings.WarningMessage]]:
 
 @contextlib.contextmanager
 def no_errors_of(*loggers: str) -> Iterator[None]:
-    """Let these log nothing below critical: errors of best-effort passes are not the user's
-    business; what matters is proven later."""
+    """Let these log nothing below critical: errors of best-effort passes do not concern the user;
+    what matters is proven later."""
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]
     for logger in found:

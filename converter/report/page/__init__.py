@@ -1,8 +1,8 @@
-"""A report as one HTML file: no other file, no network, readable without scripts, prints.
+"""A report as one HTML file: no other file, no network, readable without scripts, printable.
 
-Its text comes from a model file that somebody else may have made: everything is escaped by the
-template engine, and the page forbids any script or style but its own (Content Security Policy,
-W3C, by hash). Equal reports give equal pages.
+Its text comes from a model file that may not be trusted: everything is escaped by the template
+engine, and the page forbids any script or style except its own (Content Security Policy, W3C, by
+hash). Equal reports give equal pages.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from converter.report.page import drawing, plot
 from converter.report.terminal_explain import change, describe_map, numbers, stop
 
 HERE = Path(__file__).parent
-# So many surroundings of batch-norms that stay are drawn: a page, not an atlas.
+# How many surroundings of batch-norms that stay are drawn, to keep the page short.
 MOST_DRAWN = 200
 
 
 def templates(folder: Path) -> Environment:
-    """The templates of a folder: values are escaped, and one that is missing is an error."""
+    """The templates of a folder: values are escaped, and a missing value is an error."""
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,

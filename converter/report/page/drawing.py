@@ -8,7 +8,7 @@ from typing import Any
 WIDTH, HEIGHT = 200, 40
 BESIDE, BETWEEN = 14, 26
 MARGIN = 3
-# Of a name, so many characters fit into a box.
+# How many characters of a name fit into a box.
 FITS = 28
 
 
@@ -48,7 +48,7 @@ def draw(around: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The middle goes: a name is told by its beginning and its end."""
+    """Cut out the middle: a name is recognised by its beginning and its end."""
     if len(text) <= limit:
         return text
     head = (limit - 1) // 2

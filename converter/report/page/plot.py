@@ -1,4 +1,4 @@
-"""The proof as a picture: errors of both graphs against what is allowed, on a log axis."""
+"""The proof as a plot: errors of both graphs against what is allowed, on a log axis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from converter.report.page.drawing import shorten
 
 WIDTH, LINE, TOP, BOTTOM = 480, 34, 8, 34
 LEFT, RIGHT = 34, 458
-# So many lines are drawn; the table beside holds all.
+# How many lines are drawn; the table beside the plot has all of them.
 MOST_LINES = 40
 FITS = 60
 
