@@ -93,7 +93,7 @@ def _read(path: Path) -> ir.Model:
 
 def _show(console: Console, found: Found, *, measured: bool) -> None:
     style = "bold green" if found else "bold yellow"
-    console.print(Text(sentence(found, measured=measured), style=style))
+    console.print(Text(sentence(found, measured=measured), style=style), soft_wrap=True)
 
 
 def _write(asked: Verify, report: dict[str, Any]) -> None:

@@ -122,6 +122,7 @@ def test_a_moved_weight_is_named(
     out = capsys.readouterr().out
     assert out.startswith(f"Not certified: {conv.output[0]!r}, a Conv, has no equal")
     assert "in channel 2" in out
+    assert out == f"{certificate['sentence']}\n"  # one line, however long, in a log
     # Measured, the verdict is that of the measurement, as without a certificate.
     found = report(1, a, wrong, "--certify", place=tmp_path)
     assert found["proof"]["verdict"] == "differs"
