@@ -40,8 +40,8 @@ from patterns.graphs import feeds
 from patterns.registry import VARIANTS, Pattern
 from patterns.suite import PATTERNS
 
-# What moving every weight by k = 3 roundings did at most to an output of a pattern, in roundings
-# of its type: of float32 this is 6e-7.
+# A certificate lets every weight move by k = 3 roundings. More than ten roundings of the output, in
+# its type (6e-7 in float32), is taken as more than that can do to a small graph.
 LIMIT = 10.0
 _UNITS = {ir.DataType.FLOAT16: 2.0**-11, ir.DataType.BFLOAT16: 2.0**-8}
 BATCHES = ((1, 2), (2, 3), (3, 5))  # seeds of the inputs, and batches

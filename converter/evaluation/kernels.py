@@ -37,6 +37,7 @@ from converter.evaluation.quantization import dequantize_linear, quantize_linear
 from converter.evaluation.recurrent import recurrent
 from converter.evaluation.resize import resize
 from converter.evaluation.sampling import grid_sample
+from converter.graph.values import EPSILON
 
 Array = npt.NDArray[Any]
 Kernel = Callable[[ir.Node, Sequence[Array | None]], tuple[Array, ...] | None]
@@ -64,7 +65,7 @@ def batch_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
         )
         mean, var = now
     y = x - mean
-    y *= gamma / np.sqrt(var + node.attributes.get_float("epsilon", 1e-5))
+    y *= gamma / np.sqrt(var + node.attributes.get_float("epsilon", EPSILON))
     y += beta
     return (y, *running)
 
@@ -103,7 +104,7 @@ def group_normalization(node: ir.Node, inputs: Sequence[Array | None]) -> tuple[
     groups = node.attributes.get_int("num_groups", 1)
     grouped = x.reshape(x.shape[0], groups, -1)
     mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    epsilon = node.attributes.get_float("epsilon", EPSILON)
     y = ((grouped - mean) / np.sqrt(var + epsilon)).reshape(x.shape)
     wide = [1, -1] + [1] * (x.ndim - 2)
     factor, shift = (np.repeat(v, x.shape[1] // v.size).reshape(wide) for v in (scale, bias))

@@ -23,6 +23,7 @@ from onnx.reference.op_run import OpRun
 from converter.evaluation.kernels import kernels_of
 from converter.graph.naming import label
 from converter.graph.rounding import round_once
+from converter.graph.values import EPSILON
 from converter.system.memory import ended, shortage
 
 Array = npt.NDArray[Any]
@@ -54,7 +55,9 @@ class BatchNormalization(OpRun):
             raise NotImplementedError("batch statistics inside of a body")
         shape = [1, -1] + [1] * (x.ndim - 2)
         gamma, beta, mean, var = (value.reshape(shape) for value in parameters)
-        return (gamma * (x - mean) / np.sqrt(var + (1e-5 if epsilon is None else epsilon)) + beta,)
+        return (
+            gamma * (x - mean) / np.sqrt(var + (EPSILON if epsilon is None else epsilon)) + beta,
+        )
 
 
 class Oracle:

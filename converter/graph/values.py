@@ -16,6 +16,10 @@ RANDOM = frozenset(
 )
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
+# What `epsilon` is where a normalization does not say it (ONNX BatchNormalization-15 and the like):
+# attributes are float32, and so is their default. In a float64 model the difference counts.
+EPSILON = float(np.float32(1e-5))
+
 # The size of an axis: a number, the name of an axis whose size may vary, or not known.
 Dim = int | str | None
 

@@ -20,6 +20,7 @@ from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb, ForwardRule, Rule, Step, Update
 from converter.folding.view import View
 from converter.graph.naming import label
+from converter.graph.values import EPSILON
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
@@ -58,7 +59,7 @@ def _after(constants: Constants, affine: Affine) -> None:
 
 def _before(constants: Constants, affine: Affine) -> None:
     gamma, mean, var = constants[1], constants[3], constants[4]
-    slope = gamma / np.sqrt(var + constants.real("epsilon", 1e-5))
+    slope = gamma / np.sqrt(var + constants.real("epsilon", EPSILON))
     constants[2] = constants[2] + slope * (affine.scale * mean + affine.shift - mean)
     constants[1] = gamma * affine.scale
 

@@ -20,7 +20,7 @@ from converter.folding.refusal import Refusal
 from converter.folding.sites.site import Site
 from converter.folding.view import View
 from converter.graph.naming import module_name
-from converter.graph.values import numbers
+from converter.graph.values import EPSILON, numbers
 
 # In a node's `meta`, which clones keep and files do not: its `num_batches_tracked` is 0.
 _UNTRACKED = "num_batches_tracked 0"
@@ -64,7 +64,7 @@ def _affine(node: ir.Node, view: View, opset: int) -> Affine | Refusal:
 
 
 def _epsilon(node: ir.Node) -> float:
-    return node.attributes.get_float("epsilon", 1e-5)
+    return node.attributes.get_float("epsilon", EPSILON)
 
 
 def _training(node: ir.Node, opset: int) -> Refusal | None:

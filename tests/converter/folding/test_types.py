@@ -106,3 +106,24 @@ def test_a_tiny_variance_in_float16_is_not_lost() -> None:
 def test_bfloat16_weights_stay_bfloat16() -> None:
     after = fold(net("bfloat16")).model
     assert numbers(after, "conv.weight").dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("taker", ["Conv", "BatchNormalization"])
+def test_the_default_of_epsilon_is_a_float32(taker: str) -> None:
+    """Said or not, it is the same number: float32(1e-5) is 1,300 roundings of float64 from 1e-5."""
+    weights = []
+    for said in ({}, {"epsilon": 1e-5}):  # an attribute is stored as a float32
+        g = Graph("float64")
+        y = g.op("Relu", g.input("x", "N", 4, 5, 5))
+        if taker == "Conv":
+            y = g.op("Conv", y, g.weight(4, 4, 1, 1, name="w"))
+        else:
+            y = g.op("BatchNormalization", y, *g.statistics(4, "a", var=np.full(4, 1e-6)), **said)
+        y = g.op("BatchNormalization", y, *g.statistics(4, "b", var=np.full(4, 1e-6)), **said)
+        g.output(y)
+        after = fold(g.model()).model
+        assert batchnorms(after) == (taker != "Conv")
+        constants = after.graph.initializers.items()
+        weights.append({name: numbers(after, name).tobytes() for name, _ in constants})
+        assert_equal(g.model(), after, rtol=1e-13)
+    assert weights[0] == weights[1]
