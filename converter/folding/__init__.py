@@ -50,7 +50,7 @@ class Folded:
 
 
 def plan_graph(model: ir.Model, options: FoldOptions = FoldOptions()) -> Plan:
-    """Decide for every batch-norm of a normalized graph; nothing of it is changed.
+    """Decide for every batch-norm of a normalized graph; the graph is not changed.
 
     Args:
         model: the graph, as `converter.evaluation.normalize` leaves it.
@@ -67,11 +67,11 @@ def fold_graph(
 ) -> Folded:
     """Fold a copy of a normalized graph; tensors that do not change are shared with it.
 
-    A fold whose weights would overflow their type is taken back, and its batch-norm is kept
-    with that reason; this ends, as `overflow.py` argues. So is one that would copy more than it
-    saves (`growth.py`), if it has no other way. What one round makes possible (a sum
-    that is one convolution now, with a batch-norm behind it) is folded in the next. Arguments as
-    for `plan_graph`; `store` keeps the new weights (default: in memory).
+    A fold whose weights would overflow their type is undone, and its batch-norm is kept with that
+    reason; `overflow.py` shows that this terminates. The same holds for a fold that would copy more
+    than it saves (`growth.py`), if there is no other way. What one round makes possible (a sum that
+    has become one convolution, with a batch-norm behind it) is folded in the next. Arguments as for
+    `plan_graph`; `store` keeps the new weights (default: in memory).
     """
     given_up = GivenUp()
     while True:
@@ -96,7 +96,7 @@ def fold_graph(
         plan = step = planned(sites)
         try:
             found = apply_plan(copy, step, store)
-            # Each step takes nodes out of the graph, or changes none.
+            # Each step removes nodes from the graph, or changes nothing.
             while step.applied or step.merges:
                 step = planned(_renamed(find_sites(copy), plan))
                 found += apply_plan(copy, step, store)
@@ -108,7 +108,7 @@ def fold_graph(
 
 
 def _renamed(sites: list[Site], plan: Plan) -> list[Site]:
-    """The sites of a later round, under the names that they had in the first."""
+    """The sites of a later round, under their names in the first round."""
     names = {node: d.site.name for d in plan.decisions for node in d.site.nodes}
     return [replace(site, name=names.get(site.node, site.name)) for site in sites]
 

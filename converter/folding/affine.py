@@ -56,12 +56,12 @@ class Affine:
 
     @property
     def shifts(self) -> bool:
-        """Whether the shift does anything."""
+        """Whether the shift has an effect."""
         return bool(np.any(self.shift != 0.0))
 
     @property
     def scales(self) -> bool:
-        """Whether the scale does anything."""
+        """Whether the scale has an effect."""
         return bool(np.any(self.scale != 1.0))
 
     def scale_only(self) -> Affine:

@@ -1,4 +1,4 @@
-"""Which axis is which after a Reshape, a Flatten, a Squeeze: the bookkeeping of shapes.
+"""Which axis becomes which in a Reshape, a Flatten, a Squeeze.
 
 Two shapes of the same tensor fall into blocks of axes with equal products, for example
 (N, C, H, W) and (N, C*H*W) into [N | N] and [C, H, W | C*H*W]. Inside a block the elements
@@ -23,7 +23,7 @@ Block = tuple[range, range]  # axes of the one shape, axes of the other
 
 
 def blocks(left: Sequence[Dim], right: Sequence[Dim]) -> list[Block] | None:
-    """Pair the axes of two shapes with the same elements; None if that cannot be told.
+    """Pair the axes of two shapes with the same elements; None if that is not determined.
 
     Fixed sizes are matched by their products, symbols by their names. At most one block may
     hold sizes that are unknown or differ in name: what remains between the blocks matched
@@ -86,7 +86,7 @@ def _grow(
 def carry(affine: Affine, old: Sequence[Dim], new: Sequence[Dim]) -> Affine | str:
     """`affine` on a tensor of shape `old`, laid out on the same elements in shape `new`.
 
-    Returns a sentence instead when it cannot be told, or when the map would vary along more
+    Returns a sentence instead when that is not determined, or when the map would vary along more
     than one axis of `new`.
     """
     pairs = blocks(old, new)
@@ -119,9 +119,9 @@ def carry(affine: Affine, old: Sequence[Dim], new: Sequence[Dim]) -> Affine | st
 def relay(values: Float64, old: Sequence[Dim], new: Sequence[Dim]) -> Float64 | str:
     """`values` of a tensor of shape `old`, laid out on the same elements in shape `new`.
 
-    They have as many axes as `old`, of size 1 where they do not vary; so has the result, of
-    `new`. Along an axis whose size is not fixed they repeat, with a period of as many as they
-    have: element i is values[i % period]. Returns a sentence instead when it cannot be told.
+    The values have as many axes as `old`, of size 1 where they do not vary, and the result has as
+    many as `new`. Along an axis whose size is not fixed they repeat, with their own size as the
+    period: element i is values[i % period]. Returns a sentence instead when it is not determined.
     """
     if values.ndim != len(old):
         return "the ranks do not correspond."
@@ -147,8 +147,8 @@ _MOST_NUMBERS = 2**22
 def _relaid(
     held: Sequence[int], old: Sequence[Dim], new: Sequence[Dim]
 ) -> tuple[list[int], int, list[int]] | None:
-    """For values of the sizes `held` on one block: the sizes they are spread to, how often all
-    of them are repeated, and the sizes that they have on the other side.
+    """For values of the sizes `held` on one block: the sizes that they are broadcast to, how often
+    all of them are repeated, and the sizes that they have on the other side.
 
     Only the first axis may be of unknown size: an element's place among the fixed axes behind
     it is its place in the block, modulo their product.
@@ -172,7 +172,7 @@ def _relaid(
 
 
 def _compressed(values: Float64) -> Float64:
-    """With size 1 on every axis along which nothing varies."""
+    """The values with size 1 on every axis along which they do not vary."""
     for axis in range(values.ndim):
         if not _varies(values, axis):
             values = np.take(values, [0], axis=axis)
@@ -208,7 +208,7 @@ def _text(sizes: Sequence[Dim]) -> str:
 
 
 def flattened(shape: Sequence[Dim], axis: int) -> tuple[Dim, Dim]:
-    """The two sizes that Flatten(axis) makes of `shape` (None where not known)."""
+    """The two sizes that Flatten(axis) gives for `shape` (None where not known)."""
     axis = axis + len(shape) if axis < 0 else axis
     return _product(shape[:axis]), _product(shape[axis:])
 
@@ -222,7 +222,7 @@ def _product(sizes: Sequence[Dim]) -> Dim:
 
 
 def reshaped(node: ir.Node, view: View) -> tuple[Dim, ...] | None:
-    """The shape that a Reshape makes: as annotated, refined by its constant target if any.
+    """The result shape of a Reshape: as annotated, refined by its constant target if any.
 
     0 copies a size of the input (unless `allowzero`), -1 is what remains (ONNX Reshape-14).
     """

@@ -1,11 +1,11 @@
-"""The way backward of an affine: to what computes a value.
+"""The way of an affine backward: to what computes a value.
 
-The rules (`moves/` and `ops/`) know the ops; here is what holds for any op: who else sees
-the numbers of a value that will change, and what becomes of several ways that meet.
+The rules (`moves/` and `ops/`) know the ops. Here is what holds for any op: which other nodes read
+a value that will change, and what happens where several ways meet.
 
-A value that several ops read may take up a map if all of them need the very same: behind a
-padding that joins slices of a value to it, y = Concat(x[-1:], x, x[:1]), every input of the
-Concat needs the map, and so all readers of x do.
+A value that several ops read may take up a map if all of them need the same one: with a padding
+that joins slices of a value to it, y = Concat(x[-1:], x, x[:1]), every input of the Concat needs
+the map, and so do all readers of x.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def backward(
     search = _Search(view, mode)
     route = search.trace(value, affine, reader)
     if isinstance(route, Refusal) and search.parted:
-        # Ways apart may meet again; only if there is no other.
+        # Separate ways may meet again; this is tried only if there is no other.
         again = _Search(view, mode, meets=True).trace(value, affine, reader)
         route = again if isinstance(again, Route) else route
     if isinstance(route, Route) and route.adds > 1:
@@ -52,7 +52,7 @@ def backward(
 
 @dataclass
 class _Meeting:
-    """The readers of one value that have brought their map so far, and why it is not enough."""
+    """The readers of a value that have asked for a map so far, and why those are not enough yet."""
 
     affine: Affine
     why: Refusal
@@ -60,12 +60,12 @@ class _Meeting:
 
 
 class _Search:
-    """One search for a way."""
+    """A single search for a way."""
 
     def __init__(self, view: View, mode: Mode, *, meets: bool = False) -> None:
         self._view, self._mode, self._meets = view, mode, meets
         self._left = MOST_STEPS
-        # Those of the ops with several inputs that are being passed, the innermost last.
+        # The ops with several inputs that are being passed, the innermost last.
         self._meetings: list[dict[ir.Value, _Meeting]] = []
         # Whether a value had other readers on the way back from such an op.
         self.parted = False
@@ -79,7 +79,7 @@ class _Search:
             self.parted = True
             refusal = self._meet(value, affine, reader, refusal) if self._meets else refusal
             if refusal is None and value in self._meetings[-1]:
-                return Route((), (), ())  # the others are still to come
+                return Route((), (), ())  # the other readers have not asked yet
         if refusal:
             return refusal
         node = self._view.producer(value)
@@ -106,7 +106,7 @@ class _Search:
     def _meet(
         self, value: ir.Value, affine: Affine, reader: ir.Node, why: Refusal
     ) -> Refusal | None:
-        """One of several readers needs `affine`. While others are missing there is a meeting."""
+        """Note that one of several readers needs `affine`; a reason if two need different ones."""
         meetings = self._meetings[-1]
         meeting = meetings.setdefault(value, _Meeting(affine, why))
         meeting.come[reader] += 1
@@ -122,7 +122,7 @@ class _Search:
         return None
 
     def _back(self, node: ir.Node, value: ir.Value, affine: Affine) -> Step | Refusal:
-        """What the rule of `node` makes of a map on `value`, one of its outputs."""
+        """Apply the rule of `node` to a map on `value`, one of its outputs."""
         view = self._view
         if view.is_blocked(node):
             return in_a_merge(node)
@@ -136,7 +136,7 @@ class _Search:
         return ask(lambda map_: rule(node, map_, view), affine, shape)
 
     def _follow(self, step: Step, node: ir.Node, affine: Affine) -> Route | Refusal:
-        """The edits of one step, and all that is left to place from there on."""
+        """The edits of one step, and of what is left to place after it."""
         if len(step.onward) < 2:
             return self._onward(step, node, affine)
         self._meetings.append({})
@@ -166,8 +166,8 @@ class _Search:
         return step.reservation.at(node) if step.reservation else route
 
     def _seen_by_others(self, value: ir.Value, affine: Affine, reader: ir.Node) -> Refusal | None:
-        """The numbers of `value` will change: nobody but `reader` may read them, except for those
-        who read only channels in which nothing changes."""
+        """The numbers of `value` will change: no node but `reader` may read them, except nodes that
+        read only channels in which nothing changes."""
         view = self._view
         if view.is_graph_output(value):
             return Refusal(
@@ -194,7 +194,7 @@ class _Search:
         return None
 
     def _notices_nothing(self, node: ir.Node, index: int, affine: Affine) -> bool:
-        """Whether a reader picks only channels in which `affine` is the identity."""
+        """Whether a reader picks only channels on which `affine` is the identity."""
         rule = self._mode.forward(node) if node.op_type in moves.SELECTORS else None
         if rule is None:
             return False

@@ -1,7 +1,7 @@
 """The ops that keep the channels on their axis, and when a map commutes with them.
 
-op(a*x + b) = a*op(x) + b holds or not, whichever way it is read: the condition is the same
-backward and forward.
+op(a*x + b) = a*op(x) + b can be read in both directions, so the condition is the same backward and
+forward.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _always(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
 
 
 def positive(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
-    """max(a*x + b) = a*max(x) + b for a >= 0 only; the padding of a MaxPool never wins."""
+    """max(a*x + b) = a*max(x) + b for a >= 0 only; the padding of a MaxPool is never largest."""
     del view
     negative = np.flatnonzero(affine.scale < 0)
     if not negative.size:
@@ -77,8 +77,8 @@ def _dropout(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
 
 
 def _resize(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
-    """Each result is a mean with weights that sum to 1, unless it lies outside of the input; the
-    channels themselves must not be resized."""
+    """Each result is a weighted mean with weights that sum to 1, unless it lies outside the input;
+    the channel axis must not be resized."""
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return Refusal(
             "padding", f"{label(node)} fills what lies outside of its input with a number."
@@ -104,7 +104,7 @@ def _resize(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
 
 
 def _scales(node: ir.Node, view: View) -> list[float] | None:
-    """The constant factors of a Resize or Upsample, one an axis; None if it has none."""
+    """The constant factors of a Resize or Upsample, one per axis; None if it has none."""
     attribute = node.attributes.get("scales")
     if attribute is not None:
         return list(attribute.as_floats())
@@ -116,7 +116,7 @@ def _scales(node: ir.Node, view: View) -> list[float] | None:
 
 
 def _cast(node: ir.Node, affine: Affine, view: View) -> Refusal | None:
-    """Between types of floating-point numbers; an integer would be rounded."""
+    """Only casts between floating-point types commute; an integer would be rounded."""
     del affine, view
     source = node.inputs[0]
     types = (None if source is None else source.dtype, node.outputs[0].dtype)
@@ -155,7 +155,7 @@ def refusal_on_axis(node: ir.Node, affine: Affine, view: View) -> Refusal | None
 
 
 def reduced_axes(node: ir.Node, view: View) -> list[int] | None:
-    """From the attribute (before opset 18) or a constant input; None if neither tells."""
+    """The axes, from the attribute (before opset 18) or a constant input; None without either."""
     axes = node.attributes.get_ints("axes", None)
     if axes is not None:
         return list(axes)

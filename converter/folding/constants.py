@@ -13,12 +13,12 @@ from converter.graph.values import numbers
 
 
 class Rewrite(Protocol):
-    """What a node is rewritten as, where more changes than its constants."""
+    """A replacement for a node, where more than its constants changes."""
 
     def write(
         self, node: ir.Node, initializer: Callable[[Float64], ir.Value], name: Callable[[str], str]
     ) -> None:
-        """Rewrite `node`; `initializer` makes a constant, `name` a name that nothing else has."""
+        """Rewrite `node`; `initializer` makes a constant, `name` makes a unique name."""
 
 
 class Constants:
@@ -33,7 +33,7 @@ class Constants:
         self.node = node
         self.changed: dict[int, Float64] = {}
         self.float_attributes: dict[str, float] = {}
-        # (C,) to be added behind the node along `behind_axis`, when its op has no bias.
+        # A shift (C,) to be added behind the node along `behind_axis`, when its op has no bias.
         self.behind: Float64 | None = None
         self.behind_axis = -1
         self.rewrite: Rewrite | None = None
@@ -55,7 +55,7 @@ class Constants:
         self.changed[index] = values
 
     def add_from_behind(self, product: Constants) -> None:
-        """This is the Add of a constant behind `product`: take up the shift it has no bias for."""
+        """For the Add of a constant behind `product`: take up the shift that has no bias there."""
         if product.behind is None:
             return
         index = self.constant_index()

@@ -1,7 +1,7 @@
-"""Apply a plan: new constants, copy-on-write and under unique names; batch-norms removed.
+"""Apply a plan: write new constants (copy-on-write, unique names) and remove the batch-norms.
 
-Every node is brought to float64, takes all of its affines in order, and is rounded once, one
-node at a time, so that the memory needed beyond the model is that of its largest node.
+The constants of every node are converted to float64, take up all affines in order, and are rounded
+once, one node at a time, so the memory needed beyond the model is that of its largest node.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
         What is suspicious about the folded weights.
 
     Raises:
-        FoldOverflowError: weights became infinite, all of them are told; throw the model away.
+        FoldOverflowError: weights became infinite; it names all of them. Discard the model then.
     """
     writer = _Writes(Writer(model, store), plan)
     by_node: dict[ir.Node, list[Absorb]] = {}
@@ -58,7 +58,7 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
         if decision.remainder is None and decision.site.node not in gone:
             view.look_through(*decision.site.nodes, source=decision.site.source)
     biases: dict[ir.Node, Constants] = {}
-    # Sums come last: a product in front of one may have a shift for it.
+    # Sums come last: a product in front of an Add may pass its shift on to it.
     for node in sorted(by_node, key=lambda node: node.op_type in SUMS):
         if node in gone or node in targets or node in removed:
             continue
@@ -87,12 +87,12 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
 
 
 class _Writes:
-    """A writer that goes on where a constant does not fit, and notes whose maps are in it."""
+    """A writer that goes on after a constant does not fit, and notes whose maps went into it."""
 
     def __init__(self, writer: Writer, plan: Plan) -> None:
         self._writer, self._plan = writer, plan
         self._causes: dict[ir.Node, list[Decision]] = {}
-        # Writing may exchange names.
+        # Writing may change names.
         self._names = {merge.target: merge.target.outputs[0].name for merge in plan.merges}
         of = {decision.outcome: decision for decision in plan.applied}
         for route in plan.routes:
@@ -133,9 +133,9 @@ class _Writes:
 
 
 def _remove(decision: Decision, data: tuple[int, ...], writer: _Writes) -> None:
-    """Its nodes go; where half of the map stays, the last of them becomes that half.
+    """Remove its nodes; where half of the map stays, the last of them becomes that half.
 
-    `data`: where each node had its data, which may come from an Add behind a product by now.
+    `data`: which input of each node is its data; that may now come from an Add behind a product.
     """
     site = decision.site
     if decision.remainder is not None:
@@ -150,7 +150,7 @@ def _remove(decision: Decision, data: tuple[int, ...], writer: _Writes) -> None:
 
 
 def _drop_rest(site: Site) -> None:
-    """What is left of a chain whose last node went with a merge."""
+    """Remove what is left of a chain whose last node was removed by a merge."""
     for node in reversed(site.nodes):
         if node.graph is not None and not any(
             value.uses() or value.is_graph_output() for value in node.outputs

@@ -1,8 +1,8 @@
-"""The way forward of an affine: to all that read a value.
+"""The way of an affine forward: to everything that reads a value.
 
-The rules (`moves/` and `ops/`) know the ops. Where an op alone lets a map on one of
-its inputs not pass, because the others would have to carry it, too (`moves/joins.py`), it waits
-until all of them do: the map may have spread to them on other ways.
+The rules (`moves/` and `ops/`) know the ops. Some ops let a map on one input pass only if the other
+inputs carry it too (`moves/joins.py`). The search then waits until they all do: the map may have
+spread to them on other ways.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def forward(value: ir.Value, affine: Affine, view: View, mode: Mode) -> Route | 
     """Place `affine`, which acts on `value`, on every op that reads it."""
     search = _Search(view, mode)
     route = search.spread(value, affine)
-    # What waits in vain stood in the way first.
+    # An op that still waits was the first in the way.
     route = next((why for why in search.waits.values()), route)
     if isinstance(route, Route) and route.adds > 1:
         dearer = Refusal(
@@ -37,12 +37,12 @@ def forward(value: ir.Value, affine: Affine, view: View, mode: Mode) -> Route | 
 
 
 class _Search:
-    """One search for a way."""
+    """A single search for a way."""
 
     def __init__(self, view: View, mode: Mode) -> None:
         self._view, self._mode = view, mode
         self._left = MOST_STEPS
-        # The maps that have come to an op with several inputs, and why they are not enough yet.
+        # The maps that have reached an op with several inputs, and why they are not enough yet.
         self._come: dict[ir.Node, dict[int, Affine]] = {}
         self.waits: dict[ir.Node, Refusal] = {}
 
@@ -77,7 +77,7 @@ class _Search:
         return route
 
     def _level(self, step: Step, node: ir.Node) -> Route | Refusal:
-        """What is to be placed on other inputs of the op, backward."""
+        """Place what belongs on other inputs of the op, backward."""
         route = Route((), (), (), "forward")
         for index, inverse in step.back:
             value = node.inputs[index]
@@ -91,7 +91,7 @@ class _Search:
     def _joined(
         self, node: ir.Node, index: int, affine: Affine, why: Refusal
     ) -> Step | Refusal | None:
-        """The step past an op whose inputs all carry a map; None while others are to come."""
+        """The step past an op whose inputs all carry a map; None while some do not yet."""
         rule = moves.JOINS.get(node.op_type) if node.domain == "" else None
         if rule is None or self._view.is_blocked(node):
             return why
@@ -109,7 +109,7 @@ class _Search:
         return why
 
     def _go_on(self, step: Step, node: ir.Node, affine: Affine) -> Route | Refusal:
-        """The edits of one step, and all that reads what comes out of it."""
+        """The edits of one step, and the way on from its results."""
         view = self._view
         onward_maps = tuple(onward for _, onward in step.onward)
         passed = Passed(label(node), step.formula, affine, onward_maps, "forward")
@@ -128,7 +128,7 @@ class _Search:
         return route
 
     def _pass(self, node: ir.Node, index: int, value: ir.Value, affine: Affine) -> Step | Refusal:
-        """What the rule of `node` makes of a map on `value`, its input `index`."""
+        """Apply the rule of `node` to a map on `value`, its input `index`."""
         view = self._view
         if view.is_blocked(node):
             return in_a_merge(node)

@@ -25,9 +25,9 @@ WHOLE = Place()
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a convolution, or a pool, does with positions; one entry for each spatial axis.
+    """The positions that a convolution or a pool reads; one entry for each spatial axis.
 
-    `extra` is the output_padding of a transposed one.
+    `extra` is the output_padding of a transposed convolution.
     """
 
     kernel: tuple[int, ...]
@@ -40,8 +40,8 @@ class Geometry:
 
     @property
     def growth(self) -> tuple[int, ...]:
-        """What the padding adds to a size, less what the kernel reaches; the other way round
-        when transposed. Equal growth and stride: equal sizes, whatever the input's is."""
+        """What the padding adds to a size, less the reach of the kernel; the other way round when
+        transposed. With equal growth and stride, result sizes are equal for any input size."""
         return tuple(
             begin + end - (taps - 1) * dilation - extra
             for begin, end, taps, dilation, extra in zip(
@@ -50,14 +50,14 @@ class Geometry:
         )
 
     def taps_in(self, large: Geometry, *, same_size: bool = False) -> Taps | None:
-        """Where this kernel's taps lie in `large`'s; None if one of them lies on none of its.
+        """Where this kernel's taps lie among those of `large`; None if one lies on none of them.
 
         Tap u of output i reads position stride*i - begin + dilation*u (transposed: tap u of
         input i is added to that position). So tap u is tap v of the large kernel where
         dilation'*v = begin' - begin + dilation*u.
 
         Args:
-            same_size: both results are known to have equal sizes; they have at equal growth.
+            same_size: both results are known to have equal sizes; with equal growth they always do.
         """
         if self.stride != large.stride or not (same_size or self.growth == large.growth):
             return None
@@ -74,14 +74,14 @@ class Geometry:
         return tuple(found)
 
     def identity(self, channels: int) -> Geometry:
-        """The 1x1 convolution of each channel alone, on as many axes as this."""
+        """The depthwise 1x1 convolution, on as many axes as this."""
         ones, zeros = (1,) * len(self.kernel), (0,) * len(self.kernel)
         return Geometry(ones, ones, ones, zeros, zeros, zeros, channels)
 
 
 def geometry(node: ir.Node, view: View) -> Geometry | None:
-    """A Conv's or ConvTranspose's geometry; None if the node is none with constant weights and
-    fixed pads."""
+    """The geometry of a Conv or ConvTranspose with constant weights and fixed pads; None for any
+    other node."""
     if node.op_type not in {"Conv", "ConvTranspose"} or node.domain != "":
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -97,7 +97,7 @@ def geometry(node: ir.Node, view: View) -> Geometry | None:
 
 
 def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | None:
-    """What the attributes of a convolution or a pool say; None if its pads are not fixed."""
+    """The geometry by the attributes of a convolution or pool; None if its pads are not fixed."""
     axes = len(kernel)
     given, ones = node.attributes, (1,) * axes
     stride, dilation = (tuple(given.get_ints(name, ones)) for name in ("strides", "dilations"))
@@ -111,10 +111,10 @@ def positions(node: ir.Node, kernel: tuple[int, ...], group: int) -> Geometry | 
 def _pads(
     node: ir.Node, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """All that is padded at the beginnings, then at the ends; None if it depends on the size.
+    """The pads at the beginnings, then at the ends; None if they depend on the size.
 
     SAME pads (ceil(n/stride) - 1)*stride + k - n, which is k - 1 for stride 1, and nothing for
-    k = 1; an odd one of them goes to the end (UPPER) or the beginning (LOWER).
+    k = 1; of an odd number, the extra one goes to the end (UPPER) or the beginning (LOWER).
     """
     padding = node.attributes.get_string("auto_pad", "NOTSET")
     none = (0,) * len(kernel)

@@ -1,17 +1,17 @@
-"""What a plan costs in bytes: constants that several ops read are copied where they change apart.
+"""What a plan costs in bytes: shared constants are copied where their readers change them apart.
 
-A constant of n numbers that is read by several ops becomes as many as its readers need different
-ones (one, where all need the same change, none where all go), so a plan adds (versions - 1) * n
-numbers for it. That is worth it
+A constant of n numbers that several ops read becomes as many versions as its readers need (one
+where all need the same change, none where all are removed), so a plan adds (versions - 1) * n
+numbers for it. That is accepted
 
-1. where it is little: all that a plan adds is at most a sixteenth of the model's constants, or
-   1,024 numbers (a page of memory); or
-2. where each map that goes needs one copy at most, as for a convolution with two batch-norms of
-   different statistics, and the copies have no more numbers than the maps cost multiply-adds for
-   one sample; axes of unknown size, but for the batch, count as large.
+1. where it is little: everything that a plan adds is at most a sixteenth of the model's constants,
+   or 1,024 numbers (a page of memory); or
+2. where each map that is folded needs at most one copy, as for a convolution with two batch-norms
+   of different statistics, and the copies have no more numbers than the maps cost multiply-adds
+   for one sample; axes of unknown size, except the batch, count as large.
 
-The same holds for new constants beyond those that go with the maps: a bias where none was, or a
-number for each channel where one for all was added.
+The same holds for new constants beyond those that are removed with the maps: a bias where there was
+none, or a number per channel where there was a single number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from converter.graph.naming import label
 LITTLE = 1024
 _SHARE = 16
 
-# The name of a constant, or of the result of an op; and of a batch-norm, None for all of them.
+# The name of a constant, or of the result of an op; and of a batch-norm, or None for all of them.
 Barred = dict[tuple[str | None, str | None], Refusal]
 
 
@@ -45,7 +45,7 @@ def changed_by(edit: Absorb) -> list[tuple[int, ir.Value]]:
 
 
 def why_barred(route: Route, site: Site, barred: Barred) -> Refusal | None:
-    """The reason why one of the edits of a way is not to be made for `site`, if there is one."""
+    """The reason why an edit of a way must not be made for `site`, if there is one."""
     if not barred:
         return None
     for edit in route.edits:
@@ -59,10 +59,10 @@ def why_barred(route: Route, site: Site, barred: Barred) -> Refusal | None:
 
 @dataclass(eq=False)
 class _Share:
-    """One constant that changes: who changes it, and what for."""
+    """A constant that changes: by which edits, and for which batch-norms."""
 
     value: ir.Value
-    # What becomes of it for each node that reads it; two of the same key read one copy.
+    # For each reader a key of its version; readers with the same key share a copy.
     keys: dict[tuple[ir.Node, int], tuple[object, ...]] = field(default_factory=dict)
     edits: dict[Decision, int] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
@@ -78,8 +78,8 @@ class _Share:
 
 
 def too_dear(model: ir.Model, plan: Plan) -> tuple[Barred, list[Merge]]:
-    """What of a plan is not worth its bytes: which constants are not to be changed for which
-    batch-norms, with the reason, and merges that are not to be made."""
+    """What in a plan is not worth its bytes: the constants that must not be changed for which
+    batch-norms, with the reason, and the merges that must not be made."""
     removed = _removed(plan)
     shares = [share for share in _shares(plan, removed) if share.versions(removed) > 1]
     left = max(LITTLE, _numbers(model) // _SHARE)
@@ -139,7 +139,7 @@ def _shares(plan: Plan, removed: frozenset[ir.Node]) -> list[_Share]:
 
 
 def _key(edit: Absorb, index: int) -> tuple[object, ...]:
-    """Equal for two edits that make the same of the same constant."""
+    """A key that is equal for two edits that change the same constant in the same way."""
     affine, node, update = edit.affine, edit.node, edit.update
     shifts = index in update.shifted
     layout = tuple(
@@ -163,7 +163,7 @@ def _copies(share: _Share, removed: frozenset[ir.Node]) -> int:
 
 
 def _saved(share: _Share) -> int | None:
-    """The multiply-adds, for one sample, of what goes; None where a size is not known."""
+    """The multiply-adds, for one sample, of what is removed; None where a size is not known."""
     parts = [(d.site.result, len(d.site.nodes) - (d.remainder is not None)) for d in share.edits]
     parts += [(m.target.outputs[0], len(m.gone) + len(m.branches)) for m in share.merges]
     costs = [_cost(value, nodes) for value, nodes in parts]
@@ -195,7 +195,7 @@ def _sentence(share: _Share, copies: int, saved: int | None) -> str:
 
 
 def _new_numbers(decision: Decision, removed: frozenset[ir.Node]) -> dict[ir.Node, int]:
-    """How many numbers each op gets that it did not have."""
+    """How many additional numbers each op gets."""
     found: dict[ir.Node, int] = {}
     edits = decision.outcome.edits if isinstance(decision.outcome, Route) else ()
     for edit in edits:
@@ -206,7 +206,7 @@ def _new_numbers(decision: Decision, removed: frozenset[ir.Node]) -> dict[ir.Nod
 
 
 def _own_numbers(site: Site, removed: frozenset[ir.Node]) -> int:
-    """The numbers of the constants that go with a batch-norm."""
+    """How many numbers the constants have that are removed with a batch-norm."""
     own = {
         value
         for node in site.nodes

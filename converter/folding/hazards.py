@@ -10,7 +10,7 @@ unit roundoff of the type (2^-24 for float32, 2^-11 for float16), to first order
 subtraction of the mean, and it costs one rounding of each weight, which is harmless as long as
 the weight stays a normal number of its type.
 
-Pure functions of numbers; what is ordinary for a trained network raises nothing.
+These are pure functions of numbers; values that are normal in a trained network give no hazard.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import numpy.typing as npt
 
 from converter.graph.rounding import Float64
 
-# So many channels are named in a sentence and in the report, the worst first.
+# How many channels are named in a sentence and in the report, the worst first.
 SAMPLE = 8
 # With var < eps/9, epsilon is over 90 % of var + eps: the scale is epsilon's, not the data's.
 EPSILON_SHARE = 0.9
 # gamma/sqrt(var + eps) is at most 316 for gamma = 1 and eps = 1e-5. Beyond 1,000 a thousandth
 # of the input, noise of a reduced precision, is a whole unit of the output.
 HUGE_SCALE = 1e3
-# |mean|/std: so many times its rounding of the input is amplified by the subtraction of the
-# mean. 1,000 costs 10 of float32's 24 bits, 32 costs 5 of float16's 11 and of bfloat16's 8.
+# |mean|/std: the subtraction of the mean amplifies the rounding of the input by this factor. 1,000
+# costs 10 of float32's 24 bits, 32 costs 5 of float16's 11 and of bfloat16's 8.
 MEAN_OVER_STD = {"float16": 32.0, "bfloat16": 32.0}
 MEAN_OVER_STD_WIDE = 1000.0
 
@@ -48,7 +48,7 @@ class Hazard:
         code: for programs ("zero-variance").
         sentence: for people, with the numbers in it.
         count: how many channels (for "underflow": weights) it concerns.
-        of: of how many.
+        of: how many there are in all.
         channels: the indices of the worst ones, at most `SAMPLE`.
         value: the worst number, in the unit that the sentence names.
         where: the op, for a hazard of folded weights.
@@ -84,7 +84,7 @@ def of_batchnorm(
         dtype: the type that the graph stores and computes in.
         untracked: whether its `num_batches_tracked` is known to be 0.
     """
-    del beta  # no value of it is suspicious
+    del beta  # no value of beta is suspicious
     name = np.dtype(dtype).name
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(var + eps)
@@ -165,9 +165,9 @@ def of_rounding(
 def _never_updated(mean: Float64, var: Float64, untracked: bool) -> Hazard | None:
     if not mean.size or np.any(mean) or not np.all(var == 1.0):
         return None
-    # The counter alone proves nothing: statistics ported from elsewhere come without it.
+    # The counter alone proves nothing: statistics ported from other frameworks come without it.
     counter = ", num_batches_tracked 0" if untracked else ""
-    # Only torch's networks have that counter, and only they can be run over data here.
+    # Only torch's networks have that counter, and only these can be run over data here.
     remedy = " `recalibrate` can compute them from data." if untracked else ""
     return Hazard(
         "never-updated",
@@ -277,7 +277,7 @@ def _channels(
     size: Float64,
     sentence: Callable[[int, int, str], str],
 ) -> Hazard | None:
-    """A hazard of the channels in `mask`, the worst being those of the largest `size`."""
+    """A hazard about the channels in `mask`; the worst are those with the largest `size`."""
     found = np.flatnonzero(mask)
     if not found.size:
         return None
@@ -296,7 +296,7 @@ def _channels(
 
 
 def _below(values: npt.NDArray[Any], limit: float) -> npt.NDArray[np.intp]:
-    """Where |value| < limit, as flat indices; block by block, as hardly any weight is."""
+    """Where |value| < limit, as flat indices; block by block, because hardly any weight is."""
     flat = values.reshape(-1)
     bound = values.dtype.type(limit)
     found = [

@@ -1,4 +1,4 @@
-"""Which rules are asked: those of `ops/` and `moves/`, and some only where the planner says so."""
+"""Which rules apply: those of `ops/` and `moves/`, and some only when the planner allows them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from converter.folding.view import View
 
 @dataclass(frozen=True)
 class Mode:
-    """What a way may do.
+    """What a way may use.
 
     Attributes:
         takers: the batch-norms that may take a map up, because they stay.
-        through_relu: a Relu or Clip may become a maximum with one number a channel.
+        through_relu: a Relu or Clip may become a maximum with one number per channel.
         levels: the other terms of a sum may be divided by the scale of one of them.
     """
 

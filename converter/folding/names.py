@@ -1,4 +1,4 @@
-"""Batch-norms are chosen by patterns of their names, as a shell chooses files: `layer1.*`."""
+"""Choose batch-norms by patterns of their names, as a shell chooses files: `layer1.*`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from converter.errors import UserError
 
-# So many names are offered when a pattern matches none.
+# How many names are offered when a pattern matches none.
 OFFERED = 5
 
 
@@ -18,10 +18,10 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def check(patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Let each pattern match a name.
+    """Check that each pattern matches a name.
 
     Raises:
-        UserError: one matches none; the closest names are offered.
+        UserError: one matches none; the message offers the closest names.
     """
     for pattern in patterns:
         if any(matches(name, [pattern]) for name in names):

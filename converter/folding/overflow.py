@@ -1,15 +1,14 @@
 """Folded weights that do not fit into their type, and what is given up because of them.
 
-Folding is tried in rounds, each on a new copy of the graph. A round ends well, or with overflows
-that carry what caused them: decisions that were applied, or a merge. One cause of each is given
-up for good, so the next round is another one:
+Folding is tried in rounds, each on a new copy of the graph. A round succeeds, or ends with
+overflows that name their causes: decisions that were applied, or a merge. One cause of each is
+given up permanently, so the next round differs:
 
-* A round applies no batch-norm that was given up (the planner refuses it by name), and makes no
-  merge that was (it is not found again). So what a round names is new, and with each round more
-  is given up.
-* There are only as many names as the graph has nodes, so the rounds end. As those of a large
-  graph could be many, after `MOST_ROUNDS` everything is given up, which leaves nothing to
-  overflow.
+* A round does not fold a batch-norm that was given up (the planner refuses it by name), and does
+  not make a merge that was given up (it is not found again). So the causes of a round are new, and
+  each round gives up more.
+* There are only as many names as the graph has nodes, so the rounds end. Because a large graph may
+  have many, everything is given up after `MOST_ROUNDS`, and then nothing can overflow.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ class Overflow:
     """Weights that do not fit.
 
     Attributes:
-        sentence: which, for a person.
+        sentence: says which weights.
         dtype: the type that is too small.
-        decisions: the batch-norms that went into them, in the order in which they did.
-        merge: the name of the result of the op that was to take up branches, if it was one.
+        decisions: the batch-norms that were folded into them, in that order.
+        merge: the name of the result of the op that was to take up branches, for a merge.
     """
 
     sentence: str
@@ -78,8 +77,8 @@ class GivenUp:
 
     Attributes:
         sites: batch-norms, by name, with the reason.
-        merges: ops that are not to take up branches, by the name of their result.
-        barred: constants that are not to be changed for a batch-norm, with the reason.
+        merges: ops that must not take up branches, by the name of their result.
+        barred: constants that must not be changed for a batch-norm, with the reason.
     """
 
     sites: dict[str, Refusal] = field(default_factory=dict)
@@ -91,21 +90,21 @@ class GivenUp:
 
     @property
     def apart(self) -> Container[object]:
-        """The merges that are not to be made."""
+        """The merges that must not be made."""
         return _Everything() if self._all else self.merges
 
     def too_dear(self, barred: Barred, merges: Iterable[Merge]) -> None:
-        """Give up what is not worth its bytes. What is barred was not, so plans are made anew
-        only as often as there are pairs of a constant and a batch-norm; after `MOST_ROUNDS`, only
-        as often as there are constants."""
+        """Give up what is not worth its bytes. What is barred was not barred before, so there are
+        at most as many new plans as pairs of a constant and a batch-norm; after `MOST_ROUNDS`,
+        at most as many as constants."""
         self._plans += 1
         self.merges.update(merge.target.outputs[0].name or "" for merge in merges)
         for (constant, site), why in barred.items():
             self.barred[constant, site if self._plans < MOST_ROUNDS else None] = why
 
     def because_of(self, overflows: Iterable[Overflow], names: Iterable[str]) -> None:
-        """Give up what caused each overflow: the merge, else the map that came last, since those
-        before it may fit without it. `names`: those of all batch-norms of the graph."""
+        """Give up the cause of each overflow: the merge, otherwise the last map, since those before
+        it may fit without it. `names`: those of all batch-norms of the graph."""
         self._rounds += 1
         for overflow in overflows:
             if overflow.merge is not None:

@@ -1,9 +1,9 @@
-"""The scale one way, the shift the other: y = a*x + b = (a*x) + b = a*(x + b/a).
+"""Move the scale one way and the shift the other: y = a*x + b = (a*x) + b = a*(x + b/a).
 
-Tried last, for what neither way takes whole. Backward through a Relu only a scale passes, through
-the sum of a residual block forward only a shift: the scale may go back and the shift on, or
-the shift b/a back and the scale on. A chain of several nodes (x - mean) / std may also give only
-one half away, and one node is left of it.
+This is tried last, for maps that cannot go either way as a whole. Backward through a Relu only a
+scale passes, forward through the sum of a residual block only a shift: the scale may go backward
+and the shift forward, or the shift b/a backward and the scale forward. A chain of several nodes
+(x - mean) / std may also lose only one half, and then one node is left of it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parted(site: Site, view: View, mode: Mode) -> Route | Refusal:
 
 
 def _takes_its_own_bias(back: Route, site: Site, view: View) -> bool:
-    """Whether the shift would go into an Add that is the chain's own, and goes with it."""
+    """Whether the shift would go into an Add of the chain itself, which is removed with it."""
     return any(view.bias_behind(edit.node) in site.nodes for edit in back.edits)
 
 

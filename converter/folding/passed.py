@@ -1,4 +1,4 @@
-"""What a map met on its way, for people: the op, the formula, and the map on each side of it."""
+"""What a map passed on its way, for reports: the op, the formula, and the map on each side."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Passed:
     """One op on the way of a map.
 
     Attributes:
-        op: the op, named for a person ("Conv layer1.0.conv1").
+        op: the label of the op ("Conv layer1.0.conv1").
         formula: what was done with the map there ("W[o] *= a[o], bias = a*bias + b").
-        met: the map as it reached the op, if it is known.
+        met: the map as it reached the op, if that is known.
         left: the maps that went on from there; none where the op absorbed it.
         way: "backward", "forward", or "in parallel".
     """

@@ -1,4 +1,4 @@
-"""A plan: for each batch-norm where it goes, or why it stays; data that can be printed."""
+"""A plan: where each batch-norm is folded, or why it stays; plain data that can be printed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from converter.folding.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What happens to one batch-norm: a `Route` if it goes, a `Refusal` if it stays.
+    """What happens to one batch-norm: a `Route` if it is folded, a `Refusal` if it stays.
 
-    A route with a remainder takes only half of the map away.
+    A route with a remainder moves only half of the map.
     """
 
     site: Site
@@ -23,22 +23,22 @@ class Decision:
 
     @property
     def applied(self) -> bool:
-        """Whether anything is done."""
+        """Whether at least half of the map is folded."""
         return isinstance(self.outcome, Route)
 
     @property
     def folded(self) -> bool:
-        """Whether nothing is left of it."""
+        """Whether the whole map is folded."""
         return self.applied and self.remainder is None
 
     @property
     def remainder(self) -> Affine | None:
-        """The half of the map that stays as one node, if only the other half goes."""
+        """The half of the map that stays as one node, if only the other half is folded."""
         return self.outcome.remainder if isinstance(self.outcome, Route) else None
 
     @property
     def stays(self) -> str | None:
-        """Which half of the map stays as one node, "scale" or "shift", if only the other goes."""
+        """Which half of the map stays as one node, "scale" or "shift", if only one is folded."""
         if self.remainder is None:
             return None
         return "scale" if self.remainder.scales else "shift"
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of all sites."""
+        """The names of all sites."""
         return tuple(decision.site.name for decision in self.decisions)
 
     @property
@@ -70,12 +70,12 @@ class Plan:
 
     @property
     def scale_shifts(self) -> tuple[Decision, ...]:
-        """Those that are no batch-norms: LayerScale, input normalisation, constant factors."""
+        """The sites that are not batch-norms: LayerScale, input normalisation, constant factors."""
         return tuple(d for d in self.decisions if d.site.kind == "scale-shift")
 
     @property
     def folded(self) -> tuple[Decision, ...]:
-        """The batch-norms that go."""
+        """The batch-norms that are folded."""
         return tuple(decision for decision in self.batchnorms if decision.folded)
 
     @property
@@ -85,17 +85,17 @@ class Plan:
 
     @property
     def applied(self) -> tuple[Decision, ...]:
-        """All of which at least half goes, batch-norms or not."""
+        """All sites of which at least half is folded, batch-norms or not."""
         return tuple(decision for decision in self.decisions if decision.applied)
 
     def without_plain_factors(self) -> Plan:
-        """This plan without the lone factors that stay: activations are full of them."""
+        """This plan without single factors that stay, which are common in activations."""
         return replace(
             self, decisions=tuple(d for d in self.decisions if d.applied or not d.site.uniform)
         )
 
     def followed_by(self, later: Plan) -> Plan:
-        """This plan and then `later`, made for what this one left, as one report."""
+        """This plan and then `later`, which was made for what this one left, as one plan."""
         outcomes = {
             node: decision.outcome for decision in later.decisions for node in decision.site.nodes
         }

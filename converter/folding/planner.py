@@ -1,10 +1,10 @@
-"""Decide for every batch-norm where it goes, or why it stays. Nothing is changed here.
+"""Decide for every batch-norm where it is folded, or why it stays. Nothing is changed here.
 
 1. Backward, in the order of the nodes: a batch-norm that is folded is an identity for those
    behind it, so a chain of them ends in the same linear op.
-2. In parallel: one on a branch of a sum goes when the branches are merged (`branches/`).
-3. Into a batch-norm in front of it that is still there, which then stands for both.
-4. Forward, in reverse order, into all that read it.
+2. In parallel: one on a branch of a sum is folded when the branches are merged (`branches/`).
+3. Into a batch-norm in front of it that is still there, which then represents both.
+4. Forward, in reverse order, into everything that reads it.
 5. Parted: the scale one way and the shift the other (`parting.py`).
 6. Forward past sums whose other terms can be divided by the scale (`moves/leveling.py`), and
    into batch-norms behind it that stay.
@@ -51,9 +51,9 @@ def make_plan(
         model: the graph that the sites were found in.
         sites: its batch-norms.
         leave: batch-norms to keep in any case, by name, each with its reason.
-        apart: convolutions, by the name of their result, that are not to take up branches.
-        barred: constants that are not to be changed for a batch-norm (`growth.py`).
-        through_relu: a Relu or Clip may become a maximum with one number a channel.
+        apart: convolutions, by the name of their result, that must not take up branches.
+        barred: constants that must not be changed for a batch-norm (`growth.py`).
+        through_relu: a Relu or Clip may become a maximum with one number per channel.
     """
     view = View(broadcasts=model.graph.opset_imports.get("", 8) >= 8)
     planner = _Planner(sites, leave or {}, barred or {}, view)
@@ -89,7 +89,7 @@ _PLAIN, _THROUGH = Mode(), Mode(through_relu=True)
 
 
 class _Planner:
-    """The decisions so far, and the graph as they will leave it."""
+    """The decisions so far, and the graph as it will be after them."""
 
     def __init__(
         self, sites: Sequence[Site], leave: Mapping[str, Refusal], barred: Barred, view: View
@@ -114,7 +114,7 @@ class _Planner:
         return self._open
 
     def staying(self, sites: Sequence[Site]) -> frozenset[ir.Node]:
-        """The batch-norms that are not folded, also those that have no fixed map themselves."""
+        """The batch-norms that are not folded, including those without a fixed map."""
         return frozenset(
             site.node
             for site in sites
@@ -122,7 +122,7 @@ class _Planner:
         )
 
     def go(self, way: _Way, sites: Sequence[Site], mode: Mode = _PLAIN) -> None:
-        """Try one way for each that is waiting."""
+        """Try one way for each batch-norm that is waiting."""
         for node in [site.node for site in sites]:
             if node not in self._open:
                 continue
@@ -134,19 +134,19 @@ class _Planner:
                 self._settle(node, outcome)
                 if outcome.remainder is None:
                     self.view.look_through(*site.nodes, source=site.source)
-                else:  # half of it is still there: others pass it in the next round at the earliest
+                else:  # half of it is still there: others may pass it in a later round
                     self.view.block(*site.nodes)
             else:
                 first = self.outcomes.get(node)
                 if isinstance(first, Refusal) and way is _forward:
-                    # Neither way is open: both reasons are told.
+                    # Neither way is open: both reasons are reported.
                     outcome = replace(first, behind=outcome)
                 if way is not parted:
                     self.outcomes[node] = outcome
 
     def level(self, sites: Sequence[Site], *, through_relu: bool) -> None:
-        """Try again for those that are waiting, forward, past sums whose other terms can be
-        divided by their scale."""
+        """Try again for the batch-norms that are waiting: forward, past sums whose other terms can
+        be divided by their scale."""
         told = dict(self.outcomes)
         takers = self.staying(sites).intersection(self._open)
         mode = Mode(takers, through_relu=through_relu, levels=True)
@@ -154,14 +154,14 @@ class _Planner:
         self.outcomes |= {node: told[node] for node in self._open if node in told}
 
     def bend(self, sites: Sequence[Site]) -> None:
-        """Try again for those that are waiting, with thresholds that may move."""
+        """Try again for the batch-norms that are waiting, with thresholds that may move."""
         told = dict(self.outcomes)
         self.go(_backward, sites, _THROUGH)
         self.go(_forward, tuple(reversed(sites)), _THROUGH)
         self.outcomes |= {node: told[node] for node in self._open if node in told}
 
     def advise(self, sites: Sequence[Site]) -> None:
-        """Tell those that are waiting if `bend` would be a way."""
+        """Note on the batch-norms that are waiting if `bend` would be a way."""
         for site in sites:
             refusal = self.outcomes.get(site.node)
             if site.node not in self._open or not isinstance(refusal, Refusal) or refusal.hint:
@@ -175,7 +175,7 @@ class _Planner:
                 self.outcomes[site.node] = replace(refusal, hint=_THROUGH_RELU)
 
     def branches(self, merges: Sequence[Merge]) -> None:
-        """Those on a merged branch are settled; they are no identities, their sum goes."""
+        """Settle the batch-norms on merged branches; they are not looked through."""
         for merge in merges:
             target = label(merge.target)
             for branch in merge.branches:
@@ -189,7 +189,7 @@ class _Planner:
         self.routes.append(route)
         del self._open[node]
         for edit in route.edits:
-            # A batch-norm that has taken up another one stands for both from now on.
+            # A batch-norm that has taken up another one represents both from now on.
             taker = self._open.get(self._last.get(edit.node, edit.node))
             if taker is None:
                 continue
@@ -202,7 +202,7 @@ class _Planner:
                 self._withdraw(taker)
 
     def _withdraw(self, site: Site) -> None:
-        """A constant of a chain changes: its map is found anew in the next round."""
+        """A constant of a chain changes: its map is determined again in the next round."""
         self.outcomes[site.node] = Refusal("dearer", "its constants take up another map.")
         del self._open[site.node]
 
@@ -227,7 +227,7 @@ def _forward(site: Site, view: View, mode: Mode) -> Route | Refusal:
 
 
 def _starts(value: ir.Value | None) -> bool:
-    """Whether `value` is an input of the graph, or one that was only cast or laid out anew."""
+    """Whether `value` is an input of the graph, or one that was only cast or rearranged."""
     while value is not None and (node := value.producer()) is not None:
         if node.op_type not in {"Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity"}:
             return False

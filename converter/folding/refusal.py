@@ -15,7 +15,7 @@ Code = Literal[
     "computed-parameters",  # gamma or beta is computed at run time
     "bad-statistics",  # not finite, or a negative variance
     "unsupported-form",  # an opset or attribute with other semantics
-    "shared-value",  # others read the value between
+    "shared-value",  # other nodes read the value between
     "graph-output",  # the value between is a result of the model
     "graph-input",  # nothing stands before the batch-norm
     "subgraph",  # the value crosses the border of an If, Loop or Scan body
@@ -24,12 +24,12 @@ Code = Literal[
     "wrong-axis",  # the op's channels lie on another axis
     "not-linear",  # no rule: the map does not commute with the op
     "unknown-shape",  # the shape that the rule needs is not known
-    "padding",  # zero padding, which a shift would have to reach
+    "padding",  # zero padding, which would have to be shifted too
     "sign",  # a negative scale, where only positive ones commute
     "not-per-channel",  # after the move the map differs inside a channel
     "dearer",  # the fold would make the graph more expensive
     "overflow",  # the folded weights do not fit into their type
-    "skipped",  # the user asked to leave it
+    "skipped",  # the user asked to keep it
 ]
 
 
@@ -37,7 +37,7 @@ Code = Literal[
 class Refusal:
     """Why a batch-norm stays. `sentence` names the op that stands in the way.
 
-    `behind` says what stands in the other way, forward, where both were tried. `steps` are the
+    `behind` says what stands in the way forward, where both directions were tried. `steps` are the
     ops that the map could pass before this one; `node` is the op in the way, if it is one op.
     """
 
@@ -49,7 +49,7 @@ class Refusal:
     node: ir.Node | None = field(default=None, repr=False, compare=False)
 
     def at(self, node: ir.Node) -> Refusal:
-        """The same refusal, with the op in the way unless it is known already."""
+        """The same refusal with `node` as the op in the way, unless one is known already."""
         return self if self.node is not None else replace(self, node=node)
 
     def past(self, *steps: Passed) -> Refusal:

@@ -12,13 +12,13 @@ from converter.folding.refusal import Refusal
 from converter.folding.step import Absorb
 from converter.graph.naming import label
 
-# A map that spreads to more readers than this is left: the paths of a dense block multiply.
+# A map that spreads to more readers than this is kept: the paths of a dense block multiply.
 MOST_STEPS = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The way of one affine: what it passes, what absorbs it, and the edits that do it.
+    """The way of one affine: what it passes, what absorbs it, and the necessary edits.
 
     Attributes:
         steps: each op on the way, from the batch-norm on.
@@ -44,7 +44,7 @@ class Route:
         return tuple(str(step) for step in self.steps)
 
     def joined(self, other: Route) -> Route:
-        """Both, one after the other."""
+        """Both routes, one after the other."""
         return Route(
             self.steps + other.steps,
             self.into + other.into,

@@ -1,6 +1,6 @@
-"""What a rule answers: where an affine goes when it is pushed one op further.
+"""What a rule returns: where an affine goes when it is moved one op further.
 
-What an op takes up of it is an edit, which carries how the constants change (`ops/`).
+What an op takes up is an edit, which says how the constants change (`ops/`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Update:
     Attributes:
         side: where the map acts: "after" the op, on its output, or "before" it, on its data.
         apply: changes float64 copies of the constants; nothing is rounded, no graph is touched.
-        scaled: the inputs that a scale changes, a shift alone does not. Of these and the next
-            only those count that are constants.
+        scaled: the inputs that a scale changes and a shift alone does not. Of these and of
+            `shifted` only those that are constants count.
         shifted: the inputs that a shift changes, and a scale as well.
         reads: the attributes that the change depends on.
-        grows: how many numbers the node gets that it did not have.
+        grows: how many additional numbers the node gets.
     """
 
     side: Literal["after", "before"]
@@ -64,14 +64,14 @@ class Step:
     Nothing left in `onward` means that the affine is absorbed.
 
     Attributes:
-        formula: what happened, for a person ("W[o] *= a[o], bias = a*bias + b").
+        formula: what was done, for reports ("W[o] *= a[o], bias = a*bias + b").
         edits: in the order in which they apply.
         onward: (index, affine) still to be placed, on an input when going backward, on an
             output when going forward.
-        reservation: a refusal that counts only if the rest of the way is free, so that
-            people hear of what really stands in the way first.
+        reservation: a refusal that counts only if the rest of the way is free, so that the
+            report names the more important obstacle first.
         adds: how many nodes this step adds to the graph.
-        otherwise: another way to the same effect, to try when this one is not free.
+        otherwise: another step with the same effect, to try when this one is not free.
         back: (index, affine) to be placed backward on other inputs, when going forward.
         beyond: the op whose inputs or outputs `onward` counts, if several were passed at once.
     """

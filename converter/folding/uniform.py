@@ -1,7 +1,7 @@
-"""A map of one number for all channels has no axis of its own: it lies on any that suits.
+"""A map with one number for all channels has no axis of its own: it may lie on any axis.
 
-A factor 1/255 or a shift by one number acts alike along every axis, so where a rule finds
-it on an axis that it cannot use, it is asked again for the others.
+A factor 1/255 or a shift by one number is the same along every axis, so where a rule cannot use
+the axis on which the map lies, the rule is tried again on the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_uniform(affine: Affine) -> bool:
 def ask(
     rule: Callable[[Affine], Step | Refusal], affine: Affine, shape: Sequence[Dim] | None
 ) -> Step | Refusal:
-    """The answer of `rule` to `affine`, laid on whatever axis of a tensor of `shape` suits."""
+    """The result of `rule` for `affine`, on any axis of a tensor of `shape` that it accepts."""
     answer = rule(affine)
     if isinstance(answer, Step) or answer.code not in _ABOUT_THE_AXIS or not is_uniform(affine):
         return answer

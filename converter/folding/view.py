@@ -1,8 +1,8 @@
-"""The graph as the plan will leave it: reading only, no edits.
+"""A read-only view of the graph as it will be after the plan.
 
-While a plan is made, batch-norms that are already spoken for are looked through, ops that
-read only a value's shape do not count as its readers, and whether a value is a constant is
-answered in one place.
+While a plan is made, batch-norms that are already placed are looked through, ops that read only a
+value's shape do not count as its readers, and a single function decides whether a value is a
+constant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from converter.graph.values import (
     shape_of,
 )
 
-# They read a value's shape, not its numbers, so they never notice a fold.
+# Ops that read a value's shape, not its numbers, so a fold does not affect them.
 SHAPE_READERS = frozenset({"Shape", "Size"})
 
 
@@ -34,7 +34,7 @@ class View:
         self._blocked: set[ir.Node] = set()
 
     def look_through(self, *nodes: ir.Node, source: ir.Value | None) -> None:
-        """From now on, `nodes` (a batch-norm that will be removed) are identities of `source`."""
+        """From now on, `nodes` (a batch-norm that will be removed) are treated as `source`."""
         for node in nodes:
             self._folded[node] = source
 
@@ -68,7 +68,7 @@ class View:
         return found
 
     def bias_behind(self, node: ir.Node) -> ir.Node | None:
-        """The Add of a constant that alone reads the node's result, if there is one."""
+        """The Add of a constant that is the only reader of the node's result, if there is one."""
         value = node.outputs[0]
         reads = self.reads(value)
         if len(reads) != 1 or self.is_graph_output(value):
@@ -80,7 +80,7 @@ class View:
         return None if self.why_not_constant(other, total, "operand") else total
 
     def is_graph_output(self, value: ir.Value) -> bool:
-        """Whether the numbers of `value` leave the graph, directly or by a folded node."""
+        """Whether the numbers of `value` leave the graph, directly or through a folded node."""
         return value.is_graph_output() or any(
             self.is_graph_output(use.node.outputs[0])
             for use in value.uses()
@@ -112,7 +112,7 @@ class View:
         return None if shape is None else len(shape)
 
     def why_not_constant(self, value: ir.Value | None, of: ir.Node, what: str) -> Refusal | None:
-        """None when `value` is a constant that nobody can replace at run time."""
+        """The reason why `value` is not a fixed constant; None if it is one."""
         if is_constant(value):
             return None
         if value is not None and value.is_initializer() and value.const_value is not None:

@@ -1,7 +1,7 @@
-"""Write changed constants back: in place where a constant has one reader, else as a copy.
+"""Write changed constants back: in place where a constant has one reader, otherwise as a copy.
 
 Numbers come in float64 and are rounded once, to the type that they had; names are unique in the
-model. What does not fit into its type is an error, not an infinity.
+model. A number that does not fit into its type is an error and does not become infinite.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
 
 
 class Writer:
-    """Writes constants back: in place where a constant has one reader, else a copy."""
+    """Writes constants back: in place where a constant has one reader, otherwise as a copy."""
 
     def __init__(self, model: ir.Model, store: Store) -> None:
         self._store = store
@@ -91,17 +91,17 @@ class Writer:
             self.hazards.append(found)
 
     def become(self, nodes: Sequence[ir.Node], source: ir.Value, half: Affine) -> None:
-        """The last of the nodes of a chain becomes source + shift, or source * scale.
+        """Turn the last node of a chain into source + shift, or source * scale.
 
         Raises:
-            DoesNotFitError: its constant is too large for the type of theirs.
+            DoesNotFitError: the new constant is too large for the type of the chain's constants.
         """
         node = nodes[-1]
         op, values = ("Mul", half.scale) if half.scales else ("Add", half.shift)
         result, graph = node.outputs[0], node.graph
         held = next(
             value
-            for link in reversed(nodes)  # a Neg has none
+            for link in reversed(nodes)  # a Neg has no constant
             for value in link.inputs
             if value is not None and value.is_initializer()
         )
@@ -118,7 +118,7 @@ class Writer:
         bypass(node, rest.outputs[0])
 
     def _alone(self, old: ir.Value) -> bool:
-        """Whether nobody else sees this constant, nor ever did."""
+        """Whether this constant has, and had, no other reader."""
         return len(old.uses()) == 1 and not old.is_graph_output() and old not in self._copies
 
     def _add_behind(self, node: ir.Node, shift: Float64, axis: int) -> None:
@@ -146,8 +146,8 @@ class Writer:
         node.graph.insert_after(node, total)
 
     def _copy(self, node: ir.Node, index: int, old: ir.Value, rounded: npt.NDArray[Any]) -> None:
-        """`old` has other readers: they keep it. Equal copies are made once, in the graph of
-        `old`, where all of its readers can see them; none where nothing changes."""
+        """A copy of `old`, whose other readers keep the original. Equal copies are made once, in
+        the graph of `old`, where all of its readers can read them; none where nothing changes."""
         if np.array_equal(_tensor(old), rounded):
             return
         for copy in self._copies.setdefault(old, []):
@@ -174,7 +174,7 @@ class Writer:
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
-    """Input 1, or the constant on the left of a product."""
+    """The weight of a node: input 1, or the constant on the left of a product."""
     right, left = node.inputs[1], node.inputs[0]
     on_the_left = right is not None and right.const_value is None
     return left if on_the_left else right
@@ -188,11 +188,11 @@ def _replace_suffix(name: str, what: str) -> str:
 
 
 def _rounded(values: Float64, like: ir.Value, node: ir.Node) -> npt.NDArray[Any]:
-    """`values` in the type of `like`: what is finite stays so, and no number of a constant of
-    finite ones becomes infinite.
+    """`values` in the type of `like`: finite numbers stay finite, and no number of a finite
+    constant becomes infinite.
 
     Raises:
-        DoesNotFitError: one would.
+        DoesNotFitError: a number would become infinite.
     """
     assert like.const_value is not None
     dtype = like.const_value.dtype.numpy()

@@ -3,10 +3,10 @@
 Branches are merged when
 
 1. each is a linear op with constant weights, x itself, or one of these with a fixed scale and
-   shift behind it that waits to be folded; a constant of one number per channel joins them;
-2. all read the same value x, and the sum alone reads each of them;
-3. one of them, the target, takes up the others without growing: all of their taps lie on taps
-   of its own, and their groups inside of its groups.
+   shift behind it that is still to be folded; a constant of one number per channel may join them;
+2. all read the same value x, and only the sum reads each of them;
+3. one of them, the target, takes up the others without growing: all of their taps lie on its own
+   taps, and their groups inside its groups.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from converter.folding.sites import Site
 from converter.folding.view import View
 from converter.graph.naming import label
 
-# What may be a branch; all but AveragePool have weights to take up others.
+# The ops that may be a branch; all except AveragePool have weights that can take up others.
 LINEAR: dict[str, Callable[[ir.Node, View], Form | None]] = {
     "Conv": convolution,
     "ConvTranspose": convolution,
@@ -39,7 +39,7 @@ _WITHOUT_WEIGHTS = frozenset({"AveragePool"})
 
 @dataclass(frozen=True, eq=False)
 class _Summand:
-    """A term of a sum: site(form(source)). No form: x itself; no source: a constant."""
+    """A term of a sum: site(form(source)). No form means x itself; no source means a constant."""
 
     term: Term
     source: ir.Value | None
@@ -63,7 +63,7 @@ def find_merges(graph: ir.Graph, sites: Mapping[ir.Node, Site], view: View) -> l
 
     Args:
         sites: the scales and shifts that may still be folded, by their last node.
-        view: looks through those that are folded already.
+        view: looks through scales and shifts that are folded already.
     """
     found: list[Merge] = []
     maps = {node for site in sites.values() for node in site.nodes}
@@ -73,7 +73,7 @@ def find_merges(graph: ir.Graph, sites: Mapping[ir.Node, Site], view: View) -> l
 
 
 def _merges_of(total: Sum, sites: Mapping[ir.Node, Site], view: View) -> Iterator[Merge]:
-    """Whatever can take up most takes it up, then the next of those that are left."""
+    """The term that can take up most becomes a target, then the same among those that are left."""
     left = [_summand(term, sites, view) for term in total.terms]
     targets = [summand for summand in left if summand.may_be_target]
     for target in sorted(targets, key=lambda one: _worth(one, left, view), reverse=True):
@@ -94,7 +94,7 @@ def _worth(target: _Summand, summands: Sequence[_Summand], view: View) -> tuple[
 
 
 def _summand(term: Term, sites: Mapping[ir.Node, Site], view: View) -> _Summand:
-    """What a term is, seen from its end: a waiting site, a linear op, then the value it reads."""
+    """A term read from its end: a site still to be folded, a linear op, then the value it reads."""
     value = view.origin(term.value)
     if value.is_initializer():
         constant = view.why_not_constant(value, term.node, "operand") is None
@@ -115,14 +115,14 @@ def _summand(term: Term, sites: Mapping[ir.Node, Site], view: View) -> _Summand:
 
 
 def _form(node: ir.Node | None, value: ir.Value, view: View) -> Form | None:
-    """The linear op whose result `value` is, None if there is none or others see it, too."""
+    """The linear op that computes `value`; None if there is none or other nodes read it too."""
     if node is None or node.domain != "" or node.op_type not in LINEAR or not private(value, view):
         return None
     return LINEAR[node.op_type](node, view)
 
 
 def _branches(target: _Summand, summands: Sequence[_Summand], view: View) -> list[Branch]:
-    """What the target can take up, among the summands."""
+    """The summands that the target can take up."""
     large = target.form
     assert large is not None
     found = []

@@ -44,35 +44,35 @@ class Matrix:
 
     @property
     def biased(self) -> bool:
-        """Whether it takes up a bias without a node more."""
+        """Whether it takes up a bias without an additional node."""
         return self.node is not None and self.node.op_type == "Gemm"
 
     @property
     def extent(self) -> tuple[int, int]:
-        """A Gemm has a place for a bias."""
+        """For choosing a target: a Gemm is preferred, because it has a bias."""
         return int(self.biased), 0
 
     def place(self, other: object) -> Place | None:
-        """All of one lies in the other if the sizes agree."""
+        """Each matrix lies in the other as a whole if the sizes agree."""
         if not isinstance(other, Matrix) or other.transposed != self.transposed:
             return None
         same = (other.inputs, other.outputs) == (self.inputs, self.outputs)
         return WHOLE if same else None
 
     def identity(self) -> Matrix | None:
-        """x itself; x transposed is another value."""
+        """x itself as a matrix; None for x transposed, which is another value."""
         if self.inputs != self.outputs or self.transposed:
             return None
         return Matrix(None, self.inputs, self.outputs, False, self.rank)
 
     def weight(self, constants: Constants | None) -> Float64:
-        """(inputs, outputs), a Gemm's with its alpha; x itself is the unit matrix."""
+        """(inputs, outputs), including the alpha of a Gemm; x itself is the identity matrix."""
         if constants is None:
             return np.eye(self.inputs)
         return gemm_.matrix(constants) if self.biased else constants[1]
 
     def bias(self, constants: Constants | None) -> Float64 | None:
-        """(outputs,): beta*C of a Gemm; what is to be added behind a MatMul."""
+        """(outputs,): beta*C of a Gemm; for a MatMul, what is to be added behind it."""
         if constants is None:
             return None
         values = gemm_.bias(constants) if self.biased else constants.behind
@@ -88,7 +88,7 @@ class Matrix:
             target.behind = -target.behind
 
     def add(self, target: Constants, weight: Float64, place: Place) -> None:
-        """alpha*W + W' under an alpha of 1."""
+        """alpha*W + W' with a new alpha of 1."""
         del place
         total = self.weight(target) + weight
         if self.biased:
@@ -101,7 +101,7 @@ class Matrix:
         return weight * affine.scale
 
     def shift(self, target: Constants, values: Float64) -> None:
-        """C = beta*C + values under a beta of 1, or an Add behind a MatMul."""
+        """C = beta*C + values with a new beta of 1, or an Add behind a MatMul."""
         before = self.bias(target)
         if before is None and not np.any(values):
             return

@@ -1,4 +1,4 @@
-"""A merge: which summands become one op, its weights, and the sum written anew."""
+"""A merge: which summands become one op, its weights, and the rewritten sum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Branch:
     Attributes:
         name: for the report ("Conv block.rbr_1x1", "the identity").
         term: where it stands in the sum.
-        form: the linear op that it is, None for a constant.
+        form: its linear op, None for a constant.
         place: where its weight lies in the target's.
         site: the batch-norm, or other scale and shift, behind that op.
         affine: its map, on the channels of the target.
@@ -47,7 +47,7 @@ class Branch:
 
     @property
     def formula(self) -> str:
-        """What the target takes up, for a person."""
+        """What the target takes up, for the report."""
         if self.form is None:
             return "bias += c"
         if self.form.node is not None:
@@ -63,9 +63,9 @@ class Merge:
     Attributes:
         name: the target, for the report.
         target: the op that stays, with the largest kernel.
-        form: the linear op that it is.
+        form: its linear op.
         term: where it stands in the sum.
-        branches: the summands that go.
+        branches: the summands that it takes up, which are removed.
         source: x, the value that all of them read.
         total: the sum.
     """
@@ -80,7 +80,7 @@ class Merge:
 
     @property
     def gone(self) -> frozenset[ir.Node]:
-        """The nodes that go with their branches; the nodes of the sum are others."""
+        """The nodes that are removed with their branches, without the nodes of the sum."""
         found = {branch.node for branch in self.branches if branch.node is not None}
         for branch in self.branches:
             found.update(() if branch.site is None else branch.site.nodes)
@@ -116,7 +116,7 @@ def merged(merge: Merge, folded: Callable[[ir.Node], Constants]) -> Constants:
 
 
 def rewire(merges: Iterable[Merge]) -> None:
-    """Write each sum anew, without the branches that its targets have taken up."""
+    """Rewrite each sum without the branches that its targets have taken up."""
     totals: dict[Sum, list[Merge]] = {}
     for merge in merges:
         totals.setdefault(merge.total, []).append(merge)
@@ -129,7 +129,7 @@ def rewire(merges: Iterable[Merge]) -> None:
 
 
 def _drop(value: ir.Value) -> None:
-    """What computes `value` goes, if nothing reads it any more."""
+    """Remove what computes `value`, if nothing reads it any more."""
     waiting = [value]
     while waiting:
         node = waiting.pop().producer()

@@ -52,7 +52,7 @@ def find_sums(graph: ir.Graph, maps: Container[ir.Node], view: View) -> Iterator
 
 
 def _signs(node: ir.Node | None, maps: Container[ir.Node], view: View) -> tuple[int, ...]:
-    """The signs of a node's inputs; empty if it is no part of a sum."""
+    """The signs of a node's inputs; empty if it is not part of a sum."""
     if node is None or node.domain != "" or node in maps or view.is_folded(node):
         return ()
     if any(value is None for value in node.inputs):
@@ -70,7 +70,7 @@ def _inside(node: ir.Node, maps: Container[ir.Node], view: View) -> bool:
 
 
 def private(value: ir.Value, view: View) -> bool:
-    """Whether one node of the same graph alone reads the value, even its shape."""
+    """Whether a single node of the same graph reads the value, its shape included."""
     producer = view.producer(value)
     if producer is None or view.is_graph_output(view.origin(value)):
         return False
@@ -100,11 +100,11 @@ def _terms(node: ir.Node, sign: int, maps: Container[ir.Node], view: View) -> li
 
 
 def write_anew(total: Sum, positive: Container[Term], gone: Container[Term]) -> None:
-    """Replace a sum by that of its terms that are left; those of `positive` have lost their sign.
+    """Replace a sum by the sum of the terms that are left; those in `positive` now have the sign +.
 
     The positive terms are added, then the negative ones subtracted, by a Sum node only where
-    there was one, so that there are no more nodes than before: without a Sum, one less than
-    terms; with it, one for the positive ones, one for the negative ones, one for both.
+    there was one, so that there are no more nodes than before: without a Sum, one less than there
+    are terms; with it, one for the positive terms, one for the negative ones, and one for both.
     """
     left = [term for term in total.terms if term not in gone]
     signs = [1 if term in positive else term.sign for term in left]

@@ -1,8 +1,8 @@
 """Linear ops over positions: Conv, ConvTranspose, AveragePool, and x itself as a 1x1 Conv.
 
 One takes up another when all taps of the other lie on its own, and the other has the same
-groups or finer ones: a weight of finer groups is one of coarser groups with zeros in it, so the
-sum has the size that the larger of them had.
+groups or finer ones: a weight of finer groups is a weight of coarser groups with zeros in it, so
+the sum has the size of the larger one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Window:
     """A linear op over positions, with constant weights.
 
     Attributes:
-        op: "Conv" or "ConvTranspose": how the taps are meant, and how the weight is laid out.
+        op: "Conv" or "ConvTranspose": how the taps are read, and how the weight is laid out.
         node: None for x itself.
         geometry: where its taps lie.
         inputs, outputs: channels.
@@ -40,7 +40,7 @@ class Window:
     outputs: int
     sizes: tuple[Dim, ...] | None
 
-    axis = 1  # of the channels of the result
+    axis = 1  # the axis of the result's channels
     biased = True
 
     @property
@@ -49,11 +49,11 @@ class Window:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """The larger of two is more likely to take up the other."""
+        """For choosing a target: the larger of two is more likely to take up the other."""
         return prod(self.geometry.kernel), -self.geometry.group
 
     def place(self, other: object) -> Place | None:
-        """Where `other`, which reads the same value, lies in this; None if it does not."""
+        """Where `other`, which reads the same value, lies in this; None if it does not fit."""
         if not isinstance(other, Window) or other.op != self.op:
             return None
         if (other.inputs, other.outputs) != (self.inputs, self.outputs):
@@ -66,7 +66,7 @@ class Window:
         return None if taps is None else Place(taps, other.geometry.group)
 
     def identity(self) -> Window | None:
-        """x itself as an op of this kind, None if the channels change."""
+        """x itself as an op of this kind; None if the number of channels changes."""
         if self.inputs != self.outputs:
             return None
         copy = self.geometry.identity(self.inputs)
@@ -106,7 +106,7 @@ class Window:
         target[1] = large
 
     def scaled(self, weight: Float64, affine: Affine) -> Float64:
-        """a*(W*x) = (a*W)*x for an op of single channels, in which rows are outputs."""
+        """a*(W*x) = (a*W)*x for a depthwise op, whose rows are the outputs."""
         return weight * along_axis(affine.scale, 0, weight.ndim)
 
     def shift(self, target: Constants, values: Float64) -> None:
@@ -117,7 +117,7 @@ class Window:
 
 
 def regrouped(weight: Float64, group: int, coarser: int) -> Float64:
-    """A weight (rows, columns per group, k...) of `group` groups as one of `coarser` ones.
+    """A weight (rows, columns per group, k...) of `group` groups as one of `coarser` groups.
 
     Row r is in group r // (rows/group), whose columns lie side by side in its coarser group.
     """

@@ -1,7 +1,7 @@
-"""What a map y = a*x + b passes: one rule an op and a way, by families.
+"""The ops that a map y = a*x + b passes: one rule per op and direction, by families.
 
-A rule backward gets the node and the affine that acts on the node's output y, y' = a*y + b, and
-returns the affine on its input(s) that has the same effect, or a refusal. A rule forward gets
+A backward rule gets the node and the affine that acts on the node's output y, y' = a*y + b, and
+returns the affine on its input(s) that has the same effect, or a refusal. A forward rule is told
 which input carries the affine, x' = a*x + b: the node reads x afterwards, and the affine acts on
 its outputs. Nothing is taken up here: ops that have constants to change are in `ops/`.
 
@@ -30,7 +30,7 @@ from converter.folding.step import ForwardRule, Rule
 _FAMILIES = (
     same_axis,
     layout,
-    chains,  # instead of single ones of layout
+    chains,  # replaces the single ops of `layout`
     space,
     channels,
     slicing,
@@ -45,13 +45,13 @@ BACKWARD: dict[str, Rule] = {
 FORWARD: dict[str, ForwardRule] = {
     op: rule for family in _FAMILIES for op, rule in family.FORWARD.items()
 }
-# Ops with several outputs, of which one carries the map: the index is that of the output.
+# Ops with several outputs, one of which carries the map: the rule gets the index of the output.
 PARTS: dict[str, ForwardRule] = dict(channels.PARTS)
 # Ops that let a map pass if it is on all of their inputs.
 JOINS = joins.JOINS
 # Ops whose other inputs may take up the inverse of the map.
 LEVELED = leveling.FORWARD
-# They read some channels of a value, and need not see that others change.
+# Ops that read some channels of a value, and are not affected by changes of the others.
 SELECTORS = frozenset({*channels.PARTS, *slicing.FORWARD, "Gather"})
 
 __all__ = ["BACKWARD", "FORWARD", "JOINS", "LEVELED", "PARTS", "SELECTORS"]

@@ -1,8 +1,8 @@
 """Sums of values: a*(x + y) + b = (a*x + b) + a*y.
 
-Backward the scale goes to every operand and the shift to one, whichever can take it. Forward a
-shift passes; a scale does where the others can be divided by it (`leveling.py`). The sum with a
-constant is in `ops/add.py`.
+Backward the scale goes to every operand and the shift to any one that can take it. Forward a shift
+passes; a scale passes where the other operands can be divided by it (`leveling.py`). The sum with
+a constant is in `ops/add.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
 
 
 def on_sum(node: ir.Node, index: int, affine: Affine, view: View) -> Affine | None:
-    """The map of one operand as one on the result; None if the shapes are not known."""
+    """The map of an operand as a map of the result; None if the shapes are not known."""
     value = node.inputs[index]
     operand = None if value is None else view.shape(value)
     placed = on_result(affine, operand, view.shape(node.outputs[0]))

@@ -1,5 +1,5 @@
-"""A map on a value and on an operand that numpy's rules broadcast to it: aligned from the last
-axis, sizes of 1 repeated."""
+"""A map on a value and on an operand that is broadcast to it by numpy's rules: aligned from the
+last axis, sizes of 1 repeated."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from converter.graph.values import Dim
 
 
 def on_operand(affine: Affine, shape: Sequence[Dim] | None, rank: int | None) -> Affine | None:
-    """The map of a result of `rank` axes as one on an operand of `shape`.
+    """The map of a result of `rank` axes as a map of an operand of `shape`.
 
-    An operand that is repeated along the channels has no room for it, unless it is the same in
-    all of them; None then, or if the shape is not known.
+    An operand that is repeated along the channels cannot carry the map, unless it is the same for
+    all of them: then the result is None, as it is if the shape is not known.
     """
     if shape is None or rank is None:
         return None
@@ -33,7 +33,7 @@ def on_operand(affine: Affine, shape: Sequence[Dim] | None, rank: int | None) ->
 def on_result(
     affine: Affine, operand: Sequence[Dim] | None, result: Sequence[Dim] | None
 ) -> Affine | None:
-    """The map of an operand as one on the result; None if the shapes are not known."""
+    """The map of an operand as a map of the result; None if the shapes are not known."""
     if operand is None or result is None:
         return None
     axis = affine.axis + len(result) - len(operand)

@@ -1,16 +1,16 @@
-"""A chain of ops that move elements is passed at once, where a single one is no way.
+"""A chain of ops that move elements is passed at once, where a single one cannot be passed.
 
-Between them a map may vary along several axes: the first Reshape of a channel shuffle makes
-(N, g, C/g, H, W) of (N, C, H, W), and the heads of an attention are apart from their features. So
-the map is carried as a tensor of as many axes as the value, of size 1 where nothing varies, until
-it varies along one axis again. Along an axis of a size that is not fixed it may repeat: heads
-that are folded into the batch, (batch*heads, ..), are of period `heads`.
+Between them a map may vary along several axes: the first Reshape of a channel shuffle turns
+(N, C, H, W) into (N, g, C/g, H, W), and an attention has separate axes for heads and features. So
+the map is carried as a tensor with as many axes as the value, of size 1 where nothing varies, until
+it varies along one axis again. Along an axis whose size is not fixed it may repeat: heads that are
+merged into the batch, (batch*heads, ..), have the period `heads`.
 
 The product of a Softmax and such values, Y = A B, belongs to such a chain (`matrices.py`):
 
     A (B*a + b) = Y*a + b     along the columns of B and the axes before the last two
 
-The scale alone passes to B from a product with any A.
+The scale alone passes to B for any A.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Maps = tuple[Float64, Float64]  # scale, shift, each of the rank of the value
 
 
 def _regroup(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """a*Reshape(x) + b = Reshape(a'*x + b'), by one op or by the whole chain in front of it."""
+    """a*Reshape(x) + b = Reshape(a'*x + b'), past one op or the whole chain in front of it."""
     step = layout.regroup(node, affine, view)
     return _or_chain(node, step, affine, view, back=True)
 
 
 def _regroup_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """Reshape(a*x + b) = a'*Reshape(x) + b', by one op or by the whole chain from it on."""
+    """Reshape(a*x + b) = a'*Reshape(x) + b', past one op or the whole chain that begins with it."""
     step = layout.regroup_forward(node, index, affine, view)
     return _or_chain(node, step, affine, view, back=False)
 
@@ -54,7 +54,7 @@ def _or_chain(
 
 
 def _chain(node: ir.Node, affine: Affine, view: View, back: bool) -> Step | None:
-    """From `node` on, until one axis of the map varies."""
+    """Pass the ops from `node` on, until the map varies along one axis only."""
     value = node.outputs[0] if back else node.inputs[0]
     rank = None if value is None else view.rank(value)
     if rank is None:
@@ -105,7 +105,7 @@ def _laid_out(node: ir.Node, values: Float64, view: View, back: bool) -> Float64
 
 def _past_product(node: ir.Node, index: int, maps: Maps, view: View) -> Maps | None:
     """The same maps on a factor of A B and on the product, if the factor is not repeated along
-    an axis on which they vary, and they do not vary along the one that is summed over."""
+    an axis on which they vary, and they do not vary along the axis that is summed over."""
     factor, result = node.inputs[index], view.shape(node.outputs[0])
     shape = None if factor is None else view.shape(factor)
     if shape is None or result is None or len(shape) != len(result) or len(shape) < 2:
@@ -121,7 +121,7 @@ def _past_product(node: ir.Node, index: int, maps: Maps, view: View) -> Maps | N
 
 
 def _one_axis(maps: Maps, shape: Sequence[Dim] | None) -> Affine | None:
-    """The map as one per channel, if it varies along one axis of fixed size alone."""
+    """The map as an Affine, if it varies along a single axis of fixed size."""
     varying = {axis for values in maps for axis, size in enumerate(values.shape) if size > 1}
     if len(varying) != 1 or shape is None:
         return None
@@ -134,7 +134,7 @@ def _one_axis(maps: Maps, shape: Sequence[Dim] | None) -> Affine | None:
 
 
 def _neighbour(value: ir.Value | None, view: View, back: bool) -> tuple[ir.Node, int] | None:
-    """The next op of a chain and its input that belongs to it, if nobody else sees the value."""
+    """The next op of a chain and its input on the chain, if no other node reads the value."""
     if value is None or view.is_graph_output(value):
         return None
     reads = view.reads(value)
@@ -144,7 +144,7 @@ def _neighbour(value: ir.Value | None, view: View, back: bool) -> tuple[ir.Node,
     if found is None or found.domain != "" or found.graph is not reads[0][0].graph:
         return None
     if found.op_type == "MatMul":
-        # What is averaged is on the right; a constant factor takes a map up by itself.
+        # The averaged factor is on the right; a constant factor takes a map up by itself.
         index = 1 if back else index
         constant = [view.why_not_constant(v, found, "weight") is None for v in found.inputs]
         return None if any(constant) or index is None else (found, index)

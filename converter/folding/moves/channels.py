@@ -1,7 +1,7 @@
 """Ops that join and split along an axis: Concat and Split.
 
-On the channel axis a value that is picked from has more channels than what is picked; those that
-are not picked keep the identity, a = 1 and b = 0, so their other readers notice nothing.
+On the channel axis, a value has more channels than what is picked from it; those that are not
+picked keep the identity, a = 1 and b = 0, so nothing changes for their other readers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ops with several inputs that all carry a map, forward: what their output then carries.
 
 Concat on another axis than the channels': the same map on every input is that of the output.
-A sum of a*x + b and a*y + c is a*(x + y) + (b + c), for the same scale on every term; so are
-differences and means. Several ways from one batch-norm may meet so (`forward.py`).
+A sum of a*x + b and a*y + c is a*(x + y) + (b + c), with the same scale on every term; the same
+holds for differences and means. Several ways from one batch-norm may meet like this (`forward.py`).
 """
 
 from __future__ import annotations

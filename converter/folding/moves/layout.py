@@ -1,4 +1,4 @@
-"""Ops that move elements and change none: Transpose, Reshape, Flatten, Squeeze, Unsqueeze.
+"""Ops that move elements without changing them: Transpose, Reshape, Flatten, Squeeze, Unsqueeze.
 
 Where a single one would let a map vary along two axes, a chain of them may be passed: `chains.py`.
 """
@@ -50,9 +50,9 @@ def order_of(node: ir.Node, view: View) -> list[int] | None:
 
 
 def shapes_of(node: ir.Node, view: View) -> tuple[Shape | None, Shape | None]:
-    """The shapes of what a node reads and of what it makes, as far as they are known.
+    """The shapes of a node's input and output, as far as they are known.
 
-    Squeeze and Unsqueeze only add or drop axes of size 1; the annotated shapes tell which.
+    Squeeze and Unsqueeze only add or drop axes of size 1; the annotated shapes show which.
     """
     source = node.inputs[0]
     old = None if source is None else view.shape(source)

@@ -1,12 +1,12 @@
-"""Forward past a sum or Concat of several values, of which only one carries the map: the others
-take up its inverse.
+"""Move forward past a sum or Concat of several values, of which only one carries the map: the
+others take up its inverse.
 
 (a*x + b) + y     = a*(x + y/a) + b
 Concat(a*x + b, y) = a*Concat(x, (y - b)/a) + b     along another axis than the channels'
 
-Whatever computes y, backward, takes 1/a: a linear op, or a batch-norm that stays, so that of two
-batch-norms that are added one is left. Tried last (`Mode.levels`). A scale of 0 has no inverse,
-and one near 0 would make y/a overflow.
+Backward, an op that computes y takes up 1/a: a linear op, or a batch-norm that stays, so that of
+two batch-norms that are added one is left. This is tried last (`Mode.levels`). A scale of 0 has no
+inverse, and one near 0 would make y/a overflow.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def _concat(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
 def _divided(
     node: ir.Node, index: int, inverse: Affine | None, onward: Affine, view: View
 ) -> Step | Refusal:
-    """The step past `node`, whose input `index` carries the map, that makes it `onward`.
+    """The step past `node`, whose input `index` carries the map, that turns it into `onward`.
 
-    `inverse` is in terms of the axes of the result, None if there is none.
+    `inverse` refers to the axes of the result; None if there is none.
     """
     rank = view.rank(node.outputs[0])
     if inverse is None:

@@ -1,10 +1,10 @@
-"""Products of two computed matrices, Y = A B: attention. (Of a constant one: `ops/matmul.py`.)
+"""Products of two computed matrices, Y = A B: attention. (With a constant one: `ops/matmul.py`.)
 
     (a A) B = a (A B)      along the rows of A or a batch axis
     A (B a) = (A B) a      along the columns of B
     A (B + b) = A B + b    where the rows of A sum to 1: a Softmax made them
 
-The axis that the product sums over lets nothing pass.
+A map along the axis that the product sums over does not pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from converter.graph.values import made_of_constants
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """The columns of Y are those of B, its rows those of A, and the rest is of both."""
+    """The columns of Y are those of B, its rows those of A, and both share the batch axes."""
     rank, steps = view.rank(node.outputs[0]), []
     for index in (1, 0):
         value = node.inputs[index]
@@ -64,7 +64,7 @@ def averages(node: ir.Node, view: View) -> bool:
         return False
     axis = maker.attributes.get_int("axis", None)
     if axis is None:
-        # -1 since opset 13; before, 1, and then over all axes from there on.
+        # The default is -1 since opset 13; before, it is 1, and Softmax covers all axes from it on.
         opset = maker.graph.opset_imports.get("", 0) if isinstance(maker.graph, ir.Graph) else 0
         return opset >= 13
     return axis in {-1, rank - 1}

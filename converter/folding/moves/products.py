@@ -1,6 +1,6 @@
 """Products of values: a*(x*y) = (a*x)*y, and quotients and negatives.
 
-A scale goes into one factor, whichever can take it; a shift does not pass. Backward, a constant
+A scale goes into any one factor that can take it; a shift does not pass. Backward, a constant
 factor may take it up: `ops/mul.py`.
 """
 

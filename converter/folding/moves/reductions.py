@@ -20,7 +20,7 @@ from converter.folding.step import ForwardRule, Rule, Step
 from converter.folding.view import View
 from converter.graph.naming import label
 
-# (node, the map, how many elements become one if that is fixed, whether it goes backward)
+# (node, the map, how many elements are reduced to one if that is fixed, whether it goes backward)
 Change = Callable[[ir.Node, Affine, int | None, View, bool], Affine | Refusal]
 
 
@@ -35,7 +35,7 @@ def _mean(
 def _sum(
     node: ir.Node, affine: Affine, count: int | None, view: View, back: bool
 ) -> Affine | Refusal:
-    """The shift is that of n elements."""
+    """The shift is that of a sum of n elements."""
     del view
     if not affine.shifts:
         return affine
@@ -61,7 +61,7 @@ _CHANGES: dict[str, Change] = {
 
 
 def _reduced(node: ir.Node, view: View) -> tuple[list[int], set[int], int | None] | Refusal:
-    """The axes that stay in order, those that are reduced, and the number of elements of those."""
+    """The axes that stay, in order, those that are reduced, and how many elements these have."""
     source = node.inputs[0]
     shape = None if source is None else view.shape(source)
     axes = reduced_axes(node, view)
@@ -90,7 +90,7 @@ def _step(node: ir.Node, affine: Affine | Refusal) -> Step | Refusal:
 
 
 def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """The axes that were reduced are back in its input."""
+    """The map on the input, which still has the reduced axes."""
     found = _reduced(node, view)
     if isinstance(found, Refusal):
         return found
@@ -102,7 +102,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """The channel axis moves up if the reduced ones go."""
+    """The map on the result; the channel axis moves forward if reduced axes are dropped."""
     found = data_only(node, index) or _reduced(node, view)
     if isinstance(found, Refusal):
         return found

@@ -34,7 +34,7 @@ def _slice(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def _slice_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """(a*x + b)[start:end:step], and so a and b."""
+    """(a*x + b)[start:end:step]: the same slice of a and b."""
     if index != 0:
         return data_only(node, index) or unknown(node)
     if not _slices(node, affine.axis, view):
@@ -47,7 +47,7 @@ def _slice_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Ste
 
 
 def _slices(node: ir.Node, axis: int, view: View) -> bool:
-    """Whether a Slice may take only some of `axis`; it does if that cannot be told."""
+    """Whether a Slice may take only a part of `axis`; True if that is not known."""
     bounds, source = _bounds(node, view), node.inputs[0]
     rank = None if source is None else view.rank(source)
     return bounds is None or rank is None or any(at % rank == axis for at in bounds[2])

@@ -1,5 +1,5 @@
-"""Ops that exchange channels and positions, or repeat and pad them: DepthToSpace, SpaceToDepth,
-Expand, Tile, Pad."""
+"""Ops that move numbers between channels and positions, or repeat and pad them: DepthToSpace,
+SpaceToDepth, Expand, Tile, Pad."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from converter.graph.values import numbers
 
 
 def _repeated(affine: Affine, times: int, blocks: bool) -> Affine:
-    """The map of each channel for `times` channels: one behind the other, or block after block."""
+    """The map of each channel `times` times: one after the other, or block after block."""
     repeat = np.tile if blocks else np.repeat
     return Affine(repeat(affine.scale, times), repeat(affine.shift, times), affine.axis)
 
 
 def _shared(affine: Affine, times: int, blocks: bool) -> Affine | None:
-    """The inverse of `_repeated`; None if the maps of one channel differ."""
+    """The inverse of `_repeated`; None if the copies of one channel have different maps."""
     channels = affine.channels // times
     one = affine.scale[:channels] if blocks else affine.scale[::times]
     two = affine.shift[:channels] if blocks else affine.shift[::times]
@@ -54,19 +54,19 @@ def _rearranged(node: ir.Node, affine: Affine, *, back: bool) -> Step | Refusal:
 
 
 def _rearrange(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """The map on the channels that those of y were made of."""
+    """The map on the channels of x from which those of y come."""
     del view
     return _rearranged(node, affine, back=True)
 
 
 def _rearrange_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """The map on the channels that are made of those of x."""
+    """The map on the channels of y that come from those of x."""
     del index, view
     return _rearranged(node, affine, back=False)
 
 
 def _expand(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
-    """What is repeated along other axes has the same map before and after."""
+    """A repetition along other axes has the same map before and after."""
     source = node.inputs[0]
     shape = None if source is None else view.shape(source)
     found = on_operand(affine, shape, view.rank(node.outputs[0]))
@@ -76,7 +76,7 @@ def _expand(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def _expand_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """As backward; one channel that becomes many has the same map in all of them."""
+    """As backward; if one channel becomes several, all of them have its map."""
     source = node.inputs[0]
     shape = None if source is None else view.shape(source)
     found = on_result(affine, shape, view.shape(node.outputs[0]))
@@ -96,7 +96,7 @@ def _channels_repeated(node: ir.Node) -> Refusal:
 
 def _pad(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
     """a*Pad(x) + b = Pad(a*x + b) where a*v + b = v for the number v that it pads with: for
-    v = 0 without a shift. Reflected, wrapped or repeated edges always."""
+    v = 0 that is without a shift. With reflected, wrapped or repeated edges it always holds."""
     padding = _padding(node, affine.axis, view)
     if isinstance(padding, Refusal):
         return padding
@@ -112,7 +112,7 @@ def _pad(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def _pad_forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """As backward; channels that are padded are new and keep the identity."""
+    """As backward; channels that the padding adds are new and keep the identity."""
     refusal = data_only(node, index)
     padding = refusal or _padding(node, affine.axis, view)
     if isinstance(padding, Refusal):
@@ -143,7 +143,7 @@ def _border(node: ir.Node, value: float) -> Refusal:
 
 def _padding(node: ir.Node, axis: int, view: View) -> tuple[int, int, bool, float | None] | Refusal:
     """(begin, end) of `axis`, whether other axes are padded, and the number that is filled in;
-    None for a mode that repeats what is there."""
+    None for a mode that repeats existing numbers."""
     unknown = Refusal("unknown-shape", f"how much {label(node)} pads is not known.")
     source = node.inputs[0]
     rank = None if source is None else view.rank(source)

@@ -1,6 +1,6 @@
-"""The ops that take a map y = a*x + b up: one file an op, or a family that is one rule.
+"""The ops that take up a map y = a*x + b: one file per op, or per family with the same rule.
 
-A file says, under the formula that it relies on,
+Each file states the formula that it relies on, and defines
 
 * `backward(node, affine, view)`: when the op takes up a map that acts on its output;
 * `forward(node, index, affine, view)`: when it takes up one that acts on its input `index`;

@@ -1,7 +1,7 @@
 """Add and Sub of a constant: y = x + c, y = x - c, y = c - x.
 
     behind it:  a*y + b        x takes the scale, c = a*c + b, or a*c - b where it is subtracted
-    before it:  x = a*x' + b   c = (c + b)/a, or (c - b)/a in a Sub; the scale goes on behind it
+    before it:  x = a*x' + b   c = (c + b)/a, or (c - b)/a in a Sub; the scale moves on behind it
 
 Where both operands are computed, `moves/arithmetic.py` says what passes.
 """
@@ -81,7 +81,7 @@ def _before(constants: Constants, affine: Affine) -> None:
 
 
 def _laid_out(constants: Constants, affine: Affine) -> tuple[int, Float64, Float64]:
-    """Which operand is the constant, and the map as it broadcasts to it."""
+    """Which operand is the constant, and the map in a shape that broadcasts to it."""
     rank = constants.output_rank()
     scale, shift = (along_axis(v, affine.axis, rank) for v in (affine.scale, affine.shift))
     return constants.constant_index(), scale, shift

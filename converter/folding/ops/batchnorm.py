@@ -1,9 +1,9 @@
-"""BatchNormalization that stays, with fixed statistics: y = gamma/std*(x - mean) + beta.
+"""A BatchNormalization that stays, with fixed statistics: y = gamma/std*(x - mean) + beta.
 
     behind it:  a*y + b        gamma *= a, beta = a*beta + b
     before it:  x = a*x' + b   beta += gamma/std*(a*mean + b - mean), then gamma *= a
 
-Which of them stay is known to the planner: it asks these rules only for those (`Mode.takers`).
+The planner knows which of them stay, and uses these rules only for those (`Mode.takers`).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ A whole map then passes, whatever its signs, because only the thresholds move:
 with lo and hi exchanged in the channels where a < 0. (Positive homogeneity alone, as in Nagel et
 al. 2019, arXiv 1906.04721, section 4.1, lets no shift pass.) Thresholds at infinity stay there.
 
-A Relu becomes a maximum with one number a channel. Runtimes have faster ways for a Relu, so that
-one and Clip are rewritten only when the user asks for it (`Mode.through_relu`); a Max or Min with
-a constant stays what it is.
+A Relu becomes a maximum with one number per channel. Runtimes are faster with a Relu, so Relu and
+Clip are rewritten only when the user asks for it (`Mode.through_relu`); a Max or Min with a
+constant remains a Max or Min.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Thresholds:
     high: Float64
 
     def after(self, affine: Affine) -> Thresholds:
-        """Those of a*clip(x) + b as a function of a*x + b; where a = 0, that is b, unbounded."""
+        """The thresholds of a*clip(x) + b as a function of a*x + b; b, unbounded, if a = 0."""
         rank = self.low.ndim
         scale = along_axis(affine.scale, affine.axis, rank)
         shift = along_axis(affine.shift, affine.axis, rank)
@@ -52,7 +52,7 @@ class Thresholds:
         return _ordered(low, high, scale)
 
     def before(self, affine: Affine) -> Thresholds:
-        """Those of clip(a*x + b) as a*clip(x) + b; a is not 0."""
+        """The thresholds of the clip in clip(a*x + b) = a*clip(x) + b; a is not 0."""
         rank = self.low.ndim
         scale = along_axis(affine.scale, affine.axis, rank)
         shift = along_axis(affine.shift, affine.axis, rank)
@@ -61,14 +61,14 @@ class Thresholds:
         return _ordered(low, high, scale)
 
     def values(self) -> tuple[Float64 | None, Float64 | None]:
-        """(low, high), None for one that bounds nothing."""
+        """(low, high), None for a threshold that bounds nothing."""
         low = None if np.all(self.low == -np.inf) else self.low
         return low, None if np.all(self.high == np.inf) else self.high
 
     def write(
         self, node: ir.Node, initializer: Callable[[Float64], ir.Value], name: Callable[[str], str]
     ) -> None:
-        """Make `node` the maximum with one constant, the minimum with one, or both in turn."""
+        """Turn `node` into a maximum with a constant, a minimum with one, or both in turn."""
         low, high = self.values()
         data = next(v for v in node.inputs if v is not None and not v.is_initializer())
         ops = [(op, values) for op, values in (("Max", low), ("Min", high)) if values is not None]
@@ -101,7 +101,7 @@ class Thresholds:
 
 
 def _finite(moved: Float64, threshold: Float64) -> Float64:
-    """NaN where a number has become infinite: that is no threshold any more."""
+    """NaN where a number has become infinite, which is not a threshold any more."""
     return np.where(np.isinf(moved) & np.isfinite(threshold), np.nan, moved)
 
 
@@ -115,7 +115,7 @@ def _ordered(low: Float64, high: Float64, scale: Float64) -> Thresholds:
 
 
 def thresholds_of(node: ir.Node, rank: int) -> Thresholds:
-    """Those of a Relu, a Clip, or a Max or Min with a constant, for data of `rank` axes."""
+    """The thresholds of a Relu, Clip, or Max or Min with a constant, for data of `rank` axes."""
     low, high = np.full([1] * rank, -np.inf), np.full([1] * rank, np.inf)
     if node.op_type == "Relu":
         return Thresholds(np.zeros([1] * rank), high)
@@ -137,7 +137,7 @@ def _limit(node: ir.Node, index: int, name: str, default: Float64) -> Float64:
 
 
 def _clip(node: ir.Node, affine: Affine, view: View) -> Refusal:
-    """As long as the user has not asked for it, nothing passes a Clip."""
+    """Unless the user has asked for it, no map passes a Clip."""
     del affine
     return _computed_bound(node, view) or Refusal(
         "not-linear", f"{label(node)} lets no scale and no shift pass."
@@ -210,7 +210,7 @@ def _data(node: ir.Node) -> int:
 
 
 def _same_channels(node: ir.Node, index: int, affine: Affine, view: View) -> Refusal | None:
-    """The data has the rank and the channels of the result, and both are known."""
+    """The data must have the rank and the channels of the result, and both must be known."""
     if not view.broadcasts:
         why = "before opset 8, a maximum or minimum does not repeat its constant"
         return Refusal("unsupported-form", f"{label(node)} keeps its bounds: {why}.")
@@ -254,6 +254,6 @@ FORWARD: dict[str, ForwardRule] = {
     "Max": _extreme_forward,
     "Min": _extreme_forward,
 }
-# What is tried besides when the user has asked for it.
+# The rules that are tried in addition when the user has asked for it.
 THROUGH_RELU_BACKWARD: dict[str, Rule] = {"Relu": backward, "Clip": backward}
 THROUGH_RELU_FORWARD: dict[str, ForwardRule] = {"Relu": forward, "Clip": forward}

@@ -3,8 +3,8 @@
     behind it:  a*y + b        W[o] *= a[o], c = a*c + b
     before it:  x = a*x' + b   W[o, i] *= a[i], c[o] += the sum over i and k of W[o, i, k]*b[i]
 
-Behind it any map goes in, before it any scale. A shift before it goes in only where no zero
-padding reaches the convolution: a padded zero is not shifted, so at the border the sum is smaller.
+It takes up any map behind it, and any scale before it. It takes up a shift before it only where the
+convolution sees no zero padding: a padded zero is not shifted, so the sum differs at the border.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _after(constants: Constants, affine: Affine) -> None:
 
 
 def _before(constants: Constants, affine: Affine) -> None:
-    """Each group of outputs has inputs of its own."""
+    """Each group of outputs has its own inputs."""
     weight = constants[1]
     outputs, per_group, *kernel = weight.shape
     group = constants.node.attributes.get_int("group", 1)

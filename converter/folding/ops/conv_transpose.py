@@ -52,7 +52,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
 
 
 def _pointwise(node: ir.Node, view: View) -> bool:
-    """Whether each output comes from one position, and each from another."""
+    """Whether each output comes from exactly one input position, and no two from the same."""
     weight, given = node.inputs[1], node.attributes
     kernel = view.shape(weight) if weight is not None else None
     if kernel is None or any(size != 1 for size in kernel[2:]):

@@ -6,9 +6,9 @@ Y[o] = sum over the letters that Y lacks of X[x] W[w], the letters of X, W and Y
     ahead:   X = a[l]*X' + b[l]  W *= a along l, then + sum of b[l] W[w]
 
 The sum in the last line is over the letters that Y lacks, all of which must be in w. Einsum has no
-bias, and no runtime makes one of an Add behind it, as for MatMul. So a shift, which is along the
-one axis of Y that w shares, goes into an Add that is there; else a new one must take the place of
-a batch-norm of the same size.
+bias, and no runtime fuses an Add behind it, as for MatMul. So a shift, which is along the one axis
+of Y that w shares, goes into an existing Add; otherwise a new Add must replace a batch-norm of the
+same size.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class _Equation:
 
     @property
     def bias_axis(self) -> int | None:
-        """Where a bias of one number a channel lies, if the constant has one axis of the result."""
+        """The axis of a bias per channel, if the constant has one axis of the result."""
         return self.result.index(self.shared) if len(self.shared) == 1 else None
 
 
 def _letters(node: ir.Node, place: int) -> _Equation | None:
-    """None for an equation with an ellipsis, a diagonal, or without an arrow."""
+    """The equation; None if it has an ellipsis, a diagonal, or no arrow."""
     found = _PLAIN.fullmatch(node.attributes.get_string("equation", "").replace(" ", ""))
     if found is None or len(node.inputs) != 2:
         return None
@@ -94,7 +94,7 @@ def _placed(
 def _step(
     node: ir.Node, found: _Equation, edit: Absorb, view: View, *, in_its_place: bool
 ) -> Step | Refusal:
-    """The scale always; a shift along one axis, behind."""
+    """The step: the scale is always taken up, a shift behind only along the one axis of a bias."""
     if not edit.affine.shifts:
         return Step("the constant *= a", (edit,))
     if found.bias_axis is None:
@@ -140,7 +140,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
 
 
 def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> bool:
-    """Whether all axes of the data that are summed over are axes of the constant, as long."""
+    """Whether all axes of the data that are summed over are axes of the constant, of equal size."""
     data, held = node.inputs[1 - found.place], node.inputs[found.place]
     sizes = None if data is None else view.shape(data)
     others = None if held is None else view.shape(held)
@@ -152,7 +152,7 @@ def _sums_what_the_constant_has(node: ir.Node, found: _Equation, view: View) -> 
 
 
 def _no_larger(node: ir.Node, found: _Equation, view: View) -> bool:
-    """Whether the result has no more numbers than the data, its common axes aside."""
+    """Whether the result has no more numbers than the data, apart from their common axes."""
     data, result = node.inputs[1 - found.place], node.outputs[0]
     shapes = None if data is None else view.shape(data), view.shape(result)
     sizes = []
@@ -170,7 +170,7 @@ def _no_larger(node: ir.Node, found: _Equation, view: View) -> bool:
 
 
 def _after(constants: Constants, affine: Affine) -> None:
-    """W *= a along the axis of that letter; b stays behind."""
+    """W *= a along the axis of that letter; b is added behind."""
     found = _of(constants)
     axis = found.weight.index(found.result[affine.axis])
     weight = constants[found.place]

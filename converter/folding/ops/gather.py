@@ -3,8 +3,8 @@
     behind it:  a*y + b        table = a*table + b, where x is a constant table (an embedding)
     before it:  x = a*x' + b   nothing goes in; the map passes
 
-Along another axis than that of the indices a map passes as it is. Along theirs, a channel that is
-not picked keeps the identity, and one that is picked twice needs one map.
+Along an axis other than that of the indices a map passes unchanged. Along that axis, a channel that
+is not picked keeps the identity, and one that is picked twice must need the same map both times.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """(a*x + b)[indices], and so a and b if the channels are picked."""
+    """(a*x + b)[indices]: a and b are picked likewise if the indices pick channels."""
     table, indices = node.inputs[0], node.inputs[1]
     rank = None if table is None else view.rank(table)
     width = None if indices is None else view.rank(indices)

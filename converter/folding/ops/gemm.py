@@ -3,7 +3,7 @@
     behind it:  a*Y + b        the columns of B' *= a, C = a*(beta*C) + b
     before it:  A' = a*X + b   the rows of B' *= a, C = beta*C + alpha*(b B')
 
-alpha stays as it is; where C changes, beta becomes 1.
+alpha is not changed; where C changes, beta becomes 1.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def matrix(constants: Constants) -> Float64:
 
 
 def set_matrix(constants: Constants, values: Float64) -> None:
-    """alpha*B' = values, with an alpha of 1."""
+    """Set alpha*B' = values, with alpha = 1."""
     constants[1] = values.T if layout(constants.node).weight else values
     constants.set_real("alpha", 1.0)
 
@@ -116,7 +116,7 @@ def bias(constants: Constants) -> Float64 | None:
 
 
 def set_bias(constants: Constants, values: Float64) -> None:
-    """beta*C = values, with a beta of 1."""
+    """Set beta*C = values, with beta = 1."""
     constants[2] = values
     constants.set_real("beta", 1.0)
 

@@ -29,10 +29,10 @@ def why_not_behind(
     """Why the weight does not take up a map on the op's output; None if it does.
 
     Args:
-        along: the axis of the weight on which its output channels, of one group, are.
-        axis: that of the output.
+        along: the axis of the weight that has the output channels of one group.
+        axis: the axis of the output's channels.
         group: how many groups of channels there are.
-        inputs: what must be constant, by the name that the sentence gives it.
+        inputs: which inputs must be constant, by their names in the sentence.
     """
     return (
         on_output_axis(axis, node, affine)
@@ -52,7 +52,7 @@ def why_not_before(
     group: int = 1,
     **inputs: int,
 ) -> Refusal | None:
-    """The same of a map on input `index`: `along` and `axis` are those of the input channels."""
+    """The same for a map on input `index`: `along` and `axis` are those of the input channels."""
     return (
         data_only(node, index)
         or on_input_axis(axis, node, affine)
@@ -137,7 +137,7 @@ def add_bias(constants: Constants, values: Float64) -> None:
 def new_bias(
     outputs: Callable[[ir.Node], int], index: int | None = None
 ) -> Callable[[ir.Node, Affine], int]:
-    """What an op grows by that gets a bias as input `index` (None: as an Add) for a shift."""
+    """How much an op grows that gets a bias for a shift, as input `index` (None: as an Add)."""
 
     def grows(node: ir.Node, affine: Affine) -> int:
         has = index is not None and index < len(node.inputs) and node.inputs[index] is not None

@@ -4,7 +4,7 @@
     before it:  x = a*x' + b   the rows of B *= a, then + b B; or the columns of A *= a, then + A b
 
 The columns of B are the last axis of y, whatever its rank; the rows of A are the one before.
-MatMul has no bias: a shift goes into the Add behind it, or becomes one in the batch-norm's stead.
+MatMul has no bias: a shift goes into the Add behind it, or an Add replaces the batch-norm.
 Where both factors are computed, `moves/matrices.py` says what passes.
 """
 
@@ -98,7 +98,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
 
 
 def _computed(value: ir.Value | None) -> bool:
-    """Whether a node makes the value; a graph input may still be a weight with a default."""
+    """Whether a node computes the value; a graph input may be a weight with a default value."""
     return value is not None and value.producer() is not None
 
 

@@ -4,7 +4,7 @@
     before it:  nothing goes in; a scale passes (`moves/products.py`)
 
 A computed factor takes the scale rather than the constant one, if it can. (Factors of one number,
-or of one a channel, are scales themselves and go first: `sites/chain.py`.)
+or of one per channel, are scales themselves and are folded first: `sites/chain.py`.)
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """LayerNormalization, InstanceNormalization and GroupNormalization: y = scale*n + bias.
 
-    behind it:  a*y + b        scale *= a, bias = a*bias + b      for whatever n is computed to be
-    before it:  x = a*x' + b   only a shift, which the mean of an InstanceNormalization has as well
+    behind it:  a*y + b        scale *= a, bias = a*bias + b      whatever n is
+    before it:  x = a*x' + b   only a shift before an InstanceNormalization, which its mean removes
 
 LayerNormalization scales along its last axes, the other two along the channels;
-GroupNormalization does only since opset 21: before, it has one number a group. A scale before
-them would meet the epsilon in n = (x - mean)/sqrt(var + epsilon).
+GroupNormalization does so only since opset 21: before, it has one number per group. A scale before
+them does not pass because of the epsilon in n = (x - mean)/sqrt(var + epsilon).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 
 
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
-    """The mean that InstanceNormalization takes away has the same shift."""
+    """The mean that InstanceNormalization subtracts has the same shift."""
     del view
     refusal = data_only(node, index) or on_input_axis(1, node, affine)
     if refusal:
@@ -77,7 +77,7 @@ def _after(constants: Constants, affine: Affine) -> None:
 AFTER = Update("after", _after, scaled=(1,), shifted=(2,))
 
 _NORMS = ("LayerNormalization", "InstanceNormalization", "GroupNormalization")
-# What people expect to take up a map from before, and why it does not.
+# Ops that people expect to take up a map before them, and why they do not.
 WHY_NOT: dict[str, str] = {
     **dict.fromkeys(
         _NORMS,

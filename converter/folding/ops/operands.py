@@ -1,4 +1,4 @@
-"""Ops of two operands, one of which is a constant: which one, and what a map makes of it."""
+"""Ops of two operands, one of which is a constant: which one, and how a map changes its size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def constant_operand(node: ir.Node, view: View) -> int | None:
 
 
 def repeats(held: tuple[Dim, ...], affine: Affine, rank: int) -> bool:
-    """Whether a constant of this shape, times (C,), has more numbers than itself and (C,)."""
+    """Whether a constant of this shape times (C,) has more numbers than either of the two."""
     position = affine.axis - (rank - len(held))
     repeated = position < 0 or held[position] == 1
     size = prod(dim for dim in held if isinstance(dim, int))
@@ -32,7 +32,7 @@ def repeated(node: ir.Node) -> Refusal:
 
 
 def one_a_channel(node: ir.Node, affine: Affine) -> int:
-    """What a constant of one number grows by, as it becomes one for each channel."""
+    """How much a constant of one number grows when it becomes one number per channel."""
     held = [value.const_value for value in node.inputs if value is not None and is_constant(value)]
     alone = [tensor for tensor in held if tensor is not None and tensor.size == 1]
     return len(alone) * (affine.channels - 1)

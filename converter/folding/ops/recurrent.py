@@ -3,7 +3,7 @@
     before it:  x = a*x' + b   W *= a along its last axis, Wb += W b
 
 W is (directions, gates*H, I), the bias [Wb, Rb] is (directions, 2*gates*H); R stays as it is.
-What comes out of them has passed a nonlinearity, so nothing behind them goes in.
+Their results have passed a nonlinearity, so they take up no map behind them.
 """
 
 from __future__ import annotations

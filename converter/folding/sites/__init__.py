@@ -1,4 +1,4 @@
-"""Where affines live in a graph: each with its map, or with the reason why it has none."""
+"""Where affines occur in a graph: each with its map, or with the reason why it has none."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from converter.folding.view import View
 from converter.graph.naming import module_name
 from converter.graph.values import EPSILON, numbers
 
-# In a node's `meta`, which clones keep and files do not: its `num_batches_tracked` is 0.
+# Key in a node's `meta`, which clones keep and files do not: its `num_batches_tracked` is 0.
 _UNTRACKED = "num_batches_tracked 0"
 _EVAL = "Export the model in evaluation mode: model.eval()."
 
@@ -68,7 +68,7 @@ def _epsilon(node: ir.Node) -> float:
 
 
 def _training(node: ir.Node, opset: int) -> Refusal | None:
-    """Before opset 14 it is the number of outputs that tells, whether they are read or not."""
+    """Before opset 14 the number of outputs decides, whether they are read or not."""
     outputs = [
         value
         for value in node.outputs

@@ -1,8 +1,8 @@
 """A chain of constant Mul, Add, Sub, Div and Neg nodes: together one map y = a*x + b.
 
-What exporters make of a FrozenBatchNorm (Mul, Add), of the batch-norms of Keras and TensorFlow
-(Sub, Mul, Add), of Batch Renormalization in evaluation mode (Ioffe 2017, arXiv 1702.03275), of
-a LayerScale (Touvron et al. 2021, arXiv 2103.17239, eq. 4: one Mul) and of an input that is
+Exporters write it for a FrozenBatchNorm (Mul, Add), for the batch-norms of Keras and TensorFlow
+(Sub, Mul, Add), for Batch Renormalization in evaluation mode (Ioffe 2017, arXiv 1702.03275), for
+a LayerScale (Touvron et al. 2021, arXiv 2103.17239, eq. 4: one Mul) and for an input that is
 normalised (Sub, Div).
 
     x + c: (1, c)    x - c: (1, -c)    c - x: (-1, c)    x * c: (c, 0)    x / c: (1/c, 0)
@@ -11,9 +11,9 @@ A node belongs to the chain when its constant has one number, or one number per 
 axis of the chain, and does not enlarge the data; when it alone reads the node before it; and
 when both come from the same module, so that two batch-norms in a row stay two.
 
-Not sites, because nothing is gained:
+These are not sites, because folding them gains nothing:
 
-1. a chain that only shifts, or turns the sign: that is a bias;
+1. a chain that only shifts, or changes the sign: that is a bias;
 2. the scale and shift that end a normalisation by computed statistics (LayerNorm, RMSNorm, weight
    norm): runtimes look for that pattern and replace it by one op.
 """
@@ -48,7 +48,7 @@ def _mul(c: Float64, left: bool) -> Pair:
 
 
 def _div(c: Float64, left: bool) -> Pair | None:
-    """x/c = (1/c)*x + 0; c/x is no such map."""
+    """x/c = (1/c)*x + 0; c/x is not such a map."""
     return None if left else (1.0 / c, np.zeros_like(c))
 
 
@@ -129,7 +129,7 @@ def _channels(shape: Sequence[Dim] | None, axis: int | None) -> tuple[int, int] 
 
 
 def _link(node: ir.Node, view: View) -> _Link | None:
-    """The node as one of a chain, None if it is not."""
+    """The node as a link of a chain; None if it is not one."""
     if node.domain != "" or len(node.outputs) != 1:
         return None
     if node.op_type == "Neg" and node.inputs[0] is not None:
@@ -178,7 +178,7 @@ def _next(link: _Link, view: View) -> _Link | None:
 
 
 def _normalises(links: list[_Link], view: View) -> bool:
-    """Whether it ends a normalisation by computed statistics: one by its class, or behind
+    """Whether it ends a normalisation by computed statistics: by its class, or behind
     x / sqrt(..) or x * (1 / sqrt(..)) with a computed root."""
     if any(_LAYER_NORM.search(class_name(link.node)) for link in links):
         return True
@@ -190,8 +190,8 @@ def _normalises(links: list[_Link], view: View) -> bool:
 
 
 def _kind(links: list[_Link], affine: Affine) -> Kind:
-    """By the class of the module where the exporter tells it; else a scale and a shift per
-    channel, behind something computed, are taken for a batch-norm."""
+    """The kind by the class of the module where the exporter notes it; otherwise a scale and a
+    shift per channel, behind something computed, count as a batch-norm."""
     classes = " ".join(class_name(link.node) for link in links).strip()
     if classes:
         return "batch-norm" if _BATCH_NORM.search(classes) else "scale-shift"

@@ -1,4 +1,4 @@
-"""One place where a fixed map y = a*x + b lives in a graph."""
+"""A place in a graph that computes a fixed map y = a*x + b."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Site:
 
     Attributes:
         name: its module's name, unique in the graph.
-        nodes: what is to be removed, in order; each reads the one before it.
+        nodes: the nodes to remove, in order; each reads the one before it.
         source: the value that the first node reads as data.
         channels: the number of channels, None if not known.
-        affine: what it does, or the refusal that says why it has no fixed map.
+        affine: its map, or the refusal that says why it has no fixed map.
         warnings: what is suspicious about its numbers.
         kind: "scale-shift" for a constant Mul, LayerScale, input normalisation, ...
-        uniform: it is one number for all channels, so any axis may stand for it.
+        uniform: it has one number for all channels, so it may lie on any axis.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Site:
 
     @property
     def node(self) -> ir.Node:
-        """The node that makes the result."""
+        """The node that computes the result."""
         return self.nodes[-1]
 
     @property
