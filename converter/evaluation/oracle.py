@@ -45,8 +45,8 @@ class OracleError(Exception):
 
 
 class BatchNormalization(OpRun):
-    """For the bodies of Loop and Scan before opset 14, where the reference evaluator mixes the
-    statistics of the batch into the running ones."""
+    """Replaces the reference evaluator's in the bodies of Loop and Scan before opset 14, where that
+    mixes the statistics of the batch into the running ones."""
 
     op_domain = ""
 
@@ -83,7 +83,7 @@ class Oracle:
 
         Raises:
             OracleError: a node cannot be evaluated.
-            UserError: memory ends; it names the node.
+            UserError: memory ran out; it names the node.
         """
         env: dict[ir.Value, Array] = {}
         for value in self._model.graph.inputs:
@@ -208,14 +208,14 @@ class Oracle:
     @staticmethod
     def _round(value: ir.Value, result: Any) -> Any:
         if isinstance(result, list):
-            return result  # a sequence: its tensors are rounded where they come out of it
+            return result  # a sequence: its tensors are rounded when they are taken out of it
         if result.dtype != np.float64 or value.dtype not in _FLOAT_TYPES:
             return result
         return round_once(result, value.dtype.numpy()).astype(np.float64)
 
 
 def _widen(array: Any) -> Any:
-    """In float64; a sequence of tensors stays one (SplitToSequence and kin)."""
+    """Convert to float64; a sequence of tensors stays one (SplitToSequence and similar ops)."""
     if isinstance(array, list):
         return [_widen(item) for item in array]
     array = np.asarray(array)
@@ -223,7 +223,7 @@ def _widen(array: Any) -> Any:
 
 
 def read_by(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads, its subgraphs' captured values among it."""
+    """What a node reads, including the values that its subgraphs capture."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         graphs = (
@@ -242,7 +242,7 @@ def read_by(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _last_readers(graph: ir.Graph) -> dict[ir.Node, list[ir.Value]]:
-    """For each node, the values of this graph, its inputs among them, that nothing needs after."""
+    """For each node, the values of this graph (and its inputs) that nothing needs after it."""
     last: dict[ir.Value, ir.Node] = {}
     first = next(iter(graph), None)
     if first is not None:

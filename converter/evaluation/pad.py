@@ -1,7 +1,7 @@
-"""Pad with amounts of either sign: what is negative is cut off (ONNX Pad-2/11/13/18/19).
+"""Pad with amounts of either sign: a negative amount crops (ONNX Pad-2/11/13/18/19).
 
-onnx's reference evaluator knows no negative amounts; networks that shift an image by one pixel
-(NASNet, PNASNet) have them.
+onnx's reference evaluator does not support negative amounts; networks that shift an image by one
+pixel (NASNet, PNASNet) have them.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def in_memory(values: npt.NDArray[Any], name: str | None) -> ir.TensorProtocol:
 
 
 class OpenFile:
-    """A file that stays open while a tensor of it lives, and that must not change meanwhile.
+    """A file that stays open as long as a tensor in it is used, and must not change in that time.
 
     If another file takes its name, that does not matter: this one stays readable.
 

@@ -15,8 +15,8 @@ class FoldOptions:
     Attributes:
         only: fold only batch-norms whose name matches one of these patterns (`layer1.*`).
         skip: keep those whose name matches one of these.
-        through_relu: let a Relu or Clip become a maximum with one number a channel, where a shift
-            stands on its other side.
+        through_relu: let a Relu or Clip become a maximum with one number per channel, where a shift
+            has to pass it.
     """
 
     only: Sequence[str] = ()

@@ -26,7 +26,7 @@ Code = Literal[
     "unknown-shape",  # the shape that the rule needs is not known
     "padding",  # zero padding, which would have to be shifted too
     "sign",  # a negative scale, where only positive ones commute
-    "not-per-channel",  # after the move the map differs inside a channel
+    "not-per-channel",  # after the move the map would differ within a channel
     "dearer",  # the fold would make the graph more expensive
     "overflow",  # the folded weights do not fit into their type
     "skipped",  # the user asked to keep it

@@ -87,7 +87,7 @@ def _with_sizes(model: ir.Model, inputs: Mapping[str, Shape]) -> ir.Model:
         _infer(copy)
     for graph in (copy.graph, *copy.graph.subgraphs()):
         for value in (value for node in graph for value in node.outputs):
-            # What the file says about an op for which inference knows nothing.
+            # What the file says about an op whose result cannot be inferred.
             value.shape = value.shape if value.shape is not None else stated.get(value.name)
     return copy
 

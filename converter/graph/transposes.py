@@ -3,7 +3,7 @@
 Frameworks with channels last export each op between two Transposes. Write T(u, p) for a Transpose
 whose axis k is u's axis p[k]. Then
 
-    T(T(u, p), q) = T(u, r) with r[k] = p[q[k]]       r = 0, 1, 2, .. is no Transpose at all
+    T(T(u, p), q) = T(u, r) with r[k] = p[q[k]]       r = 0, 1, 2, .. is no Transpose
     f(T(u, p)) = T(f'(u), p)                          f elementwise; constants are transposed
                                                       once, by the inverse of p
     reduce, concatenate, pad, split, slice along axis k of T(u, p) = along axis p[k] of u

@@ -1,14 +1,14 @@
 """Objects that training files hold beside their tensors, read as data without trusting the file.
 
 torch.load(weights_only=True) calls only what is on its own list and on ours (`safe_globals`). Ours
-holds no class of another package: each NAME of the table is answered by a stand-in that is written
+holds no class of another package: each NAME in the table is replaced by a stand-in that is defined
 here, so that neither numpy nor argparse nor pathlib is imported or called by a file, whatever the
 arguments and the state that it brings. The rules for a stand-in:
 
-* it makes plain containers, numbers, tensors, or an `Opaque`, which keeps nothing;
+* it creates plain containers, numbers, tensors, or an `Opaque`, which keeps nothing;
 * it looks nothing up by name, and calls nothing that it was given (REDUCE, NEWOBJ);
 * its state (BUILD) is either thrown away, or kept as a plain dictionary under one attribute;
-* it makes nothing larger than the bytes that the file holds.
+* it creates nothing larger than the bytes that the file holds.
 
 Deliberately left out: `getattr`, `functools.partial`, `operator.*`, `eval` and the like, which
 call what they are given; `copyreg._reconstructor` and `importlib`, which look names up; enums and

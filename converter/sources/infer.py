@@ -1,7 +1,7 @@
 """Which shape a model's input may have: the first layer tells the channels, trials tell the rest.
 
 A 3x3 convolution with 3 input channels takes (3, H, W); H and W are found by running the model on
-candidates, the usual sizes first, until one fits. What was assumed is always told to the user.
+candidates, the usual sizes first, until one fits. What was assumed is always reported to the user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class FirstLayer:
     """The layer that the input probably meets first.
 
     Attributes:
-        what: as told to the user, "Conv2d(3, ...)".
+        what: its name in messages, "Conv2d(3, ...)".
         shapes: shapes of one sample that it accepts, the likeliest first.
         dtype: "" for the model's own floating type, "int64" for indices.
     """

@@ -76,7 +76,7 @@ class DropZeroStatesPass(ir.passes.InPlacePass):
 class DropWholeSlicesPass(ir.passes.InPlacePass):
     """Remove a Slice that takes everything: x[:, :6] of a 6-wide x.
 
-    1. It goes forwards, step by step, from 0 to the end or beyond, all that said by constants.
+    1. It takes each element from 0 to the end or beyond, and all of that is given by constants.
     2. It is not an output of the graph.
     """
 

@@ -41,11 +41,11 @@ def load(path: Path, options: LoadOptions) -> Loaded:
 
 
 def read(path: Path) -> tuple[ir.Model, list[str]]:
-    """The graph with its weights on the disk, and what was done to it in sentences. Nothing is run.
+    """The graph with its weights on disk, and notes on what was done to it. Nothing is run.
 
     Raises:
         UserError: when the file is damaged, weights lie outside its folder or are missing, or an
-            input is no tensor.
+            input is not a tensor.
     """
     try:
         model = slim.read(path)
@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[ir.Model, list[str]]:
 
 
 def left_out(model: ir.Model) -> dict[str, str]:
-    """The outputs of the file that are no tensors, which are not in the graph, and why."""
+    """The outputs of the file that are not tensors, and so not in the graph, and why."""
     found: dict[str, str] = model.meta.get(slim.LEFT_OUT, {})
     return found
 

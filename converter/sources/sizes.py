@@ -1,6 +1,6 @@
 """A size for every axis of an .onnx model that may vary, for examples of its inputs.
 
-In this order: what the user said, what the user's data has, 1 for the batch, and else the usual
+In this order: what the user gave, what the user's data has, 1 for the batch, and else the usual
 sizes, tried one after the other in onnxruntime until the model runs.
 """
 

@@ -44,7 +44,7 @@ class Pickle:
 
 
 def unwrap(module: nn.Module) -> tuple[nn.Module, list[str]]:
-    """The network without its wrappers, nor those of its parts, and the wrappers' names."""
+    """The network without its wrappers and those of its parts, and the names of these wrappers."""
     names: dict[str, None] = {}
     module = _bare(module, names)
     for part in list(module.modules()):

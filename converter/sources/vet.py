@@ -125,7 +125,7 @@ def is_size_expression(text: str) -> bool:
 def _is_size_node(node: ast.AST) -> bool:
     match node:
         case ast.Call(func=ast.Name()):
-            return True  # the name is a node of its own
+            return True  # the name is a separate node
         case ast.Name(id=name):
             return bool(_SIZE_FUNCTIONS.fullmatch(name) or _SIZE_NAMES.fullmatch(name))
         case ast.Constant(value=str(text)):

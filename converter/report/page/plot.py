@@ -18,7 +18,7 @@ FITS = 60
 def plot(measurements: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """A line for each output and set of inputs; None if there is no error above 0 to show.
 
-    An error of exactly 0 has no place on a log axis: it is drawn on a line of its own, left of
+    An error of exactly 0 has no place on a log axis: it is drawn on a separate line, left of
     it. One that is not finite is not drawn.
     """
     shown = measurements[:MOST_LINES]
