@@ -137,8 +137,8 @@ def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) ->
         return f"Proven: {names[1]} equals {names[0]}."
     if proof.broken:
         return (
-            f"Not proven: weights of {names[0]} itself are no numbers: {proof.broken}. No input "
-            "helps: take a checkpoint from before they were."
+            f"Not proven: weights of {names[0]} itself are not numbers: {proof.broken}. No other "
+            "input helps: take an earlier checkpoint."
         )
     if proof.failure:
         return f"Not proven: {proof.failure}"

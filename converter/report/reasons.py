@@ -12,7 +12,7 @@ PHRASES = {
     "training-mode": "its training mode",
     "batch-statistics": "the statistics of each batch",
     "computed-parameters": "a weight or bias that is computed at run time",
-    "bad-statistics": "statistics that are no usable numbers",
+    "bad-statistics": "statistics that are not usable numbers",
     "unsupported-form": "an unsupported form of {op}",
     "shared-value": "{op}, which reads the same value",
     "graph-output": "an output of the model",
@@ -25,10 +25,10 @@ PHRASES = {
     "unknown-shape": "an unknown shape at {op}",
     "padding": "the zero padding of {op}",
     "sign": "a negative scale at {op}",
-    "not-per-channel": "{op}, behind which it differs inside a channel",
-    "dearer": "the cost of it",
+    "not-per-channel": "{op}, behind which it would differ within a channel",
+    "dearer": "its cost",
     "overflow": "an overflow of the folded weights",
-    "skipped": "the wish to leave it",
+    "skipped": "the request to keep it",
 }
 
 

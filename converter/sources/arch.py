@@ -121,7 +121,9 @@ def _from_factory(package: str, name: str, arguments: Mapping[str, Any]) -> nn.M
         found = getattr(found, part)
     module = found if isinstance(found, nn.Module) and not arguments else found(**arguments)
     if not isinstance(module, nn.Module):
-        raise UserError(f"--arch {package}:{name} gives a {type(module).__name__}, no nn.Module")
+        raise UserError(
+            f"--arch {package}:{name} gives a {type(module).__name__}, not an nn.Module"
+        )
     return module
 
 

@@ -133,10 +133,10 @@ def _put(top: dict[str | int, Any], path: Path, value: Any) -> None:
     for step in path[:-1]:
         inner = top.setdefault(step, _Branch())
         if not isinstance(inner, _Branch):
-            raise UserError(f"{name_of(path)} is said to be in a list or a dict, and to be a value")
+            raise UserError(f"{name_of(path)} is given both as a list or dict and as a value")
         top = inner
     if path[-1] in top:
-        raise UserError(f"{'.'.join(map(str, path))} is said twice, or to be two things")
+        raise UserError(f"{'.'.join(map(str, path))} is given twice, or as two things")
     top[path[-1]] = value
 
 

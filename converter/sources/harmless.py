@@ -88,15 +88,15 @@ class Array:
     def __setstate__(self, state: Any) -> None:
         # (version, shape, dtype, whether it is in Fortran order, bytes)
         if type(state) is not tuple or len(state) != 5:
-            raise ValueError("an array of numpy with a state that is none")
+            raise ValueError("a numpy array with an invalid state")
         _, shape, dtype, fortran, content = state
         kind = dtype.numpy() if type(dtype) is Dtype else None
         if kind is None or type(content) is not bytes:
             return  # texts, dates, objects: they are not weights
         if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError("an array of numpy with a shape that is none")
+            raise ValueError("a numpy array with an invalid shape")
         if math.prod(shape) * kind.itemsize != len(content):
-            raise ValueError("an array of numpy whose bytes are not those of its shape")
+            raise ValueError("a numpy array whose bytes do not match its shape")
         array = np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
         self.tensor = torch.from_numpy(array.astype(kind.newbyteorder("="), order="C"))
 

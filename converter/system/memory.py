@@ -66,7 +66,7 @@ def shortage(error: BaseException, where: str = "") -> OutOfMemory:
         return OutOfMemory(f"there is not enough memory: {said or 'an allocation failed'}.", HINT)
     asked = _ASKED.search(str(error))
     size = f" (it asked for {_readable(asked[1])})" if asked else ""
-    return OutOfMemory(f"memory ends {where}{size}.", HINT)
+    return OutOfMemory(f"memory ran out {where}{size}.", HINT)
 
 
 def behind(error: BaseException) -> OutOfMemory | None:

@@ -31,7 +31,7 @@ def data_only(node: ir.Node, index: int, data: int = 0) -> Refusal | None:
     """None when input `index` is the data of `node`, not a parameter of it."""
     if index == data:
         return None
-    return Refusal("not-linear", f"it is no data but a parameter of {label(node)}.")
+    return Refusal("not-linear", f"it is a parameter of {label(node)}, not its data.")
 
 
 BACKWARD: dict[str, Rule] = dict.fromkeys(SAME_AXIS, backward)

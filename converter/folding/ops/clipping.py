@@ -192,7 +192,7 @@ def backward(node: ir.Node, affine: Affine, view: View) -> Step | Refusal:
 def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Refusal:
     """clip(a*x + b, lo, hi) = a*clip(x, (lo - b)/a, (hi - b)/a) + b."""
     if index != _data(node):
-        return Refusal("not-linear", f"it is no data but a bound of {label(node)}.")
+        return Refusal("not-linear", f"it is a bound of {label(node)}, not its data.")
     refusal = _computed_bound(node, view) or _same_channels(node, index, affine, view)
     if refusal:
         return refusal

@@ -45,7 +45,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
         return Refusal(
             "padding",
             f"{label(node)} sums a different number of inputs at its edges, so a shift in front "
-            "of it is no bias behind it.",
+            "of it does not become a bias behind it.",
         )
     formula = "W[i] *= a[i], bias += sum W*b" if affine.shifts else "W[i] *= a[i]"
     return Step(formula, (Absorb(node, affine, BEFORE),))

@@ -68,7 +68,7 @@ def _equation(node: ir.Node, view: View) -> _Equation | Refusal:
         return Refusal("computed-weights", f"no one operand of {label(node)} is a constant.")
     found = _letters(node, constant.index(True))
     if found is None:
-        return Refusal("unsupported-form", f"the equation of {label(node)} is no plain product.")
+        return Refusal("unsupported-form", f"the equation of {label(node)} is not a plain product.")
     held = node.inputs[found.place]
     if held is None or view.rank(held) != len(found.weight):
         return Refusal("unknown-shape", f"the rank of the constant of {label(node)} is not known.")
@@ -124,7 +124,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
     if isinstance(found, Refusal):
         return found
     if index == found.place:
-        return Refusal("not-linear", f"it is no data but a parameter of {label(node)}.")
+        return Refusal("not-linear", f"it is a parameter of {label(node)}, not its data.")
     refusal = _placed(node, found.data[affine.axis], found, affine, view)
     if refusal:
         return refusal

@@ -58,7 +58,7 @@ def forward(node: ir.Node, index: int, affine: Affine, view: View) -> Step | Ref
         return refusal
     if affine.scales:
         return Refusal("not-linear", f"{label(node)} reads it; {WHY_NOT[node.op_type]}.")
-    return Step("its mean has the same shift, which it takes away")
+    return Step("its mean has the same shift, which it subtracts")
 
 
 def _after(constants: Constants, affine: Affine) -> None:

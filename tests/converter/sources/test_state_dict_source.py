@@ -283,7 +283,7 @@ def test_weights_of_another_network(tmp_path: Path, content, complaint: str, hin
         ("no_such_package_here:Net", {}, "'no_such_package_here', which is not here"),
         ("source_nets:ConvNets", {}, "has no 'ConvNets'\ndid you mean 'ConvNet'"),
         ("source_nets:broken", {}, "ValueError: depth must be 18 or 34"),
-        ("source_nets:no_module", {}, "gives a str, no nn.Module"),
+        ("source_nets:no_module", {}, "gives a str, not an nn.Module"),
         ("source_nets:ConvNet", {"depth": 3}, "built with (depth=3): TypeError"),
         ("source_nets:ConvNet.forward.nothing", {}, "has no 'nothing'"),
         ("timm:resnet1018", {}, "timm has no model 'resnet1018'\ndid you mean"),

@@ -72,7 +72,7 @@ def test_libraries_say_it_each_in_its_way(exhaust: object) -> None:
         exhaust()  # type: ignore[operator]
     assert memory.ended(caught.value)
     told = memory.shortage(caught.value, "at Conv 3")
-    assert told.message.startswith("memory ends at Conv 3 (it asked for ")
+    assert told.message.startswith("memory ran out at Conv 3 (it asked for ")
     assert "--input-shape" in told.hint
 
 
@@ -110,7 +110,7 @@ def large(folder: Path) -> Path:
     ("size", "code", "said"),
     [
         ("64GB", 0, "Wrote"),
-        ("420MB", 2, "memory ends at "),
+        ("420MB", 2, "memory ran out at "),
         ("1MB", 2, "less than"),
         ("much", 2, "no amount of memory"),
     ],
