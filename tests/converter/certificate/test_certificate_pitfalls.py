@@ -283,3 +283,31 @@ def test_a_concat_of_one_value_is_that_value() -> None:
     one = written(lambda g: str(g.op("Relu", g.input("x", "N", 4))))
     accepted(written(joined), one)
     refused(written(twice), one)
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv"])
+@pytest.mark.parametrize("last", [True, False], ids=["an output", "in between"])
+def test_a_dead_channel_is_no_channel_of_the_input(op: str, last: bool) -> None:
+    """Its weights are all zero: it is its bias, whatever the input, and nothing else is."""
+
+    def build(dead: bool, bias: float) -> Callable[[Graph], str]:
+        def inner(g: Graph) -> str:
+            weight = np.random.default_rng(5).standard_normal((4, 3))
+            weight[2] *= not dead
+            shift = np.array([0.5, -1.0, bias, 2.0])
+            if op == "Conv":
+                x = g.input("x", "N", 3, 5, 5)
+                y = g.op("Conv", x, g.const(weight.reshape(4, 3, 1, 1), "w"), g.const(shift, "b"))
+            elif op == "Gemm":
+                y = g.op("Gemm", g.input("x", "N", 3), g.const(weight.T, "w"), g.const(shift, "b"))
+            else:
+                y = g.op("MatMul", g.input("x", "N", 3), g.const(weight.T, "w"))
+                y = g.op("Add", y, g.const(shift, "b"))
+            return str(y if last else g.op("Neg", g.op("Sigmoid", y)))
+
+        return inner
+
+    accepted(written(build(True, 0.3)), written(build(True, 0.3)))
+    refused(written(build(True, 0.3)), written(build(False, 0.3)))
+    refused(written(build(False, 0.3)), written(build(True, 0.3)))
+    refused(written(build(True, 0.3)), written(build(True, 0.31)))
