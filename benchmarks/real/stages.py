@@ -57,9 +57,9 @@ def fold(case: Case, folder: Path, file: Path) -> dict[str, Any]:
         words += ["--data", str(folder / FEEDS)]
     load, beside = loading.load_from, 0.0
 
-    def keeping(args: Any) -> Any:
+    def keeping(*args: Any, **options: Any) -> Any:
         nonlocal beside
-        loaded = load(args)
+        loaded = load(*args, **options)
         start = time.perf_counter()
         _keep(loaded, case, folder)
         beside = time.perf_counter() - start

@@ -92,7 +92,8 @@ def linear(
     ctx.weights += kernel.weight.array.size if kernel.weight is not None else 0
     own, own_off = bias if bias is not None else (np.zeros(1), np.zeros(1))
     if found is None:
-        factor, u = kernel.rows()[0].any(axis=1).astype(np.float64), 0.0  # 0: a dead channel
+        factor = np.asarray(kernel.rows()[0].any(axis=1), np.float64)  # 0: a dead channel
+        u = 0.0
         pulled, off = kernel.pull()
     else:
         factor, same = found
