@@ -7,8 +7,6 @@ network itself, run by torch.
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from converter.sources import checkpoint
 from converter.training import evaluate, mnist
 from converter.training.data import Split, pixels
 from service.manifest import Manifest
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models" / "mnist" / "checkpoint.pt"
@@ -35,26 +34,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(models: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "--models", str(models), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            found = re.search(r"http://127\.0\.0\.1:\d+", line)
-            if found:
-                break
-        else:
-            pytest.fail("the service ended before it said where it listens")
-        yield found.group()
-    finally:
-        process.terminate()
-        assert process.wait(timeout=20) == 0
-        process.stdout.close()
+    command = [sys.executable, "-m", "service", "--models", str(models), "--port", "0"]
+    with serving(command, cwd=ROOT) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

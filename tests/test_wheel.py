@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("foldserve", "service", "converter")
@@ -192,29 +193,17 @@ def test_the_wheel_folds_and_the_base_install_serves(base: Environment, full: En
     assert done.returncode == 0, done.stderr
     assert "<svg" in (full.here / "r.html").read_text(encoding="utf-8")
 
-    with subprocess.Popen(
-        [base.command, "serve", "--port", "0", "--workers", "2"], cwd=base.here,
-        env=base.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as server:  # fmt: skip
-        assert server.stdout is not None
-        said = []
-        for line in server.stdout:
-            said.append(line)
-            if line.startswith("  ready "):
-                break
-        found = re.search(r"^  url +(\S+)", "".join(said), flags=re.MULTILINE)
-        try:
-            assert found, "".join(said)
-            with httpx.Client(base_url=found[1], timeout=60) as client:
-                answer = client.post("/predict", content=EXAMPLE.read_bytes()).json()
-                assert answer["model"] == {"name": "mine", "version": 1}
-                assert answer["predictions"][0]["label"] == "7"
-                page = client.get("/", headers={"accept": "text/html"})
-                assert page.headers["content-type"].startswith("text/html")
-                scripts = re.findall(r'(?:src|href)="(\S+?\.(?:js|css|svg))"', page.text)
-                assert scripts
-                for script in scripts:
-                    assert client.get(f"/{script.lstrip('/')}").is_success, script
-        finally:
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
+    command = [base.command, "serve", "--port", "0", "--workers", "2"]
+    with (
+        serving(command, cwd=base.here, env=base.variables) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        answer = client.post("/predict", content=EXAMPLE.read_bytes()).json()
+        assert answer["model"] == {"name": "mine", "version": 1}
+        assert answer["predictions"][0]["label"] == "7"
+        page = client.get("/", headers={"accept": "text/html"})
+        assert page.headers["content-type"].startswith("text/html")
+        scripts = re.findall(r'(?:src|href)="(\S+?\.(?:js|css|svg))"', page.text)
+        assert scripts
+        for script in scripts:
+            assert client.get(f"/{script.lstrip('/')}").is_success, script

@@ -2,31 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from tests.mnist_subset import data, one_thread, subset
 
-import pytest
-import torch
-
-from converter.training import mnist
-from converter.training.data import Dataset
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads gain nothing on steps this small, and wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def subset() -> Path:
-    """The folder with 1,000 training and 500 test images."""
-    return Path(__file__).parents[2] / "tests" / "data" / "mnist"
-
-
-@pytest.fixture(scope="session")
-def data(subset: Path) -> Dataset:
-    return mnist.load(subset)
+__all__ = ["data", "one_thread", "subset"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ import pytest
 from converter.commands import COMMANDS
 from foldserve.command import main
 from service.version import program_version
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "mnist" / "checkpoint.pt"
@@ -207,22 +207,8 @@ def test_the_converter_is_ours(program: list[str], tmp_path: Path) -> None:
 @pytest.fixture
 def served(program: list[str]) -> Iterator[str]:
     command = [*program, "serve", "--models", str(ROOT / "models"), "--port", "0", "--workers", "2"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as server:
-        assert server.stdout is not None
-        said = []
-        for line in server.stdout:
-            said.append(line)
-            if line.startswith("  ready "):
-                break
-        found = re.search(r"^  url +(\S+)", "".join(said), flags=re.MULTILINE)
-        try:
-            assert found, "".join(said)
-            yield found[1]
-        finally:
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
+    with serving(command) as url:
+        yield url
 
 
 def test_the_service_and_its_workers_are_ours(served: str) -> None:

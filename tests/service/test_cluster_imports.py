@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 
 import service
 from service.cluster.imports import of_this_package
+from tests.serving import serving
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "import sys\nsys.exit('the file of the user was run')\n"
@@ -67,24 +65,9 @@ def test_replicas_and_proxies_are_ours(here: Path) -> None:
     environ = {**os.environ, "RAY_TMPDIR": scratch, "HOME": scratch}
     environ["PYTHONPATH"] = os.pathsep.join([str(other), str(ROOT)])
     try:
-        with subprocess.Popen(
-            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as server:
-            assert server.stdout is not None
-            said = []
-            for line in server.stdout:
-                said.append(line)
-                if line.startswith("  ready "):
-                    break
-            found = re.search(r"^  url +(\S+)", "".join(said), flags=re.MULTILINE)
-            try:
-                assert found, "".join(said)
-                asked = (ROOT / "models" / "mnist" / "example.json").read_bytes()
-                answer = httpx.post(f"{found[1]}/predict", content=asked, timeout=60)
-                assert answer.json()["predictions"][0]["label"] == "7", answer.text
-            finally:
-                server.send_signal(signal.SIGTERM)
-                server.communicate(timeout=90)
-            assert server.returncode == 0
+        with serving(command, env=environ) as url:
+            asked = (ROOT / "models" / "mnist" / "example.json").read_bytes()
+            answer = httpx.post(f"{url}/predict", content=asked, timeout=60)
+            assert answer.json()["predictions"][0]["label"] == "7", answer.text
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,34 +15,22 @@ from converter.training import mnist
 from converter.training.data import Dataset
 from converter.training.loop import fit
 from converter.training.options import FitOptions
+from tests.mnist_subset import one_thread, subset
 
-ROOT = Path(__file__).parents[3]
-SUBSET = ROOT / "tests" / "data" / "mnist"
+__all__ = ["one_thread", "subset"]
+
 ARGUMENTS = {"width": 2, "hidden": 16, "classes": 5}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="session")
+def new_task(subset: Path) -> Dataset:
+    return only_classes(mnist.load(subset), ["5", "6", "7", "8", "9"])
 
 
 @pytest.fixture(scope="session")
-def subset() -> Path:
-    return SUBSET
-
-
-@pytest.fixture(scope="session")
-def new_task() -> Dataset:
-    return only_classes(mnist.load(SUBSET), ["5", "6", "7", "8", "9"])
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, subset: Path) -> Path:
     """A checkpoint of `cnn`, three batch-norms, trained for an epoch on 0 to 4."""
-    data = only_classes(mnist.load(SUBSET), ["0", "1", "2", "3", "4"])
+    data = only_classes(mnist.load(subset), ["0", "1", "2", "3", "4"])
     torch.manual_seed(0)
     module = architectures.build("cnn", **ARGUMENTS)
     fit(module, data, FitOptions(epochs=1, batch_size=50, augment=False))

@@ -6,7 +6,6 @@ The truth is the trained network itself, run by torch on the test images of test
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from converter.pipeline import preview
 from converter.sources import checkpoint
 from converter.training import Dataset, Style, TrainOptions, evaluate, mnist, train
 from converter.training.data import pixels
+from tests.serving import serving
 
 pytestmark = pytest.mark.slow
 
@@ -96,26 +96,9 @@ def made(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ma
 @pytest.fixture(scope="module")
 def client(models: Path, made: dict[str, Made]) -> Iterator[httpx.Client]:
     """The real service with all of them."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "--models", str(models), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                break
-        else:
-            pytest.fail("the service ended before it said where it listens")
-        with httpx.Client(base_url=found.group(), timeout=60) as asking:
-            yield asking
-    finally:
-        process.terminate()
-        assert process.wait(timeout=20) == 0
-        process.stdout.close()
+    command = [sys.executable, "-m", "service", "--models", str(models), "--port", "0"]
+    with serving(command, cwd=ROOT) as url, httpx.Client(base_url=url, timeout=60) as asking:
+        yield asking
 
 
 @pytest.mark.parametrize("name", NAMES)
