@@ -47,6 +47,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+class _SameVariables:
+    """Programs that a test starts see the PYTHONPATH of whoever started pytest.
+
+    pytest-xdist sets it in its workers to the checkout, for itself; a program would then find the
+    checkout where a user's would not.
+    """
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["PYTHONPATH"] = os.environ.get("PYTHONPATH")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_SameVariables())
+    told: dict[str, str | None] | None = getattr(config, "workerinput", None)
+    if told is not None:
+        given = told["PYTHONPATH"]
+        os.environ.pop("PYTHONPATH", None)
+        if given is not None:
+            os.environ["PYTHONPATH"] = given
+
+
 # Files that no two processes may be in at once: each starts a Ray of its own on this machine.
 _RAY = {"test_cluster.py", "test_cluster_imports.py"}
 

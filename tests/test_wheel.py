@@ -33,6 +33,15 @@ HOSTILE = "import sys\nsys.exit('the file of the user was run: ' + __name__)\n"
 pytestmark = pytest.mark.slow
 
 
+def variables() -> dict[str, str]:
+    """Of this process, without what leads back to the checkout."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"PYTHONPATH", "VIRTUAL_ENV"} and not name.startswith("FOLDSERVE_")
+    }
+
+
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment with our wheel, used from a folder of its own."""
@@ -46,12 +55,7 @@ class Environment:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Of this process, without what leads back to the checkout."""
-        return {
-            name: value
-            for name, value in os.environ.items()
-            if name not in {"PYTHONPATH", "VIRTUAL_ENV"} and not name.startswith("FOLDSERVE_")
-        }
+        return variables()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -69,7 +73,10 @@ def environment(folder: Path, *requirements: str) -> Environment:
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     python = str(folder / "venv" / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    subprocess.run([*pip, "install", "--quiet", *requirements], check=True)
+    # Where pip finds the checkout, by the path or as the current folder, it takes it for installed.
+    subprocess.run(
+        [*pip, "install", "--quiet", *requirements], check=True, cwd=folder, env=variables()
+    )
     here = folder / "here"
     (here / "service").mkdir(parents=True)
     (here / "service" / "__init__.py").write_text(HOSTILE)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from browsing import CONTRAST, behind, keys_in
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from service import playground
 
@@ -60,6 +60,14 @@ def test_a_seven_is_drawn_and_seen(visit: Callable[..., Page], digits: Served) -
         ).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     expect(page.locator("#verdict")).to_have_text("Nothing was asked yet.")
+
+
+def choose(page: Page, name: str) -> None:
+    """Choose a model, and wait until its own inputs have taken the place of the former's."""
+    expect(page.locator("#panel > *")).not_to_have_count(0)
+    page.evaluate("document.querySelector('#panel').firstElementChild.dataset.former = ''")
+    page.get_by_label("Predict with").select_option(name)
+    expect(page.locator("[data-former]")).to_have_count(0)
 
 
 def test_the_keyboard_draws(visit: Callable[..., Page], digits: Served) -> None:
@@ -154,7 +162,7 @@ def test_a_phone_is_wide_enough(
     assert len(starts) == 1  # all bars begin at one line
     page = visit(f"{server.url}/", viewport={"width": 340, "height": 700})
     for name in ("animals", "pair", "free"):
-        page.get_by_label("Predict with").select_option(name)
+        choose(page, name)
         page.get_by_role("button", name="Predict").click()
         assert page.evaluate(wide) <= 0
 
@@ -183,7 +191,7 @@ def test_no_picture_at_all(visit: Callable[..., Page], digits: Served, tmp_path:
 
 def test_numbers_and_their_errors(visit: Callable[..., Page], server: Served) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Predict with").select_option("animals")
+    choose(page, "animals")
     expect(page.get_by_role("tab")).to_have_text(["Numbers"])
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
@@ -200,15 +208,29 @@ def test_numbers_and_their_errors(visit: Callable[..., Page], server: Served) ->
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^(ant|bee|cat), "))
 
 
+def test_the_last_choice_is_shown(visit: Callable[..., Page], server: Served) -> None:
+    """What the page asked of a model that was chosen before may come last."""
+    page = visit(f"{server.url}/")
+    held: list[Route] = []
+    page.route("**/models/pair", lambda route: held.append(route))
+    page.get_by_label("Predict with").select_option("pair")
+    page.get_by_label("Predict with").select_option("fixed")
+    expect(page.locator("#code")).to_contain_text("/models/fixed/")
+    with page.expect_response("**/models/pair"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    expect(page.locator("#code")).to_contain_text("/models/fixed/")
+
+
 def test_every_row_is_answered(visit: Callable[..., Page], server: Served) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Predict with").select_option("animals")
+    choose(page, "animals")
     page.get_by_label("Inputs as JSON").fill(json.dumps({"inputs": [[1, 2, 3, 4]] * 6}))
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#verdict")).to_have_text(re.compile(r"^row 1: .*; row 4: [^;]*$"))
     expect(page.locator(".bars")).to_have_count(4)
     expect(page.locator("#outputs")).to_contain_text("2 more rows")
-    page.get_by_label("Predict with").select_option("fixed")
+    choose(page, "fixed")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator(".values")).to_have_text(re.compile(r"^(\S+  \S+  \S+\n?){2}$"))
 
@@ -218,7 +240,7 @@ def test_the_example_fits_every_signature(
     visit: Callable[..., Page], server: Served, name: str
 ) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Predict with").select_option(name)
+    choose(page, name)
     expect(page.locator("#facts")).to_contain_text("input")
     page.get_by_role("tab", name="Numbers").click()
     page.get_by_role("button", name="Predict").click()
@@ -334,7 +356,7 @@ def test_how_it_was_trained(
 
 def test_a_model_without_a_record_has_no_curves(visit: Callable[..., Page], server: Served) -> None:
     page = visit(f"{server.url}/")
-    page.get_by_label("Predict with").select_option("pair")
+    choose(page, "pair")
     expect(page.locator("#facts")).to_contain_text("positive")
     expect(page.locator("#training")).to_be_hidden()
 
@@ -402,7 +424,7 @@ def test_what_is_copied_runs_with_a_key_and_two_inputs(
     page = visit(f"{served.url}/")
     page.get_by_label("API key").fill("a-good-key-of-some-length")
     page.get_by_role("button", name="Use it").click()
-    page.get_by_label("Predict with").select_option("pair")
+    choose(page, "pair")
     expect(page.locator("#facts")).to_contain_text("positive")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#verdict")).to_have_text(re.compile("answered"))

@@ -78,7 +78,9 @@ function setUpTabs() {
 const described = (specs) => specs.map((spec) => `${spec.name}: ${spec.dtype} (${spec.shape.join(", ")})`).join("; ");
 
 async function open(name) {
-  model = { name, ...(await json(`models/${encodeURIComponent(name)}`)) };
+  const found = await json(`models/${encodeURIComponent(name)}`);
+  if (byId("choice").value !== name) return; // another one was chosen before this answer came
+  model = { name, ...found };
   byId("about").textContent = model.description || "";
   const facts = {
     version: model.version, runs: { CPUExecutionProvider: "on the CPU", CUDAExecutionProvider: "on a GPU (CUDA)" }[model.provider] ?? model.provider,
@@ -93,7 +95,6 @@ async function open(name) {
   offerCopies(model, { type: "application/json", data: JSON.stringify(shown), json: shown });
   showReport(model);
   showCurves(model);
-  return true;
 }
 
 // What waits for a model, and what is said when there is none.
