@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "models" / "mnist" / "checkpoint.pt"
 EXAMPLE = ROOT / "models" / "mnist" / "example.json"

@@ -23,6 +23,8 @@ from benchmarks.serving.results import read
 from benchmarks.serving.runner import Runner
 from benchmarks.serving.running import Failed, Server, free_ports
 
+pytestmark = pytest.mark.slow
+
 OURS = foldserve.PEER
 
 

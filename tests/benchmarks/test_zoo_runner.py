@@ -17,6 +17,8 @@ from benchmarks.zoo.catalogue import Architecture
 from benchmarks.zoo.progress import Listener
 from converter.report.progress import Live
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> runner.Settings:

@@ -17,6 +17,8 @@ from benchmarks.zoo import judging, names, networks, stages
 from converter.proof import Measurement, Proof
 from converter.sources import InputShape
 
+pytestmark = pytest.mark.slow
+
 SHAPES = (InputShape((3, 8, 8)),)
 
 

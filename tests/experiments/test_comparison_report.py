@@ -21,6 +21,8 @@ from experiments.settings import Settings
 from experiments.summary import arms
 from tests.experiments.made import record
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</title><script>alert('x')</script>{{ 7*7 }}"
 VOID = {"meta", "br", "img", "input", "link", "hr", "source"}
 CLAIM = next(claim for claim in CLAIMS if claim.name == "mlp-sgd")

@@ -19,6 +19,8 @@ from foldserve.command import main
 from service.version import program_version
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "models" / "mnist" / "checkpoint.pt"
 EXAMPLE = ROOT / "models" / "mnist" / "example.json"

@@ -16,6 +16,8 @@ from onnx import TensorProto
 from test_connections import answer, connect
 from test_metrics import until
 
+pytestmark = pytest.mark.slow
+
 ATTACKS = Path(__file__).parent.parent / "attacks"
 BODIES = json.loads((ATTACKS / "bodies" / "index.json").read_text())
 RAW = sorted(path.name for path in (ATTACKS / "raw").iterdir())

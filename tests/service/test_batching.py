@@ -563,6 +563,7 @@ def test_what_leaves_the_loop_keeps_its_deadline(model: Model, make, by_task: bo
         await until(lambda: len(said) == 4)
         assert said[3][0] == 2
         assert not isinstance(said[3][1], errors.ServiceError)
+        await until(lambda: len(model.ran) == 3)  # also what nobody waits for any more
 
     asyncio.run(main())
     assert sorted(x for ran in model.ran for x in ran) == [0, 1, 2]

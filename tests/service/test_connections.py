@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from repository import linear, publish
 
+pytestmark = pytest.mark.slow
+
 GOOD = b'{"inputs": [[1, 2, 3, 4]]}'
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -22,6 +22,8 @@ from test_quick import Bench, answered
 from service.connections.intake import Intake
 from service.connections.shortcuts import _STRAIGHT_BYTES
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:  # other folders have a conftest of their own
     from conftest import Served
 

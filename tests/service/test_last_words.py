@@ -21,6 +21,8 @@ import httpx
 import pytest
 from repository import linear, publish
 
+pytestmark = pytest.mark.slow
+
 LARGE = 8_000_000
 KEYS = "a-key-of-sixteen-characters\n"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

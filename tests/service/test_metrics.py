@@ -21,6 +21,8 @@ from service.errors import TooManyBytes
 from service.exchange import Budget, Exchange
 from service.telemetry.exposition import Exposition, Histogram, merge
 
+pytestmark = pytest.mark.slow
+
 BODY = {"inputs": [[1, 2, 3, 4]]}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -16,6 +16,8 @@ import pytest
 import repository
 from repository import linear, publish
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
 
 

@@ -17,6 +17,8 @@ import httpx
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from conftest import Served
 

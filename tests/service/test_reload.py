@@ -25,6 +25,8 @@ from service.models.registry import Registry
 from service.protocols import repository
 from service.settings import SettingsError, parse
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
 LOADER = partial(model.load, choice=device.choose("cpu"), threads=1, capacity_samples=1000)
 Make = Callable[..., Registry]

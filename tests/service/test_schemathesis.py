@@ -15,6 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_the_server_does_what_its_document_says(server, tmp_path: Path):
     done = subprocess.run(

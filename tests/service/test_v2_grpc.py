@@ -21,6 +21,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.protocols import grpc_messages
 
+pytestmark = pytest.mark.slow
+
 X = np.random.default_rng(5).standard_normal((5, 4)).astype(np.float32)
 KEY = "the-key-that-changes-models"
 

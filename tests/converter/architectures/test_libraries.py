@@ -17,6 +17,8 @@ from converter.pipeline import preview
 from converter.training import Style, TrainOptions, build, train
 from patterns.networks import declare_torchvision_operators
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def operators() -> None:

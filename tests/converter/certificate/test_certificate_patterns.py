@@ -10,6 +10,8 @@ from converter.folding import FoldOptions, fold_graph
 from patterns.registry import VARIANTS, Module, Pattern
 from patterns.suite import PATTERNS
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     pytest.param(pattern, variant, id=f"{pattern.family}-{pattern.name}-{variant}")
     for pattern in PATTERNS

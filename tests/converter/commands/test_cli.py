@@ -18,6 +18,8 @@ from converter.cli import main
 from converter.folding.ops import conv
 from service.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "models" / "mnist" / "checkpoint.pt"
 

@@ -21,6 +21,8 @@ from converter.sources import checkpoint, load
 from converter.training.data import Dataset
 from patterns.networks import declare_torchvision_operators
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 
 

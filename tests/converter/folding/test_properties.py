@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from hypothesis import event, given
 
 from converter.evaluation.normalize import normalize
@@ -19,6 +20,8 @@ from patterns.graphs import (
     signature,
 )
 from tests.converter.folding.random_graphs import models
+
+pytestmark = pytest.mark.slow
 
 
 def content(model: ir.Model) -> bytes:

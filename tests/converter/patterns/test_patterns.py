@@ -22,7 +22,12 @@ from patterns.standing import standing
 from patterns.suite import PATTERNS
 
 CASES = [
-    pytest.param(pattern, variant, id=f"{pattern.family}-{pattern.name}-{variant}")
+    pytest.param(
+        pattern,
+        variant,
+        id=f"{pattern.family}-{pattern.name}-{variant}",
+        marks=[pytest.mark.slow] if variant == "positive" else [],  # the harder one is always run
+    )
     for pattern in PATTERNS
     for variant in VARIANTS
 ]

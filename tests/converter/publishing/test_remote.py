@@ -26,7 +26,7 @@ from service.store.mirror import Mirror
 from tests import s3
 from tests.converter.published import check_self_test, check_version, graph, versions
 
-pytestmark = s3.MARKS
+pytestmark = [pytest.mark.slow, *s3.MARKS]
 
 
 @pytest.fixture

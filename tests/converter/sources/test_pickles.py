@@ -19,6 +19,8 @@ from converter.errors import UserError
 from converter.sources import LoadOptions, load, pickles
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 TRUST = LoadOptions(trust_pickle=True)
 
 

@@ -27,6 +27,8 @@ from converter.sources.module import from_module
 from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 
 def make(module: nn.Module, *shapes: str, **values: Any) -> Loaded:
     randomize_batchnorms(module)

@@ -23,6 +23,8 @@ from patterns.networks import (
     torchvision_model,
 )
 
+pytestmark = pytest.mark.slow
+
 ARCH = LoadOptions(arch="source_nets:ConvNet", input_shapes=(InputShape((3, 8, 8)),))
 
 

@@ -18,6 +18,8 @@ from converter.sources.unwrapped import unwrap
 from converter.system.quiet import torch_quiet
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 TRUST = LoadOptions(trust_pickle=True)
 
 

@@ -19,6 +19,8 @@ from converter.statistics.collect import collect, onepass
 from converter.statistics.norms import find
 from patterns.networks import randomize_batchnorms
 
+pytestmark = pytest.mark.slow
+
 
 class Residual(nn.Module):
     """Registered in another order than the data reach the norms, with two of equal depth."""

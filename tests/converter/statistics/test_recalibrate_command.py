@@ -22,6 +22,8 @@ from converter.training import mnist
 from converter.training.data import Samples
 from tests.converter.statistics import nets
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SUBSET = ROOT / "tests" / "data" / "mnist"
 ARCH = "tests.converter.statistics.nets:small"

@@ -17,6 +17,8 @@ from converter.training.data import Dataset, Split, pixels
 from converter.training.evaluate import accuracy, logits, loss_and_accuracy, predictions
 from converter.training.schedules import warm_up_cosine
 
+pytestmark = pytest.mark.slow
+
 
 def small() -> nn.Module:
     torch.manual_seed(0)

@@ -33,6 +33,8 @@ from converter.training import (
 from converter.training.data import hold_out
 from converter.training.trainer import unfinished
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., TrainOptions]
 
 

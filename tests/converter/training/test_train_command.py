@@ -24,6 +24,8 @@ from converter.training import Epoch, Run, Step, Style, TrainOptions, TrainResul
 from converter.training.console import Told, table
 from converter.training.options import arch_args
 
+pytestmark = pytest.mark.slow
+
 
 def parse(*words: str) -> Train:
     found = parsed(cli.parser(), ["train", *words])
