@@ -24,12 +24,15 @@ _SUMMARY_OF_SERVE = "answer predictions from the models of a folder, over HTTP"
 _HOME = Path(__file__).resolve().parents[1]
 
 _FIRST_STEPS = """\
-Foldserve folds the batch-norms of a trained network into the weights around them, proves that
-nothing changed, and serves the ONNX model. It begins with these three:
+Foldserve folds the batch-norms of a trained network into the weights around
+them, proves that nothing changed, and serves the ONNX model. Begin with these:
 
-  foldserve inspect model.pt                      what would be folded and what not, and why
-  foldserve fold model.pt --publish models/mine   fold, prove, write version 1 of the model "mine"
-  foldserve serve --models models                 answer predictions on http://127.0.0.1:8000
+  foldserve inspect model.pt
+      what would be folded and what not, and why
+  foldserve fold model.pt --publish models/mine
+      fold, prove, and write version 1 of the model "mine"
+  foldserve serve --models models
+      answer predictions on http://127.0.0.1:8000
 
 foldserve --help lists all commands, foldserve fold --help the options of one.
 """
