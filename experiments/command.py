@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from rich.console import Console
 from rich.table import Table
 
 from converter.errors import UserError
+from converter.report.console import Lasting
 from converter.report.progress import Live
 from converter.training import datasets, files
 from converter.training.devices import pick_device
@@ -42,7 +42,7 @@ def run(asked: Experiments) -> int:
         if not records:
             raise UserError(f"{folder} holds none of these runs", "leave out --report-only")
     else:
-        with Live(Console(stderr=True)) as live:
+        with Live(Lasting(stderr=True)) as live:
             machine = Machine(str(pick_device(asked.device)), asked.threads)
             job = Job(folder, asked.dataset, asked.data_dir, machine)
             complete(runs, job, jobs=asked.jobs, listener=console.Told(live, runs))
@@ -54,8 +54,8 @@ def run(asked: Experiments) -> int:
         told = report.of_claims(claims, records, command)
     files.write(asked.output / "report.html", page(told).encode())
     markdown.write(told, asked.output / "report.md", asked.output / "figures")
-    Console().print(table(told))
-    Console().print(f"report: {asked.output / 'report.html'}", markup=False, highlight=False)
+    Lasting().print(table(told))
+    Lasting().print(f"report: {asked.output / 'report.html'}", markup=False, highlight=False)
     return 0
 
 

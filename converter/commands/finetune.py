@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +23,7 @@ from converter.finetuning.finetune import (
 from converter.finetuning.options import Transfer
 from converter.finetuning.subset import first, only_classes
 from converter.report import FORMAT
-from converter.report.console import terminal
+from converter.report.console import Lasting, terminal
 from converter.report.progress import Live
 from converter.sources import LoadOptions, checkpoint, parse_arch_arg
 from converter.sources.trained import load_module
@@ -52,7 +51,7 @@ def run(asked: Finetune) -> int:
     how.check()
     asked.data.check_data()
     base = base_of(asked)
-    stderr = Console(stderr=True)
+    stderr = Lasting(stderr=True)
     try:
         with Live(stderr) as live:
             progress = console.Told(live)
@@ -144,7 +143,7 @@ def _warnings(how: Transfer, result: Transferred) -> list[str]:
 
 
 def _show(
-    console: Console,
+    console: Lasting,
     output: Path,
     base: Base,
     how: Transfer,

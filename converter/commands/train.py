@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
-
 from converter.commands.options.train import Train
+from converter.report.console import Lasting
 from converter.report.progress import Live
 from converter.training import console, files
 from converter.training.options import TrainOptions
@@ -27,7 +26,7 @@ def run(asked: Train) -> int:
     options = asked.options()
     if asked.json is not None:
         files.require_writable(asked.json)
-    stderr = Console(stderr=True)
+    stderr = Lasting(stderr=True)
     try:
         with Live(stderr) as live:
             result = train(options, console.Told(live))
@@ -37,7 +36,7 @@ def run(asked: Train) -> int:
     if asked.json is not None:
         text = json.dumps(result.to_json(), indent=2) + "\n"
         files.write(asked.json, text.encode())
-    Console().print(console.table(result))
+    Lasting().print(console.table(result))
     return 0
 
 

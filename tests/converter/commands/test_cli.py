@@ -356,3 +356,21 @@ def test_a_report_says_the_command_that_was_typed(model: Path, tmp_path: Path) -
     assert (
         json.loads(report.read_text())["provenance"]["command"] == f"foldserve {shlex.join(words)}"
     )
+
+
+def test_a_reader_that_leaves(model: Path) -> None:
+    """`fold ... | head`: the work goes on, the file is there, and the exit code is the result's."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "converter", "fold", str(model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "Error" not in said
+    assert model.with_suffix(".folded.onnx").is_file()
