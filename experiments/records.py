@@ -197,7 +197,7 @@ class Folder:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path} is no record of a run: {error}", "remove it, and the run is made again"
+                f"{path} is not a record of a run: {error}", "remove it, and the run is made again"
             ) from error
         return record
 

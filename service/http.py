@@ -71,7 +71,7 @@ def timeout_s(scope: Scope, longest_ms: int) -> float:
     if asked is None:
         return longest_ms / 1000
     if not (asked.isdigit() and len(asked) <= _TIMEOUT_DIGITS and int(asked) > 0):
-        raise InvalidTimeout("X-Timeout-Ms is no whole number of milliseconds from 1.")
+        raise InvalidTimeout("X-Timeout-Ms is not a whole number of milliseconds from 1.")
     return min(int(asked), longest_ms) / 1000
 
 

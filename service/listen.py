@@ -46,7 +46,7 @@ def bind(host: str, port: int, *, shared: bool = False, listening: bool = True) 
             errno.EADDRINUSE: f"{where} is in use. Stop the other program, or choose another "
             "port with --port (0 takes a free one).",
             errno.EACCES: f"{where} needs more rights. Choose a --port above 1023.",
-            errno.EADDRNOTAVAIL: f"{host} is no address of this machine. Use --host 127.0.0.1, "
+            errno.EADDRNOTAVAIL: f"{host} is not an address of this machine. Use --host 127.0.0.1, "
             "or 0.0.0.0 for all addresses.",
         }
         if isinstance(error, socket.gaierror):

@@ -234,7 +234,9 @@ class Manifest(Strict):
             if name not in axes:
                 raise ValueError(f"serving.warm_up_sizes names {name!r}, no open axis of an input")
         if self.classification and self.classification.output not in outputs:
-            raise ValueError(f"classification.output {self.classification.output!r} is no output")
+            raise ValueError(
+                f"classification.output {self.classification.output!r} is not an output"
+            )
         if (self.serving.max_batch_size or 1) > 1 and not self.batch_invariant:
             raise ValueError(
                 "serving.max_batch_size is above 1, but without batch_invariant the rows of "

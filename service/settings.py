@@ -216,7 +216,7 @@ class Settings(BaseSettings):
     def _exact_origins(cls, value: str) -> str:
         for origin in value.split(",") if value else ():
             if not _ORIGIN.fullmatch(origin.strip()):
-                raise ValueError(f"{origin.strip()!r} is no origin such as https://example.org")
+                raise ValueError(f"{origin.strip()!r} is not an origin such as https://example.org")
         return value
 
     @field_validator("otlp_endpoint")
@@ -284,7 +284,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             continue
         near = difflib.get_close_matches(upper, known, n=1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{variable} is no setting of this server.{meant}")
+        raise SettingsError(f"{variable} is not a setting of this server.{meant}")
 
 
 def _sentences(error: ValidationError, flags: Mapping[str, object]) -> str:

@@ -63,7 +63,7 @@ def build(architecture: str, arguments: Mapping[str, Any], heads: Sequence[Any] 
             module = libraries.build(library, name, _bounded(architecture, arguments))
     else:
         raise UserError(
-            f"architecture {architecture!r} is no name that a checkpoint may give",
+            f"architecture {architecture!r} is not a name that a checkpoint may give",
             "known: " + ", ".join([*ARCHITECTURES, "timm:NAME", "torchvision:NAME"]),
         )
     if len(heads) > MOST_HEADS:

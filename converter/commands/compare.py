@@ -12,7 +12,7 @@ def run(asked: Compare) -> int:
     """Raises UserError, which names the command to type."""
     command = shlex.join(["python", "-m", "experiments", *asked.rest])
     raise UserError(
-        "compare is no command of the converter any more: comparing how networks train is no part "
-        "of folding one.",
+        "compare is not a command of the converter any more: comparing how networks train is not "
+        "part of folding one.",
         f"it is in the source tree of Foldserve, which is not installed by pip; there: {command}",
     )

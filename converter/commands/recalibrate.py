@@ -144,7 +144,9 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise UserError(f"{option} {text!r} is no list of numbers", "0.485,0.456,0.406") from error
+        raise UserError(
+            f"{option} {text!r} is not a list of numbers", "0.485,0.456,0.406"
+        ) from error
 
 
 def _sizes(asked: Recalibrate, trained: Trained) -> tuple[int, ...] | None:

@@ -70,7 +70,7 @@ class Arrays(Mapping[str, Array]):
                 raise ValueError(f"version {version} of the format")
             shape, fortran, dtype = _HEADERS[version](file)
         except (ValueError, EOFError) as error:
-            raise UserError(f"{what} is no array: {first_line(error)}") from error
+            raise UserError(f"{what} is not an array: {first_line(error)}") from error
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise UserError(f"{what} holds Python objects, which are not read")

@@ -27,7 +27,8 @@ def only_tensors(proto: onnx.ModelProto, path: Path) -> dict[str, str]:
     for value in graph.input:
         if not _is_tensor(value.type):
             raise UserError(
-                f"{path}: input {value.name!r} is no tensor of numbers but {kind_of(value.type)}",
+                f"{path}: input {value.name!r} is not a tensor of numbers but "
+                f"{kind_of(value.type)}",
                 "give a model with a tensor for each input; what makes them stays outside of it",
             )
     left_out = {

@@ -60,7 +60,7 @@ def _take(sparse: onnx.SparseTensorProto, left: int, path: Path) -> int:
 def _dense(sparse: onnx.SparseTensorProto, path: Path) -> onnx.TensorProto:
     name, shape = sparse.values.name, tuple(int(dim) for dim in sparse.dims)
     damaged = UserError(
-        f"{path} is a damaged ONNX model: {name!r} is no sparse weight of shape {shape}",
+        f"{path} is a damaged ONNX model: {name!r} is not a sparse weight of shape {shape}",
         "export the model again",
     )
     parts = (sparse.values, sparse.indices)

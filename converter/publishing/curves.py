@@ -95,7 +95,7 @@ def read(checkpoint: Path) -> list[Curve]:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CurvesUnusable(
-            f"{path.name} is no record of curves: {where}: {first['msg']}"
+            f"{path.name} is not a record of curves: {where}: {first['msg']}"
         ) from error
     except OSError as error:
         raise CurvesUnusable(f"{path.name} cannot be read: {error.strerror or error}") from error

@@ -59,7 +59,7 @@ def open_store(address: str) -> Store:
         raise UserError(f"{shown} names no model.", "Write it as s3://BUCKET/models/NAME.")
     name = store.root.rpartition("/")[2]
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a model.", NAMES)
+        raise UserError(f"{name!r} is not a name for a model.", NAMES)
     return store
 
 

@@ -119,7 +119,7 @@ def check_folder(folder: Path) -> None:
     """
     name = folder.resolve().name
     if not NAME.fullmatch(name):
-        raise UserError(f"{name!r} is no name for a model.", NAMES)
+        raise UserError(f"{name!r} is not a name for a model.", NAMES)
     inside = (path for path in _folders(folder) if not path.name.isdecimal())
     model = next((path for path in inside if any(map(_is_version, _folders(path)))), None)
     if model is not None:

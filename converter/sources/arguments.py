@@ -38,7 +38,7 @@ def parse_input_shape(text: str) -> InputShape:
     sizes_text, colon, dtype = (part.strip() for part in rest.partition(":"))
     if colon and dtype not in DTYPES:
         raise UserError(
-            f"--input-shape {text!r}: {dtype!r} is no type", f"types are: {', '.join(DTYPES)}"
+            f"--input-shape {text!r}: {dtype!r} is not a type", f"types are: {', '.join(DTYPES)}"
         )
     whole = sizes_text.startswith("(") and sizes_text.endswith(")")
     sizes_text = sizes_text[1:-1].strip().rstrip(",") if whole else sizes_text
@@ -70,7 +70,7 @@ def _axis(part: str, text: str) -> tuple[str, int]:
     found = _AXIS.fullmatch(part)
     if found is None or found["size"] == "0":
         raise UserError(
-            f"--input-shape {text!r}: {part!r} is no size, which is a whole number above 0",
+            f"--input-shape {text!r}: {part!r} is not a size, which is a whole number above 0",
             f"give the sizes of one sample, without the batch axis: {_EXAMPLES}",
         )
     return found["name"], int(found["size"] or 0)

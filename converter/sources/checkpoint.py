@@ -132,10 +132,10 @@ def parse(content: Any, path: Path) -> Checkpoint:
         values[key] = value
     for name, tensor in values["state_dict"].items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{name!r} in the state_dict of {path} is no tensor with a name")
+            raise UserError(f"{name!r} in the state_dict of {path} is not a tensor with a name")
     sizes = values["input_shape"]
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise UserError(f"{path}: the checkpoint's input_shape {sizes!r} is no shape")
+        raise UserError(f"{path}: the checkpoint's input_shape {sizes!r} is not a shape")
     return Checkpoint(**values)
 
 

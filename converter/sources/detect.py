@@ -227,7 +227,7 @@ def format_of(path: Path) -> Format:
             if not row.loader:
                 raise UserError(f"{path} is {row.what}", row.hint)
             return row
-    raise UserError(f"{path} is no model file of a kind that is known", _READABLE)
+    raise UserError(f"{path} is not a model file of a kind that is known", _READABLE)
 
 
 def _folder(path: Path) -> str:

@@ -154,8 +154,8 @@ def _with_values(
             value = values[name]
             if not isinstance(value, int | float):
                 raise UserError(
-                    f"--input-value {name}={value} is no number, and --input-shape makes a tensor "
-                    f"of {name}",
+                    f"--input-value {name}={value} is not a number, and --input-shape makes a "
+                    f"tensor of {name}",
                     "leave --input-shape out to give forward() the value itself",
                 )
             shape = replace(shape, fill=value)
@@ -167,7 +167,7 @@ def _with_values(
         path = path_of(name)
         if not path or (str(path[0]) not in every and not takes_any):
             raise UserError(
-                f"--input-value names {name}, which is no input of the model",
+                f"--input-value names {name}, which is not an input of the model",
                 f"the model's inputs are: {', '.join(every)}",
             )
         constants.append((path, value))
@@ -217,7 +217,7 @@ def _match(
     others = [n for n in names if tops.get(n) not in every and tops.get(n) != variadic]
     if others and not takes_any:
         raise UserError(
-            f"--input-shape names {', '.join(others)}, which is no input of the model",
+            f"--input-shape names {', '.join(others)}, but there is no such input",
             f"the model's inputs are: {', '.join(every)}",
         )
     if missing := [name for name in required if name not in tops.values()]:

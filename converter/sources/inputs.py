@@ -44,7 +44,7 @@ def describe(
         known = isinstance(kind, ir.TensorType) and kind.dtype != ir.DataType.STRING
         if not known or value.dtype is None or value.shape is None:
             raise UserError(
-                f"input {value.name!r} is no tensor of numbers ({kind or 'no type'})",
+                f"input {value.name!r} is not a tensor of numbers ({kind or 'no type'})",
                 "give a model whose inputs are tensors: preprocessing of text stays outside it",
             )
         shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)

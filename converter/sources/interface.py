@@ -69,7 +69,7 @@ class NameInputsPass(ir.passes.InPlacePass):
         """
         if not len(set(self._names)) == len(self._names) == len(model.graph.inputs):
             raise ir.passes.PreconditionError(
-                f"{self._names} are no names for {len(model.graph.inputs)} inputs"
+                f"{self._names} are not names for {len(model.graph.inputs)} inputs"
             )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

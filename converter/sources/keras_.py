@@ -179,7 +179,7 @@ def _explained(error: Exception, path: Path, version: str) -> UserError:
     if unknown := _UNKNOWN.search(str(error)):
         name = unknown[1] or unknown[2]
         return UserError(
-            f"{path} uses {name!r}, which is no class of Keras {version}",
+            f"{path} uses {name!r}, which is not a class of Keras {version}",
             "--custom-objects package.module imports the code that defines it "
             f"(decorate it with @keras.saving.register_keras_serializable(), or name it {name}); "
             "the layers of TensorFlow (tf.nn.relu(x) in a functional model) are gone in Keras 3",

@@ -102,7 +102,7 @@ def shapes(found: Sequence[Spec], given: Sequence[InputShape]) -> list[InputShap
         )
     if unknown := [name for name in by_name if name not in {spec.name for spec in found}]:
         raise UserError(
-            f"--input-shape names {', '.join(unknown)}, which is no input of the model",
+            f"--input-shape names {', '.join(unknown)}, but there is no such input",
             f"the model's inputs are: {names}",
         )
     missing = [s for s in found if s.sizes is None and s.name not in by_name]

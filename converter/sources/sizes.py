@@ -166,7 +166,7 @@ def from_user(described: Sequence[Input], given: Sequence[InputShape]) -> dict[s
         target = by_name.get(shape.name or described[0].name)
         if target is None:
             raise UserError(
-                f"--input-shape names {shape.name}, which is no input of the model",
+                f"--input-shape names {shape.name}, which is not an input of the model",
                 f"the model's inputs are: {', '.join(by_name)}",
             )
         axes = target.shape[1:] if shape.batched else target.shape
@@ -189,12 +189,12 @@ def fills(model: ir.Model, values: Mapping[str, object]) -> dict[str, float]:
     for name, value in values.items():
         if name not in names:
             raise UserError(
-                f"--input-value names {name}, which is no input of the model",
+                f"--input-value names {name}, which is not an input of the model",
                 f"the model's inputs are: {', '.join(names)}",
             )
         if not isinstance(value, int | float):
             raise UserError(
-                f"--input-value {name}={value} is no number, which the input {name} is made of"
+                f"--input-value {name}={value} is not a number, which the input {name} is made of"
             )
         found[name] = value
     return found
@@ -203,7 +203,7 @@ def fills(model: ir.Model, values: Mapping[str, object]) -> dict[str, float]:
 def _contradiction(target: Input, shape: InputShape) -> UserError:
     said = words(shape)
     if shape.batched and target.shape and isinstance(target.shape[0], int):
-        hint = f"its first axis is no batch, so say the whole shape: {_option(target)}"
+        hint = f"its first axis is not a batch, so say the whole shape: {_option(target)}"
     else:
         hint = "give the sizes without the batch axis, and only change axes that have a name"
     return UserError(

@@ -63,7 +63,7 @@ _NO_MODULE = {
     "exported from, and export it again afterwards",
     "torchscript": "its layers are compiled and cannot be watched. Give the weights that it was "
     "made from, and trace or script it again afterwards",
-    "keras_": "it is no torch module; train a Keras model further in Keras",
+    "keras_": "it is not a torch module; train a Keras model further in Keras",
     "onnx_": "a graph has no modules. Give the weights that it was exported from",
 }
 

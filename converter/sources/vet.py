@@ -90,7 +90,9 @@ def _check_program(path: Path, reader: Any) -> None:
                 _check_pickle(path, name, reader)
         elif name.startswith("models/"):
             for complaint in complaints(json.loads(reader.get_record(name))):
-                raise UserError(f"{path} is no ordinary torch.export program: {complaint}", _TRUST)
+                raise UserError(
+                    f"{path} is not an ordinary torch.export program: {complaint}", _TRUST
+                )
 
 
 def complaints(program: Any) -> Iterator[str]:
@@ -141,7 +143,7 @@ def _check_payloads(path: Path, config: Any, reader: Any, name: str) -> None:
     for payload in config["config"].values():
         entry = f"{folder}/{payload['path_name']}"
         if payload["path_name"].startswith(("custom_obj_", "opaque_obj_")):
-            raise UserError(f"{path} holds an object that is no tensor: {entry}", _TRUST)
+            raise UserError(f"{path} holds an object that is not a tensor: {entry}", _TRUST)
         if payload.get("use_pickle"):
             _check_pickle(path, entry, reader)
 

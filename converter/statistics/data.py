@@ -112,7 +112,7 @@ def _tensor(array: Array, path: Path) -> Tensor:
     if not array.ndim or not len(array):
         raise UserError(f"{path} holds no samples: an array of shape {array.shape}")
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise UserError(f"{path} holds {array.dtype}, which is no type of a network's input")
+        raise UserError(f"{path} holds {array.dtype}, which is not a type of a network's input")
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
 
 

@@ -48,7 +48,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text, re.IGNORECASE)
     size = 0 if found is None else int(float(found[1]) * _UNITS[found[2].lower()])
     if size <= 0:
-        raise UserError(f"{text!r} is no amount of memory.", "Write it as 800MB or 4GB.")
+        raise UserError(f"{text!r} is not an amount of memory.", "Write it as 800MB or 4GB.")
     return size
 
 

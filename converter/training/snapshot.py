@@ -102,7 +102,7 @@ def read(path: Path) -> Snapshot:
         )
         known = {field.name: content[field.name] for field in fields(Snapshot)}
         if not isinstance(content["options"], dict):
-            raise TypeError("its options are no dictionary")
+            raise TypeError("its options are not a dictionary")
         return Snapshot(**(known | {"history": history}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error!r}", _START_ANEW) from error

@@ -140,5 +140,5 @@ def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     known = set(Settings.model_fields)
     for name in given:
         if name not in known:
-            raise CannotStart(f"{name!r} is no setting; docs/service.md has the table.")
+            raise CannotStart(f"{name!r} is not a setting; docs/service.md has the table.")
     return dict(given)

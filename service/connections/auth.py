@@ -93,8 +93,8 @@ class KeyFile:
                 continue
             if not _KEY.fullmatch(key):
                 raise KeysUnusable(
-                    f"{self._flag}: line {number} is no key. A key has 16 to 512 printable ASCII "
-                    "characters without spaces, for example from: openssl rand -hex 32"
+                    f"{self._flag}: line {number} is not a key. A key has 16 to 512 printable "
+                    "ASCII characters without spaces, for example from: openssl rand -hex 32"
                 )
             digests.append(hashlib.sha256(key).digest())
         if not digests:

@@ -16,10 +16,10 @@ VERSION = re.compile(r"[1-9][0-9]{0,17}")
 # and of what Kubernetes, git and most tools keep for themselves. No model's name begins with it.
 _HIDDEN = "."
 _NO_MODEL = (
-    "this is no model's name, which has letters, digits, '.', '_' and '-' only, at most 128, and "
-    "begins with a letter or a digit"
+    "this is not a model's name, which has letters, digits, '.', '_' and '-' only, at most 128, "
+    "and begins with a letter or a digit"
 )
-_NO_VERSION = "this is no version, which is a number from 1 on, without zeros before it"
+_NO_VERSION = "this is not a version, which is a number from 1 on, without zeros before it"
 
 # Of a version folder; it changes whenever a file in the folder does.
 Fingerprint = tuple[tuple[str, int, int, int], ...]

@@ -81,7 +81,9 @@ def shape(header: bytes | None) -> list[int] | None:
     if header is None:
         return None
     if not _SHAPE.fullmatch(header):
-        raise InvalidBody("X-Shape is no list of sizes.", hint="For example X-Shape: 1,3,224,224.")
+        raise InvalidBody(
+            "X-Shape is not a list of sizes.", hint="For example X-Shape: 1,3,224,224."
+        )
     return [int(size) for size in header.split(b",") if size.strip()]
 
 

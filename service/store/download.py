@@ -34,7 +34,7 @@ def parse(text: bytes, name: str, version: int) -> Manifest:
     for file in manifest.files:
         if not _FILE.fullmatch(file) or file == MANIFEST_FILE:
             raise Rejected(
-                f"{MANIFEST_FILE} lists {file[:200]!r}, which is no name for a file here"
+                f"{MANIFEST_FILE} lists {file[:200]!r}, which is not a name for a file here"
             )
     return manifest
 

@@ -88,10 +88,10 @@ def test_a_refusal_is_a_row_with_its_sentence(settings: runner.Settings) -> None
     gone = replace(TINY, name="made-up/gone.onnx", member="made_up/models/gone.onnx")
     rows = run(settings, bad, gone)
     assert [row["status"] for row in rows] == ["refused", "not there"]
-    assert rows[0]["said"].startswith("error: bad.onnx is no model file")
+    assert rows[0]["said"].startswith("error: bad.onnx is not a model file")
     assert "has no file" in rows[1]["sentence"]
     shown = table.text({"files": {row["name"]: row for row in rows}}, rows[0]["engine"])
-    assert "no model file of a kind that is known" in shown
+    assert "not a model file of a kind that is known" in shown
 
 
 def test_a_file_lies_in_the_cache_whatever_its_member_is_called(tmp_path: Path) -> None:

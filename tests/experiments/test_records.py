@@ -37,7 +37,7 @@ def test_a_record_survives(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     folder = Folder(tmp_path)
     folder.file(Settings()).write_text(content)
-    with pytest.raises(UserError, match="no record of a run") as raised:
+    with pytest.raises(UserError, match="not a record of a run") as raised:
         folder.read(Settings())
     assert "remove it" in raised.value.hint
 
@@ -56,7 +56,7 @@ def test_a_damaged_part_is_refused(tmp_path: Path, key: str) -> None:
     content = record(Settings()).to_json()
     content[key] = [["a", 1]]
     folder.file(Settings()).write_text(json.dumps(content))
-    with pytest.raises(UserError, match="no record of a run"):
+    with pytest.raises(UserError, match="not a record of a run"):
         folder.read(Settings())
 
 

@@ -92,8 +92,8 @@ def test_credentials(headers: list[tuple[bytes, bytes]], key: bytes | None):
     [
         (b"", "no key"),
         (b"# only a comment\n", "no key"),
-        (b"short\n", "line 1 is no key"),
-        (b"\nhas spaces in the middle of it\n", "line 2 is no key"),
+        (b"short\n", "line 1 is not a key"),
+        (b"\nhas spaces in the middle of it\n", "line 2 is not a key"),
         ("schlüssel-mit-umlauten".encode(), "line 1"),
         (b"k" * 513, "line 1"),
         (b"#" * (1024 * 1024 + 1), "larger than"),

@@ -69,7 +69,7 @@ def test_what_cannot_be_is_said(values: dict[str, Any], said: str):
 
 def test_arguments_of_serve_run_are_settings():
     assert cluster_plan.arguments({"max_replicas": "2"}) == {"max_replicas": "2"}
-    with pytest.raises(CannotStart, match="'replicas' is no setting"):
+    with pytest.raises(CannotStart, match="'replicas' is not a setting"):
         cluster_plan.arguments({"replicas": "2"})
 
 

@@ -58,7 +58,7 @@ def test_a_busy_port(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("host", "text"),
-    [("203.0.113.1", "no address of this machine"), ("no.such.host.invalid", "is unknown")],
+    [("203.0.113.1", "not an address of this machine"), ("no.such.host.invalid", "is unknown")],
 )
 def test_a_host_that_is_not_ours(tmp_path: Path, host: str, text: str):
     sentence(command("--host", host, "--port", "0", "--models", str(tmp_path)), 1, text, "--host")
@@ -75,7 +75,9 @@ def test_wrong_settings():
     sentence(command("--port", "70000"), 2, "--port='70000' cannot be used", "--help")
     sentence(command("--no-such-flag"), 2, "unknown argument --no-such-flag")
     sentence(command(FOLDSERVE_DEVICE="tpu"), 2, "FOLDSERVE_DEVICE='tpu'", "'cuda'")
-    sentence(command(FOLDSERVE_MODEL="m"), 2, "FOLDSERVE_MODEL is no setting", "FOLDSERVE_MODELS")
+    sentence(
+        command(FOLDSERVE_MODEL="m"), 2, "FOLDSERVE_MODEL is not a setting", "FOLDSERVE_MODELS"
+    )
 
 
 def test_help():

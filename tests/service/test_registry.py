@@ -187,7 +187,7 @@ def test_a_broken_manifest(tmp_path: Path, load, text: str | bytes, expected: st
         ({"files": {"../model.onnx": {"sha256": "0" * 64, "bytes": 1}}}, "files"),
         ({"files": {}}, "files"),
         ({"inputs": []}, "inputs"),
-        ({"classification": {"output": "nope", "labels": ["a"]}}, "is no output"),
+        ({"classification": {"output": "nope", "labels": ["a"]}}, "is not an output"),
         ({"classification": {"output": "scores", "labels": ["a"]}}, "shape (batch, 1)"),
         (
             {"inputs": [{"name": "z", "dtype": "float32", "shape": ["batch", 4]}]},

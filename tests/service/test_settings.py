@@ -108,7 +108,7 @@ def test_an_unusable_variable_names_itself(read):
 def test_a_misspelled_variable_is_an_error(read):
     with pytest.raises(SettingsError, match=r"FOLDSERVE_PROT .* mean FOLDSERVE_PORT"):
         read(FOLDSERVE_PROT="9000")
-    with pytest.raises(SettingsError, match="no setting"):
+    with pytest.raises(SettingsError, match="not a setting"):
         read(FOLDSERVE_XYZZY="1")
 
 
@@ -156,7 +156,7 @@ def test_what_an_unknown_flag_is_answered(
     [
         (["--version-policy", "latest:0"], "latest, latest:N, all or specific:A,B"),
         (["--port", "http"], "it must be a whole number"),
-        (["--cors-origins", "*"], r"used: '\*' is no origin"),
+        (["--cors-origins", "*"], r"used: '\*' is not an origin"),
         (["--otlp-endpoint", "collector:4317"], "they go over HTTP"),
     ],
 )

@@ -206,7 +206,7 @@ def test_labels_make_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["fold", "{model}", "--output", "{tmp}/no/such/folder.onnx"], "does not exist"),
         (["fold", "{model}", "--if-changed"], "--if-changed goes with --publish"),
         (["fold", "{model}", "--data", "{model}"], "cannot be read as arrays"),
-        (["fold", "{model}", "--publish", "{tmp}/models/bad name"], "is no name for a model"),
+        (["fold", "{model}", "--publish", "{tmp}/models/bad name"], "is not a name for a model"),
         (["fold", "{model}", "--publish", "{model}/x"], "cannot publish"),
         (["fold", "{model}", "--input-shape", "3,x,8"], "3,x,8"),
         (["fold", "{model}", "--arch-arg", "novalue"], "novalue"),
@@ -300,7 +300,7 @@ def test_a_folder_of_models_is_no_place_for_a_version(
     capsys.readouterr()
     for folder, said in (
         (models, "holds models, such as net"),
-        (tmp_path / "a b", "'a b' is no name for a model"),
+        (tmp_path / "a b", "'a b' is not a name for a model"),
     ):
         assert main(["fold", str(model), "--publish", str(folder)]) == 2
         told = capsys.readouterr()

@@ -113,7 +113,7 @@ def test_an_input_that_is_no_tensor_is_refused(tmp_path: Path, name: str) -> Non
     model = classifier()
     model.graph.input.append(helper.make_value_info("maps_in", KINDS[name]))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="input 'maps_in' is no tensor of numbers but ") as error:
+    with pytest.raises(UserError, match="input 'maps_in' is not a tensor of numbers but ") as error:
         load(tmp_path / "m.onnx", LoadOptions())
     assert name in str(error.value)
 

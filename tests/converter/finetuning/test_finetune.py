@@ -138,7 +138,7 @@ def test_a_library_s_network_with_and_without_weights(run: Run, tmp_path: Path) 
     ("arguments", "sentence"),
     [
         ([], "there is nothing to start from"),
-        (["--arch", "os:getcwd"], "is no name that a checkpoint may give"),
+        (["--arch", "os:getcwd"], "is not a name that a checkpoint may give"),
         (["--arch", "cnn", "--batch-size", "1"], "one sample has no variance"),
         (["--arch", "cnn", "--head-at", "bn1"], "and a head replaces a dense layer"),
         (["--arch", "cnn", "--head-at", "nowhere"], "no layer 'nowhere'"),

@@ -110,7 +110,7 @@ def test_arrays_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], says: st
 def test_files_that_are_none(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read|is no array"):
+    with pytest.raises(UserError, match=r"cannot be read|is not an array"):
         load_data(path, (IMAGE,))
 
 

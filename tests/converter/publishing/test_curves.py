@@ -92,9 +92,9 @@ def test_the_record_of_other_weights_is_not_theirs(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"{", "no record of curves"),
-        (b"[]", "no record of curves"),
-        (b"\xff\xfe", "no record of curves"),
+        (b"{", "not a record of curves"),
+        (b"[]", "not a record of curves"),
+        (b"\xff\xfe", "not a record of curves"),
         (b'{"format": "foldserve.curves/2", "sha256": "", "curves": []}', "format"),
         (b" " * 2**21, "too large"),
     ],

@@ -149,7 +149,7 @@ def graph_with_a_large_weight():  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("name", ["", ".hidden", "-dash", "a b", "ä", "net\n", "a" * 129, "a:b"])
 def test_bad_names(tmp_path: Path, proven: FoldResult, name: str) -> None:
     folder = tmp_path / "models" / name if name else Path("/")
-    with pytest.raises(UserError, match="is no name for a model"):
+    with pytest.raises(UserError, match="is not a name for a model"):
         publish(proven, folder)
     assert not (tmp_path / "models").exists()
 

@@ -129,7 +129,7 @@ def test_a_store_that_is_a_folder_is_left_as_it_was(
 
 @pytest.mark.parametrize("name", ["a b", ".net", "-net"])
 def test_a_bad_name_is_told_before_the_work(bucket: str, name: str) -> None:
-    with pytest.raises(UserError, match="is no name for a model"):
+    with pytest.raises(UserError, match="is not a name for a model"):
         remote.open_store(f"s3://{bucket}/models/{name}")
 
 
@@ -248,7 +248,7 @@ def test_a_folder_written_as_an_address(tmp_path: Path, proven: FoldResult) -> N
         ("hf://someone/models/net", "no way to keep two publishers apart"),
         ("nonsense://me:secret@x/net", "no way to keep two publishers apart"),
         ("s3://bucket", "names no model"),
-        ("s3://bucket/models/bad name", "is no name for a model"),
+        ("s3://bucket/models/bad name", "is not a name for a model"),
     ],
 )
 def test_addresses_that_cannot_be_published_to(

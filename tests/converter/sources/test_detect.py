@@ -79,10 +79,10 @@ REFUSED = {
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(32), "a TensorFlow Lite model", "convert"),
     "ort": (b"\x1c\x00\x00\x00ORTM" + bytes(32), "an onnxruntime .ort model", ".onnx"),
     "onnx-cut": (onnx_bytes()[:-4], "an ONNX model that was cut off", "again"),
-    "random": (random.Random(1).randbytes(4096), "no model file", "readable are"),
-    "text": (b"hello, this is a note\n", "no model file", "readable are"),
-    "zeros": (bytes(4096), "no model file", "readable are"),
-    "two-bytes": (b"\x08\x07", "no model file", "readable are"),
+    "random": (random.Random(1).randbytes(4096), "not a model file", "readable are"),
+    "text": (b"hello, this is a note\n", "not a model file", "readable are"),
+    "zeros": (bytes(4096), "not a model file", "readable are"),
+    "two-bytes": (b"\x08\x07", "not a model file", "readable are"),
 }
 
 

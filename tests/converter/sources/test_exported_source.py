@@ -244,7 +244,7 @@ def test_constants_are_tensors(tmp_path: Path, path: Path, name: str) -> None:
         json_change("model_constants_config.json", attack),
         **{f"data/constants/{name}": pickled((Touch(victim),))},
     )
-    refuse(path, "no tensor|more than tensors", victim)
+    refuse(path, "not a tensor|more than tensors", victim)
 
 
 def test_weights_are_tensors(tmp_path: Path, path: Path) -> None:

@@ -87,7 +87,7 @@ def test_several_inputs_are_matched_by_name() -> None:
         ((InputShape((3,)),), "missing for b"),
         ((a, InputShape((4,))), "needs its own name"),
         ((a, a), "needs its own name"),
-        ((a, b, InputShape((4,), "c")), "names c, which is no input"),
+        ((a, b, InputShape((4,), "c")), "names c, but there is no such input"),
     ):
         with pytest.raises(UserError, match=complaint) as raised:
             find(TwoInputs(), *given)

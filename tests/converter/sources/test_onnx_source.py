@@ -136,7 +136,10 @@ def test_unknown_sizes_from_the_user(tmp_path: Path) -> None:
     [
         (InputShape((4, 8, 8)), "does not fit input 'image'"),
         (InputShape((3, 8)), "does not fit input 'image'"),
-        (InputShape((3, 8, 8), "picture"), "no input of the model\nthe model's inputs are: image"),
+        (
+            InputShape((3, 8, 8), "picture"),
+            "not an input of the model\nthe model's inputs are: image",
+        ),
     ],
 )
 def test_shapes_that_contradict_the_graph(
@@ -518,7 +521,7 @@ def test_functions_are_inlined(tmp_path: Path) -> None:
 def test_inputs_that_are_no_tensors_of_numbers(tmp_path: Path, info: onnx.ValueInfoProto) -> None:
     graph = helper.make_graph([helper.make_node("Identity", [info.name], ["y"])], "g", [info], [])
     graph.output.append(onnx.ValueInfoProto(name="y", type=info.type))
-    with pytest.raises(UserError, match=f"input '{info.name}' is no tensor of numbers"):
+    with pytest.raises(UserError, match=f"input '{info.name}' is not a tensor of numbers"):
         load(save(tmp_path, helper.make_model(graph, ir_version=10)))
 
 

@@ -61,7 +61,7 @@ class Nested(ConvBase):
 
 
 class Rate(nn.Module):
-    """Decides by a number that is no tensor, as speech models do."""
+    """Decides by a number that is not a tensor, as speech models do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,9 +186,9 @@ def test_axes_that_cannot_vary_are_fixed_and_it_is_said() -> None:
         (Nested(), ["batch.views.0=3,6,6"], {}, "--input-value is missing for scale", "scale=1.0"),
         (Rate(), ["1,32"], {}, "--input-value is missing for sr", "--input-value sr=1"),
         (Rate(), [], {}, "2 inputs: wave, sr", "--input-shape wave=1,128 --input-value sr=1"),
-        (Rate(), [], {"rate": 1}, "names rate, which is no input", "wave, sr"),
+        (Rate(), [], {"rate": 1}, "names rate, which is not an input", "wave, sr"),
         (Rate(), ["wave=2,8"], {"sr": 1}, "does not run", "wave=1,128 is what its first layer"),
-        (Scalar(), ["x=3,6,6", "scale="], {"scale": "a"}, "is no number", "leave --input-shape"),
+        (Scalar(), ["x=3,6,6", "scale="], {"scale": "a"}, "is not a number", "leave --input-shape"),
     ],
 )
 def test_hints_name_the_models_own_inputs(
@@ -257,5 +257,5 @@ def test_a_number_for_an_input_of_an_onnx_file(tmp_path: Path) -> None:
     loaded = load(tmp_path / "m.onnx", LoadOptions(input_values={"rate": 16000}))
     assert loaded.inputs[1].value == 16000
     assert random_feeds(loaded.inputs, 3, 0)["rate"] == 16000
-    with pytest.raises(UserError, match="names sr, which is no input"):
+    with pytest.raises(UserError, match="names sr, which is not an input"):
         load(tmp_path / "m.onnx", LoadOptions(input_values={"sr": 1}))

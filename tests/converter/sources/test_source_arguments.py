@@ -30,15 +30,15 @@ def test_input_shapes(text: str, expected: InputShape) -> None:
     ("text", "complaint"),
     [
         ("", "has no sizes"),
-        ("3,,4", "'' is no size"),
-        ("3,a b", "'a b' is no size"),
-        ("3,-1", "'-1' is no size"),
-        ("0,3", "'0' is no size"),
-        ("3.5", "'3.5' is no size"),
+        ("3,,4", "'' is not a size"),
+        ("3,a b", "'a b' is not a size"),
+        ("3,-1", "'-1' is not a size"),
+        ("0,3", "'0' is not a size"),
+        ("3.5", "'3.5' is not a size"),
         ("=3,4", "no name stands before"),
-        ("x=3:text", "'text' is no type"),
-        ("3,4:", "'' is no type"),
-        ("99999999999999", "is no size"),
+        ("x=3:text", "'text' is not a type"),
+        ("3,4:", "'' is not a type"),
+        ("99999999999999", "is not a size"),
     ],
 )
 def test_wrong_input_shapes(text: str, complaint: str) -> None:

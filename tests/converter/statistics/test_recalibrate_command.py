@@ -230,7 +230,7 @@ def test_arrays_as_keras_ships_them(tmp_path: Path) -> None:
         ({"x": np.zeros((3, 2)), "y": np.zeros(3)}, "one whole number"),
         ({"a": np.zeros(3), "b": np.zeros(3)}, 'must be called "x"'),
         ({"x": np.array([None, 1], object)}, "holds Python objects"),
-        ({"x": np.zeros((3, 2), complex)}, "complex128, which is no type"),
+        ({"x": np.zeros((3, 2), complex)}, "complex128, which is not a type"),
     ],
 )
 def test_arrays_that_cannot_be(arrays, sentence: str, tmp_path: Path) -> None:

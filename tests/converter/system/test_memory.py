@@ -30,7 +30,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "4 apples", "1e9", "4GBs"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UserError, match="no amount of memory"):
+    with pytest.raises(UserError, match="not an amount of memory"):
         memory.parse_size(text)
 
 
@@ -112,7 +112,7 @@ def large(folder: Path) -> Path:
         ("64GB", 0, "Wrote"),
         ("420MB", 2, "memory ran out at "),
         ("1MB", 2, "less than"),
-        ("much", 2, "no amount of memory"),
+        ("much", 2, "not an amount of memory"),
     ],
 )
 def test_the_limit_of_a_fold(tmp_path: Path, size: str, code: int, said: str) -> None:

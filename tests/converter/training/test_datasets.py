@@ -159,8 +159,8 @@ def header(shape: str) -> bytes:
     [
         (header("(99999999999, 28, 28)"), "claims"),
         (header("(20, 28, 28)"), "its size is not that of its shape"),
-        (b"nothing", "is no array"),
-        (b"", "is no array"),
+        (b"nothing", "is not an array"),
+        (b"", "is not an array"),
     ],
 )
 def test_an_array_that_claims_more_than_there_is(path: Path, content: bytes, why: str) -> None:
