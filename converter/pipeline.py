@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from converter.certificate import Certified, NotCertified, certify
 from converter.evaluation.normalize import normalize
 from converter.evaluation.oracle import Feeds
 from converter.files.on_disk import store_for
@@ -70,9 +71,11 @@ class FoldResult(Preview):
 
     Attributes:
         proof: the comparison with the original; look at `proof.passed` before you use `model`.
+        certificate: whether `model` computes what the loaded graph computes, for every input.
     """
 
     proof: Proof
+    certificate: Certified | NotCertified
 
 
 def fold(
@@ -85,6 +88,10 @@ def fold(
 ) -> FoldResult:
     """Fold every batch-norm of a loaded model that can be folded, and prove the result.
 
+    It is proven twice. The certificate is between the graph as it was loaded, before anything of
+    the converter's own has touched it, and the graph that will be written; the measurement
+    compares what the two give.
+
     Args:
         loaded: from `converter.load`.
         options: which batch-norms are meant, and what may be done for them.
@@ -96,6 +103,8 @@ def fold(
         UserError: a pattern of `options` matches no batch-norm.
     """
     done = preview(loaded, options, progress=progress)
+    progress("certifying for every input")
+    certificate = certify(loaded.model, done.model)
     proof = verify(
         loaded.model,
         done.original,
@@ -104,6 +113,7 @@ def fold(
         dynamic_batch=loaded.dynamic_batch,
         data=data,
         framework=loaded.reference,
+        certificate=certificate,
         seed=seed,
         progress=progress,
     )
@@ -123,7 +133,8 @@ def fold(
             )
             or proof
         )
-    return FoldResult(**vars(done), proof=proof)
+        proof = replace(proof, certificate=certificate)
+    return FoldResult(**vars(done), proof=proof, certificate=certificate)
 
 
 def plan(loaded: Loaded, options: FoldOptions = FoldOptions()) -> Plan:

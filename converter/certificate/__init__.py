@@ -65,6 +65,8 @@ def certify(
         found = _certify(_read(original), _read(folded), roundings)
     except Doubt as why:
         found = NotCertified(f"{why}.")
+    except MemoryError:
+        found = NotCertified("there is not enough memory to follow both graphs.")
     except Exception as error:  # noqa: BLE001 - whatever happens, nothing was shown
         words = str(error).strip().splitlines()
         found = NotCertified(

@@ -7,13 +7,18 @@ import onnx_ir as ir
 
 from converter.certificate.sizes import given, named
 from converter.certificate.verdict import Doubt
+from converter.files.slim import LEFT_OUT
 
 
 def check(first: ir.Model, second: ir.Model) -> None:
     """
     Raises:
-        Doubt: they are not the same, or an input is no tensor.
+        Doubt: they are not the same, an input is no tensor, or outputs were left out when a file
+            was read.
     """
+    for model in (first, second):
+        for name, why in model.meta.get(LEFT_OUT, {}).items():
+            raise Doubt(f"nothing is known of the output {name!r}, as {why}")
     if _opsets(first) != _opsets(second):
         raise Doubt("the graphs are of different opsets")
     inputs = [given(model) for model in (first, second)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from converter.certificate import Certified, NotCertified
 from converter.commands.options.verify import Verify
 from converter.errors import UserError
 from converter.evaluation.normalize import normalize
@@ -27,7 +28,11 @@ def loaded(asked: Verify) -> tuple[Loaded, Loaded]:
 
 
 def measured(
-    asked: Verify, original: Loaded, candidate: Loaded, progress: Callable[[str], None]
+    asked: Verify,
+    original: Loaded,
+    candidate: Loaded,
+    certificate: Certified | NotCertified | None,
+    progress: Callable[[str], None],
 ) -> Proof:
     """
     Raises:
@@ -40,6 +45,7 @@ def measured(
         original.inputs,
         dynamic_batch=original.dynamic_batch and candidate.dynamic_batch,
         data=load_data(asked.proving.data, original.inputs) if asked.proving.data else None,
+        certificate=certificate,
         seed=asked.proving.seed,
         progress=progress,
     )

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from rich.console import Console
-from rich.text import Text
 
-from converter.certificate import NotCertified, certify
+from converter.certificate import certify
 from converter.commands import limits
 from converter.commands.options.verify import Verify
 from converter.commands.output import write_json
 from converter.errors import UserError
 from converter.report import FORMAT
-from converter.report.certificate import Found, describe_certificate, sentence
+from converter.report.certificate import describe_certificate, show_certificate
 from converter.report.console import terminal, working
 from converter.sources import onnx_
 from converter.sources.detect import format_of
@@ -42,15 +40,14 @@ def run(asked: Verify) -> int:
     console = terminal()
     with limits.memory(asked.proving.max_memory), working(f"loading {asked.original}") as progress:
         original, candidate = loaded(asked)
-        proof = measured(asked, original, candidate, progress)
-        found: Found | None = None
+        found = None
         if asked.certify:
             progress("certifying for every input")
-            found = certified(original.model, candidate.model)
+            found = certify(original.model, candidate.model)
+        proof = measured(asked, original, candidate, found, progress)
     show_proof(console, proof, ("A", "B"))
     report = {"proof": describe_proof(proof)}
     if found is not None:
-        _show(console, found, measured=True)
         report["certificate"] = describe_certificate(found, measured=True)
     _write(asked, report)
     return EXIT_CODES[proof.verdict]
@@ -67,18 +64,10 @@ def _certify_only(asked: Verify) -> int:
     with limits.memory(asked.proving.max_memory), working(f"reading {asked.original}") as progress:
         original, candidate = _read(asked.original), _read(asked.candidate)
         progress("certifying for every input")
-        found = certified(original, candidate)
-    _show(console, found, measured=False)
+        found = certify(original, candidate)
+    show_certificate(console, found, measured=False)
     _write(asked, {"certificate": describe_certificate(found, measured=False)})
     return 0 if found else NOT_CERTIFIED
-
-
-def certified(original: ir.Model, candidate: ir.Model) -> Found:
-    """A certificate for two graphs of files; none where a file has outputs that were left out."""
-    for model in (original, candidate):
-        for name, why in onnx_.left_out(model).items():
-            return NotCertified(f"nothing is known of the output {name!r}, as {why}")
-    return certify(original, candidate)
 
 
 def _read(path: Path) -> ir.Model:
@@ -89,11 +78,6 @@ def _read(path: Path) -> ir.Model:
             "`fold` proves its own result for other formats.",
         )
     return onnx_.read(path)[0]
-
-
-def _show(console: Console, found: Found, *, measured: bool) -> None:
-    style = "bold green" if found else "bold yellow"
-    console.print(Text(sentence(found, measured=measured), style=style), soft_wrap=True)
 
 
 def _write(asked: Verify, report: dict[str, Any]) -> None:

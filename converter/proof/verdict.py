@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from converter.certificate import Certified, NotCertified
 from converter.evaluation.oracle import Feeds
 from converter.proof.coverage import Ran
 from converter.proof.invariance import Invariance
@@ -41,6 +42,8 @@ class Proof:
     sampled: str = ""
     # A sentence, where nothing was changed and therefore nothing measured against float64.
     unchanged: str = ""
+    # Whether both graphs are the same for every input; None if that was not looked for.
+    certificate: Certified | NotCertified | None = None
 
     @property
     def verdict(self) -> Verdict:

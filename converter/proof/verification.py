@@ -27,6 +27,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from converter.certificate import Certified, NotCertified
 from converter.evaluation.oracle import Feeds, OracleError
 from converter.evaluation.runtime import RunnerError
 from converter.graph.naming import label
@@ -58,6 +59,7 @@ def verify(
     dynamic_batch: bool = True,
     data: Feeds | None = None,
     framework: Reference | None = None,
+    certificate: Certified | NotCertified | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Proof:
@@ -73,12 +75,14 @@ def verify(
         framework: inputs, and what the model's original framework computed for them; its kernels
             sum in another order, so it may be 10 times as far from float64 as onnxruntime is, or
             64 units in the last place.
+        certificate: what is known of `truth` and `candidate` for every input; None if that was not
+            looked for.
         seed: of the random inputs.
         progress: called with what is being done.
     """
     problem = _signature_problem(reference, candidate)
     if problem:
-        return Proof(failure=problem, failed="differs")
+        return Proof(failure=problem, failed="differs", certificate=certificate)
     given = []
     if data is not None:
         given.append(Case(_name_of(data, inputs), data, given=True))
@@ -88,7 +92,7 @@ def verify(
     narrow = narrower(reference)
     types |= {name: f"{types[name]}{BY}{narrow[name]}" for name in narrow}
     session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
-    proof = _attempt(session, types, given)
+    proof = replace(_attempt(session, types, given), certificate=certificate)
     broken = broken_weights(reference)
     if broken and proof.passed:
         told = (

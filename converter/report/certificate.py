@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
 
 from converter.certificate import Certified, NotCertified
+
+if TYPE_CHECKING:  # where nothing is measured, nothing of folding is imported
+    from converter.folding import Plan
 
 Found = Certified | NotCertified
 
 
-def sentence(found: Found, *, measured: bool) -> str:
-    """What was found, in one sentence; of what is not certified, a second one says what counts."""
+def sentence(found: Found, *, measured: bool, plan: Plan | None = None) -> str:
+    """What was found, in a sentence; of what is not certified, which value of B, and why.
+
+    Args:
+        measured: whether the graphs were also run, so that there is a verdict without it.
+        plan: of the fold, if it was one. A certificate is for the whole graph: it holds for the
+            batch-norms that were folded and for those that stay.
+    """
     if isinstance(found, Certified):
         return (
-            f"Certified for every input: {found.weights:,} weights, none moved by more than "
-            f"{found.largest_move:.2f} roundings; {found.seconds:.1f} s."
+            f"Certified for every input: {_batchnorms(found, plan)}{found.weights:,} weights, none "
+            f"moved by more than {found.largest_move:.2f} roundings; {found.seconds:.1f} s."
         )
-    reason = found.reason.rstrip(".")
+    reason = f"Not certified: {found.reason.rstrip('.')}"
     if measured:
-        return f"Not certified: {reason}; the verdict rests on the measurement alone."
-    return (
-        f"Not certified: {reason}. They may still be equal: without --certify=only it is measured."
-    )
+        return f"{reason}."
+    return f"{reason}. They may still be equal: without --certify=only it is measured."
 
 
-def describe_certificate(found: Found, *, measured: bool) -> dict[str, Any]:
+def _batchnorms(found: Certified, plan: Plan | None) -> str:
+    count = counted(found, plan)
+    if not count:
+        return ""
+    kept = len(plan.kept) if plan is not None else 0
+    return f"{count} of {count} batch-norms{f' ({kept} kept)' if kept else ''}; "
+
+
+def counted(found: Certified, plan: Plan | None) -> int:
+    """How many batch-norms the certificate is for. A plan also counts those of several nodes."""
+    return found.batchnorms if plan is None else len(plan.batchnorms)
+
+
+def show_certificate(
+    console: Console, found: Found, *, measured: bool, plan: Plan | None = None
+) -> None:
+    """One line, however long, also in a log."""
+    style = "bold green" if found else "bold yellow"
+    text = Text(sentence(found, measured=measured, plan=plan), style=style)
+    console.print(text, soft_wrap=True)
+
+
+def describe_certificate(
+    found: Found, *, measured: bool, plan: Plan | None = None
+) -> dict[str, Any]:
     """`figures` of a certificate; or `where` the first value is that was not found in A."""
     figures = where = None
     if isinstance(found, Certified):
         figures = {
+            "batchnorms": counted(found, plan),
             "weights": found.weights,
             "largest_move": found.largest_move,
             "roundings": found.roundings,
@@ -45,7 +80,7 @@ def describe_certificate(found: Found, *, measured: bool) -> dict[str, Any]:
         }
     return {
         "certified": bool(found),
-        "sentence": sentence(found, measured=measured),
+        "sentence": sentence(found, measured=measured, plan=plan),
         "figures": figures,
         "where": where,
         "seconds": found.seconds,

@@ -11,6 +11,7 @@ from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof, Verdict
 from converter.report import FORMAT
 from converter.report.advice import advise
+from converter.report.certificate import describe_certificate
 from converter.report.reasons import groups, warnings
 from converter.sources.loaded import Loaded
 
@@ -134,7 +135,11 @@ def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) ->
                 f"Proven as far as it ran: {names[1]} equals {names[0]} there. Not proven of what "
                 f"never ran: {left}."
             )
-        return f"Proven: {names[1]} equals {names[0]}."
+        if proof.certificate is None:
+            return f"Proven: {names[1]} equals {names[0]}."
+        if proof.certificate:
+            return f"Proven: {names[1]} equals {names[0]}, for every input and as measured."
+        return f"Proven by the measurement alone: {names[1]} equals {names[0]}."
     if proof.broken:
         return (
             f"Not proven: weights of {names[0]} itself are not numbers: {proof.broken}. No other "
@@ -189,6 +194,7 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
         "hazards": [asdict(hazard) for hazard in result.hazards],
         "advice": [asdict(hazard) for hazard in advise(result.original)],
         "proof": describe_proof(result.proof),
+        "certificate": describe_certificate(result.certificate, measured=True, plan=result.plan),
         "before": asdict(result.before),
         "after": asdict(result.after),
         "fold_seconds": round(result.seconds, 4),

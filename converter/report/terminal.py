@@ -6,9 +6,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converter.folding import Plan
 from converter.pipeline import FoldResult, Size
 from converter.proof import Proof
 from converter.report.advice import advise
+from converter.report.certificate import show_certificate
 from converter.report.facts import conclusion
 from converter.report.terminal_plan import show_advice, show_hazards, show_plan
 from converter.sources.loaded import Loaded
@@ -32,9 +34,17 @@ def show_source(console: Console, loaded: Loaded) -> None:
 
 
 def show_proof(
-    console: Console, proof: Proof, names: tuple[str, str] = ("original", "folded")
+    console: Console,
+    proof: Proof,
+    names: tuple[str, str] = ("original", "folded"),
+    plan: Plan | None = None,
 ) -> None:
-    """Show the errors of each output on each set of inputs, against float64."""
+    """Show the errors of each output on each set of inputs, against float64, and the certificate.
+
+    Args:
+        names: what the two graphs are called.
+        plan: of the fold, if it was one.
+    """
     if proof.unchanged:
         console.print(Text(f"\n{proof.unchanged[:1].upper()}{proof.unchanged[1:]}."))
     elif proof.measurements:
@@ -67,6 +77,8 @@ def show_proof(
     style = "bold green" if proof.passed and not proof.unreached else "bold red"
     if proof.passed and proof.unreached:
         style = "bold yellow"
+    if proof.certificate is not None:
+        show_certificate(console, proof.certificate, measured=True, plan=plan)
     before = "\n" if proof.failure else ""
     console.print(Text(before + conclusion(proof, names), style=style))
 
@@ -172,6 +184,6 @@ def show_fold(console: Console, result: FoldResult) -> None:
     show_plan(console, result.plan)
     show_hazards(console, result.hazards)
     show_advice(console, advise(result.original))
-    show_proof(console, result.proof)
+    show_proof(console, result.proof, plan=result.plan)
     show_sizes(console, result.before, result.after)
     console.print(f"Folding took {result.seconds:.2f} s, without loading and proof.")

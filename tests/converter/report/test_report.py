@@ -258,6 +258,7 @@ class ProofForm(Form):
 
 
 class Figures(Form):
+    batchnorms: int
     weights: int
     largest_move: float
     roundings: float
@@ -309,6 +310,7 @@ class Explained(Inspected):
 
 class Fold(Inspected):
     proof: ProofForm
+    certificate: CertificateForm
     fold_seconds: float
     written: list[str]
 
