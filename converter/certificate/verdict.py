@@ -31,12 +31,6 @@ class Certified:
     def __bool__(self) -> bool:
         return True
 
-    def __str__(self) -> str:
-        return (
-            f"Certified for every input: {self.batchnorms} batch-norms; {self.weights:,} weights, "
-            f"none moved by more than {self.largest_move:.2f} roundings; {self.seconds:.1f} s."
-        )
-
 
 @dataclass(frozen=True)
 class NotCertified:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from converter.certificate import Certified, NotCertified
+from converter.certificate.claim import claim
 
 if TYPE_CHECKING:  # where nothing is measured, nothing of folding is imported
     from converter.folding import Plan
@@ -25,27 +26,12 @@ def sentence(found: Found, *, measured: bool, plan: Plan | None = None) -> str:
             batch-norms that were folded and for those that stay.
     """
     if isinstance(found, Certified):
-        return (
-            f"Certified for every input: {_batchnorms(found, plan)}{found.weights:,} weights, none "
-            f"moved by more than {found.largest_move:.2f} roundings; {found.seconds:.1f} s."
-        )
+        kept = len(plan.kept) if plan is not None else 0
+        return f"{claim(found, _count(found, plan), kept)}; {found.seconds:.1f} s."
     reason = f"Not certified: {found.reason.rstrip('.')}"
     if measured:
         return f"{reason}."
     return f"{reason}. They may still be equal: without --certify=only it is measured."
-
-
-def _batchnorms(found: Certified, plan: Plan | None) -> str:
-    count = counted(found, plan)
-    if not count:
-        return ""
-    kept = len(plan.kept) if plan is not None else 0
-    return f"{count} of {count} batch-norms{f' ({kept} kept)' if kept else ''}; "
-
-
-def counted(found: Certified, plan: Plan | None) -> int:
-    """How many batch-norms the certificate is for. A plan also counts those of several nodes."""
-    return found.batchnorms if plan is None else len(plan.batchnorms)
 
 
 def show_certificate(
@@ -64,7 +50,7 @@ def describe_certificate(
     figures = where = None
     if isinstance(found, Certified):
         figures = {
-            "batchnorms": counted(found, plan),
+            "batchnorms": _count(found, plan),
             "weights": found.weights,
             "largest_move": found.largest_move,
             "roundings": found.roundings,
@@ -85,6 +71,10 @@ def describe_certificate(
         "where": where,
         "seconds": found.seconds,
     }
+
+
+def _count(found: Certified, plan: Plan | None) -> int:
+    return found.batchnorms if plan is None else len(plan.batchnorms)
 
 
 def _finite(number: float | None) -> float | None:

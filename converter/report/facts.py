@@ -9,6 +9,7 @@ from typing import Any
 from converter.folding import Decision, Plan, Refusal
 from converter.pipeline import FoldResult, Preview
 from converter.proof import Measurement, Proof, Verdict
+from converter.proof.conclusion import conclusion
 from converter.report import FORMAT
 from converter.report.advice import advise
 from converter.report.certificate import describe_certificate
@@ -126,39 +127,6 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
     }
 
 
-def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) -> str:
-    """The verdict in a sentence: equal, differs, or "could not be told"."""
-    if proof.verdict == "equal":
-        left = unreached(proof)
-        if left:
-            return (
-                f"Proven as far as it ran: {names[1]} equals {names[0]} there. Not proven of what "
-                f"never ran: {left}."
-            )
-        if proof.certificate is None:
-            return f"Proven: {names[1]} equals {names[0]}."
-        if proof.certificate:
-            return f"Proven: {names[1]} equals {names[0]}, for every input and as measured."
-        return f"Proven by the measurement alone: {names[1]} equals {names[0]}."
-    if proof.broken:
-        return (
-            f"Not proven: weights of {names[0]} itself are not numbers: {proof.broken}. No other "
-            "input helps: take an earlier checkpoint."
-        )
-    if proof.failure:
-        return f"Not proven: {proof.failure}"
-    if proof.verdict == "differs":
-        return f"Not proven: {names[1]} differs."
-    if proof.random and len(proof.random) == len(proof.unmeasured):
-        return f"Not proven, and not refuted: {'; '.join(proof.random)}."
-    which = ", ".join(map(repr, proof.unmeasured)) or "any output"
-    return (
-        f"Not proven, and not refuted: it could not be measured whether {names[1]} equals "
-        f"{names[0]}. On all inputs that were tried, {names[0]} itself is too far from float64 at "
-        f"{which}. Pass inputs with --data on which it has something to say."
-    )
-
-
 def describe_preview(preview: Preview) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -203,10 +171,3 @@ def describe_fold(result: FoldResult) -> dict[str, Any]:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def unreached(proof: Proof) -> str:
-    """What never ran in the proof, in words; "" if all did."""
-    return "; ".join(
-        f"{ran.name}{f' (in {ran.whose} alone)' if ran.whose else ''}" for ran in proof.unreached
-    )

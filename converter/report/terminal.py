@@ -9,9 +9,9 @@ from rich.text import Text
 from converter.folding import Plan
 from converter.pipeline import FoldResult, Size
 from converter.proof import Proof
+from converter.proof.conclusion import conclusion
 from converter.report.advice import advise
 from converter.report.certificate import show_certificate
-from converter.report.facts import conclusion
 from converter.report.terminal_plan import show_advice, show_hazards, show_plan
 from converter.sources.loaded import Loaded
 

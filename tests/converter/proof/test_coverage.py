@@ -11,10 +11,11 @@ import pytest
 
 from converter.evaluation.normalize import normalize
 from converter.proof import Proof, verify
+from converter.proof.conclusion import conclusion, unreached
 from converter.proof.control import bodies, fixed, pairs, random_outputs
 from converter.proof.recorder import Recorder
 from converter.proof.settings import MOST_RUNS, Setting, Variable, variables
-from converter.report.facts import conclusion, describe_proof, unreached
+from converter.report.facts import describe_proof
 from converter.sources.inputs import describe, dynamic_batch
 from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed

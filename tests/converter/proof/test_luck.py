@@ -10,10 +10,11 @@ import pytest
 
 from converter.evaluation.normalize import normalize
 from converter.proof import Measurement, Proof, verify
+from converter.proof.conclusion import conclusion
 from converter.proof.draws import STANDARD
 from converter.proof.judging import GROSS, Judgement
 from converter.proof.plan import ROWS, Plan
-from converter.report.facts import EXIT_CODES, conclusion
+from converter.report.facts import EXIT_CODES
 from converter.sources.inputs import describe
 from patterns.graphs import Graph
 from tests.converter.proof.test_verify import changed, folded, net, prove
