@@ -10,12 +10,13 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import health, http, openapi, playground
+from service import catalog, health, http, openapi, playground
 from service.connections import hot
 from service.connections.auth import Access
 from service.connections.early import Early
@@ -31,7 +32,6 @@ from service.errors import (
 )
 from service.exchange import Budget
 from service.health import Lifecycle
-from service.models.entry import Entry
 from service.models.registry import Registry
 from service.protocols import tfs, v2
 from service.protocols.endpoint import Context
@@ -152,35 +152,19 @@ def _add_metrics(app: FastAPI, registry: Registry, metrics: Metrics) -> None:
 
 
 def _add_models(app: FastAPI, registry: Registry) -> None:
-    @_get(app, "/models", "What is served, and what is not and why")
+    @_get(app, "/models", "What is served, and what is not and why", shape=catalog.Models)
     async def models() -> Response:
-        entries = list(registry.entries.values())
-        shown = {"loading": registry.loading, "models": [_show(e) for e in entries]}
-        if mirror := registry.mirror:
-            shown["store"] = {"address": mirror.address, "trouble": mirror.trouble}
-        return _reply(shown)
+        return _reply(catalog.models(registry))
 
-    @_get(app, "/models/{name}", "One model: its contract, provider and history")
+    @_get(app, "/models/{name}", "One model: its contract and history", shape=catalog.Model)
     async def model(name: str) -> Response:
-        entry = registry.entry(name)
-        described = entry.served.describe() if entry.served else {}
-        return _reply({**_show(entry), **described})
+        return _reply(catalog.model(registry, name))
 
+    path = "/models/{name}/versions/{version}"
 
-def _show(entry: Entry) -> dict[str, Any]:
-    served = entry.served
-    return {
-        "name": entry.name,
-        "state": "serving" if served else "unavailable",
-        "version": served.version if served else None,
-        "versions": list(entry.versions),
-        "provider": served.provider if served else None,
-        "self_tested": bool(served and served.self_test_errors is not None),
-        "inputs": [spec.model_dump() for spec in served.manifest.inputs] if served else [],
-        "outputs": [spec.model_dump() for spec in served.manifest.outputs] if served else [],
-        "rejected": [{"version": v, "reason": why} for v, why in entry.rejected.items()],
-        "older_versions": entry.older,
-    }
+    @_get(app, path, "One version that is served: its contract", shape=catalog.NamedVersion)
+    async def version(name: str, version: str) -> Response:
+        return _reply(catalog.version(registry, name, version))
 
 
 def _add_documents(app: FastAPI, registry: Registry) -> None:
@@ -232,8 +216,14 @@ def _get(
     answer: type[Response] = JSONResponse,
     *,
     shown: bool = True,
+    shape: type[BaseModel] | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
-    """A GET route with its HEAD twin, which the documentation need not show."""
+    """A GET route with its HEAD twin, which the documentation need not show.
+
+    Args:
+        shape: what the documentation says of the answer.
+    """
+    responses = _ERRORS if shape is None else {**_ERRORS, 200: {"model": shape}}
 
     def register(endpoint: Endpoint) -> Endpoint:
         app.add_api_route(
@@ -241,7 +231,7 @@ def _get(
             endpoint,
             methods=["GET"],
             summary=summary,
-            responses=_ERRORS,
+            responses=responses,
             response_class=answer,
             include_in_schema=shown,
         )

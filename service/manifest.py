@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from service import certificate
+
 FORMAT: Literal["foldserve.model/1"] = "foldserve.model/1"
 MANIFEST_FILE = "model.json"
 MODEL_FILE = "model.onnx"
@@ -205,6 +207,14 @@ class Manifest(Strict):
     serving: Serving = Serving()
     # What the converter did and measured, for people and audits; the service only shows it.
     provenance: dict[str, Any] = {}
+
+    @property
+    def certificate(self) -> certificate.Certificate | None:
+        """What `provenance` says of the proof for every input; None if it says nothing of it."""
+        if certificate.KEY not in self.provenance:  # a bare model lists no files either
+            return None
+        files = {name: entry.sha256 for name, entry in self.files.items()}
+        return certificate.read(self.provenance, files)
 
     @model_serializer(mode="wrap")
     def _without_empty_ones(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:

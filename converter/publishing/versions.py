@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,8 +17,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from converter.errors import UserError
@@ -28,6 +27,7 @@ from converter.files.onnx_file import write_onnx
 from converter.pipeline import FoldResult
 from converter.publishing.contract import inputs, manifest, write_selftest
 from converter.publishing.remote import NAMES, publish_remote
+from converter.publishing.sameness import OPERATORS, same_model
 from converter.publishing.servable import TellOutputsPass, look, refuse_unservable
 from service.manifest import (
     MANIFEST_FILE,
@@ -40,10 +40,6 @@ from service.models.folders import NAME, VERSION
 from service.store.address import is_address, scheme
 
 _STAGE = ".publish-"
-
-# Keys of model.json that the operator may edit; two versions that differ in nothing else are the
-# same model.
-_OPERATORS = {"serving"}
 
 
 @dataclass(frozen=True)
@@ -147,13 +143,8 @@ def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Publi
         staged.append(publish(result, folder))
         return Path(staged[0].path)
 
-    def same(there: bytes, mine: bytes) -> bool:
-        theirs, ours = _parsed(there), _parsed(mine)
-        if not isinstance(theirs, dict):
-            return False
-        return {**theirs, "version": 0} == {**ours, "version": 0}
-
-    path, version, fresh = publish_remote(address, stage, same if if_changed else None)
+    same = partial(same_model, version=False) if if_changed else None
+    path, version, fresh = publish_remote(address, stage, same)
     return Published(path, version, staged[0].left_out, fresh)
 
 
@@ -196,7 +187,7 @@ def _publish(
                 f"{folder} has a version {version - 1} already, and none after it can be served.",
                 "Move that folder away.",
             )
-        text = describe(version).model_dump_json(indent=2, exclude=_OPERATORS)
+        text = describe(version).model_dump_json(indent=2, exclude=OPERATORS)
         _write(staged / MANIFEST_FILE, text.encode() + b"\n")
         staged.chmod(0o755)
         if not checked:
@@ -225,23 +216,12 @@ def _same(path: Path, mine: Manifest) -> bool:
         there = (path / MANIFEST_FILE).read_bytes()
     except OSError:
         return False
-    if json.loads(mine.model_dump_json(exclude=_OPERATORS)) != _parsed(there):
+    if not same_model(there, mine.model_dump_json(exclude=OPERATORS).encode()):
         return False
     return all(
         (path / file).is_file() and _entry(path / file) == entry
         for file, entry in mine.files.items()
     )
-
-
-def _parsed(content: bytes) -> Any:
-    """A manifest without the operator's keys, for comparison."""
-    try:
-        manifest = json.loads(content)
-    except ValueError:
-        return None
-    if isinstance(manifest, dict):
-        manifest = {key: value for key, value in manifest.items() if key not in _OPERATORS}
-    return manifest
 
 
 def _entry(path: Path) -> FileEntry:

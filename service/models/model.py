@@ -62,6 +62,7 @@ class ServedModel:
                 "classification", "preprocessing", "metrics", "curves", "provenance",
             },
         )  # fmt: skip
+        certificate = self.manifest.certificate
         return {
             "version": self.version,
             "provider": self.provider,
@@ -74,6 +75,7 @@ class ServedModel:
                 "max_batch_size": self.batcher.max_batch_rows,
             },
             **manifest,
+            "certificate": certificate and certificate.model_dump(mode="json"),
             "left_out": self.signature.left_out,
         }
 

@@ -78,6 +78,7 @@ SCHEMAS: dict[str, Schema] = {
         platform=_TEXT,
         inputs=_many(_TENSOR_INFO),
         outputs=_many(_TENSOR_INFO),
+        properties={"type": "object", "additionalProperties": _TEXT},
     ),
     "V2ModelReady": _object("name ready", name=_TEXT, ready={"type": "boolean"}),
     "V2Server": _object(

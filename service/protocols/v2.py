@@ -10,7 +10,8 @@
 
 An error is {"error": "<sentence>"} with a 4xx or 5xx status.
 
-Source: Open Inference Protocol, inference_rest.md; Triton's extension_model_repository.md.
+Source: Open Inference Protocol, inference_rest.md, open_inference_rest.yaml; Triton's
+extension_model_repository.md.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ def _header_length(scope: Scope) -> int | None:
 
 
 def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
-    """Name, versions and tensors of a model as the protocol tells them; open sizes are -1."""
+    """Name, versions and tensors of a model as the protocol tells them; open sizes are -1.
+
+    `properties`, texts by name, is there where there is something to tell: a certificate.
+    """
 
     def tensors(specs: dict[str, TensorSpec]) -> list[dict[str, Any]]:
         return [
@@ -129,12 +133,14 @@ def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
             for spec in specs.values()
         ]
 
+    certificate = model.manifest.certificate
     return {
         "name": model.name,
         "versions": repository.versions(context, model.name),
         "platform": PLATFORM,
         "inputs": tensors(model.signature.inputs),
         "outputs": tensors(model.signature.outputs),
+        **({"properties": {"certificate": certificate.sentence}} if certificate else {}),
     }
 
 

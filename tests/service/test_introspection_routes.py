@@ -11,7 +11,10 @@ import repository
 from repository import linear, publish
 from test_predict_route import refused
 
-GET_ROUTES = ["/", "/health/live", "/health/ready", "/models", "/models/animals"]
+GET_ROUTES = [
+    "/", "/health/live", "/health/ready", "/models", "/models/animals",
+    "/models/animals/versions/1",
+]  # fmt: skip
 
 
 def test_index(client: httpx.Client):
@@ -64,6 +67,7 @@ def test_models(client: httpx.Client):
         "versions": [1],
         "provider": "CPUExecutionProvider",
         "self_tested": True,
+        "certified": None,
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],
         "outputs": [{"name": "scores", "dtype": "float32", "shape": ["batch", 3]}],
         "rejected": [],
@@ -81,7 +85,8 @@ def test_openapi_describes_the_models_and_its_example_works(client: httpx.Client
     ours = {path for path in document["paths"] if not path.startswith(("/v1", "/v2"))}
     assert ours == {
         "/", "/health/live", "/health/ready", "/metrics", "/models", "/models/{name}", "/predict",
-        "/models/{name}/predict", "/models/{name}/versions/{version}/predict",
+        "/models/{name}/predict", "/models/{name}/versions/{version}",
+        "/models/{name}/versions/{version}/predict",
     }  # fmt: skip
     operation = document["paths"]["/models/{name}/predict"]["post"]
     assert "`x` float32 (batch, 4) → `scores` float32 (batch, 3)" in operation["description"]

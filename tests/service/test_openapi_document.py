@@ -52,6 +52,7 @@ EXCHANGES = [
     ("get", "/health/ready", None),
     ("get", "/models", None),
     ("get", "/models/{name}", None),
+    ("get", "/models/{name}/versions/{version}", None),
     ("post", "/models/{name}/predict", {"inputs": X}),
     ("post", "/models/{name}/predict", {"inputs": [[1]]}),
     ("post", "/models/{name}/versions/{version}/predict", {"inputs": X}),

@@ -2,6 +2,7 @@
 
 import { Problem, json, predict } from "./api.js";
 import { showAnswer, showNothing, showProblem } from "./answer.js";
+import { showCertificate } from "./certificate.js";
 import { setUpCharts } from "./charts.js";
 import { offerCopies, setUpCopies } from "./copy.js";
 import { showCurves } from "./curves.js";
@@ -93,6 +94,7 @@ async function open(name) {
   choose(kinds[0][0], kinds[0][2]);
   const shown = example(model);
   offerCopies(model, { type: "application/json", data: JSON.stringify(shown), json: shown });
+  showCertificate(model);
   showReport(model);
   showCurves(model);
 }
@@ -104,6 +106,7 @@ function showWhetherServed(served, loading) {
   if (served) return;
   model = null;
   byId("training").hidden = true;
+  showCertificate({});
   byId("facts").replaceChildren();
   if (loading) byId("about").textContent = "The models are being loaded.";
   else byId("about").replaceChildren("No model is served. Publish one:", element("pre", {}, "foldserve fold model.pt --publish models/mine"));
