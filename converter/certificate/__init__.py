@@ -34,10 +34,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from converter.certificate import signature
 from converter.certificate.atoms import Space
+from converter.certificate.functions import inlined
 from converter.certificate.sizes import attempts, shapes_at
 from converter.certificate.verdict import Certified, Doubt, NotCertified
 from converter.certificate.walk import Walk, same_outputs
@@ -78,10 +78,7 @@ def certify(
 def _read(model: ir.Model | Path) -> ir.Model:
     if isinstance(model, Path):
         model = slim.read(model)
-    if model.functions:
-        model = model.clone()
-        common.InlinePass()(model)
-    return model
+    return inlined(model)
 
 
 def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCertified:
@@ -118,7 +115,7 @@ def _at(
     first: ir.Model, second: ir.Model, k: float, sizes: dict[str, int], memory: dict[Any, Any]
 ) -> tuple[float, int] | NotCertified:
     """At one choice of sizes: the largest move and the number of weights."""
-    space = Space(k)
+    space = Space(k, free=bool(sizes))
     with np.errstate(all="ignore"):  # what is not finite is refused where it would count
         one = Walk(first, space, shapes_at(first, sizes), memory)
         try:

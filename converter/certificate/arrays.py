@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,13 @@ def varies(array: Array, axes: Sequence[int]) -> bool:
 
 def wide(array: Array, shape: Shape) -> Array:
     return np.broadcast_to(array, shape)
+
+
+def bits(array: npt.NDArray[Any]) -> Hashable:
+    """Type, shape and content, for keys. Texts are compared as texts: an array of them holds
+    addresses, and one may be that of another text later."""
+    content = tuple(array.reshape(-1).tolist()) if array.dtype.hasobject else array.tobytes()
+    return str(array.dtype), array.shape, content
 
 
 def count(shape: Shape) -> int:

@@ -41,11 +41,23 @@ class Atom:
 
 
 class Space:
-    """All atoms of both graphs, at one choice of sizes."""
+    """All atoms of both graphs, at one choice of sizes.
 
-    def __init__(self, k: float) -> None:
+    Attributes:
+        k: by how many roundings a number may be moved.
+        free: whether sizes are open: then what holds at the sizes that are tried may not at others.
+        second: whether the second graph is walked.
+        coarsest: one rounding of the coarsest type of the first graph's constants, and half of the
+            smallest number of that type; the second graph's are not allowed more.
+        depth: how many bodies of Loops and Scans are around.
+    """
+
+    def __init__(self, k: float, *, free: bool = True) -> None:
         self.k = k
+        self.free = free
         self.second = False
+        self.coarsest = (0.0, 0.0)
+        self.depth = 0
         self.misses: list[Miss] = []
         self.largest = 0.0
         self.here = ("", "")  # the value that is being looked at, and its op

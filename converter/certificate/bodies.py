@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converter.certificate.arrays import Shape
+from converter.certificate.arrays import Shape, bits
 from converter.certificate.atoms import Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.context import Context, attributes, frozen, value_of
@@ -108,12 +108,12 @@ def loop(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     body = node.attributes["body"].as_graph()
     trips, condition, *carried = values
     start = [_as_start(ctx, value) for value in carried]
-    key = ("loop", _part(trips), _part(condition), tuple(f.ids for f in start),
+    key = ("loop", ctx.space.depth, _part(trips), _part(condition), tuple(f.ids for f in start),
            tuple(f.shape for f in start))  # fmt: skip
     rounds = _formal(ctx, key, "round", 0, (), onnx.TensorProto.INT64, start)
     going = _formal(ctx, key, "condition", 0, (), onnx.TensorProto.BOOL, start)
     state = [_state(ctx, key, place, form, start) for place, form in enumerate(start)]
-    found = [_as_start(ctx, v) for v in ctx.walk_body(body, [rounds, going, *state])]
+    found = [_as_start(ctx, v) for v in _round(ctx, body, [rounds, going, *state])]
     _stays(start, found[1 : 1 + len(start)])
     return _outcome(ctx, key, start, found, len(start), 1, None)
 
@@ -127,7 +127,13 @@ def scan(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     start = [_as_start(ctx, value) for value in values]
     states = len(start) - inputs
     axes = attrs.get("scan_input_axes", (0,) * inputs)
-    key = ("scan", frozen(attrs), tuple(f.ids for f in start), tuple(f.shape for f in start))
+    key = (
+        "scan",
+        ctx.space.depth,
+        frozen(attrs),
+        tuple(f.ids for f in start),
+        tuple(f.shape for f in start),
+    )
     given: list[Value] = [
         _state(ctx, key, place, form, start) for place, form in enumerate(start[:states])
     ]
@@ -142,11 +148,20 @@ def scan(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     return _outcome(ctx, key, start, found, states, 0, (length, tuple(outputs)))
 
 
+def _round(ctx: Context, body: ir.Graph, given: list[Value]) -> list[Value]:
+    """What a round computes. What it is given is named by how deep it lies: a Loop in a Loop may
+    start with the same, and counts other rounds."""
+    ctx.space.depth += 1
+    found = ctx.walk_body(body, given)
+    ctx.space.depth -= 1
+    return found
+
+
 def _as_start(ctx: Context, value: Value) -> Form:
     if isinstance(value, Known) and not value.real:
         # Whole numbers and truths that are constants: an atom of their bytes.
         array = value.array
-        key = ("numbers", str(array.dtype), array.shape, array.tobytes())
+        key = ("numbers", bits(array))
         atom, _ = ctx.space.intern(key, array.shape, None)
         atom.more.setdefault("dtype", onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
         return of_atom(atom, array.shape, real=False)
@@ -159,7 +174,7 @@ def _part(value: Value) -> Hashable:
     if value is None:
         return None
     if isinstance(value, Known):
-        return str(value.array.dtype), value.array.tobytes()
+        return bits(value.array)
     return value.ids
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from converter.certificate.arrays import Array, Shape
+from converter.certificate.arrays import Array, Shape, bits
 from converter.certificate.atoms import Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
@@ -69,7 +69,7 @@ class Context:
             array = array.astype(np.float64)
             if np.isnan(array).any():
                 raise Doubt(f"the constant {tensor.name!r} has a number that is none")
-            return Known(array, unit, tiny, sized, tensor)
+            return self.seen(Known(array, unit, tiny, sized, tensor))
         return Known(array, sized=sized, source=tensor)
 
     def off(self, known: Known, numbers: Array | None = None) -> Array:
@@ -83,12 +83,24 @@ class Context:
         """k roundings, relative; the first graph is exact."""
         if not self.space.second or not known.unit:
             return 0.0
-        k = self.space.k * (DOUBLE if known.unit == UNITS[ir.DataType.DOUBLE][0] else 1.0)
-        return k * known.unit
+        unit = min(known.unit, self._coarsest[0])
+        k = self.space.k * (DOUBLE if unit == UNITS[ir.DataType.DOUBLE][0] else 1.0)
+        return k * unit
 
     def floor(self, known: Known) -> float:
         """The absolute part of it, for subnormal numbers."""
-        return self.space.k * known.tiny if self.space.second else 0.0
+        return self.space.k * min(known.tiny, self._coarsest[1]) if self.space.second else 0.0
+
+    @property
+    def _coarsest(self) -> tuple[float, float]:
+        """Weights of a narrow type in the second graph are not excused by their type."""
+        return self.space.coarsest if self.space.coarsest[0] else UNITS[ir.DataType.FLOAT]
+
+    def seen(self, known: Known) -> Known:
+        """A constant of a graph, whose type counts if it is the first one's."""
+        if not self.space.second and known.unit:
+            self.space.coarsest = max(self.space.coarsest, (known.unit, known.tiny))
+        return known
 
     def form(self, value: Value, shape: Shape | None = None) -> Form:
         """A value as a form."""
@@ -123,7 +135,7 @@ class Context:
                 key.append(("constant", form.shape))
                 forms.append(form)
             else:
-                key.append((str(value.array.dtype), value.array.shape, value.array.tobytes()))
+                key.append(bits(value.array))
         made: list[Value] = []
         for place, (shape, dtype) in enumerate(results):
             atom = self.atom((kind, more, tuple(key), place, shape, dtype), shape, forms)
@@ -187,8 +199,7 @@ def frozen(attributes: dict[str, Any]) -> Hashable:
     parts: list[Hashable] = []
     for name, value in sorted(attributes.items()):
         if hasattr(value, "numpy"):
-            array = value.numpy()
-            parts.append((name, str(array.dtype), array.shape, array.tobytes()))
+            parts.append((name, bits(value.numpy())))
         elif hasattr(value, "SerializeToString"):
             parts.append((name, value.SerializeToString()))
         else:

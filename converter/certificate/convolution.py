@@ -43,14 +43,17 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     if x.shape[1] != array.shape[1] * group or outputs % group or len(taps) != x.rank - 2:
         raise Doubt("a Conv has a weight that does not fit to its input")
     bias = bias_of(ctx, values[2] if len(values) > 2 else None, outputs)
-    windows = windows_of(attrs, x.shape[2:], taps)
+    windows = windows_of(attrs, x.shape[2:], taps, free=ctx.space.free)
     results = ctx.results(node, values)
     shape = results[0][0]
     assert shape is not None
     kept: tuple[slice, ...]
     windows, kept = trimmed(array, windows)
     x = one_term(ctx, x)
-    if windows.padded and (x.t.any() or x.m.any()):
+    if windows.auto and (x.t.any() or x.m.any()):
+        z, s = inside(ctx, x)
+        x = replace(x, terms={z: s}, t=np.zeros_like(x.t), m=np.zeros_like(x.m))
+    elif windows.padded and (x.t.any() or x.m.any()):
         spatial = windows.begins, windows.ends
         x = padded(ctx, x, (0, 0, *spatial[0]), (0, 0, *spatial[1]))
         windows = windows.unpadded()
@@ -69,7 +72,7 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
 
 def absorbed(z: Atom, windows: Windows) -> tuple[Atom, Windows]:
     """A padding with zeros before a convolution is the convolution's."""
-    if z.kind == "pad":
+    if z.kind == "pad" and not windows.auto:
         alive, number, _, _ = z.held
         begins, ends = z.more["begins"], z.more["ends"]
         if not number.any() and np.all(alive) and not (any(begins[:2]) or any(ends[:2])):
@@ -93,7 +96,7 @@ def conv_transpose(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form
     assert shape is not None
     x = one_term(ctx, x)
     numbers: tuple[Array, Array, Array]
-    windows = windows_of(attrs, x.shape[2:], tuple(taps))
+    windows = windows_of(attrs, x.shape[2:], tuple(taps), free=ctx.space.free)
     one = all(n == 1 for n in (*taps, *windows.strides)) and not windows.padded
     plain = one and not any(attrs.get("output_padding", ())) and "output_shape" not in attrs
     if (x.t.any() or x.m.any()) and not plain:

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from converter.certificate.arrays import MOST
+from converter.certificate.arrays import MOST, count
 from converter.certificate.context import REAL, UNITS, Context, attributes
 from converter.certificate.forms import Known, Value
 from converter.certificate.verdict import Doubt
@@ -26,6 +26,19 @@ _AFFINE = frozenset(
     | {"Identity", "Add", "Sub", "Neg", "Reshape", "ConstantOfShape", "Expand", "Transpose"}
     | {"Flatten", "Split", "ReduceProd", "ReduceSum", "Range", "Tile"}
 )
+# What gives no more numbers than it reads.
+_BOUNDED = frozenset(
+    {"Shape", "Size", "Concat", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten", "Split"}
+    | {"Slice", "NonZero", "Unique", "Compress", "Not", "Abs", "Exp", "Log", "Floor", "Ceil"}
+    | {"ReduceProd", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "BatchNormalization"}
+)
+# One rounding and half of the smallest number of the types that numpy calls by these names.
+_FLOATS = {
+    "float16": UNITS[ir.DataType.FLOAT16],
+    "bfloat16": UNITS[ir.DataType.BFLOAT16],
+    "float32": UNITS[ir.DataType.FLOAT],
+    "float64": UNITS[ir.DataType.DOUBLE],
+}
 _SIMPLE: dict[str, Any] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -45,22 +58,24 @@ def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
     sized = [value for value in known if value.sized]
     if sized:
         _follow(ctx, node.op_type, known)
+    if node.op_type in {"Cast", "CastLike"}:
+        return [ctx.seen(_cast(known, attributes(node, ctx.opset)))]
     arrays = [None if value is None else value.array for value in values if value is None
               or isinstance(value, Known)]  # fmt: skip
+    _must_fit(ctx, node, values, arrays)
     results = _computed(ctx, node, arrays)
     reals = [value for value in known if value.real]
-    unit = max((value.unit for value in reals), default=UNITS[ir.DataType.FLOAT][0])
-    tiny = max((value.tiny for value in reals), default=UNITS[ir.DataType.FLOAT][1])
     made: list[Value] = []
     for result in results:
         array = np.asarray(result)
         if array.size > MOST:
             raise Doubt(f"a constant of {array.size:,} numbers is computed")
-        if array.dtype.kind in "fV" or str(array.dtype) == "bfloat16":
+        if str(array.dtype) in _FLOATS:
+            types = [(value.unit, value.tiny) for value in reals] or [_FLOATS[str(array.dtype)]]
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 raise Doubt(f"a {node.op_type} of constants gives what is not finite")
-            made.append(Known(array, unit, tiny, bool(sized)))
+            made.append(ctx.seen(Known(array, *max(types), bool(sized))))
         else:
             made.append(Known(array, sized=bool(sized)))
     return made
@@ -75,8 +90,6 @@ def _follow(ctx: Context, op: str, known: Sequence[Known]) -> None:
 
 def _computed(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[Any]:
     op, attrs = node.op_type, attributes(node, ctx.opset)
-    if op in {"Cast", "CastLike"}:
-        return [_cast(arrays, attrs)]
     if op in _SIMPLE:
         with np.errstate(all="ignore"):
             return [_SIMPLE[op](*arrays)]
@@ -92,15 +105,46 @@ def _computed(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[An
     return _reference(ctx, node, arrays)
 
 
-def _cast(arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
-    x = arrays[0]
-    to = ir.DataType(int(attrs["to"])) if "to" in attrs else None
-    if to is None:
-        like = arrays[1]
-        to = ir.DataType.DOUBLE if like.dtype == np.float64 else ir.DataType.from_numpy(like.dtype)
-    if to in REAL:
-        return x.astype(np.float64)
-    return x.astype(to.numpy())
+def _cast(known: Sequence[Known], attrs: dict[str, Any]) -> Known:
+    """Of a constant, a cast to a narrower type is no rounding while a graph runs: it is done."""
+    x = known[0]
+    if "to" in attrs:
+        to = ir.DataType(int(attrs["to"]))
+    elif known[1].real:
+        to = next(dtype for dtype, (unit, _) in UNITS.items() if unit == known[1].unit)
+    else:
+        to = ir.DataType.from_numpy(known[1].array.dtype)
+    if to == ir.DataType.STRING or x.array.dtype.hasobject:
+        raise Doubt("it casts a constant to text, or from it")
+    if to not in REAL:
+        with np.errstate(all="ignore"):
+            return Known(x.array.astype(to.numpy()), sized=x.sized)
+    array = x.array.astype(np.float64)
+    if x.unit < UNITS[to][0]:
+        array = x.array.astype(to.numpy()).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise Doubt("a Cast of constants gives what is not finite")
+    return Known(array, *max((x.unit, x.tiny), UNITS[to]), x.sized)
+
+
+def _must_fit(ctx: Context, node: ir.Node, values: Sequence[Value], arrays: Sequence[Any]) -> None:
+    """
+    Raises:
+        Doubt: the result would have more numbers than are held, or nobody knows how many.
+    """
+    if node.op_type == "MatMul":
+        shapes = [(*arrays[0].shape[:-1], *arrays[1].shape[-1:])]
+    elif node.op_type in _SIMPLE:
+        shapes = [np.broadcast_shapes(*(array.shape for array in arrays))]
+    elif node.op_type in _BOUNDED:
+        return
+    else:
+        shapes = [shape for shape, _ in ctx.results(node, values) if shape is not None]
+        if not shapes:
+            raise Doubt("it is not known how many numbers it gives")
+    for shape in shapes:
+        if count(shape) > MOST:
+            raise Doubt(f"a constant of {count(shape):,} numbers is computed")
 
 
 def _reference(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[Any]:

@@ -53,6 +53,8 @@ def _channelwise(x: Form, atom: Atom, axis: int) -> Array | None:
 
 def _convolutions(ctx: Context, x: Form, first: Atom) -> Form:
     z, group, windows = first.more["conv"]
+    if windows.auto:
+        return x
     parts: dict[Atom, _Part] = {}
     fitting = [atom for atom in x.terms if _fits(atom, z, group)]
     if len(fitting) < 2:
@@ -109,7 +111,7 @@ def _as_kernel(atom: Atom, z: Atom, group: int, like: Windows, x: Form) -> _Part
     channels = x.shape[1]
     if "conv" in atom.more:
         base, its_group, windows = atom.more["conv"]
-        if base is not z or its_group != group or windows.strides != like.strides:
+        if base is not z or its_group != group or windows.strides != like.strides or windows.auto:
             return None
         rows, off = atom.held.rows()
         shape = (rows.shape[0], -1, *windows.taps)

@@ -52,7 +52,7 @@ def max_pool(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | Non
     if node.op_type == "GlobalMaxPool":
         axes = tuple(range(2, x.rank))
         return largest(ctx, x, ("max over", axes), axes, shape)
-    windows = windows_of(attrs, x.shape[2:], tuple(attrs["kernel_shape"]))
+    windows = windows_of(attrs, x.shape[2:], tuple(attrs["kernel_shape"]), free=ctx.space.free)
     key = ("max pool", windows.key(), attrs.get("ceil_mode", 0), attrs.get("auto_pad", ""))
     return largest(ctx, x, key, range(2, x.rank), shape)
 
@@ -65,7 +65,7 @@ def average_pool(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     if min(shape) <= 0:
         raise Doubt("a pool leaves nothing")
     attrs = attributes(node, ctx.opset)
-    windows = windows_of(attrs, x.shape[2:], tuple(attrs["kernel_shape"]))
+    windows = windows_of(attrs, x.shape[2:], tuple(attrs["kernel_shape"]), free=ctx.space.free)
     counted = bool(attrs.get("count_include_pad", 0)) and windows.padded
     x = one_term(ctx, x)
     if attrs.get("ceil_mode", 0):
@@ -73,16 +73,16 @@ def average_pool(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
         z, s, t, m = _split(ctx, x, inner=True)
         key: Hashable = ("average, ceil", z.id, windows.key(), counted, shape)
     else:
-        if counted and (x.t.any() or x.m.any()):
+        if counted and not windows.auto and (x.t.any() or x.m.any()):
             x = padded(ctx, x, (0, 0, *windows.begins), (0, 0, *windows.ends))
             windows, counted = windows.unpadded(), False
-        z, s, t, m = _split(ctx, x, inner=False)
+        z, s, t, m = _split(ctx, x, inner=counted)
         if counted or not windows.padded:
             z, windows = absorbed(z, windows)
             counted = windows.padded
         key = ("average", z.id, windows.key(), counted, shape)
     atom, _ = ctx.space.intern(key, shape, None)
-    if not attrs.get("ceil_mode", 0) and (counted or not windows.padded):
+    if not (attrs.get("ceil_mode", 0) or windows.auto) and (counted or not windows.padded):
         atom.more.setdefault("average", (z, windows))
     return checked(replace(of_atom(atom, shape), terms={atom: s}, t=t, m=m, u=x.u))
 

@@ -45,8 +45,13 @@ def reshape_target(shape: Shape, target: Sequence[int], allowzero: bool) -> list
     return made
 
 
-def applied(node: ir.Node, values: Sequence[Value], opset: int) -> list[Apply] | None:
-    """What a rearrangement does to an array of its input's shape, a result each; None: leave it."""
+def applied(
+    node: ir.Node, values: Sequence[Value], opset: int, *, free: bool
+) -> list[Apply] | None:
+    """What a rearrangement does to an array of its input's shape, a result each; None: leave it.
+
+    `free`: whether sizes are open.
+    """
     x = values[0]
     assert isinstance(x, Form)
     attrs, shape, rank = attributes(node, opset), x.shape, x.rank
@@ -66,8 +71,8 @@ def applied(node: ir.Node, values: Sequence[Value], opset: int) -> list[Apply] |
         case "Squeeze":
             axes = given(values, 1, attrs, "axes")
             chosen = None if axes is None else tuple(axis % rank for axis in axes)
-            if chosen is None and len(set(shape)) and 1 in shape:
-                raise Doubt("a Squeeze without axes depends on the sizes")
+            if chosen is None and free:
+                return None  # a size that is open may be 1
             return [lambda a: a.squeeze(chosen)]
         case "Unsqueeze":
             axes = given(values, 1, attrs, "axes") or []

@@ -40,7 +40,7 @@ def computed(ctx: Context, node: ir.Node, values: list[Value]) -> Sequence[Value
     op = node.op_type
     x = values[0] if values else None
     if op in _VIEWS and isinstance(x, Form) and x.shape != (-1,):
-        work = applied(node, values, ctx.opset)
+        work = applied(node, values, ctx.opset, free=ctx.space.free)
         if work is not None:
             return [rearranged(ctx, x, each) for each in work]
     rule = _RULES.get(op)
@@ -65,7 +65,12 @@ def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
         dtype = int(ir.DataType.FLOAT) if x.real else kind_of(x)
         return ctx.opaque(kind, frozen(attrs), values, [(shape, dtype)])
     results = ctx.results(node, values)
-    if kind == "Softmax" and isinstance(x, Form) and attrs["axis"] % x.rank == x.rank - 1:
+    if (
+        kind == "Softmax"
+        and isinstance(x, Form)
+        and x.real
+        and attrs["axis"] % x.rank == x.rank - 1
+    ):
         kind = "softmax over the last axis"
         attrs = {}
     return ctx.opaque(kind, frozen(attrs), values, results)
@@ -92,6 +97,7 @@ def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | Non
         like = values[1]
         if not isinstance(like, (Form, Known)) or not like.real or x is None or not x.real:
             return None
+        ctx.narrowed[_LIKE] = ctx.narrowed.get(_LIKE, 0) + 1
         return [x]
     assert isinstance(x, Form)
     to = ir.DataType(int(attrs["to"]))
@@ -249,5 +255,6 @@ _RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("RNN", "LSTM", "GRU"), recurrent),
 }
+_LIKE = "the type of another value"
 # Rules that compute with all of their inputs.
 _ALL_REAL = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Mean", "Max", "Min", "MatMul", "Concat"})

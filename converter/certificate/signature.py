@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from converter.certificate.sizes import given, named
 from converter.certificate.verdict import Doubt
 from converter.files.slim import LEFT_OUT
+
+DEFAULT = ("", "ai.onnx")
+OLDEST = 7
 
 
 def check(first: ir.Model, second: ir.Model) -> None:
@@ -19,7 +23,7 @@ def check(first: ir.Model, second: ir.Model) -> None:
     for model in (first, second):
         for name, why in model.meta.get(LEFT_OUT, {}).items():
             raise Doubt(f"nothing is known of the output {name!r}, as {why}")
-    if _opsets(first) != _opsets(second):
+    if _opset(first) != _opset(second):
         raise Doubt("the graphs are of different opsets")
     inputs = [given(model) for model in (first, second)]
     names = [[value.name for value in values] for values in inputs]
@@ -40,9 +44,22 @@ def check(first: ir.Model, second: ir.Model) -> None:
             raise Doubt(f"the output {one.name!r} has another type, or none")
 
 
-def _opsets(model: ir.Model) -> int | None:
+def _opset(model: ir.Model) -> int | None:
+    """The version of the default domain.
+
+    Raises:
+        Doubt: the rules do not hold for it.
+    """
     opsets = model.graph.opset_imports
-    return opsets.get("", opsets.get("ai.onnx"))
+    found = {opsets[domain] for domain in DEFAULT if domain in opsets}
+    if len(found) > 1:
+        raise Doubt("a graph is of two opsets at once")
+    latest = onnx.defs.onnx_opset_version()
+    for opset in found:
+        # Before version 7, Add and its kin broadcast along an axis, and norms train by default.
+        if not OLDEST <= opset <= latest:
+            raise Doubt(f"a graph is of opset {opset}, and rules are for {OLDEST} to {latest}")
+    return found.pop() if found else None
 
 
 def _sizes(value: ir.Value) -> list[int | str]:

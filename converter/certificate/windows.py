@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.certificate.arrays import Array, Shape
+from converter.certificate.verdict import Doubt
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Of each spatial axis: taps, stride, dilation (1 for one tap), pads at the begin and end."""
+    """Of each spatial axis: taps, stride, dilation (1 for one tap), pads at the begin and end.
+
+    `auto` names the rule that the pads follow where they depend on a size that is open: two
+    paddings that are the same at the sizes that are tried are not the same at others.
+    """
 
     taps: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     begins: tuple[int, ...]
     ends: tuple[int, ...]
+    auto: str = ""
 
     @property
     def padded(self) -> bool:
         return any(self.begins) or any(self.ends)
 
-    def key(self) -> tuple[tuple[int, ...], ...]:
-        return self.taps, self.strides, self.dilations, self.begins, self.ends
+    def key(self) -> Hashable:
+        return self.taps, self.strides, self.dilations, self.begins, self.ends, self.auto
 
     def unpadded(self) -> Windows:
         zero = (0,) * len(self.taps)
-        return replace(self, begins=zero, ends=zero)
+        return replace(self, begins=zero, ends=zero, auto="")
 
 
-def windows_of(attrs: dict[str, Any], sizes: Shape, taps: Shape) -> Windows:
-    """Of a node with these attributes over an input of these spatial sizes."""
+def windows_of(attrs: dict[str, Any], sizes: Shape, taps: Shape, *, free: bool) -> Windows:
+    """Of a node with these attributes over an input of these spatial sizes.
+
+    `free`: whether the graph has sizes that are open.
+
+    Raises:
+        Doubt: the attributes do not fit to the kernel, or a padding cuts off.
+    """
     axes = len(sizes)
     strides = tuple(attrs.get("strides", (1,) * axes))
     dilations = tuple(attrs.get("dilations", (1,) * axes))
@@ -47,8 +60,11 @@ def windows_of(attrs: dict[str, Any], sizes: Shape, taps: Shape) -> Windows:
         ]
         small, large = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
         begins, ends = (small, large) if auto == "SAME_UPPER" else (large, small)
+    if tuple(attrs.get("kernel_shape", taps)) != tuple(taps) or min(*begins, *ends) < 0:
+        raise Doubt("the attributes of its windows do not fit")
     dilations = tuple(1 if k == 1 else d for k, d in zip(taps, dilations, strict=True))
-    return Windows(taps, strides, dilations, begins, ends)
+    sliding = free and auto.startswith("SAME") and any(stride > 1 for stride in strides)
+    return Windows(taps, strides, dilations, begins, ends, auto if sliding else "")
 
 
 def trimmed(weight: Array, windows: Windows) -> tuple[Windows, tuple[slice, ...]]:
@@ -56,6 +72,8 @@ def trimmed(weight: Array, windows: Windows) -> tuple[Windows, tuple[slice, ...]
 
     `weight`: (outputs, inputs, *taps).
     """
+    if windows.auto:
+        return windows, (slice(None),) * len(windows.taps)
     kept = []
     taps, begins, ends = list(windows.taps), list(windows.begins), list(windows.ends)
     for axis in range(len(taps)):
