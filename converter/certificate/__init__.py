@@ -40,7 +40,7 @@ from converter.certificate.atoms import Space
 from converter.certificate.functions import inlined
 from converter.certificate.sizes import attempts, shapes_at
 from converter.certificate.verdict import Certified, Doubt, NotCertified
-from converter.certificate.walk import Walk, same_outputs
+from converter.certificate.walk import Walk, unlike_output
 from converter.files import slim
 
 __all__ = ["ROUNDINGS", "Certified", "NotCertified", "certify"]
@@ -124,14 +124,13 @@ def _at(
             raise _Unfit(Doubt(f"in the original, {why}")) from why
         space.second = True
         other = Walk(second, space, shapes_at(second, sizes), memory)
-        found = other.run()
-        names = [value.name or "" for value in second.graph.outputs]
         try:
-            same_outputs(one.context, space, names, expected, found)
+            found = other.run()
         except Doubt as why:
-            if space.misses:
-                return space.misses[0].told()
-            return NotCertified(f"{why}.")
+            return NotCertified(f"{why}.", *space.here)
+        unlike = unlike_output(one.context, space, second.graph.outputs, expected, found)
+        if unlike is not None:
+            return (space.misses[0] if space.misses else unlike).told(k)
     for word, held, new in (
         ("computes with sizes by", one.context.sizes_used, other.context.sizes_used),
         ("casts to", one.context.narrowed, other.context.narrowed),

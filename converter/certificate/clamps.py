@@ -20,7 +20,7 @@ from converter.certificate.arrays import Array, compressed
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, checked
-from converter.certificate.sums import one_term, same_places
+from converter.certificate.sums import Places, one_term, same_places
 from converter.certificate.verdict import Doubt
 
 # A bound: its number, and what it may be off by.
@@ -118,7 +118,7 @@ def _made(
         ("clip", z.id, x.shape),
         x.shape,
         held,
-        lambda a, b, exactly: same_places(ctx.space, a, b, exactly, "the bound"),
+        lambda a, b, exactly: _same_bounds(ctx, a, b, exactly),
     )
     atom.more.setdefault("base", z)
     # Another graph's bounds are the atom's own from here on.
@@ -129,3 +129,12 @@ def _made(
     return checked(
         replace(x, terms={atom: scale}, t=compressed(np.array(shift)), m=compressed(np.array(off)))
     )
+
+
+def _same_bounds(ctx: Context, held: Places, new: Places, exactly: bool) -> None:
+    for place, what in enumerate(("the lower bound", "the upper bound")):
+        one, other = (
+            (kind[place], number[place], off[place], read[place])
+            for kind, number, off, read in (held, new)
+        )
+        same_places(ctx.space, one, other, exactly, what)

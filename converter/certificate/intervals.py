@@ -8,6 +8,7 @@ otherwise add up to something that no layer shows. Then every number is compared
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,10 +55,10 @@ def row_factors(held: Array, new: Array, off: Array, hints: Sequence[Array]) -> 
     try:
         return factors, near(factors[:, None] * held, new, allowed, "the weight")
     except Differs as why:
-        raise _blamed(held, new, why) from None
+        raise _blamed(held, new, allowed, why) from None
 
 
-def _blamed(held: Array, new: Array, why: Differs) -> Differs:
+def _blamed(held: Array, new: Array, allowed: Array, why: Differs) -> Differs:
     """The same for people: the number that stands out of its row.
 
     Where one number was changed no factor fits, and one between all of them would be off by most
@@ -70,4 +71,6 @@ def _blamed(held: Array, new: Array, why: Differs) -> Differs:
     factor = float(np.median(new[row][there] / held[row][there])) if there.any() else 0.0
     expected = factor * held[row]
     worst = int(np.argmax(np.abs(new[row] - expected)))
-    return Differs(why.what, (row,), float(expected[worst]), float(new[row][worst]))
+    one, other, most = (float(array[worst]) for array in (expected, new[row], allowed[row]))
+    share = abs(other - one) / most if most > 0 else math.inf
+    return Differs(why.what, (row,), one, other, (len(held),), share)

@@ -16,7 +16,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from converter.certificate.arrays import Array, Shape, compressed, varies
+from converter.certificate.arrays import Array, Shape, compressed, count, varies
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, Known, checked, of_atom
@@ -85,7 +85,7 @@ def linear(
     `wide`: what a number a row is reshaped to, where the rows are not along one axis.
     """
     atom, found = ctx.space.intern(
-        key, shape, kernel, lambda held, new, exactly: _matched(ctx, held, new, exactly)
+        key, shape, kernel, lambda held, new, exactly: _matched(ctx, held, new, exactly, wide)
     )
     if wide is None:
         atom.more.setdefault("channels", axis)
@@ -120,7 +120,9 @@ def along(vector: Array, rank: int, axis: int) -> Array:
     return vector.reshape(sizes)
 
 
-def _matched(ctx: Context, held: Kernel, new: Kernel, exactly: bool) -> tuple[Array, bool] | None:
+def _matched(
+    ctx: Context, held: Kernel, new: Kernel, exactly: bool, wide: Shape | None
+) -> tuple[Array, bool] | None:
     """The factor of each row, and whether the inputs' shifts are the same."""
     if exactly:
         if not _identical(held, new):
@@ -138,6 +140,11 @@ def _matched(ctx: Context, held: Kernel, new: Kernel, exactly: bool) -> tuple[Ar
             # The tensors stay with what was found of them: an id names one object as long as it is.
             ctx.memory[memory] = found, held.weight, new.weight
     if isinstance(found, Differs):
+        if wide is not None and found.place:
+            # A row is a place in what is reshaped to `wide`.
+            place = tuple(map(int, np.unravel_index(found.place[0] % count(wide), wide)))
+            numbers = found.expected, found.found
+            raise Differs(found.what, place, *numbers, wide, found.share)
         raise found
     factors, share = found
     ctx.space.moved(share)

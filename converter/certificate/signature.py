@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -26,9 +28,7 @@ def check(first: ir.Model, second: ir.Model) -> None:
     if _opset(first) != _opset(second):
         raise Doubt("the graphs are of different opsets")
     inputs = [given(model) for model in (first, second)]
-    names = [[value.name for value in values] for values in inputs]
-    if names[0] != names[1]:
-        raise Doubt("the graphs have other inputs")
+    _same_names(*inputs)
     for one, other in zip(*inputs, strict=True):
         if one.dtype is None or not isinstance(one.type, ir.TensorType):
             raise Doubt(f"the input {one.name!r} is no tensor")
@@ -38,10 +38,29 @@ def check(first: ir.Model, second: ir.Model) -> None:
     outputs = [graph.outputs for graph in (first.graph, second.graph)]
     names = [[value.name for value in values] for values in outputs]
     if names[0] != names[1]:
-        raise Doubt("the graphs have other outputs")
+        raise Doubt(f"the graphs have other outputs: {_listed(names[1])}, not {_listed(names[0])}")
     for one, other in zip(*outputs, strict=True):
         if one.type is None or one.type != other.type:
             raise Doubt(f"the output {one.name!r} has another type, or none")
+
+
+def _same_names(first: Sequence[ir.Value], second: Sequence[ir.Value]) -> None:
+    names = [[value.name for value in values] for values in (first, second)]
+    if names[0] == names[1]:
+        return
+    for value in first:
+        if value.name not in names[1]:
+            more = "" if value.const_value is None else ": its default can no longer be replaced"
+            raise Doubt(f"the graphs have other inputs: {value.name!r} is gone{more}")
+    for name in names[1]:
+        if name not in names[0]:
+            raise Doubt(f"the graphs have other inputs: {name!r} is new")
+    raise Doubt("the graphs have other inputs: their order is another one")
+
+
+def _listed(names: Sequence[str | None], most: int = 4) -> str:
+    told = ", ".join(repr(name) for name in names[:most])
+    return f"{told}, .." if len(names) > most else told
 
 
 def _opset(model: ir.Model) -> int | None:

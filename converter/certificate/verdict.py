@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,8 @@ class Differs(Exception):
         what: what of them differs.
         place: the index of the worst number, None if it is not one number.
         expected, found: the two numbers.
+        sizes: of the array that `place` is an index of: 1 along axes where nothing changes.
+        share: how far they are apart, as a share of what is allowed.
     """
 
     def __init__(
@@ -80,14 +83,41 @@ class Differs(Exception):
         place: tuple[int, ...] | None = None,
         expected: float | None = None,
         found: float | None = None,
+        sizes: tuple[int, ...] = (),
+        share: float = math.inf,
     ) -> None:
         super().__init__(what)
         self.what, self.place, self.expected, self.found = what, place, expected, found
+        self.sizes, self.share = sizes, share
 
     def __str__(self) -> str:
         if self.expected is None or self.found is None:
             return self.what
         return f"{self.what} is {self.found:.9g} where {self.expected:.9g} was expected"
+
+    @property
+    def channel(self) -> int | None:
+        """Where along the only axis on which the numbers change; None: there is not one."""
+        along = [axis for axis, size in enumerate(self.sizes) if size != 1]
+        return self.place[along[0]] if self.place and len(along) == 1 else None
+
+    @property
+    def where(self) -> str:
+        """ " in channel 3", " at (0, 3, 2)" where numbers change along several axes, or ""."""
+        if self.channel is not None:
+            return f" in channel {self.channel}"
+        changing = self.place is not None and any(size != 1 for size in self.sizes)
+        return f" at {self.place}" if changing else ""
+
+    def away(self, k: float) -> str:
+        """How many roundings lie between the numbers, where that says anything."""
+        if not self.share * k < _FAR:
+            return ""
+        return f", {self.share * k:.1f} roundings away: {k:g} are allowed"
+
+
+# Beyond that many roundings it is no matter of rounding.
+_FAR = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,21 +128,19 @@ class Miss:
     op: str
     why: Differs | None
 
-    def told(self) -> NotCertified:
+    def told(self, k: float) -> NotCertified:
+        """`k`: by how many roundings a number may be moved."""
         why = self.why
         name = f"{self.value!r}, a {self.op},"
         if why is None:
             return NotCertified(
-                f"{name} reads values in a way in which the original does not.",
+                f"{name} has no equal in the original: nothing like it is made there of what it "
+                "reads.",
                 value=self.value, op=self.op,
             )  # fmt: skip
-        channel = None
-        if why.place:
-            channel = why.place[1] if len(why.place) > 1 else why.place[0]
-        there = "" if channel is None else f" in channel {channel}"
         return NotCertified(
-            f"{name} has no equal in the original: {why}{there}.",
-            self.value, self.op, channel, why.expected, why.found,
+            f"{name} has no equal in the original: {why}{why.where}{why.away(k)}.",
+            self.value, self.op, why.channel, why.expected, why.found,
         )  # fmt: skip
 
 
@@ -133,8 +161,11 @@ def near(
     bad = ~(error <= allowed)  # a NaN is bad
     if bad.any():
         place = np.unravel_index(int(np.argmax(np.where(bad, error, -1.0))), error.shape)
-        wide = np.broadcast_to(expected, error.shape), np.broadcast_to(found, error.shape)
-        raise Differs(what, tuple(map(int, place)), float(wide[0][place]), float(wide[1][place]))
+        one, other, most = (
+            float(np.broadcast_to(a, error.shape)[place]) for a in (expected, found, allowed)
+        )
+        away = abs(other - one) / most if most > 0 else math.inf
+        raise Differs(what, tuple(map(int, place)), one, other, error.shape, away)
     positive = allowed > 0
     if not positive.any():
         return 0.0

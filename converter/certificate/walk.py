@@ -17,7 +17,7 @@ from converter.certificate.forms import Form, Known, Value, of_atom
 from converter.certificate.rules import computed
 from converter.certificate.settling import settled
 from converter.certificate.sizes import given
-from converter.certificate.verdict import Differs, Doubt
+from converter.certificate.verdict import Differs, Doubt, Miss
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
@@ -77,7 +77,7 @@ class Walk:
 
     def _node(self, node: ir.Node) -> Sequence[Value]:
         if node.domain not in {"", "ai.onnx"}:
-            raise Doubt(f"nothing is known of ops of {node.domain!r}")
+            raise Doubt(f"it is no op of ONNX but of {node.domain!r}{_whose(node.domain)}")
         op = node.op_type
         if op in _RANDOM:
             raise Doubt("it draws random numbers")
@@ -137,27 +137,34 @@ class Walk:
         return [self._value(value) for value in graph.outputs]
 
 
-def same_outputs(
-    first: Context, space: Space, names: Sequence[str], held: Sequence[Value], new: Sequence[Value]
-) -> None:
-    """Whether two graphs give the same.
-
-    Raises:
-        Doubt: they do not; the sentence names the output.
-    """
-    for name, one, other in zip(names, held, new, strict=True):
+def unlike_output(
+    first: Context, space: Space, outputs: Sequence[ir.Value], held: Sequence[Value],
+    new: Sequence[Value],
+) -> Miss | None:  # fmt: skip
+    """The first output of the second graph that is not the first graph's."""
+    for value, one, other in zip(outputs, held, new, strict=True):
+        producer = value.producer()
+        here = value.name or "", producer.op_type if producer is not None else "output"
         if isinstance(one, Known) and isinstance(other, Known) and not one.real:
             if one.array.dtype != other.array.dtype or not np.array_equal(one.array, other.array):
-                raise Doubt(f"the output {name!r} is another constant")
+                return Miss(*here, Differs("it is another constant"))
             continue
         space.second = False
         expected = first.form(one)
         space.second = True
         found = first.form(other)
         try:
-            same_forms(space, [expected], [found], False, f"the output {name!r}")
+            same_forms(space, [expected], [found], False)
         except Differs as why:
-            raise Doubt(f"{why}, up to a rounding" if why.place is None else f"{why}") from why
+            return Miss(*here, why)
+    return None
+
+
+def _whose(domain: str) -> str:
+    """What to do about an op of onnxruntime's, which stands for one of its kernels."""
+    if not domain.startswith("com.microsoft"):
+        return ""
+    return ", a kernel of onnxruntime, which writes none at its optimization level BASIC"
 
 
 def _label(node: ir.Node) -> str:

@@ -292,3 +292,68 @@ def test_a_dead_channel_is_no_channel_of_the_input(op: str, last: bool) -> None:
     refused(written(build(True, 0.3)), written(build(False, 0.3)))
     refused(written(build(False, 0.3)), written(build(True, 0.3)))
     refused(written(build(True, 0.3)), written(build(True, 0.31)))
+
+
+@pytest.mark.parametrize("places", [False, True], ids=["a bias", "a number a place"])
+def test_the_channel_of_a_matmul_of_three_axes_is_its_last_axis(places: bool) -> None:
+    def build(last: float) -> Callable[[Graph], str]:
+        def inner(g: Graph) -> str:
+            bias = np.arange(1.0, 16.0).reshape(5, 3) if places else np.array([1.0, 2.0, 3.0])
+            bias[..., 2][..., None][-1:] = last
+            y = g.op("MatMul", g.input("x", "N", 5, 4), g.weight(4, 3))
+            return str(g.op("Sigmoid", g.op("Add", y, g.const(bias))))
+
+        return inner
+
+    found = refused(written(build(4.0)), written(build(5.0)))
+    assert (found.op, found.expected, found.found) == ("Sigmoid", 4.0, 5.0)
+    assert found.channel == (None if places else 2)
+    assert ("at (0, 4, 2)" if places else "in channel 2") in found.reason
+
+
+def test_the_bound_of_a_clamp_is_told_with_its_channel() -> None:
+    def build(last: float) -> Callable[[Graph], str]:
+        def inner(g: Graph) -> str:
+            bound = g.const(np.array([1.0, 2.0, last]))
+            return str(g.op("Sigmoid", g.op("Max", g.input("x", "N", 5, 3), bound)))
+
+        return inner
+
+    found = refused(written(build(3.0)), written(build(3.5)))
+    assert (found.op, found.channel, found.expected, found.found) == ("Max", 2, 3.0, 3.5)
+    assert "the lower bound is 3.5" in found.reason
+
+
+def test_what_a_rounding_too_many_moves_is_told_in_roundings() -> None:
+    def build(factor: float) -> Callable[[Graph], str]:
+        weight = np.random.default_rng(1).standard_normal((4, 4)).astype(np.float32)
+        weight[2, 1] = 1.0
+        weight[2, 1] *= factor
+        return lambda g: str(g.op("MatMul", g.input("x", "N", 4), g.const(weight)))
+
+    found = refused(written(build(1.0)), written(build(1 + 2.0**-20)))
+    assert "16.0 roundings away: 3 are allowed" in found.reason
+    assert found.channel == 1
+    found = refused(written(build(1.0)), written(build(1.5)))
+    assert "roundings" not in found.reason
+
+
+def test_an_output_is_told_with_its_op_and_channel() -> None:
+    def build(last: float) -> Callable[[Graph], str]:
+        return lambda g: str(g.op("Add", g.input("x", "N", 3), g.const(np.array([1, 2, last]))))
+
+    found = refused(written(build(3.0)), written(build(4.0)))
+    assert (found.value, found.op, found.channel) == ("y", "Add", 2)
+    assert (found.expected, found.found) == (3.0, 4.0)
+
+
+def test_an_op_of_a_runtime_is_named() -> None:
+    g = Graph("float32")
+    g.output(g.rename(g.op("Relu", g.input("x", "N", 4)), "y"))
+    other = g.model().clone()
+    (node,) = other.graph
+    node.domain, node.op_type = "com.microsoft", "QuickGelu"
+    found = refused(g.model(), other)
+    assert (found.value, found.op) == ("y", "QuickGelu")
+    assert "no op of ONNX" in found.reason
+    assert "BASIC" in found.reason
