@@ -17,6 +17,7 @@ from converter.pipeline import FoldResult
 from converter.publishing import curves
 from converter.publishing.servable import Served
 from converter.sources.inputs import required_inputs
+from service.certificate import KEY, Certificate
 from service.manifest import Curve, DType, FileEntry, Manifest, SelfTest, TensorSpec
 
 
@@ -27,6 +28,7 @@ def manifest(
     files: dict[str, FileEntry],
     self_test: SelfTest | None,
     served: Served,
+    certificate: Certificate,
 ) -> Manifest:
     """The content of model.json for a fold.
 
@@ -36,6 +38,7 @@ def manifest(
         files: of the version, besides model.json, with their sizes and sha256.
         self_test: what `write_selftest` returned.
         served: what the service returns from the model.
+        certificate: what `certificate_of` returned.
 
     Raises:
         UserError: these values do not make a valid manifest.
@@ -77,6 +80,7 @@ def manifest(
                     "batch_invariance_difference": invariance.difference if invariance else None,
                     **({"unchanged": proof.unchanged} if proof.unchanged else {}),
                 },
+                KEY: certificate.model_dump(mode="json"),
             },
         )
     except ValidationError as error:

@@ -25,6 +25,7 @@ from converter.errors import UserError
 from converter.files.atomic import A_DAY, stale, sync_directory
 from converter.files.onnx_file import write_onnx
 from converter.pipeline import FoldResult
+from converter.publishing.certified import certificate_of
 from converter.publishing.contract import inputs, manifest, write_selftest
 from converter.publishing.remote import NAMES, publish_remote
 from converter.publishing.sameness import OPERATORS, same_model
@@ -173,8 +174,11 @@ def _publish(
     self_test = write_selftest(result, staged / SELFTEST_FILE, served)
     files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
 
+    graph = {file: entry.sha256 for file, entry in files.items() if file != SELFTEST_FILE}
+    certificate = certificate_of(result, staged / MODEL_FILE, graph)
+
     def describe(version: int) -> Manifest:
-        return manifest(result, name, version, files, self_test, served)
+        return manifest(result, name, version, files, self_test, served, certificate)
 
     left_out = {**result.loaded.left_out, **served.left_out}
     newest = max(_versions(folder), default=0)

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from converter.certificate.identity import graph_sha256
 from converter.pipeline import FoldResult, fold
+from converter.sources import onnx_
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Loaded
 from patterns.graphs import Graph
@@ -62,7 +64,18 @@ def check_version(path: Path) -> Manifest:
     onnx.checker.check_model(path / MODEL_FILE)
     with np.load(path / SELFTEST_FILE) as arrays:
         assert {name.split(":")[0] for name in arrays.files} == {"input", "output"}
+    check_certificate(path, manifest)
     return manifest
+
+
+def check_certificate(path: Path, manifest: Manifest) -> None:
+    """It speaks of the very files of the version, and of the graph in them."""
+    certificate = manifest.certificate
+    assert certificate is not None
+    assert certificate.folded is not None
+    listed = {name: entry.sha256 for name, entry in manifest.files.items()}
+    assert {**certificate.folded.files, SELFTEST_FILE: listed[SELFTEST_FILE]} == listed
+    assert certificate.folded.graph == graph_sha256(onnx_.read(path / MODEL_FILE)[0])
 
 
 def check_self_test(path: Path) -> None:
