@@ -27,6 +27,7 @@ from service.models import model
 from service.models.registry import Registry
 from service.protocols import grpc_messages
 from service.settings import parse
+from service.signing import command as verify_signature
 
 HERE = Path(__file__).parent / "reference"
 COMPLETION = (
@@ -132,6 +133,7 @@ def command_line() -> str:
         console = Console(file=io.StringIO(), width=96)
         cli.parser(width=96).help_print([name], console=console)
         helps[f"{MODULE} {name}"] = console.file.getvalue()
+    helps[verify_signature.PROGRAM] = verify_signature.parser().format_help()
     for title, text in helps.items():
         shown = [line.rstrip() for line in text.splitlines()]
         lines += [f"## {title}", "", "```text", *shown, "```", ""]

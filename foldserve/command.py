@@ -2,6 +2,7 @@
 
     foldserve serve ...     python -m service ...
     foldserve fold ...      python -m converter fold ..., and so on with each command of its table
+    foldserve verify-signature ...      service/signing/command.py
 
 Exit codes are those of the two; 2 also stands for no command and for a wrong one. Nothing is
 imported but what the command needs: help is there at once, and the service runs without torch.
@@ -19,8 +20,10 @@ from typing import Any
 
 PROGRAM = "foldserve"
 SERVE = "serve"
+VERIFY_SIGNATURE = "verify-signature"
 
 _SUMMARY_OF_SERVE = "answer predictions from the models of a folder, over HTTP"
+_SUMMARY_OF_VERIFY_SIGNATURE = "tell whether a published version is signed, and by whom"
 _HOME = Path(__file__).resolve().parents[1]
 
 _FIRST_STEPS = """\
@@ -58,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         case ["serve", *flags]:
             _ours("service")
             return int(import_module("service.__main__").main(flags, prog=f"{PROGRAM} {SERVE}"))
+        case ["verify-signature", *flags]:
+            _ours("service")
+            return int(import_module("service.signing.command").main(flags))
         case [word, *_] if word in _of_the_converter():
             return _convert(words)
         case _:
@@ -107,7 +113,7 @@ def _ours(name: str) -> bool:
 def _help() -> str:
     commands = _of_the_converter()
     shown = {name: what for name, what in commands.items() if not what.startswith("moved")}
-    rows = {**shown, SERVE: _SUMMARY_OF_SERVE}
+    rows = {**shown, SERVE: _SUMMARY_OF_SERVE, VERIFY_SIGNATURE: _SUMMARY_OF_VERIFY_SIGNATURE}
     width = max(map(len, rows))
     return "\n".join(
         [
@@ -133,7 +139,7 @@ def _unknown(word: str) -> tuple[str, str]:
     if word.startswith("-"):
         hint = f"options follow a command: {PROGRAM} {SERVE} {word}"
         return f"{PROGRAM} itself has no option {word}.", hint
-    known = [*_of_the_converter(), SERVE]
+    known = [*_of_the_converter(), SERVE, VERIFY_SIGNATURE]
     if "fold" in known and Path(word).is_file():
         return f"{word} is a file, no command.", f"{PROGRAM} fold {word}"
     near = difflib.get_close_matches(word, known, n=1)

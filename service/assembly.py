@@ -24,6 +24,7 @@ from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from service.models.repository import StoreMirror
+    from service.models.signed import Trust
     from service.protocols.grpc_server import GrpcServer
 
 logger = logging.getLogger("foldserve")
@@ -51,13 +52,41 @@ def allow_files(connections: int) -> None:
         )  # fmt: skip
 
 
+def trusted(settings: Settings) -> Trust | None:
+    """Whose signatures versions must have; None if they need none.
+
+    Raises:
+        CannotStart: the keys cannot be used, or lie where whoever writes models writes.
+    """
+    path = settings.require_signature
+    if path is None:
+        return None
+    flag = "--require-signature"
+    try:
+        from service.signing.keys import TrustUnusable, read_trust
+    except ImportError:
+        raise CannotStart(
+            f"{flag} needs the extra [signing]: pip install 'foldserve[signing]'."
+        ) from None
+    models = settings.models
+    if isinstance(models, Path) and models.resolve() in path.resolve().parents:
+        raise CannotStart(
+            f"{flag}: {path} lies in the models folder, where whoever can write a model could "
+            "put another key. Keep it elsewhere."
+        )
+    try:
+        return read_trust(path, flag)
+    except TrustUnusable as error:
+        raise CannotStart(str(error)) from None
+
+
 def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
     """The folder that is served, and what keeps it in step with a store.
 
     Raises:
-        CannotStart: there is no such folder, or the store cannot be used.
+        CannotStart: there is no such folder, the store cannot be used, or the keys of signatures.
     """
-    models = settings.models
+    models, trust = settings.models, trusted(settings)
     if isinstance(models, Path):
         if not models.is_dir():
             raise CannotStart(
@@ -77,7 +106,7 @@ def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
     folder = settings.model_cache or Path("~/.cache")
     try:
         folder = folder_of(models, settings.model_cache)
-        mirror = Mirror(store, folder, wanted, settings.max_model_cache_bytes)
+        mirror = Mirror(store, folder, wanted, settings.max_model_cache_bytes, trust)
         mirror.reach()
     except OSError as error:
         raise CannotStart(
@@ -148,6 +177,7 @@ def open_registry(
         threads: that one model's run may use.
         alone: False if other processes serve the same repository on the same port.
     """
+    trust = trusted(settings)
     run_settings = RunSettings(
         runners=settings.runners,
         threads=settings.threads,
@@ -162,10 +192,13 @@ def open_registry(
         capacity_samples=settings.queue_capacity_samples,
         max_tensor_bytes=settings.max_tensor_bytes,
         settings=run_settings,
+        trust=trust,
     )
     rule = policy.parse(settings.version_policy)
     models, mirror = source
-    return Registry(models, loader, settings.default_model, rule, alone=alone, mirror=mirror)
+    return Registry(
+        models, loader, settings.default_model, rule, alone=alone, mirror=mirror, trust=trust
+    )
 
 
 def load_counted(

@@ -185,6 +185,11 @@ class Settings(BaseSettings):
     admin_keys_file: Path | None = Field(
         None, description="the same for loading and unloading models (default: nobody may)"
     )
+    require_signature: Path | None = Field(
+        None,
+        description="file of public keys or root certificates; a version that none of them has "
+        "signed is not served (default: signatures are not looked at)",
+    )
     cors_origins: str = Field(
         "",
         description="origins whose pages may read answers, exact and with commas between "

@@ -18,6 +18,7 @@ from converter.pipeline import FoldResult, fold
 from converter.proof import load_data
 from converter.publishing import curves
 from converter.publishing.remote import open_store
+from converter.publishing.signing import signing_key
 from converter.publishing.versions import Published, check_folder, publish
 from converter.report.console import terminal, working
 from converter.report.facts import EXIT_CODES, describe_fold
@@ -37,6 +38,7 @@ def run(asked: Fold) -> int:
     """
     console = terminal()
     _check(asked)
+    key = signing_key(asked.sign, asked.sign_chain) if asked.sign else None
     with limits.memory(asked.proving.max_memory), working(f"loading {asked.file}") as progress:
         loaded = loading.load_from(asked.file, asked.reading, data=asked.proving.data)
         if asked.labels:
@@ -58,7 +60,7 @@ def run(asked: Fold) -> int:
         return EXIT_CODES[result.proof.verdict]
     written: list[str] = []
     if asked.publish:
-        published = publish(result, asked.publish, if_changed=asked.if_changed)
+        published = publish(result, asked.publish, if_changed=asked.if_changed, key=key)
         _show_published(console, published)
         for name, why in published.left_out.items():
             console.print(Text(f"Output {name!r} is not served: {why}.", style="yellow"))
@@ -87,6 +89,10 @@ def _check(asked: Fold) -> None:
     """Find mistakes before minutes of work, not after."""
     if asked.if_changed and not asked.publish:
         raise UserError("--if-changed goes with --publish.")
+    if asked.sign and not asked.publish:
+        raise UserError("--sign goes with --publish.")
+    if asked.sign_chain and not asked.sign:
+        raise UserError("--sign-chain goes with --sign.")
     for path in (asked.proving.data, asked.labels):
         if path and not path.is_file():
             raise UserError(f"there is no file {path}.")

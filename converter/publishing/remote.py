@@ -2,6 +2,7 @@
 
     claim      <version>/.claim, made only if it is not there: two publishers never share a version
     files      the size of each is checked after it was sent
+    signature  model.sig if a key is given, made of the manifest with the version that was claimed
     manifest   model.json, last and only if it is not there: a version without one is incomplete
 
 A publisher that ends before the manifest leaves no version: it removes what it has sent, or, if it
@@ -17,13 +18,18 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.errors import UserError
 from converter.files.atomic import sync_directory
 from service.manifest import MANIFEST_FILE
 from service.models.folders import NAME, VERSION
+from service.signing.envelope import SIGNATURE_FILE
 from service.store.access import Missing, Store, StoreError, StoreUnusable
 from service.store.address import redacted, scheme
+
+if TYPE_CHECKING:
+    from service.signing.signing import SigningKey
 
 # Valid names of a model.
 NAMES = "Letters, digits, '.', '_' and '-' only, beginning with a letter or a digit."
@@ -64,7 +70,10 @@ def open_store(address: str) -> Store:
 
 
 def publish_remote(
-    address: str, stage: Callable[[Path], Path], same: Callable[[bytes, bytes], bool] | None
+    address: str,
+    stage: Callable[[Path], Path],
+    same: Callable[[bytes, bytes], bool] | None,
+    key: SigningKey | None = None,
 ) -> tuple[str, int, bool]:
     """Write the next version below `address`.
 
@@ -73,6 +82,7 @@ def publish_remote(
         stage: publishes into a local folder `models/NAME`, and returns the version's folder.
         same: whether two manifests describe the same model apart from the version; if given,
             nothing is written when the newest version is the same.
+        key: signs the version; then one that this key has not signed is not the same.
 
     Returns:
         The address of the version (without secrets), its number, and whether it is new.
@@ -85,7 +95,7 @@ def publish_remote(
     with tempfile.TemporaryDirectory(prefix="foldserve-") as folder:
         staged = stage(Path(folder) / store.root.rpartition("/")[2])
         try:
-            version, fresh = _publish(store, staged, same)
+            version, fresh = _publish(store, staged, same, key)
         except StoreError as error:
             raise UserError(
                 f"cannot publish to {shown}: {error}.",
@@ -95,24 +105,32 @@ def publish_remote(
 
 
 def _publish(
-    store: Store, staged: Path, same: Callable[[bytes, bytes], bool] | None
+    store: Store,
+    staged: Path,
+    same: Callable[[bytes, bytes], bool] | None,
+    key: SigningKey | None,
 ) -> tuple[int, bool]:
     manifest = (staged / MANIFEST_FILE).read_bytes()
     taken = _versions(store)
     newest = _newest_whole(store, taken) if same else 0
-    if same and newest and _is_there(store, newest, manifest, same):
+    if same and newest and _is_there(store, newest, manifest, same, key):
         return newest, False
     version = _claim(store, max(taken, default=0) + 1)
     folder = f"{store.root}/{version}"
     sent = [f"{folder}/{_CLAIM}"]
-    text = json.dumps({**json.loads(manifest), "version": version}, indent=2) + "\n"
+    told = json.dumps({**json.loads(manifest), "version": version}, indent=2) + "\n"
+    text = told.encode()
     try:
         for file in sorted(staged.iterdir()):
             if file.name != MANIFEST_FILE:
                 sent.append(f"{folder}/{file.name}")
                 _send(store, file, sent[-1])
-        sent.append(f"{folder}/{MANIFEST_FILE}")
-        _create(store, sent[-1], text.encode())
+        last = [(MANIFEST_FILE, text)]
+        if key is not None:
+            last.insert(0, (SIGNATURE_FILE, key.sign_version(text)))
+        for name, content in last:
+            sent.append(f"{folder}/{name}")
+            _create(store, sent[-1], content)
     except FileExistsError:
         raise StoreError(f"somebody else has written version {version} meanwhile") from None
     except BaseException:
@@ -230,11 +248,18 @@ def _newest_whole(store: Store, taken: list[int]) -> int:
 
 
 def _is_there(
-    store: Store, version: int, manifest: bytes, same: Callable[[bytes, bytes], bool]
+    store: Store,
+    version: int,
+    manifest: bytes,
+    same: Callable[[bytes, bytes], bool],
+    key: SigningKey | None,
 ) -> bool:
     folder = f"{store.root}/{version}"
     try:
-        if not same(store.call("cat_file", f"{folder}/{MANIFEST_FILE}"), manifest):
+        there = store.call("cat_file", f"{folder}/{MANIFEST_FILE}")
+        if not same(there, manifest):
+            return False
+        if key and not key.made(store.call("cat_file", f"{folder}/{SIGNATURE_FILE}"), there):
             return False
         return all(
             store.call("info", f"{folder}/{file}")["size"] == entry["bytes"]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from converter.errors import UserError
@@ -38,7 +39,11 @@ from service.manifest import (
     Manifest,
 )
 from service.models.folders import NAME, VERSION
+from service.signing.envelope import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
 from service.store.address import is_address, scheme
+
+if TYPE_CHECKING:
+    from service.signing.signing import SigningKey
 
 _STAGE = ".publish-"
 
@@ -57,7 +62,13 @@ class Published:
     fresh: bool = True
 
 
-def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False) -> Published:
+def publish(
+    result: FoldResult,
+    folder: Path | str,
+    *,
+    if_changed: bool = False,
+    key: SigningKey | None = None,
+) -> Published:
     """Write the next version of a model into its folder (`models/NAME`).
 
     Args:
@@ -65,6 +76,7 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
         folder: created if need be; its name is the model's name. Or an address of a model store,
             `s3://bucket/models/NAME`.
         if_changed: write nothing when the newest version is this same model.
+        key: signs the version; then one that this key has not signed is not the same.
 
     Raises:
         ValueError: the proof did not pass.
@@ -75,7 +87,7 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
         raise ValueError("only a proven model may be published")
     if isinstance(folder, str) and is_address(folder):
         if scheme(folder) != "file":
-            return _publish_remote(result, folder, if_changed)
+            return _publish_remote(result, folder, if_changed, key)
         folder = unquote(folder.partition("://")[2])
     folder = Path(folder)
     check_folder(folder)
@@ -86,7 +98,8 @@ def publish(result: FoldResult, folder: Path | str, *, if_changed: bool = False)
             with tempfile.TemporaryDirectory(
                 prefix=_STAGE, dir=folder, ignore_cleanup_errors=True
             ) as temporary:
-                return _publish(result, folder, name, Path(temporary) / "version", if_changed)
+                staged = Path(temporary) / "version"
+                return _publish(result, folder, name, staged, if_changed, key)
     except OSError as error:
         raise UserError(
             f"cannot publish to {folder}: {error.strerror or error}.",
@@ -137,7 +150,9 @@ def _is_version(folder: Path) -> bool:
     return folder.name.isdecimal() and (folder / MODEL_FILE).is_file()
 
 
-def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Published:
+def _publish_remote(
+    result: FoldResult, address: str, if_changed: bool, key: SigningKey | None
+) -> Published:
     staged: list[Published] = []
 
     def stage(folder: Path) -> Path:
@@ -145,7 +160,7 @@ def _publish_remote(result: FoldResult, address: str, if_changed: bool) -> Publi
         return Path(staged[0].path)
 
     same = partial(same_model, version=False) if if_changed else None
-    path, version, fresh = publish_remote(address, stage, same)
+    path, version, fresh = publish_remote(address, stage, same, key)
     return Published(path, version, staged[0].left_out, fresh)
 
 
@@ -163,7 +178,12 @@ def _sweep(folder: Path) -> None:
 
 
 def _publish(
-    result: FoldResult, folder: Path, name: str, staged: Path, if_changed: bool
+    result: FoldResult,
+    folder: Path,
+    name: str,
+    staged: Path,
+    if_changed: bool,
+    key: SigningKey | None,
 ) -> Published:
     staged.mkdir()
     write_onnx(result.model, staged / MODEL_FILE)
@@ -182,8 +202,9 @@ def _publish(
 
     left_out = {**result.loaded.left_out, **served.left_out}
     newest = max(_versions(folder), default=0)
-    if if_changed and newest and _same(folder / str(newest), describe(newest)):
-        return Published(folder / str(newest), newest, left_out, fresh=False)
+    there = folder / str(newest)
+    if if_changed and newest and _same(there, describe(newest)) and _signed(there, key):
+        return Published(there, newest, left_out, fresh=False)
     version, checked = newest + 1, False
     while True:
         if not VERSION.fullmatch(str(version)):
@@ -191,8 +212,10 @@ def _publish(
                 f"{folder} has a version {version - 1} already, and none after it can be served.",
                 "Move that folder away.",
             )
-        text = describe(version).model_dump_json(indent=2, exclude=OPERATORS)
-        _write(staged / MANIFEST_FILE, text.encode() + b"\n")
+        text = describe(version).model_dump_json(indent=2, exclude=OPERATORS).encode() + b"\n"
+        _write(staged / MANIFEST_FILE, text)
+        if key is not None:
+            _write(staged / SIGNATURE_FILE, key.sign_version(text))
         staged.chmod(0o755)
         if not checked:
             refuse_unservable(staged, name, version)
@@ -226,6 +249,18 @@ def _same(path: Path, mine: Manifest) -> bool:
         (path / file).is_file() and _entry(path / file) == entry
         for file, entry in mine.files.items()
     )
+
+
+def _signed(path: Path, key: SigningKey | None) -> bool:
+    """Whether the version in that folder has the signature that it is to have."""
+    if key is None:
+        return True
+    try:
+        with (path / SIGNATURE_FILE).open("rb") as file:
+            signature = file.read(LONGEST_SIGNATURE_BYTES + 1)
+        return key.made(signature, (path / MANIFEST_FILE).read_bytes())
+    except OSError:
+        return False
 
 
 def _entry(path: Path) -> FileEntry:

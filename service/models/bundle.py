@@ -15,13 +15,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
+from service.signing.envelope import SIGNATURE_FILE
 
 # Stands in the folder of a version that could not be fetched from a store, and holds the reason.
 UNFETCHED_FILE = "unfetched.txt"
 
 _CONTROL_FLOW = (b"Loop", b"Scan", b"If")
 _LONGEST_REASON = 1000
-_LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
+LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 class Rejected(Exception):
@@ -39,17 +40,15 @@ def read(folder: Path, name: str, version: int) -> Manifest | None:
         Rejected: with the reason.
     """
     if not (folder / MANIFEST_FILE).exists():
-        if (folder / UNFETCHED_FILE).is_file():
-            reason = (folder / UNFETCHED_FILE).read_text()[:_LONGEST_REASON]
-            raise Rejected(f"it could not be fetched: {reason}")
+        refuse_unfetched(folder)
         if (folder / MANIFEST_FILE).is_symlink():
             raise Rejected(f"{MANIFEST_FILE} is a link that leads nowhere")
         own_file(folder, MODEL_FILE)
         return None
     path = own_file(folder, MANIFEST_FILE)
     try:
-        if path.stat().st_size > _LONGEST_MANIFEST_BYTES:
-            raise Rejected(f"{MANIFEST_FILE} is larger than {_LONGEST_MANIFEST_BYTES} bytes")
+        if path.stat().st_size > LONGEST_MANIFEST_BYTES:
+            raise Rejected(f"{MANIFEST_FILE} is larger than {LONGEST_MANIFEST_BYTES} bytes")
         text = path.read_bytes()
     except OSError as error:
         raise Rejected(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from None
@@ -80,6 +79,13 @@ def parse(text: bytes, name: str, version: int) -> Manifest:
     return manifest
 
 
+def refuse_unfetched(folder: Path) -> None:
+    """Raises Rejected if the version could not be fetched from its store, with the reason."""
+    if (folder / UNFETCHED_FILE).is_file():
+        reason = (folder / UNFETCHED_FILE).read_text()[:_LONGEST_REASON]
+        raise Rejected(f"it could not be fetched: {reason}")
+
+
 def check_sha256(name: str, found: str, entry: FileEntry) -> None:
     """Raises Rejected if the file of that name is not the one that was published."""
     if found != entry.sha256:
@@ -108,17 +114,23 @@ def own_file(folder: Path, name: str) -> Path:
     return path
 
 
-def has_control_flow(model: Path) -> bool:
+def has_control_flow(model: Path | bytes) -> bool:
     """Whether a node of model.onnx may take longer for some values than for others.
 
     `op_type` is field 4 of NodeProto: the bytes 0x22, length, name. Weights that happen to
     contain these bytes only make the answer too careful.
     """
+    if isinstance(model, bytes):
+        return any(_node_of(op) in model for op in _CONTROL_FLOW)
     with model.open("rb") as file:
         if file.seek(0, 2) == 0:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(content.find(b'"' + bytes([len(op)]) + op) >= 0 for op in _CONTROL_FLOW)
+            return any(content.find(_node_of(op)) >= 0 for op in _CONTROL_FLOW)
+
+
+def _node_of(op: bytes) -> bytes:
+    return b'"' + bytes([len(op)]) + op
 
 
 def size_bytes(folder: Path) -> int:
@@ -145,12 +157,14 @@ def _refuse_unlisted_weights(folder: Path, manifest: Manifest) -> None:
     """onnxruntime opens the weight files that model.onnx names, listed (and hashed) or not.
 
     The name stands in model.onnx as plain UTF-8. So a file beside it that is not listed is
-    harmless only if its name does not occur there.
+    harmless only if its name does not occur there. The signature of the version cannot be listed;
+    `external.check` sees to it that no weights are read from it.
     """
+    known = {*manifest.files, MANIFEST_FILE, SIGNATURE_FILE}
     strays = {
         path.name.encode()
         for path in folder.rglob("*")
-        if path.name not in manifest.files and path.name != MANIFEST_FILE and not path.is_dir()
+        if path.name not in known and not path.is_dir()
     }
     if not strays:
         return

@@ -2,6 +2,9 @@
 
     manifest -> hashes -> files outside -> session -> signature -> warm-up -> shapes -> self-test
 
+Where a version must be signed, it is verified (signed.py) in place of the hashes, and loaded from
+the bytes that were verified.
+
 The shapes of outputs that a graph declares are ignored, for they are often stale. Those that
 model.json declares are compared with a run; a bare model's are taken from runs (observed.py).
 """
@@ -17,8 +20,9 @@ from service.batching.batch import Run, attempt
 from service.device import Choice
 from service.errors import ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
-from service.models import bundle, external, observed, selftest, warm_up
+from service.models import bundle, external, observed, selftest, signed, warm_up
 from service.models.bundle import Rejected
+from service.models.held import Held
 from service.models.runtime import CannotLoad, Runtime, own_name, without_paths
 from service.signature import NUMPY_DTYPES, Signature, Tensors, show
 
@@ -32,6 +36,7 @@ class Checked:
     `declared`: what its model.json says, None for a bare model; `manifest`: this, or what the
     graph itself declares. `example`: one row of inputs, None when none could be made up.
     `warm_up_ms`: the fastest run of it. `self_test_errors`: see `selftest.compare`.
+    `source`: what it was loaded from. `signer`: who has signed it, None if that was not asked.
     """
 
     declared: Manifest | None
@@ -41,6 +46,8 @@ class Checked:
     example: Tensors | None
     warm_up_ms: float | None
     self_test_errors: dict[str, float] | None
+    source: Path | Held
+    signer: str | None
 
 
 def check(
@@ -50,6 +57,7 @@ def check(
     choice: Choice,
     threads: int = 1,
     max_tensor_bytes: int | None = None,
+    trust: signed.Trust | None = None,
 ) -> Checked:
     """Load, verify, warm up and self-test one version folder.
 
@@ -59,20 +67,17 @@ def check(
         choice: the provider.
         threads: of a run, unless the manifest says otherwise.
         max_tensor_bytes: of an input of a request, None for any number.
+        trust: whose signature it must have, None for no matter whose or none.
 
     Raises:
         Rejected: with the reason.
         DeviceUnavailable: CUDA was required and did not start.
     """
-    declared = bundle.read(folder, name, version)
-    path = folder / MODEL_FILE
-    try:
-        external.check(path)
-    except external.Unreadable as error:
-        raise Rejected(str(error)) from None
+    declared, source, signer = _verified(folder, name, version, trust)
     try:
         threads = (declared and declared.serving.threads) or threads
-        runtime = Runtime(path, choice, threads, declared.left_out if declared else {})
+        model = source if isinstance(source, Held) else source / MODEL_FILE
+        runtime = Runtime(model, choice, threads, declared.left_out if declared else {})
     except CannotLoad as error:
         raise Rejected(f"{MODEL_FILE}: {error}") from None
     if not runtime.inputs:
@@ -89,7 +94,7 @@ def check(
         _refuse_huge(manifest.inputs)
         left_out = {**manifest.left_out, **runtime.left_out}
         signature = Signature.of(manifest, max_tensor_bytes, left_out)
-        test = selftest.load(folder, manifest, signature)
+        test = selftest.load(source, manifest, signature)
         example = (
             warm_up.first_row(test, signature) if test else warm_up.made_up(manifest.inputs, run)
         )
@@ -104,7 +109,25 @@ def check(
         example=example,
         warm_up_ms=warm_up_ms,
         self_test_errors=_self_test(run, test) if test else None,
+        source=source,
+        signer=signer,
     )
+
+
+def _verified(
+    folder: Path, name: str, version: int, trust: signed.Trust | None
+) -> tuple[Manifest | None, Path | Held, str | None]:
+    """The manifest if there is one, what to load, and who signed it if that is asked."""
+    if trust is not None:
+        found = signed.read(folder, name, version, trust, hold=True)
+        assert found.held is not None
+        return found.manifest, found.held, found.signer
+    declared = bundle.read(folder, name, version)
+    try:
+        external.check(folder / MODEL_FILE)
+    except external.Unreadable as error:
+        raise Rejected(str(error)) from None
+    return declared, folder, None
 
 
 def _manifest_of(runtime: Runtime, name: str, version: int, example: Tensors | None) -> Manifest:

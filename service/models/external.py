@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from service.manifest import MODEL_FILE
+from service.signing.envelope import SIGNATURE_FILE
 
 _MAX_FIELDS = 20_000_000
 _MAX_DEPTH = 64
@@ -59,7 +60,18 @@ def locations(model: Path) -> set[str]:
         if file.seek(0, 2) == 0:
             raise Unreadable(f"{MODEL_FILE} is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return set(_Walk(content).locations())
+            return named(content)
+
+
+def named(content: Buffer) -> set[str]:
+    """The same, of the content of an ONNX file.
+
+    Raises:
+        Unreadable: as `locations`.
+    """
+    if not len(content):
+        raise Unreadable(f"{MODEL_FILE} is empty")
+    return set(_Walk(content).locations())
 
 
 def check(model: Path) -> None:
@@ -74,6 +86,8 @@ def check(model: Path) -> None:
         inside = not path.is_absolute() and ".." not in path.parts and "\\" not in location
         if not inside or not location.isprintable() or ":" in location:
             raise Unreadable(f"{MODEL_FILE} keeps weights outside of its folder")
+        if path.name == SIGNATURE_FILE:
+            raise Unreadable(f"{MODEL_FILE} keeps weights in {SIGNATURE_FILE}, the signature")
         try:
             real = (folder / path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):

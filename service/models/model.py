@@ -16,7 +16,9 @@ from service.device import CPU, Choice
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.models import bundle, warm_up
 from service.models.check import check
+from service.models.held import Held
 from service.models.runtime import Runtime
+from service.models.signed import Trust
 from service.signature import Signature, Tensors
 
 _EXAMPLE_ELEMENTS = 2048
@@ -33,6 +35,7 @@ class ServedModel:
     `self_test_errors`: largest difference per output, None without a self-test.
     `example`: one row of real (or made-up) input for the documentation, None when it is large.
     `running`: how its requests are run, and why.
+    `signer`: who has signed it, None unless a signature is required.
     """
 
     manifest: Manifest
@@ -44,6 +47,7 @@ class ServedModel:
     self_test_errors: dict[str, float] | None
     example: Tensors | None
     running: Running
+    signer: str | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +71,7 @@ class ServedModel:
             "version": self.version,
             "provider": self.provider,
             "manifest": self.declared,
+            **({"signed_by": self.signer} if self.signer else {}),
             "warm_up_ms": self.warm_up_ms,
             "self_test_errors": self.self_test_errors,
             "running": {
@@ -89,6 +94,7 @@ def load(
     capacity_samples: int,
     settings: RunSettings | None = None,
     max_tensor_bytes: int | None = None,
+    trust: Trust | None = None,
 ) -> ServedModel:
     """Load, verify, warm up and self-test one version folder.
 
@@ -99,17 +105,22 @@ def load(
         capacity_samples: rows that may wait, unless the manifest says otherwise.
         settings: how to run it, where the manifest does not say; None leaves it to measurements.
         max_tensor_bytes: of an input of a request, None for any number.
+        trust: whose signature it must have, None for no matter whose or none.
 
     Raises:
         Rejected: with the reason; no thread is left behind.
         DeviceUnavailable: CUDA was required and did not start.
     """
     settings = settings or RunSettings()
-    checked = check(folder, name, version, choice, settings.threads_per_run, max_tensor_bytes)
+    checked = check(
+        folder, name, version, choice, settings.threads_per_run, max_tensor_bytes, trust
+    )
     declared, manifest, signature = checked.declared, checked.manifest, checked.signature
     runtime, example = checked.runtime, checked.example
     settings = _with_manifest(settings, declared)
-    path = folder / MODEL_FILE
+    source = checked.source
+    model = source if isinstance(source, Held) else source / MODEL_FILE
+    size = source.size_bytes if isinstance(source, Held) else bundle.size_bytes(source)
     run = partial(attempt, runtime.run)
     on_cpu = runtime.provider == CPU
     running, run_alone = choose.running(
@@ -120,10 +131,10 @@ def load(
         cpus=threads,
         invariant=declared.batch_invariant if declared else None,
         on_cpu=on_cpu,
-        steady=not bundle.has_control_flow(path),
+        steady=not bundle.has_control_flow(model.model if isinstance(model, Held) else model),
         make_alone=(
-            (lambda: Runtime(path, choice, threads, runtime.left_out).run)
-            if on_cpu and bundle.size_bytes(folder) <= _LARGEST_TWICE_BYTES
+            (lambda: Runtime(model, choice, threads, runtime.left_out).run)
+            if on_cpu and size <= _LARGEST_TWICE_BYTES
             else None
         ),
     )
@@ -150,6 +161,7 @@ def load(
         self_test_errors=checked.self_test_errors,
         example=example if small else None,
         running=running,
+        signer=checked.signer,
     )
     # Requests that have found the model may still use it; its threads end with the last reference.
     weakref.finalize(served, served.batcher.retire).atexit = False

@@ -6,7 +6,8 @@
     specific:A,B   these, as far as they work
 
 The setting --version-policy is for all models; `serving.version_policy` in model.json of a
-model's highest version is for that model, and wins.
+model's highest version is for that model, and wins. Where signatures are required, that is the
+highest version whose model.json is signed: nobody else decides what is served.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.manifest import MANIFEST_FILE, VERSION_POLICY
+from service.models.bundle import LONGEST_MANIFEST_BYTES
+from service.models.signed import Trust, manifest_of
 
 _POLICY = re.compile(VERSION_POLICY)
-_LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,28 @@ def parse(text: str) -> Policy:
     return Policy(wanted=int(rest or 1))
 
 
-def of_model(versions: dict[int, Path], default: Policy) -> Policy:
-    """What the highest version's model.json says, else `default`; a broken one says nothing."""
+def of_model(
+    name: str, versions: dict[int, Path], default: Policy, trust: Trust | None = None
+) -> Policy:
+    """What the highest version's model.json says, else `default`; a broken one says nothing.
+
+    Args:
+        name: of the model.
+        versions: their folders.
+        default: what the server was told.
+        trust: whose signature that model.json must have, None for no matter whose or none.
+    """
+    if trust is not None:
+        signed = (manifest_of(versions[v], name, v, trust) for v in sorted(versions, reverse=True))
+        found = next((manifest for manifest in signed if manifest is not None), None)
+        said = found.serving.version_policy if found else None
+        return parse(said) if said else default
     if not versions:
         return default
     path = versions[max(versions)] / MANIFEST_FILE
     try:
         # A pipe would block, a huge file fill the memory: loading the version will refuse both.
-        if not path.is_file() or path.stat().st_size > _LONGEST_MANIFEST_BYTES:
+        if not path.is_file() or path.stat().st_size > LONGEST_MANIFEST_BYTES:
             return default
         return parse(json.loads(path.read_bytes())["serving"]["version_policy"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -41,6 +41,7 @@ from service.models.heap import give_back
 from service.models.model import ServedModel
 from service.models.policy import Policy
 from service.models.repository import Repository, StoreMirror
+from service.models.signed import Trust
 from service.models.trial import Loader, Trial
 from service.signature import listing
 
@@ -57,6 +58,7 @@ class Registry:
         policy: which versions are served of models that do not say so themselves.
         alone: False if other processes serve the same repository on the same port.
         mirror: brings `root` up to date with a store before it is looked at.
+        trust: whose signature a version must have, which the loader asks for.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Registry:
         *,
         alone: bool = True,
         mirror: StoreMirror | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._repository = Repository(root, mirror)
-        self._trial = Trial(loader, policy or Policy())
+        self._trial = Trial(loader, policy or Policy(), trust)
         self.default_model = default_model
         self.alone = alone
         self.entries: dict[str, Entry] = {}

@@ -20,6 +20,8 @@ from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
 from service.models.binding import BoundRun
+from service.models.external import Unreadable
+from service.models.held import Held
 from service.models.kinds import why_left_out
 from service.signature import NUMPY_DTYPES, STRING, Tensors
 
@@ -54,7 +56,7 @@ class Runtime:
     `left_out`: the outputs that are not served, and why: sequences, maps, types without a number.
 
     Args:
-        path: the model.onnx.
+        source: the path of the model.onnx, or a version that is held in memory.
         choice: providers to use, from `device.choose`.
         threads: size of the session's intra-op pool, the calling thread included.
         left_out: outputs that are not to be served, and why.
@@ -65,7 +67,11 @@ class Runtime:
     """
 
     def __init__(
-        self, path: Path, choice: Choice, threads: int, left_out: Mapping[str, str] | None = None
+        self,
+        source: Path | Held,
+        choice: Choice,
+        threads: int,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         said = left_out or {}
         ort.disable_telemetry_events()
@@ -75,9 +81,10 @@ class Runtime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        model = _from_memory(source, options) if isinstance(source, Held) else source
         try:
             self._session = ort.InferenceSession(
-                path, options, providers=choice.providers, enable_fallback=0
+                model, options, providers=choice.providers, enable_fallback=0
             )
         except Exception as error:  # noqa: BLE001  onnxruntime's errors have no common base
             raise CannotLoad(f"onnxruntime cannot load it: {without_paths(error)}") from None
@@ -130,6 +137,27 @@ class Runtime:
             who = f"its {node[1]} node" if node else "it"
             raise InputRefused(f"The model was not run: {who} refused the input.") from error
         return dict(zip(self._output_names, values, strict=True))
+
+
+def _from_memory(held: Held, options: ort.SessionOptions) -> bytes:
+    """The content of model.onnx; the options are given that of the files beside it.
+
+    Raises:
+        CannotLoad: a file is not among those that are held, or this onnxruntime cannot do it.
+    """
+    try:
+        weights = held.weights()
+    except Unreadable as error:
+        raise CannotLoad(str(error)) from None
+    if weights:
+        give = getattr(options, "add_external_initializers_from_files_in_memory", None)
+        if give is None:
+            raise CannotLoad(
+                "its weights lie in files beside it; to load those as they were verified needs a "
+                f"newer onnxruntime than {ort.__version__}"
+            )
+        give(list(weights), list(weights.values()), list(map(len, weights.values())))
+    return held.model
 
 
 def _dtype(node: ort.NodeArg) -> str | None:

@@ -7,6 +7,7 @@ equality for every other dtype.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from service.errors import ServiceError
 from service.manifest import Manifest
 from service.models.bundle import Rejected, own_file
+from service.models.held import Held
 from service.signature import Signature, Tensors
 
 _LARGEST_UNPACKED_BYTES = 2 * 1024**3
@@ -35,8 +37,12 @@ class SelfTestData:
     atol: dict[str, float]
 
 
-def load(folder: Path, manifest: Manifest, signature: Signature) -> SelfTestData | None:
+def load(source: Path | Held, manifest: Manifest, signature: Signature) -> SelfTestData | None:
     """The self-test of a version, checked against its signature; None when it has none.
+
+    Args:
+        source: the version's folder, or its files as they are held in memory.
+        manifest, signature: of the version.
 
     Raises:
         Rejected: unreadable, incomplete, or made for another signature.
@@ -44,7 +50,8 @@ def load(folder: Path, manifest: Manifest, signature: Signature) -> SelfTestData
     if manifest.self_test is None:
         return None
     name = manifest.self_test.file
-    arrays = _read(own_file(folder, name), name)
+    where = io.BytesIO(source.files[name]) if isinstance(source, Held) else own_file(source, name)
+    arrays = _read(where, name)
     inputs = {key.removeprefix("input:"): a for key, a in arrays.items() if key[:6] == "input:"}
     outputs = {key.removeprefix("output:"): a for key, a in arrays.items() if key[:7] == "output:"}
     if len(inputs) + len(outputs) != len(arrays):
@@ -101,13 +108,15 @@ def compare(data: SelfTestData, got: Tensors) -> dict[str, float]:
     return errors
 
 
-def _read(path: Path, name: str) -> Tensors:
+def _read(where: Path | io.BytesIO, name: str) -> Tensors:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(where) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _LARGEST_UNPACKED_BYTES:
             raise Rejected(f"{name} unpacks to {unpacked} bytes, more than is sensible")
-        with np.load(path, allow_pickle=False) as archive:
+        if isinstance(where, io.BytesIO):
+            where.seek(0)
+        with np.load(where, allow_pickle=False) as archive:
             return {key: _strings_as_objects(archive[key]) for key in archive.files}
     except _UNREADABLE as error:
         raise Rejected(f"{name} cannot be read: {type(error).__name__}") from None

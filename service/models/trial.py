@@ -13,6 +13,7 @@ from service.models.entry import Entry
 from service.models.folders import fingerprint
 from service.models.model import ServedModel
 from service.models.policy import Policy, of_model
+from service.models.signed import Trust
 
 logger = logging.getLogger("foldserve.registry")
 
@@ -25,11 +26,13 @@ class Trial:
     Args:
         load: makes a ServedModel of a version folder, or raises Rejected.
         policy: which versions are served of models that do not say so themselves.
+        trust: whose signature a version must have for its word on that to count.
     """
 
-    def __init__(self, load: Loader, policy: Policy) -> None:
+    def __init__(self, load: Loader, policy: Policy, trust: Trust | None = None) -> None:
         self.load = load
         self._policy = policy
+        self._trust = trust
         self._loaded: list[weakref.ref[ServedModel]] = []
 
     def alive(self) -> list[ServedModel]:
@@ -63,7 +66,7 @@ class Trial:
         """
         before = before or Entry(name)
         after = Entry(name)
-        policy = of_model(folders, self._policy)
+        policy = of_model(name, folders, self._policy, self._trust)
         for version in policy.missing(folders):
             after.rejected[version] = "the version policy asks for it, and it is not there"
         for version in policy.candidates(folders):

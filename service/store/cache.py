@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.manifest import MANIFEST_FILE
+from service.models import signed
 from service.models.bundle import UNFETCHED_FILE, Rejected, read
 from service.models.folders import NAME, VERSION, Fingerprint, fingerprint
+from service.models.signed import Trust
 from service.store.address import identity
 
 _STAGING = ".fetch-"
@@ -93,14 +95,17 @@ class Cache:
         except OSError:
             return None
 
-    def sound(self, name: str, version: int) -> bool:
-        """Whether a version's files are still what its manifest says; read again if they have
-        changed."""
+    def sound(self, name: str, version: int, trust: Trust | None = None) -> bool:
+        """Whether a version's files are still what its manifest says, and its signature is of one
+        who is trusted; read again if they have changed."""
         path = self.path(name, version)
         prints = fingerprint(path)
         if self._sound.get((name, version)) != prints:
             try:
-                read(path, name, version)
+                if trust is None:
+                    read(path, name, version)
+                else:
+                    signed.read(path, name, version, trust, hold=False)
             except Rejected:
                 return False
             self._sound[name, version] = prints

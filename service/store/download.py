@@ -11,8 +11,10 @@ import re
 from pathlib import Path
 
 from service.manifest import MANIFEST_FILE, FileEntry, Manifest
-from service.models import bundle
+from service.models import bundle, signed
 from service.models.bundle import Rejected
+from service.models.signed import Trust
+from service.signing.envelope import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
 from service.store.access import Missing, Store, StoreError
 from service.store.cache import write
 
@@ -22,25 +24,63 @@ _MOST_FILES = 1000
 _FILE = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]{1,200}")
 
 
-def parse(text: bytes, name: str, version: int) -> Manifest:
+def parse(
+    text: bytes, name: str, version: int, signature: bytes | None = None, trust: Trust | None = None
+) -> Manifest:
     """The manifest of a version, as the service will want it.
 
+    Args:
+        text: of model.json.
+        name, version: which it must confirm.
+        signature: of model.sig, None if there is none.
+        trust: whose signature it must be, None for no matter whose or none.
+
     Raises:
-        Rejected: it is not valid, or of another model or version, or has names that are no files'.
+        Rejected: it is not valid or not signed, of another model or version, or has names that are
+            no files'.
     """
-    manifest = bundle.parse(text, name, version)
+    if trust is None:
+        manifest = bundle.parse(text, name, version)
+    elif signature is None:
+        raise signed.unsigned()
+    else:
+        manifest, _ = signed.agree(text, signature, name, version, trust)
     if len(manifest.files) > _MOST_FILES:
         raise Rejected(f"{MANIFEST_FILE} lists more than {_MOST_FILES} files")
     for file in manifest.files:
-        if not _FILE.fullmatch(file) or file == MANIFEST_FILE:
+        if not _FILE.fullmatch(file) or file in {MANIFEST_FILE, SIGNATURE_FILE}:
             raise Rejected(
                 f"{MANIFEST_FILE} lists {file[:200]!r}, which is not a name for a file here"
             )
     return manifest
 
 
-def download(store: Store, manifest: Manifest, text: bytes, folder: Path) -> None:
+def signature_of(store: Store, name: str, version: int) -> bytes | None:
+    """The bytes of a version's model.sig, None if it has none.
+
+    Raises:
+        Rejected: it is larger than any signature.
+        StoreError: it cannot be read.
+    """
+    try:
+        text = store.read(f"{name}/{version}/{SIGNATURE_FILE}", 0, LONGEST_SIGNATURE_BYTES + 1)
+    except Missing:
+        return None
+    if len(text) > LONGEST_SIGNATURE_BYTES:
+        raise Rejected(f"{SIGNATURE_FILE} is larger than {LONGEST_SIGNATURE_BYTES} bytes")
+    return text
+
+
+def download(
+    store: Store, manifest: Manifest, text: bytes, folder: Path, signature: bytes | None = None
+) -> None:
     """All files of a version into `folder`, each fsynced, the manifest last.
+
+    Args:
+        store: where they are.
+        manifest, text: of the version, and the bytes it was read from.
+        folder: where they go.
+        signature: of model.sig, None to leave that out.
 
     Raises:
         Rejected: a file is missing, or has another size or sha256 than the manifest says.
@@ -55,6 +95,8 @@ def download(store: Store, manifest: Manifest, text: bytes, folder: Path) -> Non
             raise Rejected(f"{file} is missing in the store") from None
         except StoreError as error:
             raise StoreError(f"{file} cannot be read: {error}") from None
+    if signature is not None:
+        write(folder / SIGNATURE_FILE, signature)
     write(folder / MANIFEST_FILE, text)
 
 

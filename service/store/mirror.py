@@ -17,9 +17,10 @@ from pathlib import Path
 from service.models import policy as policies
 from service.models.bundle import Rejected
 from service.models.policy import Policy
+from service.models.signed import Trust
 from service.store.access import Missing, Store, StoreError, Versions
 from service.store.cache import Cache
-from service.store.download import download, parse
+from service.store.download import download, parse, signature_of
 
 logger = logging.getLogger("foldserve.store")
 
@@ -60,15 +61,23 @@ class Mirror:
         folder: the local one, created if need be; several processes may share it.
         wanted: which versions are fetched of models that do not say so themselves.
         max_bytes: size of all that is kept in the folder.
+        trust: whose signature a version must have before any of it is fetched, None for no matter
+            whose or none.
 
     Raises:
         OSError: the folder cannot be created or written.
     """
 
     def __init__(
-        self, store: Store, folder: Path, wanted: Policy | None = None, max_bytes: int = 2**36
+        self,
+        store: Store,
+        folder: Path,
+        wanted: Policy | None = None,
+        max_bytes: int = 2**36,
+        trust: Trust | None = None,
     ) -> None:
         self._store = store
+        self._trust = trust
         self._cache = Cache(folder)
         self._wanted = wanted or Policy()
         self._max_bytes = max_bytes
@@ -151,10 +160,14 @@ class Mirror:
         remote = run.found[name]
         rejected = run.verdicts.get(name, _NONE)[1]
         # The highest version first, and always: its manifest may say which others are wanted.
-        highest = max(remote)
-        fetched = {highest: self._fetch(run, name, highest)}
-        wanted = policies.of_model({highest: self._cache.path(name, highest)}, self._wanted)
-        run.needed.add((name, highest))
+        fetched: dict[int, bool] = {}
+        for version in sorted(remote, reverse=True):
+            fetched[version] = self._fetch(run, name, version)
+            run.needed.add((name, version))
+            if self._trust is None or fetched[version]:
+                break  # otherwise it is not signed, and has no say
+        here = {version: self._cache.path(name, version) for version in fetched}
+        wanted = policies.of_model(name, here, self._wanted, self._trust)
         good = 0
         for version in wanted.candidates(remote):
             if wanted.wanted is not None and good > wanted.wanted:
@@ -169,7 +182,7 @@ class Mirror:
         key, mark = (name, version), run.found[name][version]
         kept = self._cache.manifest(name, version)
         doubted = version in run.verdicts.get(name, _NONE)[1]
-        if kept is not None and doubted and not self._cache.sound(name, version):
+        if kept is not None and doubted and not self._cache.sound(name, version, self._trust):
             kept = None  # spoilt here, so it comes again
         if kept is not None and mark is not None and self._marks.get(key) == mark:
             return True
@@ -193,15 +206,18 @@ class Mirror:
         return True
 
     def _download(self, name: str, version: int, text: bytes) -> None:
-        manifest = parse(text, name, version)
-        size = len(text) + sum(entry.bytes for entry in manifest.files.values())
+        # Stores without a word of what they lack answer oddly, so nothing is asked for in vain.
+        signature = signature_of(self._store, name, version) if self._trust else None
+        manifest = parse(text, name, version, signature, self._trust)
+        size = sum(entry.bytes for entry in manifest.files.values())
+        size += len(text) + len(signature or b"")
         room = self._max_bytes - self._cache.size_bytes()
         if size > room:
             raise Rejected(
                 f"it has {size} bytes, and --max-model-cache-bytes leaves room for {max(room, 0)}"
             )
         with self._cache.staged(name, version) as stage:
-            download(self._store, manifest, text, stage)
+            download(self._store, manifest, text, stage, signature)
 
     def _failed(
         self, run: _Pass, key: tuple[str, int], mark: str | None, error: Exception, kept: bool

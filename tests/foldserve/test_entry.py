@@ -53,8 +53,12 @@ def test_without_an_argument_it_shows_what_a_newcomer_needs(
 def test_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, *words)
     assert (code, err) == (0, "")
-    listed = re.findall(r"^  (\w+)  +\w", out, flags=re.MULTILINE)
-    assert listed == [*(name for name in COMMANDS if name != "compare"), "serve"]
+    listed = re.findall(r"^  ([\w-]+)  +\w", out, flags=re.MULTILINE)
+    assert listed == [
+        *(name for name in COMMANDS if name != "compare"),
+        "serve",
+        "verify-signature",
+    ]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +122,10 @@ def test_the_service_calls_itself_by_the_command(
         (["--help"], ["torch", "onnx", "numpy", "rich", "pydantic", "onnxruntime"]),
         (["--version"], ["torch", "onnx", "numpy", "rich", "pydantic", "onnxruntime"]),
         (["serve", "--help"], ["torch", "onnx", "rich", "converter", "onnxruntime"]),
+        (
+            ["verify-signature", "--help"],
+            ["torch", "onnx", "rich", "converter", "onnxruntime", "cryptography"],
+        ),
     ],
     ids=" ".join,
 )

@@ -110,7 +110,7 @@ def test_the_highest_versions_own_policy_wins(tmp_path: Path, make: Make):
 def test_a_broken_manifest_has_no_policy(tmp_path: Path, text: bytes):
     folder = put(tmp_path, 1)
     (folder / "model.json").write_bytes(text)
-    assert policy.of_model({1: folder}, Policy(wanted=None)) == Policy(wanted=None)
+    assert policy.of_model("m", {1: folder}, Policy(wanted=None)) == Policy(wanted=None)
 
 
 @pytest.mark.parametrize("text", ["", "newest", "latest:0", "all:1", "specific:", "specific:1,"])

@@ -20,6 +20,8 @@ class Fold:
         output: the folded model; default: FILE.folded.onnx.
         publish: write models/NAME/<next version>/; also s3://bucket/models/NAME and the like.
         if_changed: with --publish: no new version if the newest is this very model.
+        sign: with --publish: sign the version with this private key (PEM, elliptic curve).
+        sign_chain: with --sign: certificates of the key, the signing one first.
         labels: a classifier's labels, one a line.
     """
 
@@ -28,6 +30,8 @@ class Fold:
     output: Annotated[File | None, Parameter(alias="-o")] = None
     publish: Annotated[str | None, Parameter(metavar="models/NAME")] = None
     if_changed: bool = False
+    sign: File | None = None
+    sign_chain: File | None = None
     labels: File | None = None
     choice: Choice = field(default_factory=Choice)
     proving: Proving = field(default_factory=Proving)

@@ -1,0 +1,158 @@
+"""`foldserve verify-signature`: whether a version is signed by somebody who is trusted.
+
+0 it is, and each of its files is as it was signed; 1 it is not; 2 it could not be looked at.
+The check is that of the service with --require-signature; nothing is loaded and nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.manifest import MANIFEST_FILE
+from service.models import signed
+from service.models.bundle import Rejected
+from service.models.folders import NAME, VERSION
+from service.store.address import is_address
+
+if TYPE_CHECKING:
+    from service.signing.keys import Trust
+
+PROGRAM = "foldserve verify-signature"
+_WIDTH = 96
+
+
+class _Wrong(Exception):
+    """The question cannot be answered; a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a version. `reason`: why it is not verified, None if it is."""
+
+    folder: Path
+    name: str
+    version: int
+    signer: str | None = None
+    files: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "path": str(self.folder),
+            "model": self.name,
+            "version": self.version,
+            "verified": self.reason is None,
+            "signer": self.signer,
+            "files": list(self.files),
+            "reason": self.reason,
+        }
+
+    def sentence(self) -> str:
+        """For people."""
+        if self.reason is not None:
+            return f"{self.name} version {self.version} is not verified: {self.reason}."
+        return (
+            f"{self.name} version {self.version} is signed by {self.signer}; its "
+            f"{len(self.files)} files are as they were signed."
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code; `argv` without the program's name."""
+    asked = parser().parse_args(argv)
+    try:
+        found = look(asked.version, trust(asked.public_key, asked.certificate_chain))
+    except _Wrong as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    told = json.dumps(found.record(), indent=2) if asked.json else found.sentence()
+    sys.stdout.write(told + "\n")
+    return 0 if found.reason is None else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Tell whether a version of a model is signed by somebody who is trusted, and "
+        "whether each of its files is as it was signed.",
+        epilog="Exit codes: 0 verified, 1 not, 2 it could not be looked at.",
+        formatter_class=partial(argparse.HelpFormatter, width=_WIDTH),
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "version",
+        metavar="models/NAME[/VERSION]",
+        help="the folder of a version, or of a model, whose highest version is meant",
+    )
+    made.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the public keys that are trusted",
+    )
+    made.add_argument(
+        "--certificate-chain",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the root certificates that are trusted",
+    )
+    made.add_argument("--json", action="store_true", help="write the answer as JSON")
+    return made
+
+
+def trust(public_key: Path | None, certificate_chain: Path | None) -> Trust:
+    """Who is trusted, out of both files."""
+    try:
+        from service.signing.keys import Trust, TrustUnusable, read_trust
+    except ImportError:
+        raise _Wrong(
+            "signatures need the package cryptography: pip install 'foldserve[signing]'."
+        ) from None
+    given = {"--public-key": public_key, "--certificate-chain": certificate_chain}
+    try:
+        read = [read_trust(path, flag) for flag, path in given.items() if path is not None]
+    except TrustUnusable as error:
+        raise _Wrong(str(error)) from None
+    if not read:
+        raise _Wrong("say who is trusted: --public-key FILE or --certificate-chain FILE.")
+    return Trust(
+        tuple(key for each in read for key in each.keys),
+        tuple(root for each in read for root in each.roots),
+    )
+
+
+def look(path: str, whom: Trust) -> Found:
+    """Verify the version in a folder, or the highest one of a model's folder."""
+    if is_address(path):
+        raise _Wrong(f"{path} is an address: copy the version into a folder models/NAME/VERSION.")
+    folder = Path(os.path.abspath(path))  # noqa: PTH100  links are not to be followed
+    if not folder.is_dir():
+        raise _Wrong(f"there is no folder {path}.")
+    try:
+        inside = [int(each.name) for each in folder.iterdir() if VERSION.fullmatch(each.name)]
+    except OSError as error:
+        raise _Wrong(f"{path} cannot be read: {error.strerror}.") from None
+    if inside:
+        folder = folder / str(max(inside))
+    if not VERSION.fullmatch(folder.name) or not NAME.fullmatch(folder.parent.name):
+        raise _Wrong(
+            f"{path} is no models/NAME/VERSION and has no version: NAME and VERSION are signed, so "
+            "the folders must have them."
+        )
+    found = Found(folder, folder.parent.name, int(folder.name))
+    try:
+        read = signed.read(folder, found.name, found.version, whom, hold=False)
+    except Rejected as reason:
+        return Found(folder, found.name, found.version, reason=str(reason))
+    files = tuple(sorted({*read.manifest.files, MANIFEST_FILE}))
+    return Found(folder, found.name, found.version, read.signer, files)
