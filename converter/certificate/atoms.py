@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.certificate.arrays import Shape
+from converter.certificate.origins import Names
 from converter.certificate.verdict import Differs, Miss
 
 # Compares the numbers of an atom with those of a new one: (held, new, exactly) -> what was found.
@@ -49,6 +50,7 @@ class Space:
         second: whether the second graph is walked.
         coarsest: one rounding of the coarsest type of the first graph's constants, and half of the
             smallest number of that type; the second graph's are not allowed more.
+        names: how what is computed from sizes was computed.
         depth: how many bodies of Loops and Scans are around.
     """
 
@@ -57,6 +59,7 @@ class Space:
         self.free = free
         self.second = False
         self.coarsest = (0.0, 0.0)
+        self.names = Names()
         self.depth = 0
         self.misses: list[Miss] = []
         self.largest = 0.0

@@ -43,7 +43,6 @@ class Context:
     Attributes:
         space: the atoms.
         opset: the version of the default domain.
-        sizes_used: ops that make of sizes something that two sizes do not determine.
         narrowed: casts to narrower types of floats, how many of each.
         walk_body: walks a body with values for its inputs, and gives its results.
         memory: comparisons of weights that were made at other sizes, by what was compared.
@@ -53,11 +52,10 @@ class Context:
     opset: int
     walk_body: Callable[[ir.Graph, Sequence[Value]], list[Value]]
     memory: dict[Hashable, Any]
-    sizes_used: dict[str, int] = field(default_factory=dict)
     narrowed: dict[str, int] = field(default_factory=dict)
     weights: int = 0
 
-    def known(self, tensor: ir.TensorProtocol, *, sized: bool = False) -> Known:
+    def known(self, tensor: ir.TensorProtocol) -> Known:
         """A constant of a graph.
 
         Raises:
@@ -69,8 +67,8 @@ class Context:
             array = array.astype(np.float64)
             if np.isnan(array).any():
                 raise Doubt(f"the constant {tensor.name!r} has a number that is none")
-            return self.seen(Known(array, unit, tiny, sized, tensor))
-        return Known(array, sized=sized, source=tensor)
+            return self.seen(Known(array, unit, tiny, source=tensor))
+        return Known(array, source=tensor)
 
     def off(self, known: Known, numbers: Array | None = None) -> Array:
         """What each number of a constant may be off by."""

@@ -1,13 +1,12 @@
 """Constants of constants, in float64: by numpy where it is plain, else by onnx's own evaluator.
 
-What is computed from sizes is followed: two sizes determine a size that is made of them by adding
-and by multiplying with numbers, so an op that does anything else with them is told
-(`Context.sizes_used`): the second graph must not do more of it than the first one.
+What is computed from sizes is named (`origins.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,11 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from converter.certificate.arrays import MOST, count
-from converter.certificate.context import REAL, UNITS, Context, attributes
+from converter.certificate.context import REAL, UNITS, Context, attributes, frozen
 from converter.certificate.forms import Known, Value
+from converter.certificate.origins import Operand
 from converter.certificate.verdict import Doubt
 
-# What a size may go through and still be determined by two sizes.
-_AFFINE = frozenset(
-    {"Shape", "Size", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "CastLike"}
-    | {"Identity", "Add", "Sub", "Neg", "Reshape", "ConstantOfShape", "Expand", "Transpose"}
-    | {"Flatten", "Split", "ReduceProd", "ReduceSum", "Range", "Tile"}
-)
 # What gives no more numbers than it reads.
 _BOUNDED = frozenset(
     {"Shape", "Size", "Concat", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten", "Split"}
@@ -55,17 +49,15 @@ _SIMPLE: dict[str, Any] = {
 def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     """The results of a node that reads constants alone."""
     known = [value for value in values if isinstance(value, Known)]
-    sized = [value for value in known if value.sized]
-    if sized:
-        _follow(ctx, node.op_type, known)
     if node.op_type in {"Cast", "CastLike"}:
-        return [ctx.seen(_cast(known, attributes(node, ctx.opset)))]
+        made = ctx.seen(_cast(known, attributes(node, ctx.opset)))
+        return [_named(ctx, node, known[:1], [made])[0]]
     arrays = [None if value is None else value.array for value in values if value is None
               or isinstance(value, Known)]  # fmt: skip
     _must_fit(ctx, node, values, arrays)
     results = _computed(ctx, node, arrays)
     reals = [value for value in known if value.real]
-    made: list[Value] = []
+    gives: list[Known] = []
     for result in results:
         array = np.asarray(result)
         if array.size > MOST:
@@ -75,17 +67,24 @@ def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 raise Doubt(f"a {node.op_type} of constants gives what is not finite")
-            made.append(ctx.seen(Known(array, *max(types), bool(sized))))
+            gives.append(ctx.seen(Known(array, *max(types))))
         else:
-            made.append(Known(array, sized=bool(sized)))
-    return made
+            gives.append(Known(array))
+    return list(_named(ctx, node, values, gives))
 
 
-def _follow(ctx: Context, op: str, known: Sequence[Known]) -> None:
-    few = sum(value.sized for value in known) == 1
-    if op in _AFFINE or (op == "Mul" and few) or (op == "Div" and few and known[0].sized):
-        return
-    ctx.sizes_used[op] = ctx.sizes_used.get(op, 0) + 1
+def _named(
+    ctx: Context, node: ir.Node, values: Sequence[Value], results: list[Known]
+) -> Sequence[Known]:
+    """The results with the names of their numbers, if a value that was read has some."""
+    operands = [Operand(v.array, v.sized) if isinstance(v, Known) else None for v in values]
+    if not any(operand is not None and operand.sizes for operand in operands):
+        return results
+    names = ctx.space.names.of_op(
+        node, frozen(attributes(node, ctx.opset)), operands, [value.array for value in results],
+        lambda arrays: _computed(ctx, node, arrays), second=ctx.space.second,
+    )  # fmt: skip
+    return [replace(value, sized=sizes) for value, sizes in zip(results, names, strict=True)]
 
 
 def _computed(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[Any]:
@@ -118,13 +117,13 @@ def _cast(known: Sequence[Known], attrs: dict[str, Any]) -> Known:
         raise Doubt("it casts a constant to text, or from it")
     if to not in REAL:
         with np.errstate(all="ignore"):
-            return Known(x.array.astype(to.numpy()), sized=x.sized)
+            return Known(x.array.astype(to.numpy()))
     array = x.array.astype(np.float64)
     if x.unit < UNITS[to][0]:
         array = x.array.astype(to.numpy()).astype(np.float64)
     if not np.isfinite(array).all():
         raise Doubt("a Cast of constants gives what is not finite")
-    return Known(array, *max((x.unit, x.tiny), UNITS[to]), x.sized)
+    return Known(array, *max((x.unit, x.tiny), UNITS[to]))
 
 
 def _must_fit(ctx: Context, node: ir.Node, values: Sequence[Value], arrays: Sequence[Any]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from converter.certificate.arrays import Array, Shape, aligned
 from converter.certificate.atoms import Atom
+from converter.certificate.origins import Sizes
 from converter.certificate.verdict import Doubt
 
 # What the checker's own arithmetic may be off by, relative to magnitudes.
@@ -135,14 +136,14 @@ class Known:
         array: float64, or of its own type where that is no float.
         unit: one rounding of its type, relative; 0 for whole numbers.
         tiny: half of the smallest number of its type: what a rounding may be off by near zero.
-        sized: whether it was computed from sizes of values, which differ between two runs.
+        sized: how it was computed from sizes of values; None if it was not.
         source: identifies the tensor that it is, to compare a weight with itself quickly.
     """
 
     array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     unit: float = 0.0
     tiny: float = 0.0
-    sized: bool = False
+    sized: Sizes | None = None
     source: object = field(default=None)
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.certificate import bounds, elementwise, norms, pools, tables
+from converter.certificate.arrays import bits
 from converter.certificate.context import REAL, Context, attributes, frozen, kind_of
 from converter.certificate.convolution import conv, conv_transpose
 from converter.certificate.forms import Form, Known, Value
@@ -42,7 +43,8 @@ def computed(ctx: Context, node: ir.Node, values: list[Value]) -> Sequence[Value
     if op in _VIEWS and isinstance(x, Form) and x.shape != (-1,):
         work = applied(node, values, ctx.opset, free=ctx.space.free)
         if work is not None:
-            return [rearranged(ctx, x, each) for each in work]
+            part = _part(ctx, node, values, x)
+            return [rearranged(ctx, x, each, part) for each in work]
     rule = _RULES.get(op)
     real = all(
         value is None or not isinstance(value, Form) or value.real
@@ -53,6 +55,21 @@ def computed(ctx: Context, node: ir.Node, values: list[Value]) -> Sequence[Value
         if found is not None:
             return found
     return opaque(ctx, node, values)
+
+
+def _part(ctx: Context, node: ir.Node, values: list[Value], x: Form) -> Hashable:
+    """Names a part of an axis that two sizes do not determine: every third of it, or the half."""
+    if not ctx.space.free:
+        return None
+    op, more = node.op_type, values[1:]
+    steps = more[3] if op == "Slice" and len(more) > 3 else None
+    if isinstance(steps, Known) and np.any(np.abs(steps.array) > 1):
+        read = tuple(bits(v.array) if isinstance(v, Known) else None for v in more)
+    elif op == "Split" and not more and "split" not in node.attributes:
+        read = (len(node.outputs), attributes(node, ctx.opset)["axis"])
+    else:
+        return None
+    return op, x.shape, read
 
 
 def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:

@@ -57,6 +57,16 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
             yield tuple(runs)
 
 
+def one_sample(model: ir.Model, sizes: dict[str, int]) -> dict[str, int] | None:
+    """The same sizes with first axes of size 1, as most models are used; None if it has none.
+
+    What is cut off at 1 is not always what is cut off at 2, and a 1 broadcasts.
+    """
+    first = {named(value)[0] for value in given(model) if value.shape is not None and value.shape}
+    found = {name: 1 if name in first else size for name, size in sizes.items()}
+    return None if found == sizes else found
+
+
 def named(value: ir.Value) -> list[int | str]:
     """The axes of an input: a size, or a name; an axis without one is named for its place."""
     if value.shape is None:

@@ -8,7 +8,7 @@ reorders: where a Transpose stands does not matter to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -24,8 +24,12 @@ from converter.certificate.verdict import Doubt
 Apply = Callable[[Any], Any]
 
 
-def rearranged(ctx: Context, x: Form, apply: Apply) -> Form:
-    """`apply` takes an array of x's shape and returns one of the result's."""
+def rearranged(ctx: Context, x: Form, apply: Apply, part: Hashable = None) -> Form:
+    """`apply` takes an array of x's shape and returns one of the result's.
+
+    `part`: names a part of an axis that two sizes do not determine (every third, the half of it):
+    such a view is only equal to one that was made by the same.
+    """
     if count(x.shape) > MOST:
         raise Doubt(f"a rearranged value has {count(x.shape):,} numbers, which is too many")
     places = np.arange(count(x.shape), dtype=np.int64).reshape(x.shape)
@@ -39,16 +43,18 @@ def rearranged(ctx: Context, x: Form, apply: Apply) -> Form:
 
     terms: dict[Atom, Array] = {}
     for atom, s in x.terms.items():
-        made, scale = view(ctx, atom, index), over(s)
+        made, scale = view(ctx, atom, index, part), over(s)
         terms[made] = terms[made] + scale if made in terms else scale
     return checked(replace(x, shape=index.shape, terms=terms, t=over(x.t), m=over(x.m)))
 
 
-def view(ctx: Context, atom: Atom, index: Index) -> Atom:
+def view(ctx: Context, atom: Atom, index: Index, part: Hashable = None) -> Atom:
     """The numbers of `atom` at the places `index`, in its shape."""
     shape = index.shape
+    parts = () if part is None else (part,)
     while True:
         if atom.kind == "view":
+            parts = (*atom.more["parts taken"], *parts)
             atom, index = atom.more["base"], atom.more["index"].reshape(-1)[index]
         elif atom.kind == "concat" and index.size:
             owners, places = atom.more["places"]()
@@ -59,10 +65,15 @@ def view(ctx: Context, atom: Atom, index: Index) -> Atom:
         else:
             break
     assert atom.shape is not None
-    if shape == atom.shape and np.array_equal(index.reshape(-1), np.arange(index.size)):
+    if (
+        not parts
+        and shape == atom.shape
+        and np.array_equal(index.reshape(-1), np.arange(index.size))
+    ):
         return atom
     digest = blake2b(np.ascontiguousarray(index).tobytes()).digest()
-    made, _ = ctx.space.intern(("view", atom.id, shape, digest), shape, None)
+    made, _ = ctx.space.intern(("view", atom.id, shape, digest, parts), shape, None)
+    made.more.setdefault("parts taken", parts)
     made.more.setdefault("base", atom)
     made.more.setdefault("index", index.reshape(shape))
     if "dtype" in atom.more:
@@ -105,8 +116,10 @@ def _reorders(atom: Atom) -> bool:
     if "reorders" not in atom.more:
         base, index = atom.more["base"], atom.more["index"].reshape(-1)
         size = count(base.shape)
-        atom.more["reorders"] = index.size == size and bool(
-            np.array_equal(np.bincount(index, minlength=size), np.ones(size))
+        atom.more["reorders"] = (
+            not atom.more["parts taken"]
+            and index.size == size
+            and bool(np.array_equal(np.bincount(index, minlength=size), np.ones(size)))
         )
     return bool(atom.more["reorders"])
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.certificate import bodies
-from converter.certificate.arrays import Shape
+from converter.certificate.arrays import Shape, bits
 from converter.certificate.atoms import Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.context import Context
 from converter.certificate.evaluating import evaluated
 from converter.certificate.forms import Form, Known, Value, of_atom
+from converter.certificate.origins import Sizes
 from converter.certificate.rules import computed
 from converter.certificate.settling import settled
 from converter.certificate.sizes import given
@@ -104,11 +106,19 @@ class Walk:
     def _size(self, node: ir.Node, x: Form) -> Known:
         if x.shape == (-1,):
             raise Doubt("the size of a value is not known before it is computed")
-        if node.op_type == "Size":
-            return Known(np.asarray(np.prod(x.shape, dtype=np.int64)), sized=True)
-        start = node.attributes.get_int("start", 0)
-        end = node.attributes.get_int("end", x.rank)
-        return Known(np.asarray(x.shape[start:end], np.int64), sized=True)
+        space, whole = self._space, node.op_type == "Size"
+        chosen = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", x.rank))
+        shape: Any = np.asarray(x.shape, np.int64)
+        sizes = Sizes(np.zeros(0, np.int64))
+        if space.free:
+            known = bool(x.terms) and not any(atom.second for atom in x.terms)
+            sizes = space.names.axes(x.ids, x.rank, allowed=known or not space.second)
+        if whole:
+            name = space.names.name("Size", bits(sizes.names), allowed=not space.second)
+            array, sizes = np.asarray(np.prod(shape)), Sizes(np.array(name))
+        else:
+            array, sizes = shape[chosen], Sizes(sizes.names[chosen])
+        return Known(array, sized=sizes if space.free else None)
 
     def _constant(self, node: ir.Node) -> Known:
         ((name, attribute),) = node.attributes.items()

@@ -1,0 +1,171 @@
+"""What a graph computes from sizes, as expressions: two sizes do not tell 1 from N / 2.
+
+Every number that depends on sizes has a name: an axis of a value, or an op of named numbers. The
+first graph gives the names. The second one may read any axis of a value that is the first one's,
+move such numbers about and put constants beside them; what it computes of them, the first one must
+compute, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from converter.certificate.arrays import Index, bits
+from converter.certificate.verdict import Doubt
+
+Array = npt.NDArray[Any]
+
+# So many numbers have a name each; more than that have one together.
+_MOST = 4096
+# The first operand is moved about; the others say how.
+_MOVING = frozenset(
+    {"Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten"}
+    | {"Split", "Expand", "Tile"}
+)
+_EACH = frozenset(
+    {"Abs", "Add", "And", "Ceil", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "Less"}
+    | {"LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Round", "Sqrt"}
+    | {"Sub", "Where"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """The names of a constant's numbers: of each in its place, or one of all."""
+
+    names: Index
+
+
+class Operand(NamedTuple):
+    """A constant and the names of its numbers, if it has any."""
+
+    array: Array
+    sizes: Sizes | None
+
+
+# Does an op on other arrays in the place of its operands.
+Again = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(eq=False)
+class Names:
+    """The names of both graphs.
+
+    Attributes:
+        strange: ops by which the second graph computes of sizes what the first one does not.
+    """
+
+    strange: list[str] = field(default_factory=list)
+    _held: dict[Hashable, int] = field(default_factory=dict)
+
+    def name(self, op: str, expression: Hashable, *, allowed: bool) -> int:
+        """`allowed`: whether the second graph may say it first."""
+        key = op, expression
+        if key not in self._held:
+            self._held[key] = len(self._held)
+            if not allowed:
+                self.strange.append(op)
+        return self._held[key]
+
+    def axes(self, ids: Hashable, rank: int, *, allowed: bool) -> Sizes:
+        """Of the axes of a value that is made of these atoms.
+
+        `allowed`: the value is made of atoms of the first graph.
+        """
+        found = [self.name("Shape", (ids, axis), allowed=allowed) for axis in range(rank)]
+        return Sizes(np.array(found, np.int64))
+
+    def of_constant(self, array: Array) -> Index:
+        if array.size > _MOST:
+            return np.asarray(self.name("constant", bits(array), allowed=True))
+        kind = "float" if array.dtype.kind == "f" else "whole"
+        found = [
+            self.name("constant", (kind, number), allowed=True)
+            for number in array.reshape(-1).tolist()
+        ]
+        return np.array(found, np.int64).reshape(array.shape)
+
+    def of_op(
+        self, node: ir.Node, attributes: Hashable, operands: Sequence[Operand | None],
+        results: Sequence[Array], again: Again, *, second: bool,
+    ) -> list[Sizes]:  # fmt: skip
+        """Of the results of an op that reads constants, at least one of which is named."""
+        names = [None if o is None else self._names(o) for o in operands]
+        op, first = node.op_type, operands[0]
+        alone = all(o is None or o.sizes is None for o in operands[1:])
+        single = any(
+            n is not None and o is not None and n.shape != o.array.shape
+            for n, o in zip(names, operands, strict=True)
+        )
+        if first is not None and not single:
+            if op == "Cast" or (op == "CastLike" and alone):
+                return [self._cast(names[0], first.array, results[0], second=second)]
+            if op in _MOVING and alone:
+                moved = again([names[0], *(None if o is None else o.array for o in operands[1:])])
+                return [Sizes(np.asarray(array, np.int64)) for array in moved]
+            if op == "Concat":
+                return [Sizes(np.asarray(again(names)[0], np.int64))]
+            if op in _EACH:
+                kinds = tuple(o.array.dtype.kind for o in operands if o is not None)
+                return [self._each(op, (attributes, kinds), names, results[0].size, second=second)]
+        read = tuple(None if n is None else bits(n) for n in names)
+        whole = self.name(op, (attributes, read), allowed=not second)
+        return [self._items(whole, place, array) for place, array in enumerate(results)]
+
+    def _names(self, operand: Operand) -> Index:
+        if operand.sizes is None:
+            return self.of_constant(operand.array)
+        return operand.sizes.names
+
+    def _cast(
+        self, names: Index | None, before: Array, after: Array,
+        *, second: bool,
+    ) -> Sizes:  # fmt: skip
+        """A whole number stays what it is; anything else may be cut."""
+        assert names is not None
+        if before.dtype.kind in "iu" and after.dtype.kind in "iuf":
+            return Sizes(names)
+        kind = str(after.dtype)
+        found = [
+            self.name("Cast", (kind, number), allowed=not second)
+            for number in names.reshape(-1).tolist()
+        ]
+        return Sizes(np.array(found, np.int64).reshape(names.shape))
+
+    def _each(
+        self, op: str, more: Hashable, names: Sequence[Index | None], size: int, *, second: bool
+    ) -> Sizes:
+        arrays = np.broadcast_arrays(*(n for n in names if n is not None))
+        if size > _MOST:
+            read = tuple(bits(n) for n in arrays)
+            return Sizes(np.asarray(self.name(op, (more, read), allowed=not second)))
+        found = [
+            self.name(op, (more, numbers), allowed=not second)
+            for numbers in zip(*(a.reshape(-1).tolist() for a in arrays), strict=True)
+        ]
+        return Sizes(np.array(found, np.int64).reshape(arrays[0].shape))
+
+    def _items(self, whole: int, place: int, array: Array) -> Sizes:
+        if array.size > _MOST:
+            return Sizes(np.asarray(self.name("all of", (whole, place), allowed=True)))
+        found = [
+            self.name("one of", (whole, place, number), allowed=True)
+            for number in range(array.size)
+        ]
+        return Sizes(np.array(found, np.int64).reshape(array.shape))
+
+    def check(self) -> None:
+        """
+        Raises:
+            Doubt: the second graph computed of sizes what the first one does not.
+        """
+        if self.strange:
+            raise Doubt(
+                f"the graph computes with sizes by {self.strange[0]} what the original does not"
+            )
