@@ -30,7 +30,7 @@ SENTENCE = (
 )
 NOT = (
     "Not certified: 'y', a Conv, has no equal in the original: a weight is 1.00000012 where 1 was "
-    "expected in channel 7; the verdict rests on the measurement alone."
+    "expected in channel 7."
 )  # fmt: skip
 CERTIFIED: dict[str, Any] = {
     "certified": True,
@@ -49,6 +49,7 @@ CERTIFIED: dict[str, Any] = {
 NOT_CERTIFIED: dict[str, Any] = {
     **CERTIFIED,
     "certified": False,
+    "verdict": "Proven by the measurement alone: folded equals original.",
     "sentence": NOT,
     "figures": None,
     "where": {"value": "y", "op": "Conv", "channel": 7, "expected": 1.0, "found": 1.00000012},
@@ -232,7 +233,8 @@ def test_the_page_shows_it(visit: Callable[..., Page], told: httpx.Client) -> No
     for text in ("for every input", "1.081", "batch = 2; batch = 3", "net.pt", A, C):
         expect(place).to_contain_text(text)
     choice.select_option("not-certified")
-    expect(place.locator("summary")).to_have_text(NOT)
+    verdict = NOT_CERTIFIED["verdict"]
+    expect(place.locator("summary")).to_have_text(f"{NOT} {verdict}")
     place.locator("summary").click()
     for text in ("does not mean that the two differ", "Conv", "1.00000012"):
         expect(place).to_contain_text(text)

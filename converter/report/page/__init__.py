@@ -64,6 +64,7 @@ def page(report: Mapping[str, Any]) -> str:
         source=report["source"],
         provenance=report["provenance"],
         proof=proof,
+        certificate=report.get("certificate"),
         told=told,
         drawn=drawn,
         undrawn=max(0, len(kept) - MOST_DRAWN),

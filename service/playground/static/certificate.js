@@ -41,8 +41,10 @@ export function showCertificate({ certificate }) {
   place.open = false;
   if (!certificate) return place.replaceChildren();
   const sums = hashes(certificate);
+  // The verdict says what it rests on instead.
+  const said = [certificate.sentence, ...(certificate.certified ? [] : [certificate.verdict])];
   place.replaceChildren(
-    element("summary", { class: certificate.certified ? "certified" : null }, certificate.sentence),
+    element("summary", { class: certificate.certified ? "certified" : null }, said.join(" ")),
     ...(certificate.certified ? CERTIFIED : NOT_CERTIFIED).map((text) => element("p", {}, text)),
     table("What was checked", ["", "value"], rows(certificate).map(([name, value]) => [name, typeof value === "number" ? show(value) : value])),
     ...(sums.length ? [element("div", { class: "sums" }, table("SHA-256 of what it is about", ["", "SHA-256"], sums))] : []),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import math
+import os
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,17 +16,23 @@ from typing import Any
 
 import onnx
 import pytest
+from playwright.sync_api import sync_playwright
+from rich.console import Console
 
+from converter.certificate import NotCertified
 from converter.cli import main
 from converter.pipeline import fold
 from converter.proof import Proof
+from converter.report.certificate import describe_certificate
 from converter.report.explain import Explainer
 from converter.report.facts import describe_fold
 from converter.report.page import drawing, page
 from converter.report.page.plot import plot
+from converter.report.terminal import show_fold
 from patterns.graphs import Graph
 from tests.converter.previews import mixed
 from tests.converter.published import loaded
+from tests.service.browsing import CONTRAST
 
 HOSTILE = "</title><script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}&amp;"
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -100,7 +110,7 @@ def made() -> dict[str, Any]:
 
 def test_it_tells_everything(made: dict[str, Any]) -> None:
     found = Page(page(made))
-    assert "Proven. 2 of 5 batch-norms folded" in found.text
+    assert f"{made['proof']['conclusion']} 2 of 5 batch-norms folded." in found.text
     for decision in made["plan"]["decisions"]:
         assert decision["name"] in found.text
     for size in ("nodes", "multiply_adds", "parameters", "bytes"):
@@ -165,9 +175,8 @@ def test_the_same_report_gives_the_same_page(made: dict[str, Any]) -> None:
 
 def test_a_proof_that_failed(made: dict[str, Any]) -> None:
     failed = Page(page(report(graph(), Proof(failure="there is no float64 oracle"))))
-    assert "Not proven. 2 of 5 batch-norms folded" in failed.text
-    assert "Nothing was written" in failed.text
-    assert "there is no float64 oracle" in failed.text
+    told = "Not proven: there is no float64 oracle 2 of 5 batch-norms folded. Nothing was written."
+    assert told in failed.text
     broken = {
         **made["proof"],
         "passed": False,
@@ -179,8 +188,96 @@ def test_a_proof_that_failed(made: dict[str, Any]) -> None:
         for m in broken["measurements"]
     ]
     found = Page(page({**made, "proof": broken}))
-    assert "Not proven: folded differs. Nothing was written" in found.text
+    assert (
+        "Not proven: folded differs. 2 of 5 batch-norms folded. Nothing was written" in found.text
+    )
     assert "not finite" in found.text
+
+
+REFUSED = NotCertified(
+    "'y', a Conv, has no equal in the original: a weight is 1.00000012 where 1 was expected in "
+    "channel 7.", "y", "Conv", 7, 1.0, 1.00000012,
+)  # fmt: skip
+
+
+def refused(made: dict[str, Any], found: NotCertified = REFUSED) -> dict[str, Any]:
+    proof = made["proof"] | {"conclusion": "Proven by the measurement alone: folded equals x."}
+    return {**made, "proof": proof, "certificate": describe_certificate(found, measured=True)}
+
+
+def test_the_certificate_stands_beside_the_measurement(made: dict[str, Any]) -> None:
+    found = Page(page(made)).text
+    certificate = made["certificate"]
+    assert certificate["certified"]
+    assert made["proof"]["conclusion"].endswith("for every input and as measured.")
+    assert found.count(certificate["sentence"]) == 2, "at the top, and under Proof"
+    assert "For every input certified Certified for every input: 5 of 5 batch-norms" in found
+    figures = certificate["figures"]
+    assert (
+        f"largest move {figures['largest_move']:.2f} roundings of its type; 3 are allowed" in found
+    )
+    assert "tried with N = 2 and with N = 3" in found
+    assert "As measured Largest errors against" in found
+    assert "not certified" not in found
+
+
+def test_what_is_not_certified_is_said_with_its_place(made: dict[str, Any]) -> None:
+    found = Page(page(refused(made))).text
+    assert "Proven by the measurement alone: folded equals x. 2 of 5" in found
+    assert f"not certified Not certified: {REFUSED.reason}" in found
+    assert "first value not found y (Conv) channel 7 expected 1 found 1.00000012" in found
+    assert "This does not mean that the two differ" in found
+    assert "largest move" not in found
+    vague = Page(page(refused(made, NotCertified("the check failed: MemoryError.")))).text
+    assert "Not certified: the check failed: MemoryError." in vague
+    assert "first value not found" not in vague
+    hostile = refused(made, NotCertified(f"{HOSTILE}.", HOSTILE, HOSTILE, 0, None, math.nan))
+    text = Page(page(hostile))
+    assert HOSTILE in text.text
+    assert len(text.all("script")) == 1
+
+
+def test_the_page_says_what_the_terminal_says(made: dict[str, Any]) -> None:
+    result = fold(loaded(graph("last")))
+    told = describe_fold(result)
+    shown = Page(page({**made, **told})).text
+    console = Console(width=1000, record=True, file=io.StringIO())
+    show_fold(console, result)
+    lines = console.export_text().splitlines()
+    for sentence in (told["certificate"]["sentence"], told["proof"]["conclusion"]):
+        assert sentence in lines
+        assert sentence in shown
+
+
+def test_a_report_of_before_has_no_certificate(made: dict[str, Any]) -> None:
+    found = Page(page({key: value for key, value in made.items() if key != "certificate"})).text
+    assert "For every input" not in found
+    assert "Largest errors against" in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("certified", [True, False])
+def test_it_can_be_read_on_any_screen(
+    made: dict[str, Any], tmp_path: Path, width: int, *, certified: bool
+) -> None:
+    """Nothing is wider than the window, and text stands out from its ground."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        assert not os.environ.get("ALL_TOOLS_REQUIRED"), "no Chromium"
+        pytest.skip("no Chromium (Debian: apt install chromium)")
+    long = replace(REFUSED, reason=f"'{'a_long_name/' * 20}', {REFUSED.reason}", value="v" * 300)
+    path = tmp_path / "report.html"
+    path.write_text(page(made if certified else refused(made, long)), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            screen = {"width": width, "height": 800}
+            opened = browser.new_page(viewport=screen, color_scheme=scheme)
+            opened.goto(path.as_uri())
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            assert opened.evaluate(CONTRAST) == []
+        browser.close()
 
 
 def test_a_plan_without_a_proof_and_without_batchnorms(made: dict[str, Any]) -> None:
