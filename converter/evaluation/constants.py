@@ -11,8 +11,10 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from converter.files.on_disk import in_memory
 from converter.graph.constant_cone import CASTS, FLOATS, Cone, jumps
 from converter.graph.rounding import round_once
+from converter.graph.values import keep_rest
 
 Array = npt.NDArray[np.generic]
 
@@ -170,9 +172,12 @@ class _Evaluation:
         else:
             rounded = np.asarray(result).astype(dtype.numpy())
         name, value.name = str(value.name), f"{value.name}_before"
-        return ir.tape.Tape(producer.graph).initializer(
+        made = ir.tape.Tape(producer.graph).initializer(
             ir.tensor(np.ascontiguousarray(rounded).reshape(rounded.shape), name=name)
         )
+        if dtype in FLOATS and rounded.size <= _SMALL:
+            keep_rest(made, np.asarray(result, np.float64), in_memory)
+        return made
 
     def _too_large(self, node: ir.Node) -> bool:
         """Whether a result would have more than `MOST_NUMBERS`, or its size is not known in

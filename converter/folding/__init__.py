@@ -21,6 +21,7 @@ from converter.folding.planner import make_plan
 from converter.folding.refusal import Refusal
 from converter.folding.routes import Route
 from converter.folding.sites import Site, find_sites, note_untracked
+from converter.graph.values import drop_rests
 
 __all__ = [
     "Decision",
@@ -70,10 +71,12 @@ def fold_graph(
     A fold whose weights would overflow their type is undone, and its batch-norm is kept with that
     reason; `overflow.py` shows that this terminates. The same holds for a fold that would copy more
     than it saves (`growth.py`), if there is no other way. What one round makes possible (a sum that
-    has become one convolution, with a batch-norm behind it) is folded in the next. Arguments as for
+    has become one convolution, with a batch-norm behind it) is folded in the next; where a later
+    round adds up weights that a former one has rounded, all is done again with what the rounding
+    took, so that each number is rounded once. Arguments as for
     `plan_graph`; `store` keeps the new weights (default: in memory).
     """
-    given_up = GivenUp()
+    given_up, again = GivenUp(), False
     while True:
         copy = model.clone()
         sites = find_sites(copy)
@@ -95,15 +98,21 @@ def fold_graph(
 
         plan = step = planned(sites)
         try:
-            found = apply_plan(copy, step, store)
+            found = apply_plan(copy, step, store, again=again)
             # Each step removes nodes from the graph, or changes nothing.
             while step.applied or step.merges:
                 step = planned(_renamed(find_sites(copy), plan))
-                found += apply_plan(copy, step, store)
+                if step.merges and not again:
+                    break
+                found += apply_plan(copy, step, store, again=again)
                 plan = plan.followed_by(step)
+            if step.merges and not again:
+                again = True
+                continue
         except FoldOverflowError as error:
             given_up.because_of(error.overflows, (site.name for site in sites))
             continue
+        drop_rests(copy)
         return Folded(copy, plan.without_plain_factors(), tuple(found))
 
 

@@ -28,8 +28,12 @@ __all__ = ["FoldOverflowError", "apply_plan"]
 SUMS = frozenset({"Add", "Sub"})
 
 
-def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Hazard]:
+def apply_plan(
+    model: ir.Model, plan: Plan, store: Store = in_memory, *, again: bool = False
+) -> list[Hazard]:
     """Carry out `plan` on the model that it was made for, in place.
+
+    `again`: what rounding takes is kept for a later plan (`keep_rest`).
 
     Returns:
         What is suspicious about the folded weights.
@@ -37,7 +41,7 @@ def apply_plan(model: ir.Model, plan: Plan, store: Store = in_memory) -> list[Ha
     Raises:
         FoldOverflowError: weights became infinite; it names all of them. Discard the model then.
     """
-    writer = _Writes(Writer(model, store), plan)
+    writer = _Writes(Writer(model, store, again=again), plan)
     by_node: dict[ir.Node, list[Absorb]] = {}
     for route in plan.routes:
         for edit in route.edits:

@@ -22,7 +22,7 @@ from converter.graph.building import Builder
 from converter.graph.naming import label
 from converter.graph.rewiring import bypass
 from converter.graph.rounding import Float64, round_once
-from converter.graph.values import numbers
+from converter.graph.values import keep_rest, numbers
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
@@ -34,8 +34,9 @@ def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
 class Writer:
     """Writes constants back: in place where a constant has one reader, otherwise as a copy."""
 
-    def __init__(self, model: ir.Model, store: Store) -> None:
-        self._store = store
+    def __init__(self, model: ir.Model, store: Store, *, again: bool = False) -> None:
+        """`again`: what is written may be changed by a later round; see `keep_rest`."""
+        self._store, self._again = store, again
         self._new = Builder(model)
         self._copies: dict[ir.Value, list[ir.Value]] = {}
         self.hazards: list[Hazard] = []
@@ -62,6 +63,7 @@ class Writer:
                 _set(old, rounded, self._store)
             else:
                 self._copy(node, index, old, rounded)
+            self._keep(node.inputs[index], values)
         for name, value in constants.float_attributes.items():
             node.attributes.add(ir.AttrFloat32(name, value))
         if constants.behind is not None and np.any(constants.behind):
@@ -110,12 +112,17 @@ class Writer:
         name = f"{node.name or result.name}_{op.lower()}"
         shaped = along_axis(values, half.axis, len(result.shape))
         constant = self._new.constant(graph, name, _rounded(shaped, held, node))
+        self._keep(constant, shaped)
         rest = ir.Node("", op, [source, constant], name=node.name)
         rest.metadata_props.update(node.metadata_props)
         graph.insert_before(node, rest)
         rest.outputs[0].shape, rest.outputs[0].type = result.shape, result.type
         rest.outputs[0].name = self._new.name(f"{result.name}_{op.lower()}")
         bypass(node, rest.outputs[0])
+
+    def _keep(self, value: ir.Value | None, exact: Float64) -> None:
+        if self._again and value is not None:
+            keep_rest(value, exact, self._store)
 
     def _alone(self, old: ir.Value) -> bool:
         """Whether this constant has, and had, no other reader."""
@@ -131,6 +138,7 @@ class Writer:
         if axis != rank - 1:
             shift = along_axis(shift, axis, rank)
         bias = self._bias(node, _rounded(shift, weight, node))
+        self._keep(bias, shift)
         total = ir.Node("", "Add", [value, bias], name=f"{node.name or value.name}_bias")
         total.metadata_props.update(node.metadata_props)
         result = total.outputs[0]

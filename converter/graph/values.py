@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from converter.files.on_disk import Store
 from converter.graph.rounding import Float64
 
 # Ops whose constant results are not evaluated (`evaluation/constants.py`).
@@ -34,15 +35,44 @@ def is_constant(value: ir.Value | None) -> bool:
     )
 
 
+# Key in a value's `meta`: its tensor, and what rounding took from the numbers of that.
+_REST = "rest"
+
+
 def numbers(value: ir.Value) -> Float64:
-    """The float64 copy of a constant's numbers.
+    """The float64 copy of a constant's numbers, as they were before they were rounded if that is
+    known (`keep_rest`).
 
     Raises:
         ValueError: `value` is not a constant.
     """
     if value.const_value is None:
         raise ValueError(f"{value.name} is not a constant")
-    return np.array(value.const_value.numpy(), dtype=np.float64)
+    found = np.array(value.const_value.numpy(), dtype=np.float64)
+    tensor, rest = value.meta.get(_REST, (None, None))
+    if tensor is value.const_value:
+        found += rest.numpy()
+    return found
+
+
+def keep_rest(value: ir.Value, exact: Float64, store: Store) -> None:
+    """Keep what rounding took from the numbers of a constant, for who changes them again.
+
+    A number that is rounded before others are added to it is off by a rounding of itself, which is
+    much to a sum that is small.
+    """
+    tensor = value.const_value
+    assert tensor is not None
+    rest = exact - np.asarray(tensor.numpy(), np.float64)
+    if rest.any() and np.isfinite(rest).all():
+        value.meta[_REST] = tensor, store(rest.astype(np.float32), None)
+
+
+def drop_rests(model: ir.Model) -> None:
+    """Forget what `keep_rest` kept."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            value.meta.pop(_REST, None)
 
 
 def shape_of(value: ir.Value) -> tuple[Dim, ...] | None:

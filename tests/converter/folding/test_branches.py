@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from converter.evaluation.normalize import normalize
 from converter.folding import Folded
@@ -321,3 +323,27 @@ def test_the_report_names_constants_and_pools() -> None:
     (merge,) = fold(g).plan.merges
     names = [branch.name for branch in merge.branches]
     assert names == ["batch-norm bn behind AveragePool pool", "the constant shift"]
+
+
+def test_weights_that_two_rounds_add_up_are_rounded_once() -> None:
+    """x + c*(f(x) - x): the sum of a first round is a part of another, and 1 - c may be small."""
+
+    def build(dtype: str) -> Graph:
+        g = Graph(dtype)
+        x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
+        inner = g.op("Sub", g.bn(conv(g, x, 3, group=4), 4), g.bn(x, 4))
+        factor = g.op("Sigmoid", g.weight(4, 1, 1))
+        g.output(g.op("Add", x, g.op("Mul", inner, factor)), shape=["N", 4, 6, 6])
+        return g
+
+    narrow, wide = build("float32"), build("float64")
+    for one, other in zip(narrow.initializers, wide.initializers, strict=True):
+        array = numpy_helper.to_array(one).astype(np.float64)
+        other.CopyFrom(numpy_helper.from_array(array, other.name))
+    found, exact = (
+        [value.const_value.numpy() for value in fold(g).model.graph.initializers.values()]
+        for g in (narrow, wide)
+    )
+    assert len(found) == 2  # a convolution and its bias
+    for rounded, array in zip(found, exact, strict=True):
+        np.testing.assert_array_equal(rounded, array.astype(np.float32))
