@@ -67,9 +67,10 @@ class Form:
         """c times it; c is off by u, relative."""
         c = aligned(c, self.rank)
         terms = {atom: s * c for atom, s in self.terms.items()}
-        return checked(
-            replace(self, terms=terms, t=self.t * c, m=self.m * np.abs(c), u=max(self.u, u))
-        )
+        t = self.t * c
+        # What is added to it later does not know of c, so t is off by what c is.
+        m = self.m * np.abs(c) + u * np.abs(t)
+        return checked(replace(self, terms=terms, t=t, m=m, u=max(self.u, u)))
 
     def shifted(self, c: Array, m: Array) -> Form:
         """It plus c, which is off by m."""

@@ -1,7 +1,8 @@
 """Linear ops over one value that are added up are one: their kernels are, aligned by padding.
 
 3x3 and 1x1 convolutions, the value itself (a kernel of one 1 a channel) and its average over
-windows (a kernel of 1/taps) make one convolution, and matrices one matrix.
+windows (a kernel of 1/taps) make one convolution, and matrices one matrix. What is padded with a
+number is wider than what is not, or less: its kernel reads a part of it (`padded_bases.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form
 from converter.certificate.kernels import Kernel
 from converter.certificate.linear import linear
+from converter.certificate.padded_bases import inside_of, widest, within
+from converter.certificate.sums import with_sum
 from converter.certificate.windows import Windows, trimmed
 
 
@@ -52,26 +55,25 @@ def _channelwise(x: Form, atom: Atom, axis: int) -> Array | None:
 
 
 def _convolutions(ctx: Context, x: Form, first: Atom) -> Form:
-    z, group, windows = first.more["conv"]
-    if windows.auto:
+    base, group, like = first.more["conv"]
+    if like.auto:
         return x
+    whole, x = x, with_sum(ctx, x, inside_of(base))
+    z = widest(base, [read for atom in x.terms for read in _read(atom, group)])
     parts: dict[Atom, _Part] = {}
-    fitting = [atom for atom in x.terms if _fits(atom, z, group)]
-    if len(fitting) < 2:
-        return x
-    for atom in fitting:
+    for atom in x.terms:
         s = _channelwise(x, atom, 1)
-        part = None if s is None else _as_kernel(atom, z, group, windows, x)
+        part = None if s is None else _as_kernel(atom, z, group, like, x)
         if part is None or s is None:
             continue
         column = s.reshape(-1, *[1] * (part.kernel.ndim - 1))
         off = (part.off + (x.u + OWN) * np.abs(part.kernel)) * np.abs(column)
         parts[atom] = _Part(part.kernel * column, off, part.windows)
     if first not in parts or len(parts) < 2:
-        return x
+        return whole
     joined = _joined(list(parts.values()))
     if joined is None:
-        return x
+        return whole
     kept, taps = trimmed(joined.kernel, joined.windows)
     kernel, off = (a[(slice(None), slice(None), *taps)] for a in (joined.kernel, joined.off))
     rest = replace(x, terms={a: s for a, s in x.terms.items() if a not in parts})
@@ -97,36 +99,40 @@ def _direct(kernel: Array, off: Array, group: int, rounding: float) -> Kernel:
     )  # fmt: skip
 
 
-def _fits(atom: Atom, z: Atom, group: int) -> bool:
-    """Whether an atom may be a convolution of z in that many groups, as far as is quickly seen."""
-    if "conv" in atom.more:
-        base, its_group, _ = atom.more["conv"]
-        return base is z and its_group == group
-    return atom is z or ("average" in atom.more and atom.more["average"][0] is z)
+def _read(atom: Atom, group: int) -> list[Atom]:
+    """What an atom is a convolution of, in that many groups: itself, too."""
+    if "conv" in atom.more and atom.more["conv"][1] == group:
+        return [atom.more["conv"][0], atom]
+    return [atom.more["average"][0], atom] if "average" in atom.more else [atom]
 
 
 def _as_kernel(atom: Atom, z: Atom, group: int, like: Windows, x: Form) -> _Part | None:
-    """An atom over z as a convolution of that many groups."""
+    """An atom as a convolution of z of that many groups."""
     axes = len(like.taps)
-    channels = x.shape[1]
-    if "conv" in atom.more:
-        base, its_group, windows = atom.more["conv"]
-        if base is not z or its_group != group or windows.strides != like.strides or windows.auto:
+    channels, one = x.shape[1], (1,) * axes
+    for base in _read(atom, group):
+        inset = within(z, base)
+        if inset is None:
+            continue
+        if base is atom:
+            if like.strides != one or atom.shape != x.shape:
+                return None
+            kernel = _eye(channels, group).reshape(channels, -1, *one)
+            off = np.zeros_like(kernel)
+            windows = Windows(one, one, one, (0,) * axes, (0,) * axes)
+        elif "conv" in atom.more:
+            windows = atom.more["conv"][2]
+            rows, off = atom.held.rows()
+            shape = (rows.shape[0], -1, *windows.taps)
+            kernel, off = rows.reshape(shape), off.reshape(shape)
+        else:
+            windows = atom.more["average"][1]
+            taps = np.full(windows.taps, 1.0 / np.prod(windows.taps))
+            kernel = _eye(channels, group).reshape(channels, -1, *one) * taps
+            off = np.zeros_like(kernel)
+        if windows.auto or windows.strides != like.strides:
             return None
-        rows, off = atom.held.rows()
-        shape = (rows.shape[0], -1, *windows.taps)
-        return _Part(rows.reshape(shape), off.reshape(shape), windows)
-    one = (1,) * axes
-    if atom is z and like.strides == one and z.shape == x.shape:
-        eye = _eye(channels, group).reshape(channels, -1, *one)
-        return _Part(eye, np.zeros_like(eye), Windows(one, one, one, (0,) * axes, (0,) * axes))
-    if "average" in atom.more:
-        base, pool = atom.more["average"]
-        if base is not z or pool.strides != like.strides:
-            return None
-        taps = np.full(pool.taps, 1.0 / np.prod(pool.taps))
-        each = _eye(channels, group).reshape(channels, -1, *one) * taps
-        return _Part(each, np.zeros_like(each), pool)
+        return _Part(kernel, off, windows.inside(*inset))
     return None
 
 
@@ -192,6 +198,7 @@ def _reach(windows: Windows, axis: int, step: int) -> int:
 def _matrices(ctx: Context, x: Form, first: Atom) -> Form:
     z = first.more["matrix"]
     axis = x.rank - 1
+    whole, x = x, with_sum(ctx, x, z)
     rows, offs, merged_atoms = [], [], []
     for atom in x.terms:
         s = _channelwise(x, atom, axis)
@@ -208,7 +215,7 @@ def _matrices(ctx: Context, x: Form, first: Atom) -> Form:
         offs.append((off + (x.u + OWN) * np.abs(kernel)) * np.abs(s[:, None]))
         merged_atoms.append(atom)
     if first not in merged_atoms or len(rows) < 2:
-        return x
+        return whole
     off = sum(offs) + OWN * sum(np.abs(r) for r in rows)
     made = _direct(np.asarray(sum(rows)), np.asarray(off), 1, _rounding(x, merged_atoms))
     form = linear(ctx, ("matmul", z.id, x.shape), made, None, x.shape, axis)

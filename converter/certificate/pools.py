@@ -18,7 +18,7 @@ from converter.certificate.padding import padded
 from converter.certificate.rearranging import ints
 from converter.certificate.sums import inside, one_term, same_places
 from converter.certificate.verdict import Doubt
-from converter.certificate.views import rearranged
+from converter.certificate.views import rearranged, transposed
 from converter.certificate.windows import windows_of
 
 
@@ -146,21 +146,33 @@ def reduce(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:
             return x
         axes = list(range(x.rank))
     axes = sorted({axis % x.rank for axis in axes})
+    # Which axis of the value before a Transpose it is that is reduced.
+    perm = transposed(x)
+    if perm is None:
+        form = _reduced(ctx, op, x, axes)
+    else:
+        turned = rearranged(ctx, x, lambda a: a.transpose(np.argsort(perm)))
+        form = _reduced(ctx, op, turned, sorted(perm[axis] for axis in axes))
+        form = form and rearranged(ctx, form, lambda a: a.transpose(perm))
+    if form is None:
+        return None
+    if attrs.get("keepdims", 1):
+        return form
+    return rearranged(ctx, form, lambda a: a.squeeze(tuple(axes)))
+
+
+def _reduced(ctx: Context, op: str, x: Form, axes: Sequence[int]) -> Form | None:
+    """Over axes that stay, with the size 1; None as in `largest`."""
     if op in {"ReduceMax", "ReduceMin"}:
         sign = np.full((), 1.0 if op == "ReduceMax" else -1.0)
         shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         found = largest(ctx, x.scaled(sign), ("max over", tuple(axes)), axes, shape)
-        if found is None:
-            return None
-        form = found.scaled(sign)
-    else:
-        form = mean(ctx, x, axes)
-        if op == "ReduceSum":
-            size = count(tuple(x.shape[axis] for axis in axes))
-            form = form.scaled(np.full((), float(size)))
-    if attrs.get("keepdims", 1):
-        return form
-    return rearranged(ctx, form, lambda a: a.squeeze(tuple(axes)))
+        return None if found is None else found.scaled(sign)
+    form = mean(ctx, x, axes)
+    if op == "ReduceSum":
+        size = count(tuple(x.shape[axis] for axis in axes))
+        form = form.scaled(np.full((), float(size)))
+    return form
 
 
 def resize(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:

@@ -1,21 +1,35 @@
-"""MatMul of two computed values: factors that do not vary along what is added up pass.
+"""MatMul of two computed values: factors pass, up to what they are along the axis that is added up.
 
-Behind a Softmax over what is added up a shift of the other value passes, too: rows sum to 1.
+    sum_d (p_rd*x_rd) * (q_dc*y_dc)  =  sum_d w_rdc * x_rd*y_dc     with w_rdc = p_rd*q_dc
+
+so it does not matter on which side a factor stands, and one that does not vary along d is outside:
+a head's queries and keys may exchange the scales of their channels, and either may take up the
+factor of what is computed from both. Behind a Softmax over what is added up a shift of the other
+value passes, too: rows sum to 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
-from converter.certificate.arrays import Array, varies
-from converter.certificate.atoms import Atom
+from converter.certificate.arrays import MOST, Array, varies
+from converter.certificate.atoms import Atom, Space
 from converter.certificate.context import Context
-from converter.certificate.forms import Form, of_atom
+from converter.certificate.forms import OWN, Form, of_atom
 from converter.certificate.linear import whole
 from converter.certificate.sums import inside, one_term
-from converter.certificate.verdict import Doubt
+from converter.certificate.verdict import Differs, Doubt, near
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """w, with the axes (.., r, d, c), and what each number of it may be off by, relative."""
+
+    w: Array
+    u: float
 
 
 def product(ctx: Context, x: Form, y: Form) -> Form:
@@ -25,22 +39,33 @@ def product(ctx: Context, x: Form, y: Form) -> Form:
     shift: Form | None = None
     y = one_term(ctx, y)
     x = one_term(ctx, x)
-    if _weights(x) and not varies(y.t, [y.rank - 2]) and not varies(y.m, [y.rank - 2]):
+    if _sums_to_one(x) and not varies(y.t, [y.rank - 2]) and not varies(y.m, [y.rank - 2]):
         shift = y
         zero = np.zeros((1,) * y.rank)
         y = replace(y, t=zero, m=zero)
-    a, left = _outside(ctx, x, x.rank - 1)
-    b, right = _outside(ctx, y, y.rank - 2)
-    atom, _ = ctx.space.intern(("matmul of two", a.id, b.id, shape), shape, None)
-    form = of_atom(atom, shape).scaled(left * right)
-    form = replace(form, u=max(x.u, y.u))
+    (a, left), (b, right) = inside(ctx, x), inside(ctx, y)
+    wide = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2])
+    if prod(wide) * x.shape[-1] * right.shape[-1] > MOST:
+        a, left = _outside(ctx, x, x.rank - 1)
+        b, right = _outside(ctx, y, y.rank - 2)
+    w = left[..., :, :, None] * right[..., None, :, :]
+    one = np.ones((1,) * w.ndim)
+    factor, w = (w, one) if w.shape[-2] == 1 else (one, w)
+    atom, found = ctx.space.intern(
+        ("matmul of two", a.id, b.id, shape),
+        shape,
+        _Weights(w, max(x.u, y.u)),
+        lambda held, new, exactly: _factor(ctx.space, held, new, exactly),
+    )
+    passes = factor if found is None else factor * found
+    form = replace(of_atom(atom, shape).scaled(passes[..., 0, :]), u=max(x.u, y.u))
     if shift is not None:
         form = form.shifted(shift.t, shift.m)
     return form
 
 
-def _weights(x: Form) -> bool:
-    """Whether its last axis sums to 1."""
+def _sums_to_one(x: Form) -> bool:
+    """Whether its last axis does."""
     if len(x.terms) != 1 or x.t.any() or x.m.any():
         return False
     atom, s = x.single
@@ -52,3 +77,28 @@ def _outside(ctx: Context, x: Form, axis: int) -> tuple[Atom, Array]:
     if varies(factor, [axis]):
         return whole(ctx, x), np.ones((1,) * x.rank)
     return atom, factor
+
+
+def _factor(space: Space, held: _Weights, new: _Weights, exactly: bool) -> Array | None:
+    """What the new sum is times the held one: a number for each (.., r, 1, c)."""
+    if exactly:
+        if held.w.shape != new.w.shape or not np.array_equal(held.w, new.w):
+            raise Differs("the scale of what is multiplied")
+        return None
+    shape = np.broadcast_shapes(held.w.shape, new.w.shape)
+    old, now = (np.broadcast_to(array, shape) for array in (held.w, new.w))
+    # The quotient where the numbers are largest; most of them are as they were, and nothing moves.
+    place = np.argmax(np.abs(old), axis=-2, keepdims=True)
+    first, second = (np.take_along_axis(array, place, -2) for array in (old, now))
+    quotient = np.divide(second, first, out=np.zeros(first.shape), where=first != 0)
+    allowed = (held.u + new.u + 4 * OWN) * np.abs(now)
+    before = space.largest
+    for c in (np.ones(quotient.shape), quotient):
+        try:
+            share = near(c * old, now, allowed, "the scale of what is multiplied")
+        except Differs as differs:
+            space.largest, why = before, differs
+            continue
+        space.moved(share)
+        return c
+    raise why

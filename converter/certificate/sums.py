@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.certificate.arrays import Array
+from converter.certificate.arrays import Array, compressed
 from converter.certificate.atoms import Atom, Space
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, of_atom
@@ -30,12 +30,10 @@ def one_term(ctx: Context, x: Form) -> Form:
 
 
 def _factor(space: Space, held: Form, new: Form, exactly: bool) -> Any:
-    """What the new sum is times the held one."""
-    if exactly:
-        for atom, s in held.terms.items():
-            if s.shape != new.terms[atom].shape or not np.array_equal(s, new.terms[atom]):
-                raise Differs("the scale of a part of a sum")
+    """What the new sum is times the held one; within one graph, up to the checker's arithmetic."""
+    if exactly and all(_identical(s, new.terms[atom]) for atom, s in held.terms.items()):
         return None
+    u = 0.0 if exactly else held.u + new.u
     ordered = sorted(held.terms, key=lambda atom: atom.id)
     shapes = [form.terms[atom].shape for atom in ordered for form in (held, new)]
     shape = np.broadcast_shapes(*shapes)
@@ -53,15 +51,36 @@ def _factor(space: Space, held: Form, new: Form, exactly: bool) -> Any:
         try:
             share = 0.0
             for a, b in zip(old, now, strict=True):
-                allowed = (held.u + new.u + 4 * OWN) * np.abs(b)
+                allowed = (u + 4 * OWN) * np.abs(b)
                 share = max(share, near(c * a, b, allowed, "the scale of a part of a sum"))
         except Differs as why:
             last = why
             continue
-        space.moved(share)
+        if not exactly:
+            space.moved(share)
         return c
     assert last is not None
     raise last
+
+
+def _identical(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and np.array_equal(one, other)
+
+
+def with_sum(ctx: Context, x: Form, total: Atom) -> Form:
+    """`x` with one term for the parts of `total`, a sum, if they stand in it in its proportion."""
+    if total.kind != "sum" or total.shape != x.shape or not set(total.held.terms) <= set(x.terms):
+        return x
+    held: Form = total.held
+    part = replace(x, terms={atom: x.terms[atom] for atom in held.terms})
+    try:
+        factor = _factor(ctx.space, held, part, exactly=not ctx.space.second)
+    except Differs:
+        return x
+    if factor is None:
+        factor = np.ones((1,) * x.rank)
+    rest = {atom: s for atom, s in x.terms.items() if atom not in held.terms}
+    return replace(x, terms={**rest, total: compressed(factor)})
 
 
 def inside(ctx: Context, x: Form) -> tuple[Atom, Array]:

@@ -112,6 +112,32 @@ def number_by_number(ctx: Context, x: Form, work: Callable[[Form], Form]) -> For
     return work(x)
 
 
+def transposed(x: Form) -> tuple[int, ...] | None:
+    """perm, if x is a Transpose of one atom: axis i of x is axis perm[i] of that."""
+    if len(x.terms) != 1:
+        return None
+    atom, _ = x.single
+    if atom.kind != "view":
+        return None
+    base, index = atom.more["base"], atom.more["index"]
+    if len(base.shape) != index.ndim or sorted(base.shape) != sorted(index.shape):
+        return None
+    steps = [int(n) for n in np.cumprod((1, *base.shape[:0:-1]))[::-1]]
+    # How far the next number along an axis lies in the base: so which axis that is.
+    first = (0,) * index.ndim
+    found: list[int] = []
+    for axis, size in enumerate(index.shape):
+        free = [i for i in range(index.ndim) if i not in found and base.shape[i] == size]
+        if size > 1:
+            step = index[(*first[:axis], 1, *first[axis + 1 :])] - index[first]
+            free = [i for i in free if steps[i] == step]
+        if not free:
+            return None
+        found.append(free[0])
+    places = np.arange(count(base.shape)).reshape(base.shape)
+    return tuple(found) if np.array_equal(places.transpose(found), index) else None
+
+
 def _reorders(atom: Atom) -> bool:
     if "reorders" not in atom.more:
         base, index = atom.more["base"], atom.more["index"].reshape(-1)

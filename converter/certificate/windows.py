@@ -32,6 +32,14 @@ class Windows:
     def key(self) -> Hashable:
         return self.taps, self.strides, self.dilations, self.begins, self.ends, self.auto
 
+    def inside(self, begins: tuple[int, ...], ends: tuple[int, ...]) -> Windows:
+        """The same over a value that reaches further by so much on each side."""
+        return replace(
+            self,
+            begins=tuple(a - b for a, b in zip(self.begins, begins, strict=True)),
+            ends=tuple(a - b for a, b in zip(self.ends, ends, strict=True)),
+        )
+
     def unpadded(self) -> Windows:
         zero = (0,) * len(self.taps)
         return replace(self, begins=zero, ends=zero, auto="")

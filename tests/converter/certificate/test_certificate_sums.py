@@ -1,0 +1,163 @@
+"""Sums that become one op, factors that pass, axes that are reduced: what is folded is certified,
+and with any one of its numbers moved by more than roundings it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from converter.certificate import Certified, certify
+from converter.evaluation.normalize import normalize
+from converter.folding import FoldOptions, fold_graph
+from patterns.graphs import Graph
+
+Build = Callable[[Graph], str]
+
+
+def written(build: Build) -> ir.Model:
+    g = Graph("float32")
+    g.output(g.rename(build(g), "y"))
+    return g.model()
+
+
+def depthwise(g: Graph, x: str, taps: int = 3) -> str:
+    pads = [taps // 2] * 4
+    return str(g.op("Conv", x, g.weight(4, 1, taps, taps), group=4, pads=pads))
+
+
+def around_a_padded_convolution(g: Graph) -> str:
+    """The convolution reads x with a border, the sum reads x: the batch-norm gives it a shift."""
+    x = g.bn(g.op("Sigmoid", g.input("x", "N", 4, 6, 6)), 4)
+    return str(g.op("Relu", g.op("Add", g.bn(depthwise(g, x), 4), x)))
+
+
+def two_borders(g: Graph) -> str:
+    x = g.bn(g.op("Sigmoid", g.input("x", "N", 4, 6, 6)), 4)
+    total = g.op("Add", g.bn(depthwise(g, x), 4), g.bn(depthwise(g, x, 5), 4))
+    return str(g.op("Relu", g.op("Add", total, g.bn(x, 4))))
+
+
+def around_a_convolution_of_a_convolution(g: Graph) -> str:
+    x = g.bn(g.op("Conv", g.input("x", "N", 4, 6, 6), g.weight(4, 4, 1, 1)), 4)
+    return str(g.op("Relu", g.op("Add", g.bn(depthwise(g, x), 4), x)))
+
+
+def around_a_convolution_of_a_sum(g: Graph) -> str:
+    x = g.input("x", "N", 4, 6, 6)
+    x = g.op("Add", g.op("Sigmoid", x), g.op("Tanh", x))
+    return str(g.op("Relu", g.op("Add", g.bn(depthwise(g, x), 4), x)))
+
+
+def sums_within_sums(g: Graph) -> str:
+    """What a first round has merged is merged again in the next: fastvit's token mixer."""
+    x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
+    mixed = g.op("Add", g.bn(depthwise(g, x, 1), 4), g.bn(x, 4))
+    mixed = g.op("Sub", g.op("Add", mixed, g.bn(depthwise(g, x), 4)), g.bn(x, 4))
+    mixed = g.op("Mul", mixed, g.weight(4, 1, 1))
+    return str(g.op("Relu", g.op("Add", x, mixed)))
+
+
+def a_part_of_the_way(g: Graph) -> str:
+    """x + a*(f(x) - x), with a computed from a constant: efficientvim."""
+    x = g.bn(g.op("Conv", g.input("x", "N", 4, 6, 6), g.weight(4, 4, 1, 1)), 4)
+    a = g.op("Sigmoid", g.weight(4, 1, 1))
+    there = g.op("Sub", g.bn(depthwise(g, x), 4), x)
+    return str(g.op("Relu", g.op("Add", x, g.op("Mul", a, there))))
+
+
+def a_sum_and_its_multiple(g: Graph) -> str:
+    """Both are averaged: one value, that the folded graph computes once."""
+    x = g.input("x", "N", 4, 6, 6)
+    x = g.op("Add", g.op("Sigmoid", x), g.op("Tanh", x))
+    pools = [g.op("AveragePool", v, kernel_shape=[2, 2]) for v in (x, g.bn(x, 4))]
+    return str(g.op("Concat", *[g.op("Conv", p, g.weight(4, 4, 1, 1)) for p in pools], axis=1))
+
+
+def attention(g: Graph) -> str:
+    """Queries and keys with a batch-norm each, and a factor of what is computed from both."""
+    x = g.op("Sigmoid", g.input("x", "N", 4, 5))
+    q, k, v = (g.bn(g.op("Conv", x, g.weight(4, 4, 1)), 4) for _ in range(3))
+    scores = g.op("MatMul", g.op("Transpose", q, perm=[0, 2, 1]), k)
+    scores = g.op("Softmax", g.op("Mul", scores, g.const(np.full((), 0.25))), axis=-1)
+    return str(g.op("MatMul", v, g.op("Transpose", scores, perm=[0, 2, 1])))
+
+
+BUILDS = (
+    around_a_padded_convolution,
+    two_borders,
+    around_a_convolution_of_a_convolution,
+    around_a_convolution_of_a_sum,
+    sums_within_sums,
+    a_part_of_the_way,
+    a_sum_and_its_multiple,
+    attention,
+)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_what_is_folded_is_certified_and_with_a_number_moved_it_is_not(build: Build) -> None:
+    users = written(build)
+    folded = fold_graph(normalize(users), FoldOptions()).model
+    found = certify(users, folded)
+    assert isinstance(found, Certified), str(found)
+    assert found.largest_move <= 2.0
+    for name, changed in _changed(folded):
+        assert not isinstance(certify(users, changed), Certified), name
+
+
+def _changed(model: ir.Model) -> Iterator[tuple[str, ir.Model]]:
+    """The largest number of each constant, larger by 50 roundings."""
+    proto = ir.to_proto(model)
+    for place, tensor in enumerate(proto.graph.initializer):
+        array = np.array(onnx.numpy_helper.to_array(tensor))
+        if array.dtype != np.float32:
+            continue
+        flat = array.reshape(-1)
+        flat[np.argmax(np.abs(flat))] *= 1 + 50 * 2.0**-24
+        other = onnx.ModelProto()
+        other.CopyFrom(proto)
+        other.graph.initializer[place].CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        yield tensor.name, ir.from_proto(other)
+
+
+def keys(left: float, right: float, factors: np.ndarray | None = None) -> Build:
+    """q @ k, with a factor for each channel on q, its inverse on k, and numbers on both."""
+    shape = (4, 1)
+
+    def build(g: Graph) -> str:
+        x = g.input("x", "N", 4, 5)
+        q, k = g.op("Sigmoid", x), g.op("Tanh", x)
+        c = np.ones(shape) if factors is None else factors.reshape(shape)
+        q = g.op("Mul", q, g.const(np.arange(1.0, 5).reshape(shape) * c * left))
+        k = g.op("Mul", k, g.const(right / c))
+        return str(g.op("MatMul", g.op("Transpose", q, perm=[0, 2, 1]), k))
+
+    return build
+
+
+def test_a_factor_may_stand_on_either_side_of_a_product() -> None:
+    powers = np.array([1.0, 2.0, 4.0, 0.5])
+    for other in (keys(0.25, 4.0), keys(4.0, 0.25), keys(2.0, 0.5, powers)):
+        assert isinstance(certify(written(keys(1.0, 1.0)), written(other)), Certified)
+    for other in (keys(1.0, 1.001), keys(1.001, 1.0), keys(1.0, -1.0)):
+        assert not isinstance(certify(written(keys(1.0, 1.0)), written(other)), Certified)
+
+
+def reduced(op: str, axis: int, perm: list[int] | None) -> Build:
+    def build(g: Graph) -> str:
+        x = g.op("Sigmoid", g.input("x", "N", 4, 4))
+        x = x if perm is None else g.op("Transpose", x, perm=perm)
+        return str(g.op(op, x, g.const(np.array([axis])), keepdims=0))
+
+    return build
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
+def test_which_axis_is_reduced_counts_and_not_where_it_lies(op: str) -> None:
+    turned = written(reduced(op, 1, [0, 2, 1]))
+    assert isinstance(certify(turned, written(reduced(op, 2, None))), Certified)
+    assert not isinstance(certify(turned, written(reduced(op, 1, None))), Certified)
