@@ -1,180 +1,127 @@
 """Is the certificate sound, and how much does it cover?
 
-    python -m benchmarks.certificate [--mutants 20000] [--seed 0] [--family linear ..] [--json FILE]
+    python -m benchmarks.certificate [--mutants 20000] [--seed 0] [--family linear ..]
+                                     [--only patterns ..] [--workers 2] [--json FILE]
 
 Every pattern is folded, and the folded graph is certified against the normalized one and against
-the graph as the user has it. Then folded graphs are changed in one place (`mutants.py`), and each
-change that is certified is evaluated in float64 beside the graph that was not changed:
+the graph as the user has it. Then graphs are changed in one place (`mutants.py`): folded ones, and
+of each fourth pair the original; of patterns, small networks and random graphs
+(`populations.py`). Each change that is certified is evaluated in float64 beside the graph that was
+not changed (`judged.py`).
 
-    equal     no number differs
-    moved     by no more than a certificate allows: `LIMIT` of the output, in roundings of its type
-    not run   the evaluator has no result for it
-    wrong     by more than that: a defect of the checker
-
-Exit code 1 if one is wrong.
+Exit code 1 if one is wrong, or ended the process while it was certified.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
-from benchmarks.mutants import mutant
-from converter.certificate import Certified, certify
-from converter.evaluation.normalize import normalize
-from converter.folding import FoldOptions, fold_graph
-from converter.proof import Oracle
-from patterns.graphs import feeds
-from patterns.registry import VARIANTS, Pattern
+from benchmarks.judged import outcome
+from benchmarks.populations import POPULATIONS, Pair, pair
+from benchmarks.workers import answers
+from converter.certificate import certify
+from patterns.registry import VARIANTS
 from patterns.suite import PATTERNS
 
-# A certificate lets every weight move by k = 3 roundings. More than ten roundings of the output, in
-# its type (6e-7 in float32), is taken as more than that can do to a small graph.
-LIMIT = 10.0
-_UNITS = {ir.DataType.FLOAT16: 2.0**-11, ir.DataType.BFLOAT16: 2.0**-8}
-BATCHES = ((1, 2), (2, 3), (3, 5))  # seeds of the inputs, and batches
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A pattern in float32: as the user has it, normalized, folded."""
-
-    name: str
-    users: ir.Model
-    original: ir.Model
-    folded: onnx.ModelProto
-
-
-def pair(pattern: Pattern, variant: str) -> Pair:
-    model = pattern.model(variant, "float32")
-    original = normalize(model)
-    folded = fold_graph(original, FoldOptions(through_relu=pattern.through_relu)).model
-    return Pair(f"{pattern.name}/{variant}", model, original, ir.to_proto(folded))
-
-
-def unit(model: onnx.ModelProto) -> float:
-    """One rounding of the coarsest type of floats in a graph."""
-    return max((_UNITS.get(t, 2.0**-24) for t in _types(model.graph)), default=2.0**-24)
-
-
-def _types(graph: onnx.GraphProto) -> list[ir.DataType]:
-    found = [ir.DataType(t.data_type) for t in graph.initializer]
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found += _types(attribute.g)
-    return found
-
-
-def distance(folded: onnx.ModelProto, changed: onnx.ModelProto) -> float | None:
-    """The largest difference of an output, relative to its largest number, in float64.
-
-    None: one of them cannot be evaluated; infinite: the outputs have other shapes.
-    """
-    one, other = ir.from_proto(folded), ir.from_proto(changed)
-    worst: float | None = None
-    for seed, batch in BATCHES:
-        given = feeds(one, seed, batch)
-        try:
-            expected = Oracle(one).run(given)
-        except Exception:  # noqa: BLE001 - whatever it is, there is no number
-            continue  # a pattern of one batch alone
-        try:
-            found = Oracle(other).run(given)
-        except Exception:  # noqa: BLE001 - whatever it is, there is no number
-            return None
-        for name, array in expected.items():
-            a, b = np.asarray(array, float), np.asarray(found[name], float)
-            if a.shape != b.shape:
-                return float("inf")
-            scale = max(float(np.max(np.abs(a), initial=0.0)), 1e-30)
-            worst = max(worst or 0.0, float(np.max(np.abs(a - b), initial=0.0)) / scale)
-    return worst
-
-
-def outcome(pair: Pair, seed: int, *, apart: bool = False) -> tuple[str, str]:
-    """What became of a mutant, and what it is. `apart`: evaluate it in a process of its own,
-    since a kernel of a runtime may end the process that it is in."""
-    made = mutant(pair.folded, seed)
-    if made is None:
-        return "unchanged", ""
-    changed, told = made
-    told = f"{pair.name} seed {seed}: {told}"
-    try:
-        model = ir.from_proto(changed)
-    except Exception:  # noqa: BLE001 - a mutant may be no graph
-        return "unreadable", told
-    if not isinstance(certify(pair.original, model), Certified):
-        return "refused", told
-    worst = _apart(pair.folded, changed) if apart else distance(pair.folded, changed)
-    if worst is None:
-        return "not run", told
-    if worst == 0.0:
-        return "equal", told
-    moved = worst <= LIMIT * unit(pair.folded)
-    return "moved" if moved else "wrong", f"{told}, {worst:.1e}"
-
-
-def _apart(folded: onnx.ModelProto, changed: onnx.ModelProto) -> float | None:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            found = distance(folded, changed)
-            os.write(writing, b"" if found is None else repr(found).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        word = stream.read()
-    os.waitpid(child, 0)
-    return float(word) if word else None
+_WORST = ("wrong", "ended while it was certified")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--mutants", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--family", nargs="+", help="only patterns of these families")
+    parser.add_argument("--family", nargs="+", default=[], help="only patterns of these families")
+    parser.add_argument("--only", nargs="+", choices=sorted(POPULATIONS), default=[])
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     warnings.simplefilter("ignore")
-    chosen = [p for p in PATTERNS if not args.family or p.family in args.family]
-    pairs = [pair(pattern, variant) for pattern in chosen for variant in VARIANTS]
-    figures: dict[str, object] = {"pairs": len(pairs), "seed": args.seed}
-    for what in ("original", "users"):
-        results = [(p.name, certify(getattr(p, what), ir.from_proto(p.folded))) for p in pairs]
-        certified = [r for _, r in results if isinstance(r, Certified)]
-        figures[f"certified from {what}"] = len(certified)
-        figures[f"largest move from {what}"] = max((r.largest_move for r in certified), default=0.0)
-        for name, result in results:
-            if not isinstance(result, Certified):
-                print(f"  {name} ({what}): {result}")
-    start, rng = time.perf_counter(), np.random.default_rng(args.seed)
-    counts: Counter[str] = Counter()
-    for number in range(args.mutants):
-        which = pairs[int(rng.integers(len(pairs)))]
-        found, told = outcome(which, args.seed * 1_000_003 + number, apart=True)
-        counts[found] += 1
-        if found in {"wrong", "not run"}:
-            print(f"  {found}: {told}", flush=True)
-    figures |= {"mutants": dict(counts), "seconds": round(time.perf_counter() - start, 1)}
+    if args.work:
+        return _work(args)
+    figures: dict[str, Any] = {"seed": args.seed, "pairs": _coverage(args.family)}
+    start = time.perf_counter()
+    program = ["-m", "benchmarks.certificate", "--work", "--seed", str(args.seed)]
+    for name in ("family", "only"):
+        program += [f"--{name}", *getattr(args, name)] if getattr(args, name) else []
+    found = _counted(answers(program, args.mutants, args.workers), args.mutants)
+    figures |= found | {"seconds": round(time.perf_counter() - start, 1)}
     print(json.dumps(figures, indent=1))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
-    return 1 if counts["wrong"] else 0
+    return 1 if any(figures["mutants"].get(word) for word in _WORST) else 0
+
+
+def _coverage(families: Sequence[str]) -> dict[str, Any]:
+    """How many folded patterns are certified."""
+    chosen = [p for p in PATTERNS if not families or p.family in families]
+    pairs = [pair(pattern, variant) for pattern in chosen for variant in VARIANTS]
+    found: dict[str, Any] = {"all": len(pairs)}
+    for what in ("original", "users"):
+        results = [(p.name, certify(getattr(p, what), ir.from_proto(p.folded))) for p in pairs]
+        found[what] = sum(bool(result) for _, result in results)
+        for name, result in results:
+            if not result:
+                print(f"  from the {what}'s graph, {name}: {result}", flush=True)
+    return found
+
+
+def _counted(found: Iterable[tuple[int, dict[str, Any]]], tasks: int) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    of: dict[str, Counter[str]] = {}
+    for done, (number, answer) in enumerate(found, 1):
+        word = answer.get("done", "ended while it was evaluated")
+        told = answer.get("told", answer.get("died", ""))
+        if "died" in answer and not answer["died"].startswith("evaluating"):
+            word = "ended while it was certified"
+        counts[word] += 1
+        of.setdefault(answer.get("population", "?"), Counter())[word] += 1
+        if word in _WORST or "died" in answer:
+            print(f"  {word}: number {number}, {told}", flush=True)
+        if not done % 500 or done == tasks:
+            print(f"{done} of {tasks}: {dict(counts)}", flush=True)
+    return {"mutants": dict(counts), "of": {name: dict(c) for name, c in sorted(of.items())}}
+
+
+def _work(args: argparse.Namespace) -> int:
+    """Answer the numbers that are read with what becomes of those mutants."""
+
+    def say(**words: object) -> None:
+        print(json.dumps(words), flush=True)
+
+    say(at="started")
+    for line in sys.stdin:
+        number = int(line)
+        rng = np.random.default_rng([args.seed, number])
+        names = args.only or sorted(POPULATIONS)
+        shares = np.array([POPULATIONS[name].share for name in names])
+        population = str(rng.choice(names, p=shares / shares.sum()))
+        member = POPULATIONS[population].draw(rng, frozenset(args.family))
+        of = "original" if rng.random() < 0.25 else "folded"
+        say(at=f"making {member}")
+        word, told = outcome(
+            _made(population, member), int(rng.integers(1 << 31)), of=of,
+            tell=lambda at: say(at=at),
+        )  # fmt: skip
+        say(done=word, told=told, population=population)
+    return 0
+
+
+@lru_cache(maxsize=1000)
+def _made(population: str, name: str) -> Pair:
+    return POPULATIONS[population].make(name)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@
     removal     a node is passed by
     operation   an op is another one of its kind
     places      whole numbers that are read as sizes, axes or bounds
+    slight      one number by 4 to 64 roundings of its type, a little more than may be
+    drift       all weights by a few roundings, in the same direction
 
 Seeded: the same seed gives the same mutant.
 """
@@ -78,6 +80,31 @@ def _weight(graph: GraphProto, rng: Random) -> str | None:
     return f"{tensor.name} by {size:g}"
 
 
+# One rounding of a type, as a share of a number.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def _slight(graph: GraphProto, rng: Random) -> str | None:
+    found = _tensor(graph, rng, "f")
+    if found is None:
+        return None
+    tensor, array = found
+    flat, place = array.reshape(-1), int(rng.integers(array.size))
+    by = int(rng.integers(4, 65)) * int(rng.choice([-1, 1]))
+    flat[place] *= 1 + by * ROUNDING[array.dtype.name]
+    _put(tensor, array)
+    return f"{tensor.name} by {by} roundings"
+
+
+def _drift(graph: GraphProto, rng: Random) -> str | None:
+    by = int(rng.integers(1, 9)) * int(rng.choice([-1, 1]))
+    least = int(rng.integers(1, 3))  # biases as well, or only what has more than one axis
+    for tensor, array in _tensors(graph, "f"):
+        if array.ndim >= least:
+            _put(tensor, array * (1 + by * ROUNDING[array.dtype.name]))
+    return f"by {by} roundings"
+
+
 def _channels(graph: GraphProto, rng: Random) -> str | None:
     found = _tensor(graph, rng, "f")
     if found is None:
@@ -107,18 +134,22 @@ def _places(graph: GraphProto, rng: Random) -> str | None:
     return tensor.name
 
 
-def _tensor(
-    graph: GraphProto, rng: Random, kind: str
-) -> tuple[onnx.TensorProto, np.ndarray] | None:
+def _tensors(graph: GraphProto, kind: str) -> list[tuple[onnx.TensorProto, np.ndarray]]:
     tensors = list(graph.initializer)
     for node in graph.node:
         tensors += [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
     arrays = [(tensor, np.array(numpy_helper.to_array(tensor))) for tensor in tensors]
-    fit = [
+    return [
         (t, a if a.ndim else a.reshape(1))
         for t, a in arrays
         if (a.dtype.kind == kind or (kind == "f" and a.dtype.name == "bfloat16")) and a.size
     ]
+
+
+def _tensor(
+    graph: GraphProto, rng: Random, kind: str
+) -> tuple[onnx.TensorProto, np.ndarray] | None:
+    fit = _tensors(graph, kind)
     return fit[int(rng.integers(len(fit)))] if fit else None
 
 
@@ -239,4 +270,6 @@ _KINDS: dict[str, Callable[[GraphProto, Random], str | None]] = {
     "removal": _removal,
     "operation": _operation,
     "places": _places,
+    "slight": _slight,
+    "drift": _drift,
 }

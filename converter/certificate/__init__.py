@@ -28,7 +28,6 @@ by the same rules and must find them. At the end the outputs must have the same 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,24 +86,24 @@ def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCert
     memory: dict[Any, Any] = {}
     doubt: Doubt | None = None
     for sizes in attempts(first):
-        try:
-            runs = [_at(first, second, k, run, memory) for run in sizes]
-        except _Unfit as unfit:
-            doubt = doubt or unfit.why
-            continue
         single = one_sample(first, sizes[0])
-        if single is not None:
-            with suppress(_Unfit):
-                runs.append(_at(first, second, k, single, memory))
-                sizes = (*sizes, single)
-        misses = [run for run in runs if isinstance(run, NotCertified)]
-        if misses:
-            return misses[0]
-        moved = max(run[0] for run in runs if not isinstance(run, NotCertified))
-        weights = max(run[1] for run in runs if not isinstance(run, NotCertified))
+        runs: list[tuple[float, int]] = []
+        tried: list[dict[str, int]] = []
+        try:
+            for run in (*sizes, *(() if single is None else (single,))):
+                found = _at(first, second, k, run, memory)
+                if isinstance(found, NotCertified):
+                    return found
+                runs.append(found)
+                tried.append(run)
+        except _Unfit as unfit:
+            if len(runs) < len(sizes):  # not every graph can be walked with a single sample
+                doubt = doubt or unfit.why
+                continue
+        moved, weights = (max(numbers) for numbers in zip(*runs, strict=True))
         nodes = ir.traversal.RecursiveGraphIterator(first.graph)
         norms = sum(node.op_type == "BatchNormalization" for node in nodes)
-        return Certified(norms, weights, moved, k, sizes, 0.0)
+        return Certified(norms, int(weights), moved, k, tuple(tried), 0.0)
     assert doubt is not None
     raise doubt
 

@@ -1,6 +1,6 @@
 """Folded graphs with one thing changed: what is certified all the same computes the same.
 
-`python -m benchmarks.certificate` tries many more, over all patterns.
+`python -m benchmarks.certificate` tries many more, of small networks and random graphs, too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.certificate import outcome, pair
+from benchmarks.judged import outcome
+from benchmarks.populations import pair
 from patterns.suite import REGISTRY
 
 MUTANTS = 60

@@ -25,7 +25,7 @@ from patterns.graphs import (
     fold,
     ort_run,
 )
-from tests.converter.folding.random_graphs import RandomGraph
+from patterns.random_graphs import RandomGraph
 
 Act = Callable[[Graph, str], str]
 SIGNS = {
