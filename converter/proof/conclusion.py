@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from converter.proof.excused import FLIPS
+from converter.proof.measure import GROSS, Measurement
 from converter.proof.verdict import Proof
 
 
 def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) -> str:
-    """The verdict in a sentence: equal, differs, or "could not be told"."""
+    """The verdict in a sentence or two: equal, differs, or "could not be told".
+
+    Args:
+        names: what the two graphs are called.
+    """
     if proof.verdict == "equal":
-        left = unreached(proof)
-        if left:
-            return (
-                f"Proven as far as it ran: {names[1]} equals {names[0]} there. Not proven of what "
-                f"never ran: {left}."
-            )
-        if proof.certificate is None:
-            return f"Proven: {names[1]} equals {names[0]}."
-        if proof.certificate:
-            return f"Proven: {names[1]} equals {names[0]}, for every input and as measured."
-        return f"Proven by the measurement alone: {names[1]} equals {names[0]}."
+        return _equal(proof, *names)
     if proof.broken:
         return (
             f"Not proven: weights of {names[0]} itself are not numbers: {proof.broken}. No other "
@@ -27,19 +25,80 @@ def conclusion(proof: Proof, names: tuple[str, str] = ("original", "folded")) ->
     if proof.failure:
         return f"Not proven: {proof.failure}"
     if proof.verdict == "differs":
-        return f"Not proven: {names[1]} differs."
+        return _differs(proof, names[1])
     if proof.random and len(proof.random) == len(proof.unmeasured):
         return f"Not proven, and not refuted: {'; '.join(proof.random)}."
-    which = ", ".join(map(repr, proof.unmeasured)) or "any output"
     return (
         f"Not proven, and not refuted: it could not be measured whether {names[1]} equals "
         f"{names[0]}. On all inputs that were tried, {names[0]} itself is too far from float64 at "
-        f"{which}. Pass inputs with --data on which it has something to say."
+        f"{_listed(proof.unmeasured)}. Pass inputs with --data on which it has something to say."
     )
 
 
-def unreached(proof: Proof) -> str:
-    """What never ran in the proof, in words; "" if all did."""
+def _equal(proof: Proof, original: str, folded: str) -> str:
+    left = uncovered(proof)
+    if left:
+        return (
+            f"Proven as far as it ran: {folded} equals {original} there. Not proven of what "
+            f"never ran: {left}."
+        )
+    if proof.certificate is None:
+        return f"Proven: {folded} equals {original}."
+    if not proof.certificate:
+        return f"Proven by the measurement alone: {folded} equals {original}."
+    if "measurement" in proof.rests_on:
+        return f"Proven: {folded} equals {original}, for every input and as measured."
+    told = f"Proven by the certificate: {folded} equals {original} for every input."
+    if proof.unmeasured:
+        told += f" Nothing could be measured at {_listed(proof.unmeasured)}."
+    if proof.excused:
+        told += " What was measured is further from float64 than is allowed without a certificate."
+    return told
+
+
+def _differs(proof: Proof, folded: str) -> str:
+    wrong = [m for m in proof.against if m not in proof.framework]
+    if not wrong:
+        return "Not proven: the export does not compute what the original framework computes."
+    if not proof.certificate:
+        return f"Not proven: {folded} differs."
+    worst = max(wrong, key=lambda m: m.times)
+    what = worst.problem or f"{worst.times:.3g} times the error that is allowed"
+    return (
+        f"Not proven: {folded} is certified, but differs as it runs, at {_where(worst)}: {what}. A "
+        "kernel of the runtime is wrong there, or numbers overflow."
+    )
+
+
+def excuses(found: Sequence[Measurement]) -> Iterator[str]:
+    """A note for each output with errors that only the certificate excuses: the worst of them."""
+    for name in dict.fromkeys(m.output for m in found):
+        worst = max(
+            (m for m in found if m.output == name), key=lambda m: (m.times, m.candidate_error)
+        )
+        if worst.exact:
+            yield (
+                f"at {_where(worst)} {worst.candidate_error:.0f} of {worst.magnitude:.0f} whole "
+                "numbers differ. The certificate holds, so floats that are nearly equal were "
+                f"compared there; up to {FLIPS:.0%} are taken for that."
+            )
+        else:
+            yield (
+                f"at {_where(worst)} the error is {worst.times:.2g} times what is allowed without "
+                f"a certificate. It holds, so roundings explain that, up to {GROSS:.0f} times."
+            )
+
+
+def _where(m: Measurement) -> str:
+    return ", ".join(filter(None, (f"output {m.output!r}", m.part, m.inputs)))
+
+
+def _listed(outputs: Sequence[str]) -> str:
+    return ", ".join(map(repr, outputs)) or "any output"
+
+
+def uncovered(proof: Proof) -> str:
+    """What nothing is known of, in words; "" if all ran or is certified."""
     return "; ".join(
-        f"{ran.name}{f' (in {ran.whose} alone)' if ran.whose else ''}" for ran in proof.unreached
+        f"{ran.name}{f' (in {ran.whose} alone)' if ran.whose else ''}" for ran in proof.uncovered
     )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 
-from converter.evaluation.oracle import Feeds
+from converter.evaluation.oracle import Array, Feeds
 from converter.evaluation.runtime import Runner, RunnerError
 from converter.proof import examples
-from converter.proof.measure import Case, largest_of, wide
+from converter.proof.measure import Case, Measurement, largest_of, wide
 from converter.sources.loaded import Input
+
+# What parts of an output differ by: (name, of the samples alone, of the batch).
+Parts = Callable[[str, Array, Array], Iterable[Measurement]]
+
+_DEPENDS = "a sample's answer depends on the others in its batch (batch statistics?)"
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,28 @@ def invariance(
     case: Case,
     together: Feeds,
     allowed: Mapping[str, float],
+    parts: Parts = lambda *_: (),
 ) -> Invariance:
     """Compare each sample of `case` alone with itself in that batch; the worst output counts.
 
     Args:
         together: the outputs for the whole batch.
         allowed: by output, how far both may be from the truth, and so from each other.
+        parts: how far parts of an output are from each other, by their own scale.
     """
     try:
         alone = [run.run(feeds) for feeds in examples.rows(case.feeds, inputs)]
     except RunnerError as error:
         return Invariance(np.inf, 0.0, f"a sample alone does not run: {error}", 0)
-    return compare(together, alone, allowed)
+    return compare(together, alone, allowed, parts)
 
 
-def compare(together: Feeds, alone: Sequence[Feeds], allowed: Mapping[str, float]) -> Invariance:
+def compare(
+    together: Feeds,
+    alone: Sequence[Feeds],
+    allowed: Mapping[str, float],
+    parts: Parts = lambda *_: (),
+) -> Invariance:
     """Compare the outputs of a batch with those of its samples, each a batch of one."""
     rows = len(alone)
     worst = Invariance(0.0, 0.0, batch=rows)
@@ -79,12 +91,11 @@ def compare(together: Feeds, alone: Sequence[Feeds], allowed: Mapping[str, float
             )
         difference = largest_of(found[0][both] - found[1][both])
         if difference > allowed[name]:
-            return Invariance(
-                difference,
-                allowed[name],
-                "a sample's answer depends on the others in its batch (batch statistics?)",
-                rows,
-            )
+            return Invariance(difference, allowed[name], _DEPENDS, rows)
+        for part in parts(name, joined, batch):
+            if not part.passed:
+                where = f"{_DEPENDS}, at output {name!r}, {part.part}"
+                return Invariance(part.candidate_error, part.allowed, where, rows)
         if difference >= worst.difference:
             worst = Invariance(difference, allowed[name], batch=rows)
     return worst

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from converter.proof.measure import Measurement, from_framework, measure, pool
+from converter.proof.excused import against
+from converter.proof.measure import (
+    GROSS,
+    Measurement,
+    framework_allowance,
+    from_framework,
+    measure,
+)
 from converter.proof.parts import Outcome, by_parts
+from converter.proof.pooling import pool
 from converter.proof.trials import Trial
-
-# A candidate this many times beyond what is allowed is not off by chance: nothing more is drawn.
-GROSS = 16.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,16 @@ class Judgement:
             for m in self.all
         )
 
+    def against(self, certified: bool) -> tuple[Measurement, ...]:
+        """The measurements that speak against the candidate (`excused.py`)."""
+        return against((*self.measurements, *self.parts), self.framework, certified)
+
+    def final(self, certified: bool) -> bool:
+        """Whether no other inputs could change what speaks against it."""
+        if certified:
+            return any(m.unlike for m in self.against(certified))
+        return self.gross
+
     def coarse(self, outputs: Sequence[str], kind: Sequence[str] | None = None) -> list[str]:
         """Outputs for which no inputs were found on which the original is close to float64.
 
@@ -60,13 +75,17 @@ class Judgement:
 
 
 def judge(
-    trials: Sequence[Trial], types: Mapping[str, str], random: Mapping[str, str] | None = None
+    trials: Sequence[Trial],
+    types: Mapping[str, str],
+    random: Mapping[str, str] | None = None,
+    certified: bool = False,
 ) -> Judgement:
     """Measure every trial.
 
     Args:
         types: numpy's name of each output's type, by the output's name.
         random: outputs that depend on numbers the graph draws itself, and a sentence that says so.
+        certified: measure by parts also what only a certificate excuses as a whole.
     """
     measurements = tuple(
         replace(found, unmeasured=True, problem=random[name])
@@ -89,22 +108,33 @@ def judge(
     pooled = pool(measurements, kinds.pop("", ()), tuple(kinds.values()))
     return Judgement(
         pooled,
-        _parts(trials, types, pooled),
-        tuple(
-            from_framework(
-                name,
-                types.get(name, "float32"),
-                trial.case,
-                trial.truth[name],
-                trial.reference[name],
-                trial.case.framework[name],
-            )
-            for trial in trials
-            for name in trial.case.framework or ()
-            if name not in (random or {})
-            if trial.case.framework is not None and name in trial.truth
-        ),
+        _parts(trials, types, pooled, certified),
+        tuple(_exported(trials, types, random or {})),
     )
+
+
+def _exported(
+    trials: Sequence[Trial], types: Mapping[str, str], random: Mapping[str, str]
+) -> Iterator[Measurement]:
+    """What the original framework gave; of an output that is right as a whole, the parts that are
+    not."""
+    for trial in trials:
+        for name, given in (trial.case.framework or {}).items():
+            if name in random or name not in trial.truth:
+                continue
+            dtype, mine = types.get(name, "float32"), outcome(trial, name)
+            whole = from_framework(name, dtype, trial.case, mine.truth, mine.reference, given)
+            yield whole
+            if whole.passed:
+                standard = [outcome(t, name) for t in trials if _standard(t) and name in t.truth]
+                of_it = replace(mine, candidate=given)
+                parts = by_parts(name, dtype, [of_it], standard, framework_allowance)
+                yield from (part for part in parts if not part.passed)
+
+
+def _standard(trial: Trial) -> bool:
+    case = trial.case
+    return not case.given and not case.kind and case.framework is None
 
 
 def _names_by_kind(trials: Sequence[Trial]) -> dict[str, list[str]]:
@@ -116,23 +146,26 @@ def _names_by_kind(trials: Sequence[Trial]) -> dict[str, list[str]]:
 
 
 def _parts(
-    trials: Sequence[Trial], types: Mapping[str, str], whole: Sequence[Measurement]
+    trials: Sequence[Trial],
+    types: Mapping[str, str],
+    whole: Sequence[Measurement],
+    certified: bool,
 ) -> tuple[Measurement, ...]:
     """Measure by parts what is right as a whole, separately for each kind of inputs."""
-    right = {(m.output, m.inputs) for m in whole if m.passed}
-    wrong = {m.output for m in whole if m.verdict == "differs"}
+    right = {(m.output, m.inputs) for m in whole if not m.problem}
+    wrong = {m.output for m in against(whole, (), certified)}
     found: list[Measurement] = []
     for name in dict.fromkeys(m.output for m in whole):
         if name in wrong:
             continue
         usable = [t for t in trials if (name, t.case.name) in right]
-        standard = [_outcome(t, name) for t in usable if not t.case.given and not t.case.kind]
+        standard = [outcome(t, name) for t in usable if not t.case.given and not t.case.kind]
         for kind in dict.fromkeys((t.case.given, t.case.kind) for t in usable):
-            mine = [_outcome(t, name) for t in usable if (t.case.given, t.case.kind) == kind]
+            mine = [outcome(t, name) for t in usable if (t.case.given, t.case.kind) == kind]
             others = standard if kind[0] else ()
             found += by_parts(name, types.get(name, "float32"), mine, others)
     return tuple(found)
 
 
-def _outcome(trial: Trial, name: str) -> Outcome:
+def outcome(trial: Trial, name: str) -> Outcome:
     return Outcome(trial.case, trial.truth[name], trial.reference[name], trial.candidate[name])

@@ -16,7 +16,7 @@ position of a flat vector) are grouped by size, and the rule is applied to each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,10 +28,10 @@ from converter.proof.measure import (
     Limits,
     Measurement,
     allowance,
-    allowed_together,
     limits_of,
     wide,
 )
+from converter.proof.pooling import allowed_together
 
 # Slices whose largest numbers are within this factor are judged by one scale.
 ALIKE = 8.0
@@ -69,8 +69,16 @@ class Slices:
     counted: npt.NDArray[np.int64]
 
 
+# What is allowed at an error of the original and a largest number, by the constants of a type.
+Rule = Callable[[Limits, float, float], float]
+
+
 def by_parts(
-    output: str, dtype: str, outcomes: Sequence[Outcome], others: Sequence[Outcome] = ()
+    output: str,
+    dtype: str,
+    outcomes: Sequence[Outcome],
+    others: Sequence[Outcome] = (),
+    rule: Rule = allowance,
 ) -> tuple[Measurement, ...]:
     """The worst measurement of each part of one output, over all of `outcomes`.
 
@@ -78,6 +86,7 @@ def by_parts(
         outcomes: on inputs that were drawn alike, or all that the user gave.
         others: outcomes on the random inputs, where `outcomes` are the user's: the original's
             error is taken as at least the share of a part's size that it is there.
+        rule: what a part is allowed on one set of inputs.
 
     Nothing for an axis whose slices are all alike: that is the whole output's measurement.
     """
@@ -92,7 +101,7 @@ def by_parts(
             for other in others
             if other.truth.ndim > axis and other.truth.shape[axis] == outcomes[0].truth.shape[axis]
         ]
-        found += _along(output, axis, limits, slices, beside)
+        found += _along(output, axis, limits, slices, beside, rule)
     return tuple(found)
 
 
@@ -143,20 +152,25 @@ def _slices(outcome: Outcome, axis: int, limits: Limits) -> Slices:
 
 
 def _along(
-    output: str, axis: int, limits: Limits, slices: Sequence[Slices], beside: Sequence[Slices]
+    output: str,
+    axis: int,
+    limits: Limits,
+    slices: Sequence[Slices],
+    beside: Sequence[Slices],
+    rule: Rule,
 ) -> Iterator[Measurement]:
     size = np.max([part.magnitude for part in slices], axis=0)
     members = groups_of_like_size(size)
     if len(members) < 2:
         return
     for index, chosen in enumerate(members):
-        found = _judge(output, axis, limits, slices, beside, chosen)
+        found = _judge(output, axis, limits, slices, beside, chosen, rule)
         # A scant part that fails is judged with the next larger ones.
         for larger in reversed(members[:index]):
             if found.passed or not found.scant:
                 break
             chosen = np.concatenate([larger, chosen])
-            wider = _judge(output, axis, limits, slices, beside, chosen)
+            wider = _judge(output, axis, limits, slices, beside, chosen, rule)
             found = replace(wider, scant=True, part=found.part)
         yield found
 
@@ -187,10 +201,11 @@ def _judge(
     slices: Sequence[Slices],
     beside: Sequence[Slices],
     chosen: npt.NDArray[np.intp],
+    rule: Rule,
 ) -> Measurement:
     """Apply the rule to some slices: the worst of all sets of inputs."""
-    mine = [_measured(output, axis, limits, part, chosen) for part in slices]
-    scale = [_measured(output, axis, limits, part, chosen) for part in beside]
+    mine = [_measured(output, axis, limits, part, chosen, rule) for part in slices]
+    scale = [_measured(output, axis, limits, part, chosen, rule) for part in beside]
     alike = not beside
     judged = [
         replace(
@@ -204,7 +219,12 @@ def _judge(
 
 
 def _measured(
-    output: str, axis: int, limits: Limits, part: Slices, chosen: npt.NDArray[np.intp]
+    output: str,
+    axis: int,
+    limits: Limits,
+    part: Slices,
+    chosen: npt.NDArray[np.intp],
+    rule: Rule,
 ) -> Measurement:
     magnitude, reference, candidate = (
         float(np.max(numbers[chosen]))
@@ -216,7 +236,7 @@ def _measured(
         magnitude,
         reference,
         candidate,
-        allowance(limits, reference, magnitude),
+        rule(limits, reference, magnitude),
         pooled=limits.pooled,
         half=limits.half,
         part=f"{ranges(chosen)} of {len(part.magnitude)} on axis {axis}",

@@ -24,6 +24,7 @@ class Plan:
     Args:
         kinds: what was drawn; the first replaces the standard numbers.
         batches: batch sizes on which the model runs.
+        certified: what a certificate excuses asks for no more inputs.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Plan:
         seed: int,
         kinds: Sequence[Kind],
         batches: Sequence[int | None] = examples.BATCHES,
+        certified: bool = False,
     ) -> None:
         sizes = [batch for batch in batches if batch] or [1]
         self._large, self._pair = max(sizes), min(sizes, key=lambda n: abs(n - _PAIR))
+        self._certified = certified
         self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
         self._kinds = {kind.name: kind for kind in kinds}
         self._open = {kind.name: iter(_others(kind, inputs)) for kind in kinds}
@@ -46,15 +49,16 @@ class Plan:
         self, judged: Judgement, trials: Sequence[Trial], outputs: Sequence[str]
     ) -> list[Case]:
         """The next inputs; none when the verdict is final."""
-        if judged.gross:
+        if judged.final(self._certified):
             return []
+        wrong = judged.against(self._certified)
         drawn = {t.case.name: t.case.kind for t in trials if not t.case.given}
-        for m in judged.all:
-            if m.verdict == "differs" and m.inputs in drawn:
+        for m in wrong:
+            if m.inputs in drawn:
                 kind = self._kinds[drawn[m.inputs]]
                 rows = next(self._rounds.setdefault(kind.name, iter(ROWS)), 0)
                 return self._draw(kind, rows, self._large)
-        if any(m.verdict == "differs" for m in judged.all):
+        if wrong:
             return []
         given = [t.case.name for t in trials if t.case.given]
         for name, others in self._open.items():

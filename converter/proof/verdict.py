@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from converter.certificate import Certified, NotCertified
 from converter.evaluation.oracle import Feeds
 from converter.proof.coverage import Ran
+from converter.proof.excused import against
 from converter.proof.invariance import Invariance
 from converter.proof.measure import Measurement, Verdict
 
@@ -16,7 +17,9 @@ class Proof:
     """The result of a comparison. `failure` is a sentence that says why there is none.
 
     `verdict` is "equal", "differs", or "unmeasured": it could not be decided. `unmeasured` names
-    the outputs on which the original itself is too far from float64 on all inputs.
+    the outputs on which the original itself is too far from float64 on all inputs. With a
+    certificate fewer measurements speak against the candidate (`excused.py`), and what could not be
+    measured, or never ran, rests on it.
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -49,14 +52,42 @@ class Proof:
     def verdict(self) -> Verdict:
         if self.failure:
             return self.failed
-        if any(m.verdict == "differs" for m in (*self.measurements, *self.parts, *self.framework)):
+        if self.against:
             return "differs"
-        return "equal" if self.measurements and not self.unmeasured else "unmeasured"
+        if not self.measurements or (self.unmeasured and not self.certificate):
+            return "unmeasured"
+        return "equal"
+
+    @property
+    def against(self) -> tuple[Measurement, ...]:
+        """The measurements that speak against the candidate."""
+        both = (*self.measurements, *self.parts)
+        return against(both, self.framework, bool(self.certificate))
+
+    @property
+    def excused(self) -> tuple[Measurement, ...]:
+        """Those that would, were it not certified."""
+        found = {id(m) for m in self.against}
+        both = (*self.measurements, *self.parts)
+        return tuple(m for m in both if m.verdict == "differs" and id(m) not in found)
+
+    @property
+    def rests_on(self) -> tuple[str, ...]:
+        """What shows that both are equal: "certificate", "measurement", or both."""
+        if not self.passed:
+            return ()
+        measured = not self.unmeasured and not self.excused
+        return (*["certificate"] * bool(self.certificate), *["measurement"] * measured)
 
     @property
     def unreached(self) -> tuple[Ran, ...]:
-        """What never ran in the proof, which therefore says nothing about it."""
+        """What never ran in the proof, which the measurement therefore says nothing about."""
         return tuple(ran for ran in self.ran if not ran.covered)
+
+    @property
+    def uncovered(self) -> tuple[Ran, ...]:
+        """What nothing is known of: it never ran, and there is no certificate."""
+        return () if self.certificate else self.unreached
 
     @property
     def passed(self) -> bool:

@@ -6,7 +6,7 @@ For each output, on each set of inputs,
 
 with u the unit roundoff of the output's type, or of a half type in which it was computed
 (`precision`); max|y| and err(reference) are taken as at least their usual size on random inputs
-(`measure.pool`). Folding may cost about one rounding of each weight, relative to |W||x| (Higham,
+(`pooling`). Folding may cost about one rounding of each weight, relative to |W||x| (Higham,
 "Accuracy and Stability of Numerical Algorithms", section 3.1), and no more. The reference's own
 error sets the scale, so that a loose tolerance cannot hide a wrong fold in a well-conditioned
 network, and a tight one cannot reject a right fold in an ill-conditioned one. Numbers of different
@@ -23,25 +23,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from converter.certificate import Certified, NotCertified
-from converter.evaluation.oracle import Feeds, OracleError
+from converter.evaluation.oracle import Array, Feeds, OracleError
 from converter.evaluation.runtime import RunnerError
 from converter.graph.naming import label
 from converter.proof import examples
 from converter.proof.broken import broken_weights
+from converter.proof.conclusion import excuses
 from converter.proof.control import random_outputs
 from converter.proof.coverage import Coverage, Ran
 from converter.proof.draws import STANDARD, Kind, draw
 from converter.proof.elsewhere import others
-from converter.proof.invariance import invariance
-from converter.proof.judging import Judgement, judge
-from converter.proof.measure import BY, Case
+from converter.proof.invariance import Invariance, invariance
+from converter.proof.judging import Judgement, judge, outcome
+from converter.proof.measure import BY, Case, Measurement, wide
+from converter.proof.parts import by_parts
 from converter.proof.plan import Plan
 from converter.proof.precision import narrower
+from converter.proof.signature import problem_of, type_name
+from converter.proof.telling import given, notes, telling
 from converter.proof.trials import CandidateError, Trial, Trials
 from converter.proof.verdict import Proof
 from converter.sources.loaded import Input, Reference
@@ -80,7 +84,7 @@ def verify(
         seed: of the random inputs.
         progress: called with what is being done.
     """
-    problem = _signature_problem(reference, candidate)
+    problem = problem_of(reference, candidate)
     if problem:
         return Proof(failure=problem, failed="differs", certificate=certificate)
     given = []
@@ -88,11 +92,14 @@ def verify(
         given.append(Case(_name_of(data, inputs), data, given=True))
     if framework is not None:
         given.append(Case("the export's example", framework.inputs, framework.outputs))
-    types = {value.name or "": _type_name(value) for value in reference.graph.outputs}
+    types = {value.name or "": type_name(value) for value in reference.graph.outputs}
     narrow = narrower(reference)
     types |= {name: f"{types[name]}{BY}{narrow[name]}" for name in narrow}
-    session = _Session(truth, reference, candidate, inputs, dynamic_batch, seed, progress)
+    session = _Session(
+        truth, reference, candidate, inputs, dynamic_batch, bool(certificate), seed, progress
+    )
     proof = replace(_attempt(session, types, given), certificate=certificate)
+    proof = replace(proof, notes=(*proof.notes, *excuses(proof.excused)))
     broken = broken_weights(reference)
     if broken and proof.passed:
         told = (
@@ -123,10 +130,12 @@ class _Session:
         candidate: ir.Model,
         inputs: Sequence[Input],
         dynamic_batch: bool,
+        certified: bool,
         seed: int,
         progress: Callable[[str], None],
     ) -> None:
         self._run = Trials(truth, reference, candidate, progress)
+        self._certified = certified
         self._inputs, self._dynamic, self._seed = inputs, dynamic_batch, seed
         self._progress = progress
         self._first = examples.batches(dynamic_batch)[0]
@@ -159,7 +168,7 @@ class _Session:
             measurements=(*judged.measurements, *(m for j in by_force for m in j.measurements)),
             parts=(*judged.parts, *(m for j in by_force for m in j.parts)),
         )
-        return self._proof(trials, judged, list(types), ran)
+        return self._proof(trials, judged, types, ran)
 
     def _drawn(self, kind: Kind) -> tuple[list[Trial], Kind]:
         """Trials of the usual batches; if the model runs on none, of other batches and sizes."""
@@ -197,12 +206,12 @@ class _Session:
         self, run: Trials, trials: list[Trial], types: Mapping[str, str], kinds: Sequence[Kind]
     ) -> Judgement:
         """Draw more while the verdict may be chance, or is undecided; `trials` grows."""
-        plan = Plan(self._inputs, self._dynamic, self._seed, kinds, self._batches)
+        plan = Plan(self._inputs, self._dynamic, self._seed, kinds, self._batches, self._certified)
         outputs = [name for name in types if name not in self._random]
-        judged = judge(trials, types, self._random)
+        judged = judge(trials, types, self._random, self._certified)
         while more := plan.next(judged, trials, outputs):
             trials += run.run(more, optional=True)
-            judged = judge(trials, types, self._random)
+            judged = judge(trials, types, self._random, self._certified)
         return judged
 
     def _ran(
@@ -267,41 +276,62 @@ class _Session:
         self,
         trials: Sequence[Trial],
         judged: Judgement,
-        outputs: Sequence[str],
+        types: Mapping[str, str],
         ran: tuple[Ran, ...],
     ) -> Proof:
         checked = None
         if self._dynamic and self._usual:
-            self._progress("batch invariance")
-            trial = _telling(trials, judged, range(_LARGEST, 1, -1), self._usual - 1)
-            allowed = {
-                name: max(m.allowed for m in judged.measurements if m.output == name)
-                for name in trial.truth
-            }
-            checked = invariance(
-                self._run.candidate, self._inputs, trial.case, trial.candidate, allowed
-            )
-            refused = [b for b in examples.BATCHES if b not in self._batches]
-            if refused and checked.holds:
-                sizes = " and ".join(map(str, refused))
-                checked = replace(checked, problem=f"the model does not run on {sizes} samples")
+            checked = self._invariance(trials, judged, types)
         second = min(1, max(0, self._usual - 1))
-        sample = _telling(trials, judged, (_PAIR,) if self._dynamic else (), second)
-        unmeasured = judged.unmeasured(outputs)
-        measured = [name for name in outputs if name not in self._random]
+        sample = telling(trials, judged, (_PAIR,) if self._dynamic else (), second)
+        unmeasured = judged.unmeasured(list(types))
+        measured = [name for name in types if name not in self._random]
         return Proof(
             judged.measurements,
             judged.parts,
             judged.framework,
             checked,
-            (*filter(None, [self._run.note]), *self._refused(), *_notes(judged, measured)),
+            (*filter(None, [self._run.note]), *self._refused(), *notes(judged, measured)),
             unmeasured=tuple(unmeasured),
             ran=ran,
             random=tuple(self._random[name] for name in unmeasured if name in self._random),
             sample=sample.case.feeds,
-            truth=sample.truth,
+            truth=given(sample),
             sampled=sample.case.name,
         )
+
+    def _invariance(
+        self, trials: Sequence[Trial], judged: Judgement, types: Mapping[str, str]
+    ) -> Invariance:
+        """Whether a sample alone equals itself in a batch."""
+        self._progress("batch invariance")
+        trial = telling(trials, judged, range(_LARGEST, 1, -1), self._usual - 1)
+        allowed = {
+            name: max(_apart(m) for m in judged.measurements if m.output == name)
+            for name in trial.truth
+        }
+        standard = [t for t in trials if not t.case.given and not t.case.kind]
+
+        def parts(name: str, alone: Array, batch: Array) -> Sequence[Measurement]:
+            mine = outcome(trial, name)
+            with np.errstate(invalid="ignore"):
+                moved = mine.truth + (wide(alone) - wide(batch))
+            others = [outcome(t, name) for t in standard]
+            return by_parts(name, types[name], [replace(mine, candidate=moved)], others)
+
+        checked = invariance(
+            self._run.candidate, self._inputs, trial.case, trial.candidate, allowed, parts
+        )
+        if not checked.holds:
+            return checked
+        if blind := judged.unmeasured(list(trial.truth)):
+            why = f"it could not be measured at {', '.join(map(repr, blind))}"
+            return replace(checked, problem=why)
+        refused = [b for b in examples.BATCHES if b not in self._batches]
+        if refused:
+            sizes = " and ".join(map(str, refused))
+            checked = replace(checked, problem=f"the model does not run on {sizes} samples")
+        return checked
 
     def _refused(self) -> Iterator[str]:
         """A note on the usual inputs that the original does not run on."""
@@ -314,6 +344,11 @@ class _Session:
                 f"these random inputs could not be used: {', '.join(failed)}: "
                 f"{why[:160]}{' ..' if len(why) > 160 else ''}"
             )
+
+
+def _apart(m: Measurement) -> float:
+    """How far a sample alone may be from itself in a batch: as far as both are from the truth."""
+    return max(m.allowed, 2.0 * m.candidate_error if m.verdict == "differs" else 0.0)
 
 
 def _drawn_by(*models: ir.Model) -> dict[str, str]:
@@ -330,53 +365,6 @@ def _drawn_by(*models: ir.Model) -> dict[str, str]:
     return found
 
 
-def _telling(
-    trials: Sequence[Trial], judged: Judgement, batches: Sequence[int] = (), usual: int = 0
-) -> Trial:
-    """The trial to build on: that of the usual batch, unless its outputs are not informative."""
-    blunt = {m.inputs for m in judged.measurements if not m.passed or not m.sharp}
-    drawn = [t for t in trials if not t.case.given and t.case.framework is None]
-    drawn = drawn or list(trials)
-    usual = min(usual, len(drawn) - 1)
-    for trial in (drawn[usual], *drawn):
-        rows = {len(array) for array in trial.case.feeds.values() if array.ndim}
-        if trial.case.name not in blunt and (not batches or rows & set(batches)):
-            return trial
-    return drawn[usual]
-
-
-def _notes(judged: Judgement, outputs: Sequence[str]) -> Iterator[str]:
-    """Notes on outputs that could be measured only coarsely, or not at all."""
-    for name in judged.coarse(outputs):
-        mine = [m for m in judged.measurements if m.output == name and m.verdict == "equal"]
-        if mine and all(m.magnitude == 0.0 for m in mine):
-            yield f"output {name!r} is empty or 0 on all inputs: pass inputs with --data."
-        elif mine:
-            best = min(m.reference_error / m.magnitude for m in mine if m.magnitude)
-            yield (
-                f"output {name!r} could be measured only coarsely: the original itself is "
-                f"{best:.1%} of the largest number away from float64."
-            )
-
-
 def _name_of(data: Feeds, inputs: Sequence[Input]) -> str:
     rows = [len(data[item.name]) for item in inputs if examples.batched(item)]
     return f"your data, {rows[0]} rows" if rows else "your data"
-
-
-def _signature_problem(reference: ir.Model, candidate: ir.Model) -> str:
-    for kind in ("inputs", "outputs"):
-        names = [[v.name for v in getattr(m.graph, kind)] for m in (reference, candidate)]
-        if names[0] != names[1]:
-            return f"the {kind} have other names: {names[0]} and {names[1]}"
-        types = [[_type_name(v) for v in getattr(m.graph, kind)] for m in (reference, candidate)]
-        if types[0] != types[1]:
-            return f"the {kind} have other types: {types[0]} and {types[1]}"
-    return ""
-
-
-def _type_name(value: ir.Value) -> str:
-    if value.dtype is None:
-        return "float32"
-    names: dict[str, Literal["float32", "float64"]] = {"FLOAT": "float32", "DOUBLE": "float64"}
-    return names.get(value.dtype.name, value.dtype.name.lower())

@@ -76,7 +76,7 @@ def manifest(
                 "proof": {
                     "max_error_original": max(m.reference_error for m in proof.measurements),
                     "max_error_folded": max(m.candidate_error for m in proof.measurements),
-                    "not_covered": [ran.name for ran in proof.unreached],
+                    "not_covered": [ran.name for ran in proof.uncovered],
                     "batch_invariance_difference": invariance.difference if invariance else None,
                     **({"unchanged": proof.unchanged} if proof.unchanged else {}),
                 },

@@ -93,7 +93,10 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
         "verdict": proof.verdict,
         "conclusion": conclusion(proof),
         "unmeasured": list(proof.unmeasured),
-        "ran": [asdict(ran) | {"covered": ran.covered} for ran in proof.ran],
+        "rests_on": list(proof.rests_on),
+        "ran": [
+            asdict(ran) | {"covered": ran.covered or bool(proof.certificate)} for ran in proof.ran
+        ],
         "failure": proof.failure,
         "unchanged": proof.unchanged,
         "rule": "folded <= 2*original + 4*u*max|y|",

@@ -20,6 +20,8 @@ VERDICTS = {
     "differs": Text("DIFFERS", style="bold red"),
     "unmeasured": Text("cannot tell", style="yellow"),
 }
+# Beyond what is allowed, but certified.
+_EXCUSED = Text("rounding", style="yellow")
 
 
 def show_source(console: Console, loaded: Loaded) -> None:
@@ -54,6 +56,7 @@ def show_proof(
         for heading in ("max |y|", f"{names[0]} error", f"{names[1]} error", "allowed"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("")
+        excused = {id(m) for m in proof.excused}
         for m in proof.measurements:
             table.add_row(
                 m.output,
@@ -62,7 +65,7 @@ def show_proof(
                 f"{m.reference_error:.1e}",
                 f"{m.candidate_error:.1e}",
                 f"{m.allowed:.1e}",
-                VERDICTS[m.verdict],
+                _EXCUSED if id(m) in excused else VERDICTS[m.verdict],
             )
         console.print(Text("\nProof: largest errors against float64", style="bold"))
         console.print(table)
@@ -74,9 +77,9 @@ def show_proof(
         console.print(Text(f"  note: {note}"))
     show_invariance(console, proof)
     show_ran(console, proof)
-    style = "bold green" if proof.passed and not proof.unreached else "bold red"
-    if proof.passed and proof.unreached:
-        style = "bold yellow"
+    style = "bold red"
+    if proof.passed:
+        style = "bold yellow" if proof.uncovered or proof.unmeasured else "bold green"
     if proof.certificate is not None:
         show_certificate(console, proof.certificate, measured=True, plan=plan)
     before = "\n" if proof.failure else ""
@@ -95,13 +98,16 @@ def show_ran(console: Console, proof: Proof) -> None:
     told += [f"{alone} ran alone"] if alone else []
     told += [f"{dead} that no input can choose"] if dead else []
     told += [f"{len(proof.unreached)} never ran"] if proof.unreached else []
+    if proof.unreached and proof.certificate:
+        told[-1] += ", which the certificate covers"
     console.print(f"Branches and bodies of loops: {len(proof.ran)}, {', '.join(told)}.")
 
 
 def show_parts(console: Console, proof: Proof) -> None:
     """Show parts of outputs with numbers of several sizes: those that differ, or how many agree."""
-    wrong = [m for m in proof.parts if m.verdict == "differs"]
-    for m in wrong:
+    excused = {id(m) for m in proof.excused}
+    beyond = [m for m in proof.parts if m.verdict == "differs"]
+    for m in (m for m in beyond if id(m) not in excused):  # the notes tell the others
         console.print(
             Text(
                 f"  {m.output}, {m.inputs}, {m.part}: max |y| {m.magnitude:.3g}, error "
@@ -109,7 +115,7 @@ def show_parts(console: Console, proof: Proof) -> None:
                 style="red",
             )
         )
-    if proof.parts and not wrong:
+    if proof.parts and not beyond:
         console.print(
             f"Numbers of other sizes in one output, each by its own scale: "
             f"{len(proof.parts)} parts, all equal."

@@ -150,27 +150,21 @@ def test_batchnorms_of_several_nodes_are_counted(tmp_path: Path) -> None:
     assert (f"{count} of {count} batch-norms" in found["certificate"]["sentence"]) == (count > 0)
 
 
-def through_a_sequence() -> Graph:
-    """Of sequences nothing is certified."""
-    g = Graph("float32")
-    y = g.bn(g.op("Conv", g.input("x", "N", 3, 6, 6), g.weight(4, 3, 3, 3)), 4)
-    y = g.op("SequenceAt", g.op("SequenceConstruct", y, y), g.const(0))
-    g.output(g.rename(y, "picked"), shape=["N", 4, 4, 4])
-    return g
-
-
 def test_what_is_not_certified_rests_on_the_measurement(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a, report = saved(through_a_sequence(), tmp_path), tmp_path / "r.json"
+    doubt = NotCertified("'picked', a Mystery, has no equal.", "picked", "Mystery")
+    monkeypatch.setattr("converter.pipeline.certify", lambda *_: doubt)
+    a, report = saved(small(), tmp_path), tmp_path / "r.json"
     assert main(["fold", str(a), "--json", str(report)]) == 0
     out = capsys.readouterr().out
     found = json.loads(report.read_text())
     assert found["written"]
     assert not found["certificate"]["certified"]
     assert found["certificate"]["figures"] is None
-    assert "'picked', a SequenceAt" in found["certificate"]["sentence"]
-    assert found["certificate"]["sentence"] in out
+    assert found["certificate"]["where"]["value"] == "picked"
+    assert found["proof"]["rests_on"] == ["measurement"]
+    assert "Not certified: 'picked', a Mystery, has no equal.\n" in out
     assert "Proven by the measurement alone: folded equals original." in out
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from converter.certificate import NotCertified
 from converter.cli import main
 from converter.pipeline import fold
 from converter.publishing.versions import publish
@@ -78,7 +79,13 @@ def test_the_manifest_names_what_is_not_covered(tmp_path: Path) -> None:
     from converter.proof.coverage import Ran
 
     ran = (Ran("then_branch of If y", 0), Ran("else_branch of If y", 3))
-    result = replace(result, proof=replace(result.proof, ran=ran))
+    assert result.proof.certificate
+    certified = replace(result, proof=replace(result.proof, ran=ran))
+    published = publish(certified, tmp_path / "models" / "certified")
+    manifest = Manifest.model_validate_json((published.path / "model.json").read_text())
+    assert manifest.provenance["proof"]["not_covered"] == [], "the certificate is for both branches"
+    doubt = NotCertified("there is a mystery.")
+    result = replace(result, proof=replace(result.proof, ran=ran, certificate=doubt))
     published = publish(result, tmp_path / "models" / "head")
     manifest = Manifest.model_validate_json((published.path / "model.json").read_text())
     assert manifest.provenance["proof"]["not_covered"] == ["then_branch of If y"]

@@ -11,7 +11,7 @@ import pytest
 
 from converter.evaluation.normalize import normalize
 from converter.proof import Proof, verify
-from converter.proof.conclusion import conclusion, unreached
+from converter.proof.conclusion import conclusion, uncovered
 from converter.proof.control import bodies, fixed, pairs, random_outputs
 from converter.proof.recorder import Recorder
 from converter.proof.settings import MOST_RUNS, Setting, Variable, variables
@@ -222,9 +222,9 @@ def test_what_never_ran_is_named() -> None:
     """Forced, its graph fails; alone, it gives something else: so nothing is proven of it."""
     proof = prove(squeezing(2.0), normalize(squeezing(3.0)))
     assert proof.passed
-    assert "then_branch of If" in unreached(proof)
+    assert "then_branch of If" in uncovered(proof)
     assert conclusion(proof).startswith("Proven as far as it ran")
-    assert unreached(proof) in conclusion(proof)
+    assert uncovered(proof) in conclusion(proof)
     told = describe_proof(proof)["ran"]
     assert [(ran["covered"], ran["turns"]) for ran in told] == [(False, 0), (True, 1)]
 

@@ -12,7 +12,8 @@ from converter.evaluation.normalize import normalize
 from converter.proof import Measurement, Proof, verify
 from converter.proof.conclusion import conclusion
 from converter.proof.draws import STANDARD
-from converter.proof.judging import GROSS, Judgement
+from converter.proof.judging import Judgement
+from converter.proof.measure import GROSS
 from converter.proof.plan import ROWS, Plan
 from converter.report.facts import EXIT_CODES
 from converter.sources.inputs import describe

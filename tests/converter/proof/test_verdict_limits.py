@@ -11,11 +11,10 @@ from converter.proof.invariance import Invariance, compare
 from converter.proof.measure import (
     Case,
     Measurement,
-    allowed_together,
     from_framework,
     measure,
-    pool,
 )
+from converter.proof.pooling import allowed_together, pool
 
 UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.5e-13}
 TYPES = pytest.mark.parametrize("dtype", UNITS)

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from converter.evaluation.normalize import normalize
 from converter.folding import fold_graph
 from converter.proof import Measurement, Proof, verify
-from converter.proof.measure import pool
+from converter.proof.pooling import pool
 from converter.sources.inputs import describe, dynamic_batch
 from converter.sources.loaded import Reference
 from patterns.graphs import Graph

@@ -245,6 +245,7 @@ class ProofForm(Form):
     passed: bool
     verdict: Literal["equal", "differs", "unmeasured"]
     conclusion: str
+    rests_on: list[Literal["certificate", "measurement"]]
     unmeasured: list[str]
     ran: list[RanForm]
     failure: str
