@@ -83,7 +83,7 @@ def test_a_folded_pair_is_measured_and_certified(
         figures["weights"] == 4 * 3 * 9 + 4 * 4 * 9
     )  # and no biases: they are moved once, at Relu
     assert 0 < figures["largest_move"] <= figures["roundings"] == 3
-    assert len({sizes["N"] for sizes in figures["sizes"]}) == 2
+    assert len({sizes["N"] for sizes in figures["sizes"]}) >= 2
     out = capsys.readouterr().out
     assert "Proven: B equals A, for every input and as measured." in out
     assert certificate["sentence"] in out
