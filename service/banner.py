@@ -29,8 +29,10 @@ def banner(
             continue
         test = "self-test passed" if served.self_test_errors is not None else "no self-test"
         speed = "" if served.warm_up_ms is None else f", {served.warm_up_ms:.2f} ms for one row"
+        signer = f", signed by {served.signer}" if served.signer else ""
         lines.append(
-            f"  model    {served.name} version {served.version} ({served.provider}, {test}{speed})"
+            f"  model    {served.name} version {served.version} "
+            f"({served.provider}, {test}{signer}{speed})"
         )
         lines += [f"           version {v} skipped: {why}" for v, why in entry.rejected.items()]
     lines.append(f"  threads  {threads}")

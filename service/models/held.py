@@ -41,6 +41,6 @@ class Held:
         for location in sorted(named(self.model)):
             path = PurePosixPath(location)
             if str(path) != path.name or path.name not in self.files:
-                raise Unreadable(f"the weights {path.name[:64]!r} are no file that is signed")
+                raise Unreadable(f"the weights {path.name[:64]!r} are not among the signed files")
             found[location] = self.files[path.name]
         return found

@@ -88,6 +88,9 @@ class Runtime:
             )
         except Exception as error:  # noqa: BLE001  onnxruntime's errors have no common base
             raise CannotLoad(f"onnxruntime cannot load it: {without_paths(error)}") from None
+        if isinstance(source, Held):
+            # It would keep the bytes for as long as it lives, to be able to start anew.
+            self._session._model_bytes = None
         self.provider: str = self._session.get_providers()[0]
         choice.confirm(self.provider)
         self.inputs = _inputs(self._session.get_inputs())

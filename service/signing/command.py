@@ -146,8 +146,8 @@ def look(path: str, whom: Trust) -> Found:
         folder = folder / str(max(inside))
     if not VERSION.fullmatch(folder.name) or not NAME.fullmatch(folder.parent.name):
         raise _Wrong(
-            f"{path} is no models/NAME/VERSION and has no version: NAME and VERSION are signed, so "
-            "the folders must have them."
+            f"{path} is not a models/NAME/VERSION and has no version: NAME and VERSION are "
+            "signed, so the folders must have them."
         )
     found = Found(folder, folder.parent.name, int(folder.name))
     try:

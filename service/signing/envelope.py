@@ -117,9 +117,8 @@ def parse(text: bytes) -> Envelope:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise Unverified(
-            f"{SIGNATURE_FILE} is no signature: {where + ': ' if where else ''}{first['msg'][:200]}"
-        ) from None
+        why = f"{where}: {first['msg'][:200]}" if where else first["msg"][:200]
+        raise Unverified(f"{SIGNATURE_FILE} is not a signature: {why}") from None
     material, dsse = bundle.verificationMaterial, bundle.dsseEnvelope
     if bundle.mediaType != MEDIA_TYPE:
         raise Unverified(f"{SIGNATURE_FILE} is a {bundle.mediaType[:100]!r}, not a {MEDIA_TYPE!r}")

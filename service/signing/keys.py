@@ -167,7 +167,7 @@ def blocks(content: bytes, path: Path, flag: str) -> list[tuple[bytes, str]]:
     """
     found = [(match[0] + b"\n", match[1].decode()) for match in _BLOCK.finditer(content)]
     if not found or len(found) != len(_BEGIN.findall(content)):
-        raise TrustUnusable(f"{flag}: {path} is no file of keys or certificates in PEM.")
+        raise TrustUnusable(f"{flag}: {path} is not a file of keys or certificates in PEM.")
     return found
 
 

@@ -85,8 +85,8 @@ def digests(payload: bytes) -> dict[str, str]:
         name = resource.name
         if PurePosixPath(name).name != name or "\\" in name or not name.isprintable():
             raise Unverified(
-                f"{SIGNATURE_FILE} signs {name[:200]!r}, which is no plain file name of the "
-                "version folder"
+                f"{SIGNATURE_FILE} signs {name[:200]!r}, which is not a plain file name of "
+                "the version folder"
             )
         if name in found or name == SIGNATURE_FILE:
             raise Unverified(f"{SIGNATURE_FILE} must not list {name[:200]!r} a second time")

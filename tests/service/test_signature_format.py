@@ -245,7 +245,7 @@ NARROWER: dict[str, tuple[Callable[[bytes, Pair], bytes], str]] = {
     ),
     "a path": (
         says(lambda t: (first_resource(t).update(name="../x"), signatures.consistent(t))),
-        "no plain file name",
+        "not a plain file name",
     ),
     "a name twice": (
         says(

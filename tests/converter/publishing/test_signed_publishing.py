@@ -150,7 +150,7 @@ def test_keys_that_cannot_sign(tmp_path: Path, mine: Pair) -> None:
         mine.public: "holds no private key",
         rsa_key: "holds another key than an elliptic-curve key",
         curve: "holds another key than an elliptic-curve key",
-        garbage: "is no file of keys or certificates in PEM",
+        garbage: "is not a file of keys or certificates in PEM",
         damaged: "is damaged",
         large: "is larger than",
     }.items():
