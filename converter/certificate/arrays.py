@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
 

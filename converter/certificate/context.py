@@ -14,6 +14,7 @@ from converter.certificate.arrays import Array, Shape, bits
 from converter.certificate.atoms import Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
+from converter.certificate.stored import Stored
 from converter.certificate.verdict import Doubt
 
 UNITS = {
@@ -32,6 +33,8 @@ _MOVABLE = frozenset(
 )
 # The shape of a result, None if it is not known, and its type as onnx numbers it (0: no tensor).
 Result = tuple[Shape | None, int]
+# Weights of so many numbers stay where they are, and are read when they are compared.
+LARGE = 1 << 12
 # A float64 model is compared in arithmetic that is as coarse as its own: so many more roundings.
 DOUBLE = 64.0
 
@@ -61,14 +64,23 @@ class Context:
         Raises:
             Doubt: it is not finite.
         """
-        array = tensor.numpy()
-        if tensor.dtype in REAL:
-            unit, tiny = UNITS[tensor.dtype]
-            array = array.astype(np.float64)
-            if np.isnan(array).any():
-                raise Doubt(f"the constant {tensor.name!r} has a number that is none")
-            return self.seen(Known(array, unit, tiny, source=tensor))
-        return Known(array, source=tensor)
+        # The tensors stay with what was found of them: an id names one object as long as it is.
+        key = "tensor", id(tensor)
+        if key not in self.memory:
+            self.memory[key] = self._known(tensor), tensor
+        found: Known = self.memory[key][0]
+        return self.seen(found)
+
+    def _known(self, tensor: ir.TensorProtocol) -> Known:
+        if tensor.dtype not in REAL:
+            return Known(tensor.numpy())
+        unit, tiny = UNITS[tensor.dtype]
+        if tensor.size >= LARGE:
+            return Known(Stored(tensor, tuple(map(int, tensor.shape.numpy()))), unit, tiny)
+        array = tensor.numpy().astype(np.float64)
+        if np.isnan(array).any():
+            raise Doubt(f"the constant {tensor.name!r} has a number that is none")
+        return Known(array, unit, tiny)
 
     def off(self, known: Known, numbers: Array | None = None) -> Array:
         """What each number of a constant may be off by."""
@@ -107,10 +119,10 @@ class Context:
         assert value is not None
         if not value.real:
             raise Doubt("a whole number is used as a float")
-        where = value.array.shape if shape is None else shape
+        array = value.array
         # Zero is zero in every type.
-        off = np.where(value.array == 0, 0.0, self.off(value))
-        return constant(where, value.array, off)
+        off = np.where(array == 0, 0.0, self.off(value, array))
+        return constant(array.shape if shape is None else shape, array, off)
 
     def opaque(
         self,
@@ -220,10 +232,12 @@ def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
             kind = onnx.TensorProto.FLOAT if value.real else kind_of(value)
             types[name] = onnx.helper.make_tensor_type_proto(kind, shape)
         elif value is not None:
-            array = value.array.astype(np.float32) if value.real else value.array
-            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            types[name] = onnx.helper.make_tensor_type_proto(kind, array.shape)
-            if array.size <= 64:
+            kind = onnx.TensorProto.FLOAT
+            if not value.real:
+                kind = onnx.helper.np_dtype_to_tensor_dtype(value.array.dtype)
+            types[name] = onnx.helper.make_tensor_type_proto(kind, value.shape)
+            if value.size <= 64:
+                array = value.array.astype(np.float32) if value.real else value.array
                 data[name] = onnx.numpy_helper.from_array(np.asarray(array), name)
     proto.output.extend(f"o{place}" if v.name else "" for place, v in enumerate(node.outputs))
     for attribute in node.attributes.values():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate.arrays import Array
+from converter.certificate.arrays import Array, Mask
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context, attributes
 from converter.certificate.forms import Form, Known, Value
+from converter.certificate.kernels import rows_of
 from converter.certificate.linear import Bias, kernel_of, linear, source_of
 from converter.certificate.padding import padded
+from converter.certificate.summed import live_taps
 from converter.certificate.sums import inside, one_term
 from converter.certificate.verdict import Doubt
 from converter.certificate.windows import Windows, trimmed, windows_of
@@ -38,17 +41,18 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     assert isinstance(x, Form)
     assert isinstance(weight, Known)
     attrs = attributes(node, ctx.opset)
-    array, group = weight.array, attrs.get("group", 1)
-    outputs, taps = array.shape[0], array.shape[2:]
-    if x.shape[1] != array.shape[1] * group or outputs % group or len(taps) != x.rank - 2:
+    group = attrs.get("group", 1)
+    outputs, inputs, *taps = weight.shape
+    if x.shape[1] != inputs * group or outputs % group or len(taps) != x.rank - 2:
         raise Doubt("a Conv has a weight that does not fit to its input")
     bias = bias_of(ctx, values[2] if len(values) > 2 else None, outputs)
-    windows = windows_of(attrs, x.shape[2:], taps, free=ctx.space.free)
+    windows = windows_of(attrs, x.shape[2:], tuple(taps), free=ctx.space.free)
     results = ctx.results(node, values)
     shape = results[0][0]
     assert shape is not None
-    kept: tuple[slice, ...]
-    windows, kept = trimmed(array, windows)
+    kept: tuple[slice, ...] = ()
+    if windows.padded and max(taps) > 1:
+        windows, kept = trimmed(_live(ctx, weight, group), windows)
     x = one_term(ctx, x)
     if windows.auto and (x.t.any() or x.m.any()):
         z, s = inside(ctx, x)
@@ -59,15 +63,21 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
         windows = windows.unpadded()
     z, s, t, m = source_of(ctx, x, 1)
     z, windows = absorbed(z, windows)
-    kernel = kernel_of(
-        ctx, weight, f"conv{kept}", lambda a: a[(slice(None), slice(None), *kept)], group,
-        (s, t, m), x.u,
-    )  # fmt: skip
+    size = outputs, inputs, prod(windows.taps)
+    kernel = kernel_of(ctx, weight, "conv", size, group, (s, t, m), x.u, kept)
     key = ("conv", z.id, group, windows.key(), shape)
     form = linear(ctx, key, kernel, bias, shape, 1)
     for atom in form.terms:
         atom.more.setdefault("conv", (z, group, windows))
     return form
+
+
+def _live(ctx: Context, weight: Known, group: int) -> Mask:
+    """Of each tap of a weight, whether a number of it is not zero."""
+    none = np.zeros(0)
+    size = rows_of(weight.shape)
+    whole = kernel_of(ctx, weight, "conv", size, group, (none, none, none), 0.0)
+    return live_taps(whole, weight.shape[2:])
 
 
 def absorbed(z: Atom, windows: Windows) -> tuple[Atom, Windows]:
@@ -87,8 +97,8 @@ def conv_transpose(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form
     assert isinstance(x, Form)
     assert isinstance(weight, Known)
     attrs = attributes(node, ctx.opset)
-    array, group = weight.array, attrs.get("group", 1)
-    inputs, each, *taps = array.shape
+    group = attrs.get("group", 1)
+    inputs, each, *taps = weight.shape
     if x.shape[1] != inputs or inputs % group:
         raise Doubt("a ConvTranspose has a weight that does not fit to its input")
     bias = bias_of(ctx, values[2] if len(values) > 2 else None, each * group)
@@ -106,11 +116,8 @@ def conv_transpose(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form
     z, *rest = source_of(ctx, x, 1)
     numbers = (rest[0], rest[1], rest[2])
 
-    def layout(a: Array) -> Array:
-        grouped = a.reshape(group, inputs // group, each, *taps)
-        return grouped.swapaxes(1, 2).reshape(group * each, inputs // group, *taps)
-
-    kernel = kernel_of(ctx, weight, "transposed", layout, group, numbers, x.u)
+    size = group * each, inputs // group, prod(taps)
+    kernel = kernel_of(ctx, weight, "conv transposed", size, group, numbers, x.u)
     named = tuple(
         (name, attrs.get(name))
         for name in ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")

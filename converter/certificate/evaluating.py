@@ -77,9 +77,9 @@ def _named(
     ctx: Context, node: ir.Node, values: Sequence[Value], results: list[Known]
 ) -> Sequence[Known]:
     """The results with the names of their numbers, if a value that was read has some."""
-    operands = [Operand(v.array, v.sized) if isinstance(v, Known) else None for v in values]
-    if not any(operand is not None and operand.sizes for operand in operands):
+    if not any(isinstance(v, Known) and v.sized for v in values):
         return results
+    operands = [Operand(v.array, v.sized) if isinstance(v, Known) else None for v in values]
     names = ctx.space.names.of_op(
         node, frozen(attributes(node, ctx.opset)), operands, [value.array for value in results],
         lambda arrays: _computed(ctx, node, arrays), second=ctx.space.second,

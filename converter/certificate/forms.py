@@ -12,13 +12,14 @@ graph constants are exact. In both, 2^-50 of the magnitude is for the checker's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converter.certificate.arrays import Array, Shape, aligned
+from converter.certificate.arrays import Array, Shape, aligned, count
 from converter.certificate.atoms import Atom
 from converter.certificate.origins import Sizes
+from converter.certificate.stored import Stored
 from converter.certificate.verdict import Doubt
 
 # What the checker's own arithmetic may be off by, relative to magnitudes.
@@ -134,22 +135,42 @@ class Known:
     """A constant.
 
     Attributes:
-        array: float64, or of its own type where that is no float.
+        numbers: float64, or of its own type where that is no float; or where to read floats from.
         unit: one rounding of its type, relative; 0 for whole numbers.
         tiny: half of the smallest number of its type: what a rounding may be off by near zero.
         sized: how it was computed from sizes of values; None if it was not.
-        source: identifies the tensor that it is, to compare a weight with itself quickly.
     """
 
-    array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    numbers: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | Stored
     unit: float = 0.0
     tiny: float = 0.0
     sized: Sizes | None = None
-    source: object = field(default=None)
+
+    @property
+    def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        """The numbers; those of a large weight are read anew each time.
+
+        Raises:
+            Doubt: one of them is none.
+        """
+        if not isinstance(self.numbers, Stored):
+            return self.numbers
+        array = self.numbers.whole().astype(np.float64)
+        if np.isnan(array).any():
+            raise Doubt(f"the constant {self.numbers.name!r} has a number that is none")
+        return array
+
+    @property
+    def shape(self) -> Shape:
+        return self.numbers.shape
+
+    @property
+    def size(self) -> int:
+        return count(self.shape)
 
     @property
     def real(self) -> bool:
-        return self.array.dtype == np.float64
+        return isinstance(self.numbers, Stored) or self.numbers.dtype == np.float64
 
 
 Value = Form | Known | None

@@ -10,9 +10,8 @@ linear ops, magnitudes grow until nothing would be checked any more.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import replace
-from hashlib import blake2b
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from converter.certificate.arrays import Array, Shape, compressed, count, varies
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, Known, checked, of_atom
-from converter.certificate.intervals import row_factors
-from converter.certificate.kernels import Kernel, Layout
+from converter.certificate.intervals import identical, row_factors
+from converter.certificate.kernels import Kernel, Weight, digest
 from converter.certificate.sums import inside, one_term
 from converter.certificate.verdict import Differs, near
 
@@ -57,17 +56,19 @@ def whole(ctx: Context, x: Form) -> Atom:
 def kernel_of(
     ctx: Context,
     weight: Known,
-    kind: str,
-    layout: Layout,
+    layout: str,
+    shape: tuple[int, int, int],
     group: int,
     numbers: tuple[Array, Array, Array],
     u: float,
-) -> Kernel:
+    kept: tuple[slice, ...] = (),
+) -> Weight:
     """`numbers`: s, t and what t may be off by, a number a channel; s is off by u."""
     s, t, m = numbers
-    return Kernel(
-        weight, layout, group, ctx.rounding(weight), ctx.floor(weight), s, t, m,
-        m + (u + OWN) * np.abs(t), kind,
+    return Weight(
+        weight=weight, layout=layout, kept=kept, shape=shape, group=group,
+        rounding=ctx.rounding(weight), floor=ctx.floor(weight), s=s, t=t, t_off=m,
+        ratio_off=m + (u + OWN) * np.abs(t), memory=ctx.memory,
     )  # fmt: skip
 
 
@@ -89,10 +90,10 @@ def linear(
     )
     if wide is None:
         atom.more.setdefault("channels", axis)
-    ctx.weights += kernel.weight.array.size if kernel.weight is not None else 0
+    ctx.weights += kernel.weight.size if isinstance(kernel, Weight) else 0
     own, own_off = bias if bias is not None else (np.zeros(1), np.zeros(1))
     if found is None:
-        factor = np.asarray(kernel.rows()[0].any(axis=1), np.float64)  # 0: a dead channel
+        factor = kernel.alive()  # 0: a dead channel
         u = 0.0
         pulled, off = kernel.pull()
     else:
@@ -125,20 +126,22 @@ def _matched(
 ) -> tuple[Array, bool] | None:
     """The factor of each row, and whether the inputs' shifts are the same."""
     if exactly:
-        if not _identical(held, new):
+        if not identical(held, new):
             raise Differs("the weight")
         return None
     hints = [*held.hints, np.ones(held.outputs)]
-    memory = _remembered(held, new, hints)
-    found = None if memory is None else ctx.memory.get(memory, (None,))[0]
+    memory: Hashable = None
+    if held.key is not None and new.key is not None:
+        limits = new.rounding, new.floor
+        memory = held.key, new.key, limits, digest(held.s, new.s, *hints)
+    found = None if memory is None else ctx.memory.get(memory)
     if found is None:
         try:
-            found = row_factors(held.rows()[0], *new.rows(), hints)
+            found = row_factors(held, new, hints)
         except Differs as why:
             found = why
         if memory is not None:
-            # The tensors stay with what was found of them: an id names one object as long as it is.
-            ctx.memory[memory] = found, held.weight, new.weight
+            ctx.memory[memory] = found
     if isinstance(found, Differs):
         if wide is not None and found.place:
             # A row is a place in what is reshaped to `wide`.
@@ -151,36 +154,10 @@ def _matched(
     return factors, _same_shift(ctx, held, new)
 
 
-def _remembered(held: Kernel, new: Kernel, hints: Sequence[Array]) -> Hashable:
-    """What a comparison depends on, for weights that are constants of the files."""
-    if held.weight is None or new.weight is None:
-        return None
-    if held.weight.source is None or new.weight.source is None:
-        return None
-    digest = blake2b()
-    for array in (held.s, new.s, *hints):
-        digest.update(array.tobytes())
-    return (
-        id(held.weight.source), id(new.weight.source), held.kind, new.kind, held.group,
-        digest.digest(),
-    )  # fmt: skip
-
-
-def _identical(held: Kernel, new: Kernel) -> bool:
-    if held.weight is not None and new.weight is not None and held.kind == new.kind:
-        one, other = held.weight, new.weight
-        same = (one.source is not None and one.source is other.source) or (
-            one.array.shape == other.array.shape and np.array_equal(one.array, other.array)
-        )
-        return same and np.array_equal(held.s, new.s)
-    one_rows, other_rows = held.rows()[0], new.rows()[0]
-    return one_rows.shape == other_rows.shape and np.array_equal(one_rows, other_rows)
-
-
 def _same_shift(ctx: Context, held: Kernel, new: Kernel) -> bool:
     if not (held.t.any() or new.t.any() or held.t_off.any() or new.t_off.any()):
         return True
-    if held.direct is not None or new.direct is not None or held.t.shape != new.t.shape:
+    if held.t.shape != new.t.shape:
         return False
     alive = (held.s != 0) & (new.s != 0)
     if np.any(~alive & ((held.t != 0) | (new.t != 0))):

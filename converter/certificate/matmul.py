@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -11,8 +12,8 @@ import onnx_ir as ir
 from converter.certificate.arrays import Array, varies
 from converter.certificate.context import Context, attributes
 from converter.certificate.forms import OWN, Form, Known, Value
-from converter.certificate.kernels import Kernel
 from converter.certificate.linear import kernel_of, linear, source_of, whole
+from converter.certificate.stored import Stored
 from converter.certificate.sums import one_term
 from converter.certificate.verdict import Doubt
 from converter.certificate.views import rearranged, spread
@@ -20,11 +21,11 @@ from converter.certificate.views import rearranged, spread
 
 def matmul(ctx: Context, x: Form, weight: Known, *, transposed: bool = False) -> Form:
     """x @ W, or x @ W' if it is transposed; W has two axes."""
-    array = weight.array.T if transposed else weight.array
-    if x.rank < 2 or x.shape[-1] != array.shape[0]:
+    inputs, outputs = weight.shape[::-1] if transposed else weight.shape
+    if x.rank < 2 or x.shape[-1] != inputs:
         raise Doubt("a MatMul has a matrix that does not fit to its input")
     x = one_term(ctx, x)
-    shape = (*x.shape[:-1], array.shape[1])
+    shape = (*x.shape[:-1], outputs)
     others = range(x.rank - 1)
     outer: Array | None = None
     if x.terms:
@@ -38,8 +39,11 @@ def matmul(ctx: Context, x: Form, weight: Known, *, transposed: bool = False) ->
         zero = np.zeros((1,) * x.rank)
         x = replace(x, t=zero, m=zero)
     z, *numbers = source_of(ctx, x, x.rank - 1)
+    turned = weight.numbers.turned if isinstance(weight.numbers, Stored) else None
+    if turned is not None:
+        weight, transposed = replace(weight, numbers=turned), not transposed
     kernel = kernel_of(
-        ctx, weight, f"matrix {transposed}", (lambda a: a) if transposed else (lambda a: a.T), 1,
+        ctx, weight, "matrix transposed" if transposed else "matrix", (outputs, inputs, 1), 1,
         (numbers[0], numbers[1], numbers[2]), x.u,
     )  # fmt: skip
     form = linear(ctx, ("matmul", z.id, shape), kernel, None, shape, x.rank - 1)
@@ -48,9 +52,8 @@ def matmul(ctx: Context, x: Form, weight: Known, *, transposed: bool = False) ->
     if outer is not None:
         form = form.scaled(outer, x.u)
     if apart:
-        wide_t, wide_m = (
-            np.broadcast_to(a, (*a.shape[:-1], array.shape[0])) for a in (t, m)
-        )  # fmt: skip
+        array = weight.array.T if transposed else weight.array
+        wide_t, wide_m = (np.broadcast_to(a, (*a.shape[:-1], inputs)) for a in (t, m))
         size = np.abs(array)
         off = wide_m @ size + (ctx.rounding(weight) + OWN) * (np.abs(wide_t) @ size)
         form = form.shifted(wide_t @ array, off)
@@ -59,25 +62,20 @@ def matmul(ctx: Context, x: Form, weight: Known, *, transposed: bool = False) ->
 
 def batched(ctx: Context, x: Form, weight: Known) -> Form:
     """x @ W with a matrix for each number of leading axes."""
-    array = weight.array
-    *batch, inputs, outputs = array.shape
+    *batch, inputs, outputs = weight.shape
     shape = (*np.broadcast_shapes(x.shape[:-2], tuple(batch)), x.shape[-2], outputs)
-    if x.shape[-1] != inputs or array.ndim > len(shape):
+    if x.shape[-1] != inputs or len(weight.shape) > len(shape):
         raise Doubt("a MatMul has matrices that do not fit to its input")
     x = one_term(ctx, x)
     if len(x.terms) == 1 and not x.t.any() and not x.m.any() and x.single[1].size == 1:
         z, factor = x.single
     else:
         z, factor = whole(ctx, x), np.ones((1,) * x.rank)
-    rows = (array * factor.reshape(())).swapaxes(-1, -2).reshape(-1, inputs)
-    off = (ctx.off(weight) * np.abs(factor.reshape(()))).swapaxes(-1, -2).reshape(-1, inputs)
-    one, zero = np.ones(inputs), np.zeros(inputs)
-    kernel = Kernel(
-        None, lambda a: a, 1, ctx.rounding(weight), 0.0, one, zero, zero, zero, "matrices",
-        direct=(rows, off),
-    )  # fmt: skip
-    ctx.weights += array.size
-    wide = (*(1,) * (len(shape) - array.ndim), *batch, 1, outputs)
+    zero = np.zeros(inputs)
+    size = prod(batch) * outputs, inputs, 1
+    numbers = np.full(inputs, factor.reshape(())), zero, zero
+    kernel = kernel_of(ctx, weight, "matrices", size, 1, numbers, x.u)
+    wide = (*(1,) * (len(shape) - len(weight.shape)), *batch, 1, outputs)
     key = ("matrices", z.id, tuple(batch), shape)
     return linear(ctx, key, kernel, None, shape, len(shape) - 1, wide)
 

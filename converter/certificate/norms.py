@@ -29,7 +29,7 @@ def batch_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Val
         return None
     gamma, beta, mean, var = parameters
     for value in parameters:
-        if not isinstance(value, Known) or value.array.shape != (x.shape[1],):
+        if not isinstance(value, Known) or value.shape != (x.shape[1],):
             return None
     assert isinstance(gamma, Known)
     assert isinstance(beta, Known)
@@ -54,14 +54,14 @@ def _training(
     x, gamma, beta = values[:3]
     assert isinstance(x, Form)
     for value in (gamma, beta):
-        if not isinstance(value, Known) or value.array.shape != (x.shape[1],):
+        if not isinstance(value, Known) or value.shape != (x.shape[1],):
             return None
     core = ctx.opaque("batch-norm of the batch", epsilon, [x], [(x.shape, 1)])
     form: Value = core[0]
     for value, op in ((gamma, multiply), (beta, add)):
         assert isinstance(value, Known)
         array = value.array.reshape(-1, *[1] * (x.rank - 2))
-        form = op(ctx, [form, replace(value, array=array, source=None)])
+        form = op(ctx, [form, replace(value, numbers=array)])
     more = frozen(attributes(node, ctx.opset))
     results = ctx.results(node, values)[1:]
     return [form, *ctx.opaque("statistics", more, [x, *values[3:]], results)]
@@ -92,7 +92,7 @@ def scaled_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | 
             if array.size != x.shape[1]:
                 array = np.repeat(array, x.shape[1] // array.size)  # a number a group
             array = array.reshape(-1, *[1] * (x.rank - 2))
-        form = op(ctx, [form, replace(value, array=array, source=None)])
+        form = op(ctx, [form, replace(value, numbers=array)])
     assert isinstance(form, Form)
     return form
 

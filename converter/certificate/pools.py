@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate.arrays import Array, Shape, compressed, count, varies
+from converter.certificate.arrays import Array, Shape, bits, compressed, count, varies
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context, attributes, frozen
 from converter.certificate.convolution import absorbed
@@ -200,7 +200,7 @@ def resize(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:
         return None
     z, s = x.single
     numbers = tuple(
-        None if v is None else (v.array.shape, v.array.tobytes())
+        None if v is None else bits(v.array)
         for v in values[1:]
         if v is None or isinstance(v, Known)
     )

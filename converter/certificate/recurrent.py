@@ -25,8 +25,9 @@ def recurrent(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
     results = ctx.results(node, values)
     attrs = attributes(node, ctx.opset)
     z, s, t, m = source_of(ctx, x, 2)
-    w, size = weight.array, np.abs(weight.array)
-    effective = constant(w.shape, w * s, ctx.off(weight) * np.abs(s))
+    w = weight.array
+    size = np.abs(w)
+    effective = constant(w.shape, w * s, ctx.off(weight, w) * np.abs(s))
     directions, gates, _ = w.shape
     numbers = np.zeros((directions, 2 * gates)) if bias is None else bias.array
     off = np.zeros_like(numbers) if bias is None else np.where(numbers == 0, 0, ctx.off(bias))
@@ -39,11 +40,11 @@ def recurrent(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
     late = node.op_type == "GRU" and bool(attrs.get("linear_before_reset", 0))
     together = np.ones(gates, bool)
     if late:
-        together[2 * hidden.array.shape[2] :] = False
+        together[2 * hidden.shape[2] :] = False
     total = of_input + np.where(together, of_state, 0.0)
     total_off = input_off + np.where(together, state_off, 0.0) + OWN * np.abs(total)
     apart, apart_off = np.where(together, 0.0, of_state), np.where(together, 0.0, state_off)
-    ctx.weights += w.size + hidden.array.size
+    ctx.weights += w.size + hidden.size
     read: list[Value] = [
         of_atom(z, x.shape),
         effective,

@@ -139,13 +139,13 @@ def _dropout(_: Context, node: ir.Node, values: list[Value]) -> list[Value] | No
 def _product(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
     x, y = values
     if isinstance(x, Form) and isinstance(y, Known) and y.real:
-        if x.rank < 2 or y.array.ndim < 2:
+        if x.rank < 2 or len(y.shape) < 2:
             return None
-        if y.array.ndim > 2:
+        if len(y.shape) > 2:
             return [batched(ctx, x, y)]
         return [matmul(ctx, x, y)]
     if isinstance(x, Known) and isinstance(y, Form) and x.real:
-        if y.rank < 2 or x.array.ndim != 2:
+        if y.rank < 2 or len(x.shape) != 2:
             return None
         return [matrix_times(ctx, x, y)]
     if isinstance(x, Form) and isinstance(y, Form) and x.rank > 1 and y.rank > 1:
@@ -173,7 +173,7 @@ def _gather(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | N
     table, places = values
     if not isinstance(table, Known) or not table.real or not isinstance(places, Form):
         return None
-    if attributes(node, ctx.opset)["axis"] % table.array.ndim:
+    if attributes(node, ctx.opset)["axis"] % len(table.shape):
         return None
     found = tables.gather(ctx, table, places)
     return None if found is None else [found]
@@ -216,7 +216,7 @@ def _prelu(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
     x, slope = values
     if not isinstance(x, Form) or not isinstance(slope, Known):
         return None
-    if np.broadcast_shapes(x.shape, slope.array.shape) != x.shape:
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
         return None
     return [norms.homogeneous(ctx, x, slope)]
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.certificate.arrays import Array, Shape
+from converter.certificate.arrays import Mask, Shape
 from converter.certificate.verdict import Doubt
 
 
@@ -75,10 +75,10 @@ def windows_of(attrs: dict[str, Any], sizes: Shape, taps: Shape, *, free: bool) 
     return Windows(taps, strides, dilations, begins, ends, auto if sliding else "")
 
 
-def trimmed(weight: Array, windows: Windows) -> tuple[Windows, tuple[slice, ...]]:
+def trimmed(live: Mask, windows: Windows) -> tuple[Windows, tuple[slice, ...]]:
     """Without borders of zeros that lie in the padding's reach: (windows, what stays of the taps).
 
-    `weight`: (outputs, inputs, *taps).
+    `live`: of each tap, whether a number of it is not zero.
     """
     if windows.auto:
         return windows, (slice(None),) * len(windows.taps)
@@ -86,16 +86,12 @@ def trimmed(weight: Array, windows: Windows) -> tuple[Windows, tuple[slice, ...]
     taps, begins, ends = list(windows.taps), list(windows.begins), list(windows.ends)
     for axis in range(len(taps)):
         low, high, step = 0, taps[axis], windows.dilations[axis]
-        while high - low > 1 and begins[axis] >= step and not _at(weight, axis, low).any():
+        while high - low > 1 and begins[axis] >= step and not live.take(low, axis).any():
             low, begins[axis] = low + 1, begins[axis] - step
-        while high - low > 1 and ends[axis] >= step and not _at(weight, axis, high - 1).any():
+        while high - low > 1 and ends[axis] >= step and not live.take(high - 1, axis).any():
             high, ends[axis] = high - 1, ends[axis] - step
         taps[axis] = high - low
         kept.append(slice(low, high))
     dilations = tuple(1 if k == 1 else d for k, d in zip(taps, windows.dilations, strict=True))
     found = Windows(tuple(taps), windows.strides, dilations, tuple(begins), tuple(ends))
     return found, tuple(kept)
-
-
-def _at(weight: Array, axis: int, place: int) -> Array:
-    return weight[(slice(None),) * (axis + 2) + (place,)]

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +151,40 @@ def fits(dtype: ir.DataType) -> bool:
     return dtype not in {ir.DataType.STRING, ir.DataType.UNDEFINED} and dtype.bitwidth >= 8
 
 
-def tensor_in(
-    file: OpenFile, offset: int, dtype: ir.DataType, shape: ir.Shape, name: str | None
-) -> ir.LazyTensor:
-    """The tensor whose numbers lie in `file` from `offset` on, in ONNX's order (little-endian)."""
-    kind = np.dtype(dtype.numpy())
-    sizes = tuple(shape.numpy())
-    length = kind.itemsize * int(np.prod(sizes, dtype=object))
+class TensorInFile(ir.LazyTensor):
+    """A tensor whose numbers lie in `file` from `offset` on, in ONNX's order (little-endian)."""
 
-    def read() -> ir.TensorProtocol:
-        array: npt.NDArray[Any] = file.read(offset, length).view(kind)
+    def __init__(
+        self, file: OpenFile, offset: int, dtype: ir.DataType, shape: ir.Shape, name: str | None
+    ) -> None:
+        super().__init__(self._whole, dtype, shape, name=name)
+        self._file, self._offset = file, offset
+        self._kind = np.dtype(dtype.numpy())
+        self._sizes = tuple(int(size) for size in shape.numpy())
+
+    def part(self, begin: int, end: int) -> npt.NDArray[Any]:
+        """What lies from `begin` to `end` along the first axis; no more than that is read.
+
+        Raises:
+            UserError: the file has changed since it was opened, or cannot be read.
+        """
+        row = self._kind.itemsize * prod(self._sizes[1:])
+        return self._read(self._offset + begin * row, (end - begin, *self._sizes[1:]))
+
+    def _whole(self) -> ir.TensorProtocol:
+        array = self._read(self._offset, self._sizes)
+        return ir.Tensor(array, dtype=self.dtype, shape=self.shape, name=self.name)
+
+    def _read(self, offset: int, sizes: tuple[int, ...]) -> npt.NDArray[Any]:
+        content = self._file.read(offset, self._kind.itemsize * prod(sizes))
+        array: npt.NDArray[Any] = content.view(self._kind)
         if sys.byteorder == "big":
             array = array.byteswap()
-        return ir.Tensor(array.reshape(sizes), dtype=dtype, shape=shape, name=name)
+        return array.reshape(sizes)
 
-    return ir.LazyTensor(read, dtype, shape, name=name)
+
+def tensor_in(
+    file: OpenFile, offset: int, dtype: ir.DataType, shape: ir.Shape, name: str | None
+) -> TensorInFile:
+    """The tensor whose numbers lie in `file` from `offset` on."""
+    return TensorInFile(file, offset, dtype, shape, name)

@@ -9,11 +9,24 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from converter.certificate.atoms import Space
-from converter.certificate.forms import Form, constant, of_atom
+from converter.certificate.forms import Form, Known, constant, of_atom
 from converter.certificate.intervals import row_factors
+from converter.certificate.kernels import Weight
 from converter.certificate.verdict import Differs
 
 U = 2.0**-24
+
+
+def kernel(rows: np.ndarray, rounding: float = 0.0) -> Weight:
+    """A matrix with a row for each output."""
+    outputs, inputs = rows.shape
+    zero = np.zeros(inputs)
+    return Weight(
+        weight=Known(rows), layout="matrix transposed", shape=(outputs, inputs, 1), group=1,
+        rounding=rounding, s=np.ones(inputs), t=zero, t_off=zero, ratio_off=zero, memory={},
+    )  # fmt: skip
+
+
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False).filter(lambda x: x == 0 or abs(x) > 1e-3)
 ROWS = arrays(np.float64, (3, 5), elements=NUMBERS)
 FACTORS = arrays(np.float64, 3, elements=NUMBERS)
@@ -26,7 +39,7 @@ def test_a_kernel_that_was_scaled_and_rounded_has_factors(
 ) -> None:
     new = held * factors[:, None] * (1 + U * moves)
     off = 2 * U * np.abs(new)
-    found, share = row_factors(held, new, off, [np.ones(3)])
+    found, share = row_factors(kernel(held), kernel(new, 2 * U), [np.ones(3)])
     assert np.all(np.abs(new - found[:, None] * held) <= off + 2.0**-49 * np.abs(new))
     assert share <= 1
     zero = ~new.any(axis=1)
@@ -42,22 +55,22 @@ def test_one_number_that_was_changed_is_found(
     new = held.copy()
     new[row, place] *= 1 + change
     with pytest.raises(Differs):
-        row_factors(held, new, 3 * U * np.abs(new), [np.ones(3)])
+        row_factors(kernel(held), kernel(new, 3 * U), [np.ones(3)])
 
 
 def test_a_factor_of_the_first_graph_is_taken_where_it_fits() -> None:
     held = np.array([[1.0, 2.0], [3.0, 4.0]])
     new = held * (1 + U)
-    found, _ = row_factors(held, new, 2 * U * np.abs(new), [np.ones(2)])
+    found, _ = row_factors(kernel(held), kernel(new, 2 * U), [np.ones(2)])
     assert found.tolist() == [1.0, 1.0]
 
 
 def test_a_row_of_zeros_has_the_factor_zero() -> None:
     held = np.array([[1.0, 2.0], [0.0, 0.0]])
-    found, _ = row_factors(held, np.zeros((2, 2)), np.zeros((2, 2)), [np.ones(2)])
+    found, _ = row_factors(kernel(held), kernel(np.zeros((2, 2))), [np.ones(2)])
     assert found.tolist() == [0.0, 0.0]
     with pytest.raises(Differs):
-        row_factors(held, np.ones((2, 2)), np.full((2, 2), 1e-9), [])
+        row_factors(kernel(held), kernel(np.ones((2, 2)), 1e-9), [])
 
 
 VALUES = arrays(np.float64, (2, 3), elements=NUMBERS)
