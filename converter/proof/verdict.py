@@ -67,9 +67,9 @@ class Proof:
     @property
     def excused(self) -> tuple[Measurement, ...]:
         """Those that would, were it not certified."""
-        found = {id(m) for m in self.against}
+        found = set(self.against)
         both = (*self.measurements, *self.parts)
-        return tuple(m for m in both if m.verdict == "differs" and id(m) not in found)
+        return tuple(m for m in both if m.verdict == "differs" and m not in found)
 
     @property
     def rests_on(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def sentence(found: Found, *, measured: bool, plan: Plan | None = None) -> str:
     """
     if isinstance(found, Certified):
         kept = len(plan.kept) if plan is not None else 0
-        return f"{claim(found, _count(found, plan), kept)}; {found.seconds:.1f} s."
+        return f"{claim(found, _count(found, plan), kept)}."
     reason = f"Not certified: {found.reason.rstrip('.')}"
     if measured:
         return f"{reason}."
@@ -37,10 +37,11 @@ def sentence(found: Found, *, measured: bool, plan: Plan | None = None) -> str:
 def show_certificate(
     console: Console, found: Found, *, measured: bool, plan: Plan | None = None
 ) -> None:
-    """One line, however long, also in a log."""
-    style = "bold green" if found else "bold yellow"
-    text = Text(sentence(found, measured=measured, plan=plan), style=style)
-    console.print(text, soft_wrap=True)
+    """One line, however long, also in a log; of a certificate with the time that it took."""
+    told, style = sentence(found, measured=measured, plan=plan), "bold yellow"
+    if found:
+        told, style = f"{told[:-1]}; {found.seconds:.1f} s.", "bold green"
+    console.print(Text(told, style=style), soft_wrap=True)
 
 
 def describe_certificate(

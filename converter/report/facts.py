@@ -87,7 +87,7 @@ def describe_decision(decision: Decision) -> dict[str, Any]:
 
 def describe_proof(proof: Proof) -> dict[str, Any]:
     """Errors are maxima of |y - float64|; a number that is not finite is given as null."""
-    invariance = proof.invariance
+    invariance, excused = proof.invariance, set(proof.excused)
     return {
         "passed": proof.passed,
         "verdict": proof.verdict,
@@ -100,8 +100,8 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
         "failure": proof.failure,
         "unchanged": proof.unchanged,
         "rule": "folded <= 2*original + 4*u*max|y|",
-        "measurements": [_describe(m, "folded") for m in proof.measurements],
-        "parts": [_describe(m, "folded") for m in proof.parts],
+        "measurements": [_describe(m, "folded", m in excused) for m in proof.measurements],
+        "parts": [_describe(m, "folded", m in excused) for m in proof.parts],
         "framework": [_describe(m, "framework") for m in proof.framework],
         "batch_invariance": None
         if invariance is None
@@ -115,7 +115,7 @@ def describe_proof(proof: Proof) -> dict[str, Any]:
     }
 
 
-def _describe(m: Measurement, who: str) -> dict[str, Any]:
+def _describe(m: Measurement, who: str, excused: bool = False) -> dict[str, Any]:
     return {
         "output": m.output,
         "inputs": m.inputs,
@@ -125,6 +125,7 @@ def _describe(m: Measurement, who: str) -> dict[str, Any]:
         "allowed": _finite(m.allowed),
         "passed": m.passed,
         "verdict": m.verdict,
+        "excused": excused,
         "problem": m.problem,
         "part": m.part,
     }

@@ -56,7 +56,7 @@ def show_proof(
         for heading in ("max |y|", f"{names[0]} error", f"{names[1]} error", "allowed"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("")
-        excused = {id(m) for m in proof.excused}
+        excused = set(proof.excused)
         for m in proof.measurements:
             table.add_row(
                 m.output,
@@ -65,7 +65,7 @@ def show_proof(
                 f"{m.reference_error:.1e}",
                 f"{m.candidate_error:.1e}",
                 f"{m.allowed:.1e}",
-                _EXCUSED if id(m) in excused else VERDICTS[m.verdict],
+                _EXCUSED if m in excused else VERDICTS[m.verdict],
             )
         console.print(Text("\nProof: largest errors against float64", style="bold"))
         console.print(table)
@@ -105,9 +105,9 @@ def show_ran(console: Console, proof: Proof) -> None:
 
 def show_parts(console: Console, proof: Proof) -> None:
     """Show parts of outputs with numbers of several sizes: those that differ, or how many agree."""
-    excused = {id(m) for m in proof.excused}
+    excused = set(proof.excused)
     beyond = [m for m in proof.parts if m.verdict == "differs"]
-    for m in (m for m in beyond if id(m) not in excused):  # the notes tell the others
+    for m in (m for m in beyond if m not in excused):  # the notes tell the others
         console.print(
             Text(
                 f"  {m.output}, {m.inputs}, {m.part}: max |y| {m.magnitude:.3g}, error "

@@ -245,9 +245,11 @@ def test_the_page_says_what_the_terminal_says(made: dict[str, Any]) -> None:
     console = Console(width=1000, record=True, file=io.StringIO())
     show_fold(console, result)
     lines = console.export_text().splitlines()
-    for sentence in (told["certificate"]["sentence"], told["proof"]["conclusion"]):
-        assert sentence in lines
-        assert sentence in shown
+    claim, verdict = told["certificate"]["sentence"], told["proof"]["conclusion"]
+    assert any(line.startswith(f"{claim[:-1]}; ") for line in lines), "with the time, on a terminal"
+    assert verdict in lines
+    assert claim in shown
+    assert verdict in shown
 
 
 def test_a_report_of_before_has_no_certificate(made: dict[str, Any]) -> None:

@@ -220,6 +220,7 @@ class MeasurementForm(Form):
     allowed: float | None
     passed: bool
     verdict: Literal["equal", "differs", "unmeasured"]
+    excused: bool
     problem: str
     part: str
 
