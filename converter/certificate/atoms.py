@@ -20,6 +20,12 @@ from converter.certificate.verdict import Differs, Miss
 Compare = Callable[[Any, Any, bool], Any]
 
 
+# A float64 model is compared in arithmetic that is as coarse as its own: so many more roundings.
+DOUBLE = 64.0
+_DOUBLE = 2.0**-53
+_FLOAT = (2.0**-24, 2.0**-150)
+
+
 @dataclass(eq=False)
 class Atom:
     """What an op makes of forms.
@@ -51,6 +57,7 @@ class Space:
         coarsest: one rounding of the coarsest type of the first graph's constants, and half of the
             smallest number of that type; the second graph's are not allowed more.
         names: how what is computed from sizes was computed.
+        magnitude: the largest of what was added up in a value of the first graph.
         depth: how many bodies of Loops and Scans are around.
     """
 
@@ -60,13 +67,20 @@ class Space:
         self.second = False
         self.coarsest = (0.0, 0.0)
         self.names = Names()
+        self.magnitude = 0.0
         self.depth = 0
         self.misses: list[Miss] = []
         self.largest = 0.0
         self.here = ("", "")  # the value that is being looked at, and its op
-        self.anchors: dict[tuple[int, ...], list[Any]] = {}  # forms, by their atoms
+        self.anchors: dict[tuple[int, ...], list[Any]] = {}  # forms and magnitudes, by their atoms
         self._table: dict[Hashable, list[Atom]] = {}
         self._count = 0
+
+    @property
+    def allowance(self) -> tuple[float, float]:
+        """What a constant of the second graph may be off by: relative, and near zero."""
+        unit, tiny = self.coarsest if self.coarsest[0] else _FLOAT
+        return self.k * unit * (DOUBLE if unit == _DOUBLE else 1.0), self.k * tiny
 
     def fresh(self, kind: str, shape: Shape | None, held: Any = None) -> Atom:
         self._count += 1

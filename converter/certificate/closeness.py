@@ -11,6 +11,20 @@ from converter.certificate.atoms import Space
 from converter.certificate.forms import OWN, Form
 from converter.certificate.verdict import Differs, near
 
+# The second graph's own magnitudes excuse no more than so many times the first one's: terms that it
+# adds and takes away again, however large, are not in the first graph. Those of the value itself do
+# not say it all: what a fold moves through a Relu is a bound here and a shift there. So the largest
+# of any value is added to them.
+MOST = 4.0
+
+
+def excused(space: Space, off: Array, held: Array, held_off: Array, new: Array) -> Array:
+    """What `new` may be off by, `off` or less: it is compared with `held`, of which the checker's
+    own arithmetic may be off by `held_off`, which says what magnitudes were added up in it."""
+    rounding, smallest = space.allowance
+    size = np.abs(held) + held_off / OWN + np.abs(new) + space.magnitude
+    return np.minimum(off, MOST * (rounding * size + smallest))
+
 
 def same_numbers(space: Space, held: Sequence[tuple[Array, Array]], new: Sequence[
     tuple[Array, Array]], exactly: bool, what: str) -> None:  # fmt: skip
@@ -25,6 +39,7 @@ def same_numbers(space: Space, held: Sequence[tuple[Array, Array]], new: Sequenc
                 raise Differs(what)
             continue
         try:
+            b = excused(space, b, expected, a, found)
             allowed = np.broadcast_to(a + b, np.broadcast_shapes(a.shape, b.shape, expected.shape))
             share = near(expected, found, allowed, what)
         except ValueError as error:

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.certificate.arrays import Array, Shape, bits
-from converter.certificate.atoms import Atom, Space
+from converter.certificate.atoms import DOUBLE, Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
 from converter.certificate.stored import Stored
@@ -35,8 +35,6 @@ _MOVABLE = frozenset(
 Result = tuple[Shape | None, int]
 # Weights of so many numbers stay where they are, and are read when they are compared.
 LARGE = 1 << 12
-# A float64 model is compared in arithmetic that is as coarse as its own: so many more roundings.
-DOUBLE = 64.0
 
 
 @dataclass
@@ -94,8 +92,7 @@ class Context:
         if not self.space.second or not known.unit:
             return 0.0
         unit = min(known.unit, self._coarsest[0])
-        k = self.space.k * (DOUBLE if unit == UNITS[ir.DataType.DOUBLE][0] else 1.0)
-        return k * unit
+        return self.space.k * unit * (DOUBLE if unit == UNITS[ir.DataType.DOUBLE][0] else 1.0)
 
     def floor(self, known: Known) -> float:
         """The absolute part of it, for subnormal numbers."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from converter.certificate.arrays import Array
+from converter.certificate.closeness import MOST
 from converter.certificate.context import Context
-from converter.certificate.forms import Form, Known, Value, of_atom
+from converter.certificate.forms import OWN, Form, Known, Value, of_atom
 from converter.certificate.merging import merged
 from converter.certificate.sums import inside
 from converter.certificate.verdict import Doubt
@@ -44,7 +45,9 @@ def factor_of(ctx: Context, value: Value) -> tuple[Array, float] | None:
         if np.any(zero & (value.m > 0)):
             return None
         ratio = np.divide(value.m, np.abs(value.t), out=np.zeros_like(value.m), where=~zero)
-        return value.t, float(ratio.max(initial=0.0))
+        off = float(ratio.max(initial=0.0))
+        # One that is what is left of large terms is no factor that is known.
+        return None if off > MOST * ctx.space.allowance[0] + OWN else (value.t, off)
     return None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from converter.certificate.arrays import Array
 from converter.certificate.atoms import Atom, Space
+from converter.certificate.closeness import excused
 from converter.certificate.forms import OWN, Form
 from converter.certificate.kernels import Kernel
 from converter.certificate.verdict import Differs, near
@@ -25,18 +26,20 @@ def settled(space: Space, x: Form) -> Form:
     held = space.anchors.setdefault(x.ids, [])
     if not space.second:
         # The checker's own errors would grow along a chain, too; they are small at each value.
+        added = x.m  # what was added up in it
         if x.m.any():
+            space.magnitude = max(space.magnitude, float(added.max() / OWN))
             x = replace(x, m=np.minimum(x.m, OWN * np.abs(x.t)))
         if len(held) < _MOST:
-            held.append(x)
+            held.append((x, added))
         if len(x.terms) == 1:
             _hint(x)
         return x
     if not x.m.any():
         return x
-    for form in held:
+    for form, added in held:
         if form.shape == x.shape:
-            found = _as(space, form, x)
+            found = _as(space, form, added, x)
             if found is not None:
                 return found
     return x
@@ -55,13 +58,14 @@ def _hint(x: Form) -> None:
             atom.held.hints.append(hint)
 
 
-def _as(space: Space, form: Form, x: Form) -> Form | None:
+def _as(space: Space, form: Form, added: Array, x: Form) -> Form | None:
     """x, if it is `form` or a multiple of it, with the shift that it then has."""
     before = space.largest
     try:
         c = _multiple(form, x)
         shapes = np.broadcast_shapes(c.shape, form.t.shape, x.t.shape, x.m.shape)
-        allowed = np.broadcast_to(x.m + np.abs(c) * form.m + OWN * np.abs(x.t), shapes)
+        off = excused(space, x.m, c * form.t, np.abs(c) * added, x.t)
+        allowed = np.broadcast_to(off + np.abs(c) * form.m + OWN * np.abs(x.t), shapes)
         share = near(c * form.t, x.t, allowed, "the shift")
     except Differs:
         space.largest = before

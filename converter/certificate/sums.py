@@ -9,6 +9,7 @@ import numpy as np
 
 from converter.certificate.arrays import Array, compressed
 from converter.certificate.atoms import Atom, Space
+from converter.certificate.closeness import excused
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, of_atom
 from converter.certificate.verdict import Differs, near
@@ -126,7 +127,6 @@ def same_places(space: Space, held: Places, new: Places, exactly: bool, what: st
     if np.any(read & (kind != held[0])):
         raise Differs(f"{what} is there in other channels")
     known = read & np.isfinite(held[1]) & np.isfinite(number)
-    one, other, allowed = (
-        np.where(known, array, 0.0) for array in (held[1], number, off + held[2])
-    )
+    one, other, a, b = (np.where(known, array, 0.0) for array in (held[1], number, held[2], off))
+    allowed = a + excused(space, b, one, a, other)
     space.moved(near(one, other, allowed, what))
