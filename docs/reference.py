@@ -28,6 +28,7 @@ from service.models.registry import Registry
 from service.protocols import grpc_messages
 from service.settings import parse
 from service.signing import command as verify_signature
+from service.signing import sign_command
 
 HERE = Path(__file__).parent / "reference"
 COMPLETION = (
@@ -133,7 +134,8 @@ def command_line() -> str:
         console = Console(file=io.StringIO(), width=96)
         cli.parser(width=96).help_print([name], console=console)
         helps[f"{MODULE} {name}"] = console.file.getvalue()
-    helps[verify_signature.PROGRAM] = verify_signature.parser().format_help()
+    for command in (sign_command, verify_signature):
+        helps[command.PROGRAM] = command.parser().format_help()
     for title, text in helps.items():
         shown = [line.rstrip() for line in text.splitlines()]
         lines += [f"## {title}", "", "```text", *shown, "```", ""]

@@ -2,7 +2,7 @@
 
     foldserve serve ...     python -m service ...
     foldserve fold ...      python -m converter fold ..., and so on with each command of its table
-    foldserve verify-signature ...      service/signing/command.py
+    foldserve sign ..., verify-signature ...      service/signing/
 
 Exit codes are those of the two; 2 also stands for no command and for a wrong one. Nothing is
 imported but what the command needs: help is there at once, and the service runs without torch.
@@ -20,10 +20,16 @@ from typing import Any
 
 PROGRAM = "foldserve"
 SERVE = "serve"
-VERIFY_SIGNATURE = "verify-signature"
 
+# Commands of the service besides: the module of each, and what it does.
+_OF_SIGNATURES = {
+    "sign": ("service.signing.sign_command", "sign a version that was published before"),
+    "verify-signature": (
+        "service.signing.command",
+        "tell whether a published version is signed, and by whom",
+    ),
+}
 _SUMMARY_OF_SERVE = "answer predictions from the models of a folder, over HTTP"
-_SUMMARY_OF_VERIFY_SIGNATURE = "tell whether a published version is signed, and by whom"
 _HOME = Path(__file__).resolve().parents[1]
 
 _FIRST_STEPS = """\
@@ -61,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         case ["serve", *flags]:
             _ours("service")
             return int(import_module("service.__main__").main(flags, prog=f"{PROGRAM} {SERVE}"))
-        case ["verify-signature", *flags]:
+        case [word, *flags] if word in _OF_SIGNATURES:
             _ours("service")
-            return int(import_module("service.signing.command").main(flags))
+            return int(import_module(_OF_SIGNATURES[word][0]).main(flags))
         case [word, *_] if word in _of_the_converter():
             return _convert(words)
         case _:
@@ -113,7 +119,8 @@ def _ours(name: str) -> bool:
 def _help() -> str:
     commands = _of_the_converter()
     shown = {name: what for name, what in commands.items() if not what.startswith("moved")}
-    rows = {**shown, SERVE: _SUMMARY_OF_SERVE, VERIFY_SIGNATURE: _SUMMARY_OF_VERIFY_SIGNATURE}
+    signatures = {name: what for name, (_, what) in _OF_SIGNATURES.items()}
+    rows = {**shown, SERVE: _SUMMARY_OF_SERVE, **signatures}
     width = max(map(len, rows))
     return "\n".join(
         [
@@ -139,7 +146,7 @@ def _unknown(word: str) -> tuple[str, str]:
     if word.startswith("-"):
         hint = f"options follow a command: {PROGRAM} {SERVE} {word}"
         return f"{PROGRAM} itself has no option {word}.", hint
-    known = [*_of_the_converter(), SERVE, VERIFY_SIGNATURE]
+    known = [*_of_the_converter(), SERVE, *_OF_SIGNATURES]
     if "fold" in known and Path(word).is_file():
         return f"{word} is a file, no command.", f"{PROGRAM} fold {word}"
     near = difflib.get_close_matches(word, known, n=1)

@@ -13,7 +13,7 @@ are not.
     keys.py       who is trusted: public keys and root certificates, out of one file
     chains.py     from a signing certificate to a root that is trusted
     signing.py    the other side: a private key, and what it signs
-    command.py    `foldserve verify-signature`
+    asked.py, command.py, sign_command.py   `foldserve verify-signature` and `foldserve sign`
 
 Only keys, chains and signing import the package `cryptography`, which the extra [signing] brings.
 

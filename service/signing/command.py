@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +18,13 @@ from typing import TYPE_CHECKING, Any
 from service.manifest import MANIFEST_FILE
 from service.models import signed
 from service.models.bundle import Rejected
-from service.models.folders import NAME, VERSION
-from service.store.address import is_address
+from service.signing.asked import MEANS, METAVAR, NEEDS_EXTRA, Wrong, version_folder
 
 if TYPE_CHECKING:
     from service.signing.keys import Trust
 
 PROGRAM = "foldserve verify-signature"
 _WIDTH = 96
-
-
-class _Wrong(Exception):
-    """The question cannot be answered; a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parser().parse_args(argv)
     try:
         found = look(asked.version, trust(asked.public_key, asked.certificate_chain))
-    except _Wrong as error:
+    except Wrong as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     told = json.dumps(found.record(), indent=2) if asked.json else found.sentence()
@@ -89,11 +83,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=partial(argparse.HelpFormatter, width=_WIDTH),
         allow_abbrev=False,
     )
-    made.add_argument(
-        "version",
-        metavar="models/NAME[/VERSION]",
-        help="the folder of a version, or of a model, whose highest version is meant",
-    )
+    made.add_argument("version", metavar=METAVAR, help=MEANS)
     made.add_argument(
         "--public-key",
         type=Path,
@@ -115,16 +105,14 @@ def trust(public_key: Path | None, certificate_chain: Path | None) -> Trust:
     try:
         from service.signing.keys import Trust, TrustUnusable, read_trust
     except ImportError:
-        raise _Wrong(
-            "signatures need the package cryptography: pip install 'foldserve[signing]'."
-        ) from None
+        raise Wrong(NEEDS_EXTRA) from None
     given = {"--public-key": public_key, "--certificate-chain": certificate_chain}
     try:
         read = [read_trust(path, flag) for flag, path in given.items() if path is not None]
     except TrustUnusable as error:
-        raise _Wrong(str(error)) from None
+        raise Wrong(str(error)) from None
     if not read:
-        raise _Wrong("say who is trusted: --public-key FILE or --certificate-chain FILE.")
+        raise Wrong("say who is trusted: --public-key FILE or --certificate-chain FILE.")
     return Trust(
         tuple(key for each in read for key in each.keys),
         tuple(root for each in read for root in each.roots),
@@ -133,22 +121,7 @@ def trust(public_key: Path | None, certificate_chain: Path | None) -> Trust:
 
 def look(path: str, whom: Trust) -> Found:
     """Verify the version in a folder, or the highest one of a model's folder."""
-    if is_address(path):
-        raise _Wrong(f"{path} is an address: copy the version into a folder models/NAME/VERSION.")
-    folder = Path(os.path.abspath(path))  # noqa: PTH100  links are not to be followed
-    if not folder.is_dir():
-        raise _Wrong(f"there is no folder {path}.")
-    try:
-        inside = [int(each.name) for each in folder.iterdir() if VERSION.fullmatch(each.name)]
-    except OSError as error:
-        raise _Wrong(f"{path} cannot be read: {error.strerror}.") from None
-    if inside:
-        folder = folder / str(max(inside))
-    if not VERSION.fullmatch(folder.name) or not NAME.fullmatch(folder.parent.name):
-        raise _Wrong(
-            f"{path} is not a models/NAME/VERSION and has no version: NAME and VERSION are "
-            "signed, so the folders must have them."
-        )
+    folder = version_folder(path)
     found = Found(folder, folder.parent.name, int(folder.name))
     try:
         read = signed.read(folder, found.name, found.version, whom, hold=False)

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,13 +76,38 @@ def test_the_code_of_a_model_of_your_own_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_the_commands_of_signing_run(tmp_path: Path) -> None:
+    """The blocks of the page, in order, in one folder with a trained model."""
+    shutil.copy(ROOT / "models" / "mnist" / "checkpoint.pt", tmp_path / "model.pt")
+    shown = "".join(text for kind, text in blocks(DOCS / "signatures.md") if kind == "sh")
+    assert shown.count("foldserve ") == 5
+    done = subprocess.run(
+        ["sh", "-e"],
+        input=f'foldserve() {{ {shlex.quote(sys.executable)} -m foldserve "$@"; }}\n{shown}',
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mine version 1 is signed by key " in done.stdout
+    assert "Signed mine version 1." in done.stdout
+    assert "mine version 2 is signed by certificate CN=Release" in done.stdout
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """`python -m converter ...`, or `foldserve ...`, wherever it is in a block or in the text."""
     found: list[tuple[str, list[str]]] = []
     for page in PAGES:
         text = page.read_text()
         lines = [line for _, block in blocks(page) for line in block.splitlines()]
-        lines = [re.sub(r"^foldserve (?!serve)", "python -m converter ", line) for line in lines]
+        lines = [
+            re.sub(r"^foldserve (?!serve|sign|verify-signature)", "python -m converter ", line)
+            for line in lines
+        ]
         lines += re.findall(r"`(python -m converter [a-z][^`]*)`", text)
         lines += re.findall(r"^    (python -m converter [^\n]*)$", text, re.MULTILINE)
         found += [

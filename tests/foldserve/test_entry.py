@@ -53,10 +53,11 @@ def test_without_an_argument_it_shows_what_a_newcomer_needs(
 def test_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, *words)
     assert (code, err) == (0, "")
-    listed = re.findall(r"^  ([\w-]+)  +\w", out, flags=re.MULTILINE)
+    listed = re.findall(r"^  ([a-z][\w-]*)  +\w", out, flags=re.MULTILINE)
     assert listed == [
         *(name for name in COMMANDS if name != "compare"),
         "serve",
+        "sign",
         "verify-signature",
     ]
 
@@ -122,6 +123,10 @@ def test_the_service_calls_itself_by_the_command(
         (["--help"], ["torch", "onnx", "numpy", "rich", "pydantic", "onnxruntime"]),
         (["--version"], ["torch", "onnx", "numpy", "rich", "pydantic", "onnxruntime"]),
         (["serve", "--help"], ["torch", "onnx", "rich", "converter", "onnxruntime"]),
+        (
+            ["sign", "--help"],
+            ["torch", "onnx", "rich", "converter", "onnxruntime", "cryptography"],
+        ),
         (
             ["verify-signature", "--help"],
             ["torch", "onnx", "rich", "converter", "onnxruntime", "cryptography"],
