@@ -63,11 +63,19 @@ def _differs(proof: Proof, folded: str) -> str:
     if not proof.certificate:
         return f"Not proven: {folded} differs."
     worst = max(wrong, key=lambda m: m.times)
-    what = worst.problem or f"{worst.times:.3g} times the error that is allowed"
     return (
-        f"Not proven: {folded} is certified, but differs as it runs, at {_where(worst)}: {what}. A "
-        "kernel of the runtime is wrong there, or numbers overflow."
+        f"Not proven: {folded} is certified, but differs as it runs, at {_where(worst)}: "
+        f"{worst.problem or _beyond(worst)}. A kernel of the runtime is wrong there, or numbers "
+        "overflow."
     )
+
+
+def _beyond(m: Measurement) -> str:
+    if m.exact:
+        return f"{m.candidate_error:.0f} of {m.magnitude:.0f} whole numbers differ"
+    if not m.allowed:
+        return f"the error is {m.candidate_error:.2g} where none is allowed"
+    return f"the error is {m.times:.2g} times what is allowed"
 
 
 def excuses(found: Sequence[Measurement]) -> Iterator[str]:
@@ -78,14 +86,13 @@ def excuses(found: Sequence[Measurement]) -> Iterator[str]:
         )
         if worst.exact:
             yield (
-                f"at {_where(worst)} {worst.candidate_error:.0f} of {worst.magnitude:.0f} whole "
-                "numbers differ. The certificate holds, so floats that are nearly equal were "
-                f"compared there; up to {FLIPS:.0%} are taken for that."
+                f"at {_where(worst)}, {_beyond(worst)}. The certificate holds, so floats that are "
+                f"nearly equal were compared there; up to {FLIPS:.0%} are taken for that."
             )
         else:
             yield (
-                f"at {_where(worst)} the error is {worst.times:.2g} times what is allowed without "
-                f"a certificate. It holds, so roundings explain that, up to {GROSS:.0f} times."
+                f"at {_where(worst)}, {_beyond(worst)} without a certificate. It holds, so "
+                f"roundings explain that, up to {GROSS:.0f} times."
             )
 
 

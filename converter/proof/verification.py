@@ -17,6 +17,10 @@ A candidate whose failure may be due to chance is measured on more inputs of tha
 them count: the largest error over many inputs hardly depends on chance. An output on which the
 original itself cannot be measured is tried on other kinds of inputs (`draws`); if none is
 informative, the verdict is "unmeasured", which is neither "equal" nor "differs".
+
+That is the rule where the measurement is all that is known. A certificate
+(`converter.certificate`) says that the weights are right for every input, and less speaks against a
+candidate that has one (`excused`); what could not be measured, or never ran, then rests on it.
 """
 
 from __future__ import annotations

@@ -20,8 +20,12 @@ from converter.evaluation.runtime import runner
 from converter.pipeline import fold
 from converter.proof import Proof, verify
 from converter.proof.conclusion import conclusion
+from converter.proof.draws import STANDARD
 from converter.proof.excused import FLIPS, against
-from converter.proof.measure import GROSS, Measurement
+from converter.proof.judging import Judgement
+from converter.proof.measure import GROSS, Case, Measurement
+from converter.proof.plan import Plan
+from converter.proof.trials import Trial
 from converter.publishing.versions import publish
 from converter.report.facts import EXIT_CODES, describe_proof
 from converter.sources import LoadOptions, load
@@ -231,6 +235,49 @@ def test_small_numbers_beside_large_ones_keep_their_own_border(
     proof = proved(model)
     assert proof.verdict == "differs"
     assert "40-79 of 80 on axis 1" in conclusion(proof)
+
+
+@pytest.mark.parametrize(("flipped", "equal"), [(1, True), (5, False)])
+def test_labels_of_scores_that_are_nearly_equal(
+    flipped: int, equal: bool, kernels: Callable[[Kernel], None]
+) -> None:
+    """In the batch of five, so many labels are others; on the other inputs none is."""
+    g = Graph("float32")
+    y = g.bn(g.op("Gemm", g.input("x", "N", 3), g.weight(3, 4)), 4)
+    g.output(g.rename(g.op("ArgMax", y, axis=1, keepdims=0), "label"), dtype="int64", shape=["N"])
+    model = g.model()
+
+    def other(_: str, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        labels = labels.copy()
+        if len(labels) == 5:
+            labels[:flipped] = (labels[:flipped] + 1) % 4
+        return labels
+
+    kernels(other)
+    assert proved(model, certificate=None).verdict == "differs"
+    proof = proved(model)
+    assert proof.certificate
+    assert proof.verdict == ("equal" if equal else "differs")
+    told = " ".join(proof.notes) if equal else conclusion(proof)
+    where, what = "at output 'label', batch 5", f"{flipped} of 5 whole numbers differ"
+    assert f"{where}{', ' if equal else ': '}{what}" in told
+    assert "inf" not in told
+
+
+def test_more_is_drawn_before_a_kernel_is_called_wrong() -> None:
+    """The original may be near the truth by luck, on few inputs."""
+    inputs = describe(net())
+    trials: Any = [Trial(Case("batch 1", proved(net()).sample), {}, {}, {})]
+
+    def drawn(certified: bool, **more: Any) -> int:
+        m = Measurement("logits", "batch 1", 1.0, 0.5, GROSS + 1, 1.0, **more)
+        judged = Judgement((m,), (), ())
+        plan = Plan(inputs, True, 0, [STANDARD], certified=certified)
+        return sum(len(case.feeds["x"]) for case in plan.next(judged, trials, ["logits"]))
+
+    assert drawn(certified=False) == 0
+    assert drawn(certified=True) >= 16
+    assert drawn(certified=True, unlike=True, problem="NaN") == 0, "that is no luck"
 
 
 def of(wrong: float, size: float, **more: Any) -> Measurement:
