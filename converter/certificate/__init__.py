@@ -28,6 +28,7 @@ by the same rules and must find them. At the end the outputs must have the same 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,21 +122,31 @@ def _at(
 ) -> tuple[float, int] | NotCertified:
     """At one choice of sizes: the largest move and the number of weights."""
     space = Space(k, free=bool(sizes))
+    one = Walk(first, space, shapes_at(first, sizes), memory)
+    other = Walk(second, space, shapes_at(second, sizes), memory)
+    try:
+        return _walked(one, other, space, second.graph.outputs)
+    finally:
+        one.let_go()
+        other.let_go()
+
+
+def _walked(
+    one: Walk, other: Walk, space: Space, outputs: Sequence[ir.Value]
+) -> tuple[float, int] | NotCertified:
     with np.errstate(all="ignore"):  # what is not finite is refused where it would count
-        one = Walk(first, space, shapes_at(first, sizes), memory)
         try:
             expected = one.run()
         except Doubt as why:
             raise _Unfit(Doubt(f"in the original, {why}")) from why
         space.second = True
-        other = Walk(second, space, shapes_at(second, sizes), memory)
         try:
             found = other.run()
         except Doubt as why:
             return NotCertified(f"{why}.", *space.here)
-        unlike = unlike_output(one.context, space, second.graph.outputs, expected, found)
+        unlike = unlike_output(one.context, space, outputs, expected, found)
         if unlike is not None:
-            return (space.misses[0] if space.misses else unlike).told(k)
+            return (space.misses[0] if space.misses else unlike).told(space.k)
     space.names.check()
     for op, count in other.context.narrowed.items():
         if op != "DOUBLE" and count > one.context.narrowed.get(op, 0):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.int64]
+Index = npt.NDArray[np.signedinteger[Any]]
 Shape = tuple[int, ...]
 
 # Numbers that are held at once to follow a rearrangement, and in one step of a comparison.

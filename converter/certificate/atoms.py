@@ -104,7 +104,7 @@ class Space:
                 found = compare(atom.held, held, exactly)
             except Differs as why:
                 self.largest = before
-                nearest = nearest or why
+                nearest = nearest or why.alone()
                 continue
             return atom, found
         kind = key[0] if isinstance(key, tuple) else key

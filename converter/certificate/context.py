@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ _MOVABLE = frozenset(
 )
 # The shape of a result, None if it is not known, and its type as onnx numbers it (0: no tensor).
 Result = tuple[Shape | None, int]
+# Constants of so many numbers may be sizes, which the shapes of results depend on.
+FEW = 64
 # Weights of so many numbers stay where they are, and are read when they are compared.
 LARGE = 1 << 12
 
@@ -161,7 +164,22 @@ class Context:
 
     def results(self, node: ir.Node, values: Sequence[Value]) -> list[Result]:
         """The shapes of a node's results and their types, as the standard infers them."""
-        return infer(node, values, self.opset)
+        given = tuple(None if value is None else _told(value) for value in values)
+        there = tuple(bool(value.name) for value in node.outputs)
+        attrs = frozen(attributes(node, self.opset))
+        key = "results", node.op_type, self.opset, attrs, given, there
+        if key not in self.memory:
+            self.memory[key] = infer(node, values, self.opset)
+        found: list[Result] = self.memory[key]
+        return found
+
+
+def _told(value: Form | Known) -> Hashable:
+    """What the shapes of results may depend on."""
+    if isinstance(value, Form):
+        return value.shape, value.real or kind_of(value)
+    few = value.size <= FEW
+    return value.shape, value.real, few and bits(value.array), value.real or value.array.dtype
 
 
 def value_of(atom: Atom, shape: Shape | None, dtype: int) -> Form:
@@ -197,6 +215,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@cache
 def schema(op: str, opset: int) -> onnx.defs.OpSchema:
     return onnx.defs.get_schema(op, opset, "")
 
@@ -233,7 +252,7 @@ def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
             if not value.real:
                 kind = onnx.helper.np_dtype_to_tensor_dtype(value.array.dtype)
             types[name] = onnx.helper.make_tensor_type_proto(kind, value.shape)
-            if value.size <= 64:
+            if value.size <= FEW:
                 array = value.array.astype(np.float32) if value.real else value.array
                 data[name] = onnx.numpy_helper.from_array(np.asarray(array), name)
     proto.output.extend(f"o{place}" if v.name else "" for place, v in enumerate(node.outputs))

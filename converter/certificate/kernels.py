@@ -90,15 +90,15 @@ class Kernel:
         raise NotImplementedError
 
     def blocks(self, along: Along) -> Iterator[Block]:
+        """The first one is small: most kernels that differ do in every number."""
         outputs, inputs, taps = self.shape
-        if along == "outputs":
-            step = max(1, BLOCK // max(1, inputs * taps))
-            for first in range(0, outputs, step):
-                yield first, min(first + step, outputs), 0, inputs
-        else:
-            step = max(1, BLOCK // max(1, outputs * taps))
-            for first in range(0, inputs, step):
-                yield 0, outputs, first, min(first + step, inputs)
+        length, across = (outputs, inputs) if along == "outputs" else (inputs, outputs)
+        step = max(1, BLOCK // max(1, across * taps))
+        first = 0
+        while first < length:
+            last = min(first + step, length) if first else 1
+            yield (first, last, 0, inputs) if along == "outputs" else (0, outputs, first, last)
+            first = last
 
     def alive(self) -> Array:
         """1 for each output, 0 where the whole row is zero.

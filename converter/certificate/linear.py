@@ -139,7 +139,7 @@ def _matched(
         try:
             found = row_factors(held, new, hints)
         except Differs as why:
-            found = why
+            found = why.alone()
         if memory is not None:
             ctx.memory[memory] = found
     if isinstance(found, Differs):
@@ -148,7 +148,7 @@ def _matched(
             place = tuple(map(int, np.unravel_index(found.place[0] % count(wide), wide)))
             numbers = found.expected, found.found
             raise Differs(found.what, place, *numbers, wide, found.share)
-        raise found
+        raise found.alone()
     factors, share = found
     ctx.space.moved(share)
     return factors, _same_shift(ctx, held, new)

@@ -95,6 +95,10 @@ class Differs(Exception):
             return self.what
         return f"{self.what} is {self.found:.9g} where {self.expected:.9g} was expected"
 
+    def alone(self) -> Differs:
+        """The same, to be kept: what was raised holds the frames that it went through."""
+        return Differs(self.what, self.place, self.expected, self.found, self.sizes, self.share)
+
     @property
     def channel(self) -> int | None:
         """Where along the only axis on which the numbers change; None: there is not one."""

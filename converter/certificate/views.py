@@ -32,7 +32,7 @@ def rearranged(ctx: Context, x: Form, apply: Apply, part: Hashable = None) -> Fo
     """
     if count(x.shape) > MOST:
         raise Doubt(f"a rearranged value has {count(x.shape):,} numbers, which is too many")
-    places = np.arange(count(x.shape), dtype=np.int64).reshape(x.shape)
+    places = np.arange(count(x.shape), dtype=np.int32).reshape(x.shape)
     index = np.ascontiguousarray(apply(places))
     rank = index.ndim
 
@@ -68,10 +68,10 @@ def view(ctx: Context, atom: Atom, index: Index, part: Hashable = None) -> Atom:
     if (
         not parts
         and shape == atom.shape
-        and np.array_equal(index.reshape(-1), np.arange(index.size))
+        and np.array_equal(index.reshape(-1), np.arange(index.size, dtype=np.int32))
     ):
         return atom
-    digest = blake2b(np.ascontiguousarray(index).tobytes()).digest()
+    digest = blake2b(np.ascontiguousarray(index, np.int32).data).digest()
     made, _ = ctx.space.intern(("view", atom.id, shape, digest, parts), shape, None)
     made.more.setdefault("parts taken", parts)
     made.more.setdefault("base", atom)
@@ -202,8 +202,8 @@ def _places(shapes: Sequence[Shape], axis: int) -> Callable[[], tuple[Index, Ind
 
     def places() -> tuple[Index, Index]:
         if not held:
-            owners = np.concatenate([np.full(s, i, np.int64) for i, s in enumerate(shapes)], axis)
-            inside = [np.arange(count(s), dtype=np.int64).reshape(s) for s in shapes]
+            owners = np.concatenate([np.full(s, i, np.int32) for i, s in enumerate(shapes)], axis)
+            inside = [np.arange(count(s), dtype=np.int32).reshape(s) for s in shapes]
             held.append((owners.reshape(-1), np.concatenate(inside, axis).reshape(-1)))
         return held[0]
 

@@ -61,6 +61,11 @@ class Walk:
         self._nodes(self._graph)
         return [self._value(value) for value in self._graph.outputs]
 
+    def let_go(self) -> None:
+        """Of all values: what is walked and what it is walked with hold each other."""
+        self._env.clear()
+        self.context.walk_body = _ended
+
     def _nodes(self, graph: ir.Graph) -> None:
         for node in graph:
             name = next((value.name for value in node.outputs if value.name), "")
@@ -145,6 +150,10 @@ class Walk:
         self._nodes(graph)
         self._space.here = here
         return [self._value(value) for value in graph.outputs]
+
+
+def _ended(*_: object) -> list[Value]:
+    raise Doubt("the graph is not walked any more")
 
 
 def unlike_output(
