@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from converter.certificate import certify
+from converter.certificate.identity import graph_sha256
 from converter.commands import limits
 from converter.commands.options.verify import Verify
 from converter.commands.output import write_json
@@ -48,7 +49,8 @@ def run(asked: Verify) -> int:
     show_proof(console, proof, ("A", "B"))
     report = {"proof": describe_proof(proof)}
     if found is not None:
-        report["certificate"] = describe_certificate(found, measured=True)
+        told = describe_certificate(found, measured=True)
+        report["certificate"] = told | _graphs(asked, original.model, candidate.model)
     _write(asked, report)
     return EXIT_CODES[proof.verdict]
 
@@ -66,8 +68,23 @@ def _certify_only(asked: Verify) -> int:
         progress("certifying for every input")
         found = certify(original, candidate)
     show_certificate(console, found, measured=False)
-    _write(asked, {"certificate": describe_certificate(found, measured=False)})
+    told = describe_certificate(found, measured=False)
+    _write(asked, {"certificate": told | _graphs(asked, original, candidate)})
     return 0 if found else NOT_CERTIFIED
+
+
+def _graphs(asked: Verify, original: ir.Model, candidate: ir.Model) -> dict[str, Any]:
+    """Which graphs the certificate is of, if that is written down; all weights are read for it."""
+    if asked.json is None:
+        return {}
+    return {"graphs": {"original": _sha256(original), "candidate": _sha256(candidate)}}
+
+
+def _sha256(model: ir.Model) -> str | None:
+    try:
+        return graph_sha256(model)
+    except ValueError:
+        return None
 
 
 def _read(path: Path) -> ir.Model:

@@ -28,6 +28,6 @@ def test_the_table_has_a_row_for_every_knob_with_variable_default_and_unit():
 
 def test_every_flag_that_the_text_names_exists():
     flags = {"--" + name.replace("_", "-") for name in Settings.model_fields}
-    flags |= {"--publish", "--if-changed"}  # the converter's
+    flags |= {"--publish", "--if-changed", "--certify", "--json"}  # the converter's
     text = DOCUMENT.read_text(encoding="utf-8")
     assert set(re.findall(r"`?(--[a-z][a-z-]+)", text)) <= flags

@@ -108,6 +108,26 @@ def test_certify_only_does_not_measure(
     assert "float64" not in out
 
 
+def test_a_published_certificate_can_be_checked_again(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The hashes of the graphs are those that model.json has; another weight gives another one."""
+    a, b = pair
+    target = tmp_path / "models" / "net"
+    assert main(["fold", str(a), "--publish", str(target)]) == 0
+    manifest = json.loads((target / "1" / "model.json").read_text(encoding="utf-8"))
+    held = manifest["provenance"]["certificate"]
+    published = {"original": held["original"]["graph"], "candidate": held["folded"]["graph"]}
+    for how in ("--certify=only", "--certify"):
+        found = report(0, a, target / "1" / "model.onnx", how, place=tmp_path)["certificate"]
+        assert found["graphs"] == published
+        assert found["sentence"] == held["sentence"]
+    wrong = altered(b, tmp_path / "wrong.onnx", move_a_weight)
+    graphs = report(3, a, wrong, "--certify=only", place=tmp_path)["certificate"]["graphs"]
+    assert graphs["original"] == published["original"]
+    assert graphs["candidate"] != published["candidate"]
+
+
 def test_a_moved_weight_is_named(
     pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

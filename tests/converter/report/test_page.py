@@ -78,7 +78,6 @@ class Page(HTMLParser):
 
 def report(g: Graph, proof: Proof | None = None) -> dict[str, Any]:
     result = fold(loaded(g))
-    result = replace(result, certificate=replace(result.certificate, seconds=0.0))
     explainer = Explainer(result.original, result.plan)
     if proof is not None:
         result = replace(result, proof=proof)

@@ -275,12 +275,18 @@ class Where(Form):
     found: float | None
 
 
+class Graphs(Form):
+    original: str | None
+    candidate: str | None
+
+
 class CertificateForm(Form):
     certified: bool
     sentence: str
     figures: Figures | None
     where: Where | None
     seconds: float
+    graphs: Graphs | None = None
 
 
 class Certified(Form):
