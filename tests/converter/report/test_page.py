@@ -251,6 +251,23 @@ def test_the_page_says_what_the_terminal_says(made: dict[str, Any]) -> None:
     assert verdict in shown
 
 
+def test_rounding_that_a_certificate_excuses_is_not_shown_as_a_difference(
+    made: dict[str, Any],
+) -> None:
+    def with_one(**changes: Any) -> Page:
+        first, *others = made["proof"]["measurements"]
+        proof = made["proof"] | {"measurements": [first | changes, *others]}
+        return Page(page({**made, "proof": proof}))
+
+    beyond = {"passed": False, "verdict": "differs", "error_folded": 1e-3}
+    excused, refused = with_one(**beyond, excused=True), with_one(**beyond, excused=False)
+    assert "1.0e-03" in excused.text
+    assert "rounding" in excused.text.split("As measured")[1]
+    assert [g.get("class") for g in excused.all("g")].count("bad") == 0
+    assert " differs " in refused.text
+    assert [g.get("class") for g in refused.all("g")].count("bad") == 1
+
+
 def test_a_report_of_before_has_no_certificate(made: dict[str, Any]) -> None:
     found = Page(page({key: value for key, value in made.items() if key != "certificate"})).text
     assert "For every input" not in found
