@@ -130,6 +130,8 @@ def _as_kernel(
             kernel = _each(ctx, channels, group, prod(windows.taps))
         if windows.auto or windows.strides != like.strides:
             return None
+        if base is not z and windows.padded:
+            return None  # it reads zeros where `z` has other numbers
         return _Piece(kernel, windows.inside(*inset))
     return None
 

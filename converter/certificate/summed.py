@@ -16,6 +16,8 @@ from converter.certificate.arrays import Array, Mask
 from converter.certificate.forms import OWN
 from converter.certificate.kernels import Along, Block, Kernel, Room, Weight, digest
 
+CANCELLED = 16.0
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -119,9 +121,22 @@ class Summed(Kernel):
                 k_off += (part.u + 2 * OWN) * np.abs(k)
                 self._add(total, part, block, k)
                 self._add(off, part, block, k_off, np.abs)
-            return self._cut(total), self._cut(off)
+            total, off = self._cut(total), self._cut(off)
+            return total, self._excused(total, off, block)
 
         return both
+
+    def _excused(self, total: Array, off: Array, block: Block) -> Array:
+        """Weights that cancel excuse no more than `CANCELLED` times what is left of the row."""
+        if not self.rounding:
+            return off
+        left = np.abs(total).max(axis=(1, 2), initial=0.0)[:, None, None]
+        rows = slice(block[0], block[1])
+        tiny = sum(np.abs(p.factor[rows]) * p.kernel.floor for p in self.parts)
+        own = OWN / (self.rounding + OWN)
+        most = CANCELLED * (self.rounding * left + np.reshape(tiny, (-1, 1, 1)))
+        found: Array = np.minimum(off, most + own * off)
+        return found
 
     def _zeros(self, room: Room, block: Block) -> Array:
         shape = block[1] - block[0], block[3] - block[2], prod(self.wide)

@@ -7,17 +7,17 @@ batch-norm is the same table, with a factor a column and another shift.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converter.certificate.arrays import Array
 from converter.certificate.context import Context
-from converter.certificate.forms import OWN, Form, Known
-from converter.certificate.kernels import Along, Block, Kernel, Room
+from converter.certificate.forms import OWN, Form, Known, checked
+from converter.certificate.kernels import BLOCK, Along, Block, Kernel, Room
 from converter.certificate.linear import linear
 from converter.certificate.stored import Stored, parts_of
-from converter.certificate.verdict import Doubt
+from converter.certificate.verdict import Differs, Doubt
 
 
 @dataclass(eq=False, kw_only=True)
@@ -85,4 +85,37 @@ def gather(ctx: Context, table: Known, places: Form) -> Form | None:
     shape = (*places.shape, columns)
     ctx.weights += table.size
     bias = first, off + OWN * np.abs(first)
-    return linear(ctx, ("table", atom.id, shape, size), kernel, bias, shape, len(shape) - 1)
+    form = linear(ctx, ("table", atom.id, shape, size), kernel, bias, shape, len(shape) - 1)
+    for found, s in form.terms.items():
+        if found.held is not kernel:
+            t, m = _shift(ctx, found.held, kernel, np.broadcast_to(s.reshape(-1), (columns,)))
+            wide = (1,) * (len(shape) - 1)
+            return checked(replace(form, t=t.reshape(*wide, -1), m=m.reshape(*wide, -1)))
+    return form
+
+
+def _shift(ctx: Context, held: Table, new: Table, factor: Array) -> tuple[Array, Array]:
+    """What a table is more than a multiple of another one, a number a column, and its bound.
+
+    Counted from the first row, a number is as exact as the first row is; but it was not added to
+    anything, so each is within its own roundings of factor * held + T.
+
+    Raises:
+        Differs: no T is.
+    """
+    low, high = np.full(factor.shape, -np.inf), np.full(factor.shape, np.inf)
+    one, other = parts_of(held.weight.numbers), parts_of(new.weight.numbers)
+    step = max(1, BLOCK // max(1, factor.size))
+    for begin in range(0, new.shape[1], step):
+        b = other(begin, begin + step).astype(np.float64)
+        a = factor * one(begin, begin + step).astype(np.float64)
+        off = (new.rounding + OWN) * np.abs(b) + new.floor + OWN * np.abs(a)
+        low = np.maximum(low, (b - off - a).max(axis=0))
+        high = np.minimum(high, (b + off - a).min(axis=0))
+    if np.any(low > high):
+        place = int(np.argmax(low - high))
+        raise Differs("a number of the table", (place,), None, None, (factor.size,))
+    shift = np.where((low <= 0) & (high >= 0), 0.0, (low + high) / 2)
+    t = factor * held.first + shift
+    off = np.maximum(shift - low, high - shift)
+    return t, np.minimum(off, ctx.off(new.weight, t)) + OWN * (np.abs(t) + np.abs(shift))

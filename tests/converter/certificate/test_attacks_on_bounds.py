@@ -155,3 +155,85 @@ def test_a_bound_of_a_clip_is_compared_where_it_is_large() -> None:
     refused(written(build(6.0)), written(build(6.0 * (1 + 10 * U))))
     refused(written(build(3e38)), written(build(2e38)))
     accepted(written(build(6.0)), written(build(6.0)))
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Conv"])
+def test_weights_that_cancel_excuse_nothing(op: str) -> None:
+    """A rounding of 2^20 is 0.06."""
+
+    def build(*weights: np.ndarray) -> Build:
+        def inner(g: Graph) -> str:
+            x = g.input("x", "N", 4) if op == "MatMul" else g.input("x", "N", 4, 3, 3)
+            size = (4, 4) if op == "MatMul" else (4, 4, 1, 1)
+            y = [g.op(op, x, g.const(weight.reshape(size))) for weight in weights]
+            return str(y[0] if len(y) == 1 else g.op("Add", *y))
+
+        return inner
+
+    weight = np.random.default_rng(0).standard_normal((4, 4))
+    large, small = np.full((4, 4), 2.0**20), np.full((4, 4), 0.5)
+    refused(written(build(weight)), written(build(large, 1.1 * weight - large)))
+    refused(written(build(weight)), written(build(large, 1.001 * weight - large)))
+    accepted(written(build(weight)), written(build(small, weight - small)))
+    accepted(written(build(small, weight - small)), written(build(weight)))
+
+
+def looked_up(change: float = 0.0, scale: float = 1.0, shift: float = 0.0) -> Build:
+    def build(g: Graph) -> str:
+        table = np.random.default_rng(0).standard_normal((5, 3))
+        table[0] = LARGE
+        table[2, 1] += change
+        if scale != 1.0:
+            table = table * scale + shift
+        y = g.op("Gather", g.const(table), g.input("x", "N", dtype="int64"))
+        return str(g.op("Sigmoid", y))
+
+    return build
+
+
+def test_a_large_row_of_a_table_excuses_none_of_the_others() -> None:
+    refused(written(looked_up()), written(looked_up(0.1)))
+    refused(written(looked_up()), written(looked_up(1e-5)))
+    accepted(written(looked_up()), written(looked_up()))
+
+
+def test_a_table_takes_up_a_factor_and_a_shift() -> None:
+    def normalised(g: Graph) -> str:
+        table = np.random.default_rng(1).standard_normal((50, 3))
+        y = g.op("Gather", g.const(table), g.input("x", "N", dtype="int64"))
+        return str(g.op("Sigmoid", g.op("Add", g.op("Mul", y, g.const(np.array([1.5, -2.0, 0.7]))),
+                                        g.const(np.array([0.1, 0.2, -0.3])))))  # fmt: skip
+
+    def taken_up(by: float) -> Build:
+        def build(g: Graph) -> str:
+            table = np.random.default_rng(1).standard_normal((50, 3)).astype(np.float32)
+            factor = np.array([1.5, -2.0, 0.7], np.float32).astype(float)
+            shift = np.array([0.1, 0.2, -0.3], np.float32).astype(float)
+            table = table * factor + shift
+            table[7, 1] += by
+            y = g.op("Gather", g.const(table), g.input("x", "N", dtype="int64"))
+            return str(g.op("Sigmoid", y))
+
+        return build
+
+    accepted(written(normalised), written(taken_up(0.0)))
+    refused(written(normalised), written(taken_up(1e-5)))
+
+
+def test_what_a_convolution_reads_around_a_value_is_not_what_another_one_reads() -> None:
+    """One is padded with zeros; the other reads a value that was padded with a half."""
+
+    def build(*, merged: bool) -> Build:
+        def inner(g: Graph) -> str:
+            x, rng = g.input("x", "N", 2, 5, 5), np.random.default_rng(0)
+            one, two = (rng.standard_normal((2, 2, 3, 3)).astype(np.float32) for _ in range(2))
+            wide = g.op("Pad", x, g.const([0, 0, 1, 1] * 2), g.const(np.full((), 0.5)))
+            if merged:
+                return str(g.op("Conv", wide, g.const(one + two)))
+            first = g.op("Conv", x, g.const(one), pads=[1, 1, 1, 1])
+            return str(g.op("Add", first, g.op("Conv", wide, g.const(two))))
+
+        return inner
+
+    refused(written(build(merged=False)), written(build(merged=True)))
+    refused(written(build(merged=True)), written(build(merged=False)))
