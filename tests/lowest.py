@@ -25,7 +25,7 @@ BORROWED = {"torch", "foldserve"}
 _BOUND = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?: *;.*)?")
 
 # The extras whose bounds are tried beside those of the base install.
-EXTRAS = ("converter", "grpc", "images", "otel")
+EXTRAS = ("converter", "grpc", "images", "otel", "signing")
 PARTS = {
     "service": ["tests/service"],
     "converter": ["tests/converter", "tests/test_main_job.py"],

@@ -81,10 +81,11 @@ def build(settings: Settings, cpus: int | None = None) -> Any:
             or its own.
 
     Raises:
-        CannotStart: as `cluster_plan.plan`, or no models folder.
+        CannotStart: as `cluster_plan.plan`, no models folder, or no keys.
     """
     if cpus is None:
         cpus = cluster_cpus() if ray.is_initialized() else cpu.available().threads
+    assembly.trusted(settings)
     if isinstance(settings.models, Path):  # a store is for the replicas to reach
         assembly.repository(settings)
     made = cluster_plan.plan(settings, cpus)

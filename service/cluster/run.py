@@ -50,8 +50,9 @@ def run(settings: Settings, version: str) -> int:
         version: of the program.
 
     Raises:
-        CannotStart: no Ray, no repository, no port, replicas that cannot be.
+        CannotStart: no Ray, no repository, no keys, no port, replicas that cannot be.
     """
+    assembly.trusted(settings)
     if isinstance(settings.models, Path):  # a store is for the replicas to reach
         assembly.repository(settings)
     own = not settings.ray_address

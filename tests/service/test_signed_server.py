@@ -142,6 +142,21 @@ def test_each_worker_asks_for_the_signature(
     assert served.stop() == 0
 
 
+def test_a_replica_of_a_cluster_asks_for_the_signature(root: Path, mine: Pair) -> None:
+    """What Ray starts on each node, here without Ray."""
+    from service.cluster.replica import Served as Replica
+    from service.settings import parse
+
+    put(root, mine, 1)
+    put(root, None, 2)
+    settings = parse(["--models", str(root), "--require-signature", str(mine.public)], {})
+    replica = Replica(settings.model_dump(), "0", "session")
+    entry = replica._registry.entries["m"]
+    assert list(entry.versions) == [1]
+    assert "it is not signed" in entry.rejected[2]
+    assert replica._registry.close(30)
+
+
 def test_from_a_store(root: Path, mine: Pair, tmp_path: Path) -> None:
     put(root, mine, 1)
     put(root, None, 2)
