@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from converter.certificate.arrays import MOST, count
 from converter.certificate.context import REAL, UNITS, Context, attributes, frozen
 from converter.certificate.forms import Known, Value
+from converter.certificate.moving import moved
 from converter.certificate.origins import Operand
 from converter.certificate.verdict import Doubt
 
@@ -49,6 +50,8 @@ _SIMPLE: dict[str, Any] = {
 def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     """The results of a node that reads constants alone."""
     known = [value for value in values if isinstance(value, Known)]
+    if (there := moved(ctx, node, values)) is not None:
+        return [there]
     if node.op_type in {"Cast", "CastLike"}:
         made = ctx.seen(_cast(known, attributes(node, ctx.opset)))
         return [_named(ctx, node, known[:1], [made])[0]]
