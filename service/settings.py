@@ -30,6 +30,9 @@ _SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SC
 # Scheme, host and port as a browser sends them. "*" would let every page of the web in.
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
+# Empty variables are passed over. This one comes out of a secret that may be missing.
+_NEVER_EMPTY = f"{PREFIX}REQUIRE_SIGNATURE"
+
 MiB = 1024 * 1024
 
 
@@ -285,6 +288,11 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(environ):
         upper = variable.upper()  # pydantic-settings ignores the case, so this does too
+        if upper == _NEVER_EMPTY and not environ[variable]:
+            raise SettingsError(
+                f"{variable} is set and empty, which must not mean that signatures are not "
+                "required. Give it a file, or unset it."
+            )
         if not upper.startswith(PREFIX) or upper in known or _SERVICE_LINK.fullmatch(upper):
             continue
         near = difflib.get_close_matches(upper, known, n=1)

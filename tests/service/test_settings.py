@@ -180,3 +180,10 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     for name in Settings.model_fields:
         assert "--" + name.replace("_", "-") in text
     assert "default: 8000" in text
+
+
+def test_signatures_are_not_turned_off_by_an_empty_variable():
+    """As from a secret that is missing; other empty variables are passed over."""
+    assert parse([], {"FOLDSERVE_PORT": ""}).require_signature is None
+    with pytest.raises(SettingsError, match="FOLDSERVE_REQUIRE_SIGNATURE is set and empty"):
+        parse([], {"FOLDSERVE_REQUIRE_SIGNATURE": ""})
