@@ -36,7 +36,8 @@ def main(words: Sequence[str] | None = None) -> int:
     rows_file, list_file = args.results / "rows.jsonl", args.results / "catalogue.json"
     listed = catalogue.read(list_file)
     if args.table and listed is not None:
-        table.write(args.document, results.read(rows_file), listed, engine.version())
+        rows = results.read(rows_file)
+        table.write(args.document, rows, listed, engine.version(), engine.checker())
         console.print(f"wrote {args.document}")
         return 0
     if listed is None:
@@ -47,10 +48,10 @@ def main(words: Sequence[str] | None = None) -> int:
         _install_peers(console, args.skip_peer)
     ordered = catalogue.in_order(listed.architectures)
     wanted = [a for a in ordered if cases.wanted(a.name, args.only)]
-    version, rows = engine.version(), results.read(rows_file)
+    versions, rows = (engine.version(), engine.checker()), results.read(rows_file)
     if not (args.redo or args.prepare):
         wanted = [
-            a for a in wanted if not results.done(rows.get(a.name), version, retry=args.retry)
+            a for a in wanted if not results.done(rows.get(a.name), *versions, retry=args.retry)
         ]
     # What no converter has folded yet comes before what a former one has.
     wanted.sort(key=lambda a: a.name in rows)
@@ -66,7 +67,10 @@ def main(words: Sequence[str] | None = None) -> int:
         exporter=args.exporter,
         prepare=args.prepare,
     )
-    console.print(f"engine {version}, {len(listed.architectures)} architectures with batch-norms")
+    console.print(
+        f"engine {versions[0]}, checker {versions[1]}, "
+        f"{len(listed.architectures)} architectures with batch-norms"
+    )
     done = cases.interruptible(
         console,
         rows_file,

@@ -1,4 +1,8 @@
-"""Which converter a row was made with: a hash of the source that decides a fold and its proof."""
+"""Which converter a row was made with: hashes of sources.
+
+The engine is what decides a fold and its proof, the checker what decides a certificate: so rows are
+certified again alone, without being folded and proven again, where only the checker has changed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import ast
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from converter.certificate.identity import checker_sha256
 
 SOURCE = Path(__file__).parents[2] / "converter"
 # What a stage calls. What these import counts as well; training, commands, reports do not.
@@ -16,6 +22,7 @@ ROOTS = (
     "sources/module.py",
     "sources/onnx_.py",
 )
+CHECKER = "certificate"
 
 
 def version(source: Path = SOURCE, roots: Sequence[str] = ROOTS) -> str:
@@ -27,15 +34,20 @@ def version(source: Path = SOURCE, roots: Sequence[str] = ROOTS) -> str:
     return digest.hexdigest()[:12]
 
 
+def checker() -> str:
+    """Twelve digits that change when a file that decides a certificate does."""
+    return checker_sha256()[:12]
+
+
 def deciding(source: Path = SOURCE, roots: Sequence[str] = ROOTS) -> list[Path]:
     """`roots` and what they import of `source`, at the top or inside of a function, sorted.
 
-    The `__init__` of `source` itself is left out: it only says where things are.
+    The `__init__` of `source` itself is left out: it only says where things are. So is the checker.
     """
     waiting, found = [source / root for root in roots], set[Path]()
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in found or path.is_relative_to(source / CHECKER):
             continue
         found.add(path)
         for module in _imported(path, source):

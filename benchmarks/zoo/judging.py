@@ -81,6 +81,20 @@ def describe(result: Any) -> dict[str, Any]:
     }
 
 
+def certificate(found: Any) -> dict[str, Any]:
+    """What `converter.certificate.certify` returned, in the keys of a row."""
+    from converter.certificate.claim import claim
+
+    told = {
+        "certified": bool(found),
+        "certificate": f"{claim(found)}." if found else str(found)[:500],
+        "certify_seconds": round(found.seconds, 2),
+    }
+    if found:
+        told |= {"certified_weights": found.weights, "largest_move": round(found.largest_move, 3)}
+    return told
+
+
 def judge(proof: Any) -> tuple[str, str]:
     """ "proven", "wrong" (the folded graph differs) or "not proven" (it cannot be said)."""
     if proof.passed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-# In the folder of an architecture: the un-folded file, what was found when it was exported, what
-# float64 says that it computes, what torch says, and what the peers left.
-MODEL, EXPORT, TRUTH, REFERENCE, RIVALS = (
+# In the folder of an architecture: the exporter's own file, the same with its constants evaluated,
+# what was found when it was exported, what float64 says that it computes, what torch says, and what
+# the peers left.
+USER, MODEL, EXPORT, TRUTH, REFERENCE, RIVALS = (
+    "user.onnx",
     "model.onnx",
     "export.json",
     "truth.npz",

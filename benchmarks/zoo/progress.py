@@ -20,8 +20,9 @@ def sentence(row: Row) -> str:
     if "verdict" not in row:
         return f"{name} {row['batchnorms']:4} batch-norms exported{beside}"
     verdict = row["verdict"].upper() if row["verdict"] == "wrong" else row["verdict"]
+    certified = "certified" if row.get("certified") else "not certified"
     return (
-        f"{name} {row['left']:4} of {row['batchnorms']:4} left, {verdict}, "
+        f"{name} {row['left']:4} of {row['batchnorms']:4} left, {verdict}, {certified}, "
         f"float64 {row['exact']:.0e}, {row['fold_seconds']:.1f} + {row['proof_seconds']:.1f} s"
         f"{beside}"
     )

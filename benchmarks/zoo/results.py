@@ -30,7 +30,11 @@ def compact(path: Path) -> None:
         aside.replace(path)
 
 
-def done(row: Row | None, engine: str, *, retry: bool = False) -> bool:
-    """Whether an architecture need not be run again: same engine, and not failed where failures
-    are to be retried."""
-    return row is not None and row["engine"] == engine and not (retry and row["status"] != "ok")
+def done(row: Row | None, engine: str, checker: str, *, retry: bool = False) -> bool:
+    """Whether an architecture need not be run again: same engine and checker of certificates, and
+    not failed where failures are to be retried."""
+    if row is None or row["engine"] != engine:
+        return False
+    if row["status"] != "ok":
+        return not retry
+    return row.get("checker") == checker

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import lines
-from benchmarks.zoo import cases, engine
+from benchmarks.zoo import cases, engine, results
 from benchmarks.zoo.catalogue import Architecture
-from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS
+from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, RIVAL_NAMES, RIVALS, USER
 from benchmarks.zoo.progress import Listener
 from benchmarks.zoo.results import Row
 
 # Raise it when a network is built, fed or exported otherwise: kept exports are made again.
 RECIPE = 1
+# What tells that a network was exported as before: then what the peers said of it still holds.
+SAME = ("input", "exporter", "batchnorms", "megabytes", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Settings:
 
 def run(work: Iterable[Architecture], settings: Settings, listener: Listener) -> list[Row]:
     """Run `work` in order; returns the rows, in the order in which they came."""
-    version = engine.version()
+    versions = {"engine": engine.version(), "checker": engine.checker()}
+    former = results.read(settings.results)
     cases.prepare(settings.jobs, settings.preload)
 
     def keep(row: Row) -> None:
@@ -67,7 +70,7 @@ def run(work: Iterable[Architecture], settings: Settings, listener: Listener) ->
 
     return cases.run(
         work,
-        lambda architecture, stop: measure(architecture, settings, version, stop),
+        lambda net, stop: measure(net, settings, versions, stop, former.get(net.name, {})),
         keep,
         jobs=settings.jobs,
         budget=settings.budget,
@@ -76,9 +79,20 @@ def run(work: Iterable[Architecture], settings: Settings, listener: Listener) ->
 
 
 def measure(
-    architecture: Architecture, settings: Settings, version: str, stop: threading.Event
+    architecture: Architecture,
+    settings: Settings,
+    versions: dict[str, str],
+    stop: threading.Event,
+    former: Row,
 ) -> Row:
     """All stages of one architecture as a row; what fails is in the row.
+
+    Args:
+        architecture, settings: of the run.
+        versions: of the engine and of the checker.
+        stop: ends it early.
+        former: the row that it had; of its peers what is not asked again, where the export is as it
+            was, and all but the certificate if only the checker has changed.
 
     Raises:
         StoppedError: `stop` was set meanwhile.
@@ -87,7 +101,7 @@ def measure(
     row: Row = {
         "name": architecture.name,
         "family": architecture.family,
-        "engine": version,
+        **versions,
         "status": "ok",
         "million_parameters": round(architecture.parameters / 1e6, 2),
     }
@@ -105,9 +119,18 @@ def measure(
             key: value for key, value in made.items() if key not in {"recipe", "errors", "asked"}
         }
         row["export_peak_mb"] = row.pop("peak_mb")
-        row["peers"] = _peers(architecture.name, folder, settings, stop)
+        as_before = all(former.get(key) == row.get(key) for key in SAME)
+        row["peers"] = (former.get("peers", {}) if as_before else {}) | _peers(
+            architecture.name, folder, settings, stop
+        )
         if settings.prepare:
             return row
+        only_checker = former.get("checker") not in {None, row["checker"]}
+        if as_before and former["engine"] == row["engine"] and only_checker:
+            again = former | row | _certified(architecture.name, folder, settings, stop)
+            # The verdict of a proof may rest on the certificate.
+            if again["certified"] == former["certified"]:
+                return again
         folded = _stage("fold", architecture.name, folder, settings, stop)
         return row | folded | {"status": "not folded" if "error" in folded else "ok"}
     finally:
@@ -115,12 +138,23 @@ def measure(
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _certified(
+    name: str, folder: Path, settings: Settings, stop: threading.Event
+) -> dict[str, Any]:
+    """What the row says of a certificate, from a fold that is not proven again."""
+    found = _stage("certify", name, folder, settings, stop)
+    if "error" in found:
+        return {"certified": False, "certificate": f"Not certified: {found['error']['sentence']}"}
+    del found["peak_mb"]
+    return found
+
+
 def _serves(made: dict[str, Any], folder: Path, settings: Settings) -> bool:
     """Whether a kept export is what is wanted; one by the better exporter always is."""
     asked = made.get("asked", EXPORTERS[0])
     if asked not in (EXPORTERS[0], settings.exporter):
         return False
-    return "error" in made or (folder / MODEL).is_file()
+    return "error" in made or all((folder / name).is_file() for name in (MODEL, USER))
 
 
 def _peers(name: str, folder: Path, settings: Settings, stop: threading.Event) -> dict[str, Any]:
@@ -158,9 +192,10 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 def kept_bytes(cache: Path) -> int:
     total = 0
-    for path in cache.rglob(MODEL + "*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # another job has just dropped it
-            continue
+    for name in (MODEL, USER):
+        for path in cache.rglob(name + "*"):
+            try:
+                total += path.stat().st_size
+            except OSError:  # another job has just dropped it
+                continue
     return total

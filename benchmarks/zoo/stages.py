@@ -1,8 +1,9 @@
 """What is done to one architecture, in three stages, each in a process of its own.
 
-1. export: build it, export it un-folded, evaluate that in float64;
-2. peers:  let the other tools simplify the file, count what they leave, check what they compute;
-3. fold:   fold the file and prove it.
+1. export:  build it, export it un-folded, evaluate that in float64;
+2. peers:   let the other tools simplify the file, count what they leave, check what they compute;
+3. fold:    fold the file, prove and certify it;
+4. certify: fold the file and certify it, where only the checker of certificates has changed.
 
 The first two do not depend on the folding engine: what they give lies in the architecture's
 folder under `.cache/zoo` and is used again when the engine has changed.
@@ -26,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import PEERS, batchnorms_in
-from benchmarks.zoo.judging import describe, error_of, exact, sensitivity
-from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, REFERENCE, RIVAL_NAMES, TRUTH
+from benchmarks.zoo.judging import certificate, describe, error_of, exact, sensitivity
+from benchmarks.zoo.names import EXPORT, EXPORTERS, MODEL, REFERENCE, RIVAL_NAMES, TRUTH, USER
 
 _ROUNDOFF = 2.0**-24
 # A peer's result is called wrong beyond this many times what the proof allows ours.
@@ -35,7 +36,7 @@ LENIENCY = 10.0
 
 
 def export(name: str, folder: Path, exporter: str = EXPORTERS[0]) -> dict[str, Any]:
-    """Write the un-folded file, and what float64 and onnxruntime say that it computes.
+    """Write the un-folded files, and what float64 and onnxruntime say that they compute.
 
     `exporter` "TorchScript" takes what `converter fold` falls back to before torch.export: it
     needs a tenth of the time.
@@ -57,6 +58,7 @@ def export(name: str, folder: Path, exporter: str = EXPORTERS[0]) -> dict[str, A
         loaded = from_module(net.module, path=Path(name), kind="", options=options)
     seconds = time.perf_counter() - start
     folder.mkdir(parents=True, exist_ok=True)
+    write_onnx(loaded.model, folder / USER)
     # Peers choke on the exporters' unevaluated constants: all get the normalized graph.
     original = normalize(loaded.model)
     write_onnx(original, folder / MODEL)
@@ -140,19 +142,17 @@ def _judge(
 
 
 def fold(name: str, folder: Path) -> dict[str, Any]:
-    """Fold the exported file and prove it, as `converter fold` does."""
+    """Fold the exporter's own file, prove and certify it, as `converter fold` does."""
     from converter.pipeline import fold as fold_loaded
-    from converter.sources import LoadOptions, load
     from converter.sources.loaded import Reference
 
-    loaded = load(folder / MODEL, LoadOptions())
-    loaded.path = Path(name)
+    loaded = _users(name, folder)
     if (folder / REFERENCE).is_file():
         loaded = replace(loaded, reference=Reference(*_load(folder / REFERENCE)))
     start = time.perf_counter()
     result = fold_loaded(loaded)
     whole = time.perf_counter() - start
-    row = describe(result)
+    row = describe(result) | certificate(result.certificate)
     difference, _ = exact(loaded)
     # What stays by default may go with an option; its algebra is checked as well.
     other = exact(loaded, through_relu=True) if row["left"] else (difference, 0)
@@ -160,8 +160,26 @@ def fold(name: str, folder: Path) -> dict[str, Any]:
         "exact": max(difference, other[0]),
         "left_through_relu": other[1],
         "fold_seconds": round(result.seconds, 3),
-        "proof_seconds": round(whole - result.seconds, 2),
+        "proof_seconds": round(whole - result.seconds - result.certificate.seconds, 2),
     }
+
+
+def certify(name: str, folder: Path) -> dict[str, Any]:
+    """Fold the exporter's own file, and certify that against it."""
+    from converter.certificate import certify as certified
+    from converter.pipeline import preview
+
+    loaded = _users(name, folder)
+    return certificate(certified(loaded.model, preview(loaded).model))
+
+
+def _users(name: str, folder: Path) -> Any:
+    """The file as a user has it from the exporter."""
+    from converter.sources import LoadOptions, load
+
+    loaded = load(folder / USER, LoadOptions())
+    loaded.path = Path(name)
+    return loaded
 
 
 def peak_megabytes() -> int:
@@ -186,7 +204,12 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return found["input"], found["output"]
 
 
-STAGES: dict[str, Callable[..., dict[str, Any]]] = {"export": export, "peers": peers, "fold": fold}
+STAGES: dict[str, Callable[..., dict[str, Any]]] = {
+    "export": export,
+    "peers": peers,
+    "fold": fold,
+    "certify": certify,
+}
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -204,7 +227,7 @@ def main(words: Sequence[str] | None = None) -> int:
         cause = innermost(error)
         text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
         found = {"error": {"class": type(cause).__name__, "sentence": text[:400]}}
-        if stage == "fold":
+        if stage in {"fold", "certify"}:
             import traceback
 
             found["error"]["trace"] = traceback.format_exc()[-1500:]

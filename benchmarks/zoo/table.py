@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import document
-from benchmarks.zoo import findings
+from benchmarks.zoo import certificates, findings
 from benchmarks.zoo.catalogue import Architecture, Catalogue
 from benchmarks.zoo.names import RIVAL_NAMES
 from benchmarks.zoo.results import Row
@@ -21,13 +21,16 @@ EXPORTED_BY = {"dynamo": "torch.export", "TorchScript": "TorchScript"}
 PREFACE = Path(__file__).with_name("preface.md")
 
 
-def write(path: Path, rows: Mapping[str, Row], listed: Catalogue, engine: str) -> None:
+def write(
+    path: Path, rows: Mapping[str, Row], listed: Catalogue, engine: str, checker: str
+) -> None:
     """Overwrite the part of `path` that this command makes."""
-    document.write(path, COMMAND, text(rows, listed, engine), PREFACE.read_text(encoding="utf-8"))
+    words = text(rows, listed, engine, checker)
+    document.write(path, COMMAND, words, PREFACE.read_text(encoding="utf-8"))
 
 
-def text(rows: Mapping[str, Row], listed: Catalogue, engine: str) -> str:
-    """`engine`: the present one."""
+def text(rows: Mapping[str, Row], listed: Catalogue, engine: str, checker: str) -> str:
+    """`engine`, `checker`: the present ones."""
     known = {architecture.name for architecture in listed.architectures}
     chosen = [rows[name] for name in sorted(rows) if name in known]
     folded = [row for row in chosen if row["status"] == "ok"]
@@ -37,6 +40,7 @@ def text(rows: Mapping[str, Row], listed: Catalogue, engine: str) -> str:
         _exporters(folded),
         _summary(folded),
         findings.correctness(folded),
+        certificates.text(folded, checker),
         _fewer(folded),
         findings.wrong_peers(folded),
         findings.reasons(folded),
@@ -194,7 +198,8 @@ def _by_architecture(folded: list[Row]) -> str:
     heads = [
         "architecture", "input", "batch-norms", "left", "with --through-relu", *peers,
         "merged sums", "reasons", "proof", "error, original", "folded", "algebra",
-        "export s", "fold s", "proof s", "exporter", "converter",
+        "certified", "largest move", "export s", "fold s", "proof s", "certificate s",
+        "exporter", "converter",
     ]  # fmt: skip
     rows: list[list[object]] = [
         [
@@ -210,15 +215,18 @@ def _by_architecture(folded: list[Row]) -> str:
             _relative(row["error_original"], row["max_abs"]),
             _relative(row["error_folded"], row["max_abs"]),
             f"{row['exact']:.0e}",
+            certificates.word(row),
+            f"{row['largest_move']:.2f}" if row.get("certified") else "",
             f"{row['export_seconds']:.0f}",
             f"{row['fold_seconds']:.1f}",
             f"{row['proof_seconds']:.0f}",
+            f"{row['certify_seconds']:.1f}" if "certify_seconds" in row else "",
             EXPORTED_BY[row["exporter"]],
             row["engine"][:6],
         ]
         for row in folded
     ]
-    sides = "  rrr" + "r" * len(peers) + "r  " + "r" * 6
+    sides = "  rrr" + "r" * len(peers) + "r  " + "rrr rrrrr"
     note = (
         "Errors are the largest differences from float64, relative to the largest output, of the "
         "original and of the folded graph in onnxruntime. A peer's count has a ! where its result "

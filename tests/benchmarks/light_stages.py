@@ -23,6 +23,10 @@ FOLDED = {
     "why": "", "max_abs": 1.0, "error_original": 1e-7, "error_folded": 1e-7, "fold_seconds": 0.1,
     "proof_seconds": 0.2,
 }  # fmt: skip
+CERTIFIED = {
+    "certified": True, "certificate": "Certified for every input: 2 of 2 batch-norms.",
+    "certify_seconds": 0.1, "certified_weights": 10, "largest_move": 0.5,
+}  # fmt: skip
 
 
 def main(words: list[str]) -> None:
@@ -36,10 +40,13 @@ def main(words: list[str]) -> None:
             result = {"error": {"class": "TypeError", "sentence": "no"}}
         else:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            (Path(folder) / "model.onnx").write_bytes(b"0" * 1000)
+            for name in ("model.onnx", "user.onnx"):
+                (Path(folder) / name).write_bytes(b"0" * 500)
             result = EXPORTED | {"asked": more[0]}
     elif stage == "peers":
         result = {"peers": {peer: {"left": 2} for peer in more}}
+    elif stage == "certify":
+        result = CERTIFIED | {"certified": name != "test:doubtful"}
     elif stage == "fold":
         if name == "test:slow":
             time.sleep(60)
@@ -51,6 +58,6 @@ def main(words: list[str]) -> None:
             held = bytearray(400_000_000)
             held[::4096] = b"1" * len(held[::4096])
             time.sleep(60)
-        result = dict(FOLDED)
+        result = FOLDED | CERTIFIED
     sys.stdout.write("noise of a library\n")
     sys.stdout.write(json.dumps(result | {"peak_mb": 100}))

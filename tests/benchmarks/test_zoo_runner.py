@@ -136,13 +136,44 @@ def test_a_peer_is_asked_once(settings: runner.Settings) -> None:
 
 
 def test_what_is_done_is_known_by_the_engine() -> None:
-    row = {"name": "test:ok", "engine": "a", "status": "ok"}
+    row = {"name": "test:ok", "engine": "a", "checker": "c", "status": "ok"}
     failed = row | {"status": "not exported"}
-    assert results.done(row, "a")
-    assert not results.done(row, "b")
-    assert not results.done(None, "a")
-    assert results.done(failed, "a")
-    assert not results.done(failed, "a", retry=True)
+    assert results.done(row, "a", "c")
+    assert not results.done(row, "b", "c")
+    assert not results.done(row, "a", "d")
+    assert not results.done(None, "a", "c")
+    assert results.done(failed, "a", "d")
+    assert not results.done(failed, "a", "d", retry=True)
+
+
+def test_where_only_the_checker_has_changed_a_fold_is_certified_again_alone(
+    settings: runner.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = run(settings, "ok")
+    monkeypatch.setattr(engine, "checker", lambda: "another")
+    (again,) = run(settings, "ok")
+    assert again == first | {"checker": "another"}
+    assert started(settings)[-2:] == ["fold test:ok", "certify test:ok"]
+    run(settings, "ok")  # asked for again with the same checker: all of it
+    assert started(settings)[-1] == "fold test:ok"
+
+
+def test_where_a_certificate_is_lost_the_fold_is_proven_again(
+    settings: runner.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings, "doubtful")
+    monkeypatch.setattr(engine, "checker", lambda: "another")
+    run(settings, "doubtful")
+    assert started(settings)[-2:] == ["certify test:doubtful", "fold test:doubtful"]
+
+
+def test_what_peers_said_stays_where_the_export_is_as_it_was(settings: runner.Settings) -> None:
+    (row,) = run(settings, "ok")
+    said = {"onnxslim": {"left": 2}}
+    lines.append(settings.results, row | {"engine": "former", "peers": said})
+    assert run(settings, "ok")[0]["peers"] == said
+    lines.append(settings.results, row | {"engine": "former", "peers": said, "batchnorms": 3})
+    assert run(settings, "ok")[0]["peers"] == {}
 
 
 def source(folder: Path, **files: str) -> Path:
@@ -178,7 +209,9 @@ def test_the_engine_is_what_folds_and_proves() -> None:
     everything = {
         path.relative_to(engine.SOURCE).as_posix() for path in engine.SOURCE.rglob("*.py")
     }
-    documents = {"evaluation/uncovered.py"}  # a table that only a page of the documents reads
+    # A table that only a page of the documents reads, and the words for a verdict.
+    documents = {"evaluation/uncovered.py", "proof/conclusion.py"}
+    assert not [name for name in inside if name.startswith("certificate/")]
     for folder in ("folding", "evaluation", "proof"):
         assert {name for name in everything if name.startswith(f"{folder}/")} <= inside | documents
     assert {

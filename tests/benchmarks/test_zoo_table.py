@@ -42,7 +42,7 @@ def row(name: str, **more: Any) -> dict[str, Any]:
 
 
 def made(*rows: dict[str, Any]) -> str:
-    return table.text({row["name"]: row for row in rows}, LISTED, "abc")
+    return table.text({row["name"]: row for row in rows}, LISTED, "abc", "c1")
 
 
 def test_rows_of_a_former_converter_are_told() -> None:
@@ -54,6 +54,28 @@ def test_rows_of_a_former_converter_are_told() -> None:
     assert "| TorchScript | def012 |" in text
     assert "does: 1. By TorchScript" in text
     assert "former" not in made(row("timm:a"))
+
+
+def certified(name: str, **more: Any) -> dict[str, Any]:
+    return row(name) | {
+        "certified": True, "certificate": "Certified.", "certify_seconds": 0.4, "checker": "c1",
+        "certified_weights": 1000, "largest_move": 0.75,
+    } | more  # fmt: skip
+
+
+def test_it_says_what_is_certified_and_why_the_rest_is_not() -> None:
+    doubtful = {"certified": False, "certificate": "Not certified: 'y', a Conv, is another."}
+    text = made(
+        certified("timm:a"), certified("timm:b", largest_move=1.25), certified("timm:c", **doubtful)
+    )
+    assert "**Certified: 2 of 3 folds**, all of them in 0 of 1 families." in text
+    assert "Of 2,000 weights none was moved by more than 1.25 roundings (timm:b)." in text
+    assert "| timm:c | Not certified: 'y', a Conv, is another. |" in text
+    assert "former ones" not in text
+    text = made(certified("timm:a", checker="c0"), row("timm:b"))
+    assert "**Certified: 1 of 1 folds**, all of them in 1 of 1 families. Not asked yet: 1." in text
+    assert "The checker of the day this was written is c1; former ones: 1 by c0." in text
+    assert "No row says so yet." in made(row("timm:a"))
 
 
 def test_it_says_how_many_of_how_many() -> None:
