@@ -142,7 +142,7 @@ class Context:
                 forms.append(value)
             elif value.real and kind in _MOVABLE:
                 form = self.form(value)
-                key.append(("constant", form.shape))
+                key.append((form.ids, form.shape, form.real))
                 forms.append(form)
             else:
                 key.append(bits(value.array))

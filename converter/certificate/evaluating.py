@@ -82,12 +82,20 @@ def _named(
     """The results with the names of their numbers, if a value that was read has some."""
     if not any(isinstance(v, Known) and v.sized for v in values):
         return results
+    x = values[0]
+    if node.op_type in {"Cast", "CastLike"} and isinstance(x, Known) and x.real:
+        (made,) = results
+        if made.real and made.unit == x.unit:  # nothing is rounded
+            return [replace(made, sized=x.sized)]
     operands = [Operand(v.array, v.sized) if isinstance(v, Known) else None for v in values]
     names = ctx.space.names.of_op(
         node, frozen(attributes(node, ctx.opset)), operands, [value.array for value in results],
         lambda arrays: _computed(ctx, node, arrays), second=ctx.space.second,
     )  # fmt: skip
-    return [replace(value, sized=sizes) for value, sizes in zip(results, names, strict=True)]
+    return [
+        value if ctx.space.names.fixed(sizes) else replace(value, sized=sizes)
+        for value, sizes in zip(results, names, strict=True)
+    ]
 
 
 def _computed(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[Any]:

@@ -9,7 +9,7 @@ compute, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,9 +37,13 @@ _EACH = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """The names of a constant's numbers: of each in its place, or one of all."""
+    """The names of a constant's numbers: of each in its place, or one of all.
+
+    `counted`: whether there are always as many of them.
+    """
 
     names: Index
+    counted: bool = True
 
 
 class Operand(NamedTuple):
@@ -63,23 +67,22 @@ class Names:
 
     strange: list[str] = field(default_factory=list)
     _held: dict[Hashable, int] = field(default_factory=dict)
+    _constants: set[int] = field(default_factory=set)
 
     def name(self, op: str, expression: Hashable, *, allowed: bool) -> int:
         """`allowed`: whether the second graph may say it first."""
         key = op, expression
         if key not in self._held:
             self._held[key] = len(self._held)
+            if op == "constant":
+                self._constants.add(self._held[key])
             if not allowed:
                 self.strange.append(op)
         return self._held[key]
 
-    def axes(self, ids: Hashable, rank: int, *, allowed: bool) -> Sizes:
-        """Of the axes of a value that is made of these atoms.
-
-        `allowed`: the value is made of atoms of the first graph.
-        """
-        found = [self.name("Shape", (ids, axis), allowed=allowed) for axis in range(rank)]
-        return Sizes(np.array(found, np.int64))
+    def fixed(self, sizes: Sizes) -> bool:
+        """Whether all of the numbers are constants, whatever the sizes are."""
+        return sizes.counted and self._constants.issuperset(sizes.names.reshape(-1).tolist())
 
     def of_constant(self, array: Array) -> Index:
         if array.size > _MOST:
@@ -103,20 +106,24 @@ class Names:
             n is not None and o is not None and n.shape != o.array.shape
             for n, o in zip(names, operands, strict=True)
         )
+        counted = all(o is None or o.sizes is None or o.sizes.counted for o in operands)
         if first is not None and not single:
             if op == "Cast" or (op == "CastLike" and alone):
-                return [self._cast(names[0], first.array, results[0], second=second)]
+                cast = self._cast(names[0], first.array, results[0], second=second)
+                return [replace(cast, counted=counted)]
             if op in _MOVING and alone:
                 moved = again([names[0], *(None if o is None else o.array for o in operands[1:])])
-                return [Sizes(np.asarray(array, np.int64)) for array in moved]
+                return [Sizes(np.asarray(array, np.int64), counted) for array in moved]
             if op == "Concat":
-                return [Sizes(np.asarray(again(names)[0], np.int64))]
+                return [Sizes(np.asarray(again(names)[0], np.int64), counted)]
             if op in _EACH:
                 kinds = tuple(o.array.dtype.kind for o in operands if o is not None)
-                return [self._each(op, (attributes, kinds), names, results[0].size, second=second)]
+                each = self._each(op, (attributes, kinds), names, results[0].size, second=second)
+                return [replace(each, counted=counted)]
         read = tuple(None if n is None else bits(n) for n in names)
         whole = self.name(op, (attributes, read), allowed=not second)
-        return [self._items(whole, place, array) for place, array in enumerate(results)]
+        items = [self._items(whole, place, array) for place, array in enumerate(results)]
+        return [replace(sizes, counted=False) for sizes in items]
 
     def _names(self, operand: Operand) -> Index:
         if operand.sizes is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from converter.certificate import bodies
 from converter.certificate.arrays import Shape, bits
 from converter.certificate.atoms import Space
+from converter.certificate.axes import Symbols
 from converter.certificate.closeness import same_forms
 from converter.certificate.context import Context
 from converter.certificate.evaluating import evaluated
@@ -25,6 +27,8 @@ _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
      "Multinomial"}
 )  # fmt: skip
+# Ops that repeat the numbers of a constant.
+_REPEATS = frozenset({"Expand", "Tile"})
 
 
 class Walk:
@@ -47,10 +51,12 @@ class Walk:
         self._graph = model.graph
         self._model = model
         self._shapes = shapes
+        self._symbols = Symbols(space.names, opset)
 
     def run(self) -> list[Value]:
         """The values of the outputs."""
         for value in given(self._model):
+            self._symbols.given(value)
             shape = self._shapes[value.name or ""]
             atom, _ = self._space.intern(("input", value.name), shape, None)
             assert value.dtype is not None
@@ -99,11 +105,27 @@ class Walk:
             return bodies.loop(self.context, node, values)
         if op == "Scan":
             return bodies.scan(self.context, node, values)
+        results = self._leaf(node, values)
+        if self._space.free:
+            self._symbols.follow(node, values, results)
+        return results
+
+    def _leaf(self, node: ir.Node, values: list[Value]) -> Sequence[Value]:
+        """The results of a node without a body."""
         if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
                for a in node.attributes.values()):  # fmt: skip
             raise Doubt("it has a body of which nothing is known")
-        if op in {"Shape", "Size"} and isinstance(values[0], Form):
+        if node.op_type in {"Shape", "Size"} and isinstance(values[0], Form):
             return [self._size(node, values[0])]
+        x = values[0] if values else None
+        counted = isinstance(x, Known) and x.sized is not None and x.sized.counted
+        if counted and isinstance(x, Known) and node.op_type in {"Shape", "Size"}:
+            return evaluated(self.context, node, [replace(x, sized=None)])
+        if isinstance(x, Known) and x.real and x.sized is None and node.op_type in _REPEATS and any(
+            isinstance(value, Known) and value.sized for value in values[1:]
+        ):  # fmt: skip
+            # Numbers of a weight, as many as sizes say: they may be moved as any weight may.
+            values = [self.context.form(x), *values[1:]]
         if values and all(value is None or isinstance(value, Known) for value in values):
             return evaluated(self.context, node, values)
         return computed(self.context, node, values)
@@ -117,13 +139,17 @@ class Walk:
         sizes = Sizes(np.zeros(0, np.int64))
         if space.free:
             known = bool(x.terms) and not any(atom.second for atom in x.terms)
-            sizes = space.names.axes(x.ids, x.rank, allowed=known or not space.second)
+            sizes = self._symbols.sizes(
+                node.inputs[0], x.ids, x.rank, allowed=known or not space.second
+            )
+        if space.names.fixed(sizes if whole else Sizes(sizes.names[chosen])):
+            return Known(np.asarray(np.prod(shape)) if whole else shape[chosen])
         if whole:
             name = space.names.name("Size", bits(sizes.names), allowed=not space.second)
             array, sizes = np.asarray(np.prod(shape)), Sizes(np.array(name))
         else:
             array, sizes = shape[chosen], Sizes(sizes.names[chosen])
-        return Known(array, sized=sizes if space.free else None)
+        return Known(array, sized=sizes)
 
     def _constant(self, node: ir.Node) -> Known:
         ((name, attribute),) = node.attributes.items()

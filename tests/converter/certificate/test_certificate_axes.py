@@ -1,0 +1,117 @@
+"""Sizes that are always the same are constants, whoever evaluates them; open ones are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from converter.certificate import Certified, certify
+from patterns.graphs import Graph
+
+Build = Callable[[Graph], str]
+
+
+def written(build: Build) -> ir.Model:
+    g = Graph("float32")
+    g.output(g.rename(build(g), "y"))
+    return g.model()
+
+
+def same(one: Build, other: Build) -> bool:
+    return isinstance(certify(written(one), written(other)), Certified)
+
+
+def conv(g: Graph) -> str:
+    """Of the sizes (N, 16, 8, W)."""
+    x = g.input("x", "N", 3, 8, "W")
+    weight = g.const(np.random.default_rng(1).standard_normal((16, 3, 3, 3)))
+    return str(g.op("Conv", x, weight, pads=[1, 1, 1, 1]))
+
+
+def over_root(axis: int | None, number: float = 4.0) -> Build:
+    """x / sqrt(size of an axis), or of a constant."""
+
+    def build(g: Graph) -> str:
+        x = conv(g)
+        root = g.const(np.full((), number))
+        if axis is not None:
+            size = g.op("Gather", g.op("Shape", x), g.const(np.array(axis)))
+            root = g.op("Sqrt", g.op("Cast", size, to=1))
+        return str(g.op("Div", x, root))
+
+    return build
+
+
+def test_the_root_of_a_number_of_channels_is_a_constant() -> None:
+    assert same(over_root(1), over_root(None))
+    assert not same(over_root(1), over_root(None, 4.001))
+    assert same(over_root(2), over_root(None, np.sqrt(8)))
+
+
+@pytest.mark.parametrize("axis", [0, 3])
+def test_the_root_of_an_open_size_is_none(axis: int) -> None:
+    assert same(over_root(axis), over_root(axis))
+    for number in (1.0, np.sqrt(2), 8.0):
+        assert not same(over_root(axis), over_root(None, number))
+    assert not same(over_root(None), over_root(axis))
+    assert not same(over_root(3 - axis), over_root(axis))
+
+
+def test_a_cast_that_rounds_nothing_is_not_told_from_none() -> None:
+    def build(casts: int) -> Build:
+        def inner(g: Graph) -> str:
+            x = conv(g)
+            size = g.op("Cast", g.op("Shape", x, start=3), to=1)
+            for _ in range(casts):
+                size = g.op("Cast", size, to=1)
+            return str(g.op("Mul", x, g.op("Sqrt", size)))
+
+        return inner
+
+    assert same(build(2), build(0))
+    assert same(build(0), build(2))
+
+
+def flat(*target: int | str) -> Build:
+    """A Reshape; "N" and "W" are read from the input."""
+
+    def build(g: Graph) -> str:
+        x = conv(g)
+        sizes = {"N": g.op("Shape", x, start=0, end=1), "W": g.op("Shape", x, start=3)}
+        parts = [sizes[n] if isinstance(n, str) else g.const(np.array([n])) for n in target]
+        y = g.op("Reshape", x, g.op("Concat", *parts, axis=0))
+        last = g.op("Cast", g.op("Shape", y, start=2), to=1)
+        return str(g.op("Mul", y, g.op("Sqrt", last)))
+
+    return build
+
+
+def test_what_a_reshape_leaves_is_followed() -> None:
+    def constant(g: Graph) -> str:
+        y = g.op("Reshape", conv(g), g.const(np.array([0, -1, 128])))
+        return str(g.op("Mul", y, g.const(np.full((), np.sqrt(128)))))
+
+    assert same(flat("N", "W", -1), constant)
+    assert same(flat(0, -1, 128), constant)
+    assert same(flat("N", "W", -1), flat(0, -1, 128))
+    # The last axis is 8 * W: another number at another width.
+    assert not same(flat("N", 16, -1), constant)
+
+
+def test_a_weight_that_is_repeated_for_each_sample_may_be_moved_as_a_weight() -> None:
+    table = np.random.default_rng(0).standard_normal((1, 16, 8, 1)).astype(np.float32)
+
+    def build(by: float) -> Build:
+        def inner(g: Graph) -> str:
+            x = conv(g)
+            ones = g.const(np.array([1, 1, 1]))
+            times = g.op("Concat", g.op("Shape", x, start=0, end=1), ones, axis=0)
+            return str(g.op("Add", x, g.op("Tile", g.const(table * np.float32(by)), times)))
+
+        return inner
+
+    assert same(build(1.0), build(1 + 2.0**-23))
+    assert not same(build(1.0), build(1 + 2.0**-18))
