@@ -38,6 +38,7 @@ import onnx_ir as ir
 
 from converter.certificate import signature
 from converter.certificate.atoms import Space
+from converter.certificate.budget import Budget
 from converter.certificate.functions import inlined
 from converter.certificate.sizes import attempts, one_sample, shapes_at
 from converter.certificate.verdict import Certified, Doubt, NotCertified
@@ -85,6 +86,7 @@ def _read(model: ir.Model | Path) -> ir.Model:
 def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCertified:
     signature.check(first, second)
     memory: dict[Any, Any] = {}
+    budget = Budget()
     doubt: Doubt | None = None
     for sizes in attempts(first):
         single = one_sample(first, sizes[0])
@@ -92,7 +94,7 @@ def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCert
         tried: list[dict[str, int]] = []
         try:
             for run in (*sizes, *(() if single is None else (single,))):
-                found = _at(first, second, k, run, memory)
+                found = _at(first, second, k, run, memory, budget)
                 if isinstance(found, NotCertified):
                     return found
                 runs.append(found)
@@ -118,10 +120,15 @@ class _Unfit(Exception):
 
 
 def _at(
-    first: ir.Model, second: ir.Model, k: float, sizes: dict[str, int], memory: dict[Any, Any]
+    first: ir.Model,
+    second: ir.Model,
+    k: float,
+    sizes: dict[str, int],
+    memory: dict[Any, Any],
+    budget: Budget,
 ) -> tuple[float, int] | NotCertified:
     """At one choice of sizes: the largest move and the number of weights."""
-    space = Space(k, free=bool(sizes))
+    space = Space(k, free=bool(sizes), budget=budget)
     one = Walk(first, space, shapes_at(first, sizes), memory)
     other = Walk(second, space, shapes_at(second, sizes), memory)
     try:

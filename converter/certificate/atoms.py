@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.certificate.arrays import Shape
+from converter.certificate.budget import Budget
 from converter.certificate.origins import Names
 from converter.certificate.verdict import Differs, Miss
 
@@ -59,10 +60,12 @@ class Space:
         names: how what is computed from sizes was computed.
         magnitude: the largest of what was added up in a value of the first graph.
         depth: how many bodies of Loops and Scans are around.
+        budget: how much memory the check may take.
     """
 
-    def __init__(self, k: float, *, free: bool = True) -> None:
+    def __init__(self, k: float, *, free: bool = True, budget: Budget | None = None) -> None:
         self.k = k
+        self.budget = budget or Budget()
         self.free = free
         self.second = False
         self.coarsest = (0.0, 0.0)

@@ -77,6 +77,7 @@ class Walk:
             name = next((value.name for value in node.outputs if value.name), "")
             self._space.here = (name or node.name or "", node.op_type)
             try:
+                self._space.budget.check()
                 results = self._node(node)
             except (Doubt, Differs) as why:
                 raise Doubt(f"{_label(node)}: {why}") from why

@@ -139,6 +139,11 @@ def bounded(limit: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def held() -> int:
+    """Bytes of private memory that are resident; 0 where that is not known."""
+    return _held()[0]
+
+
 def _held() -> tuple[int, int]:
     """Bytes of private memory that are resident, and that are reserved in all."""
     text = _read(Path("/proc/self/status"))

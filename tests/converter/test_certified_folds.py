@@ -212,6 +212,23 @@ def test_a_checker_without_memory(tmp_path: Path) -> None:
     assert "not enough memory" in found.reason
 
 
+def test_a_checker_that_takes_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit, half of what is free is what it may take."""
+    g = graph()
+    done = partial(certify, g.model(), fold(loaded(g)).model)
+    start = memory.held()
+    monkeypatch.setattr(memory, "available", lambda: 2**30)
+    for taken, certified in ((2**29 - 2**20, True), (2**29 + 2**20, False)):
+        numbers = iter((start,))
+        monkeypatch.setattr(memory, "held", lambda n=numbers, t=taken: next(n, start + t))
+        found = done()
+        assert bool(found) is certified, str(found)
+    assert isinstance(found, NotCertified)
+    assert "not enough memory" in found.reason
+    monkeypatch.setattr(memory, "available", lambda: None)
+    assert done(), "where it is not known, nothing is bounded"
+
+
 def test_other_folds_are_certified_too() -> None:
     g = Graph("float32")
     y = g.op("Relu", g.op("Conv", g.input("x", "N", 3, 6, 6), g.weight(4, 3, 3, 3)))
