@@ -7,6 +7,7 @@ install), which folds. Both run in a folder full of files that have the names of
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from converter.certificate.identity import checker_sha256
 from tests.serving import serving
 
 ROOT = Path(__file__).parents[1]
@@ -199,6 +201,8 @@ def test_the_wheel_folds_and_the_base_install_serves(base: Environment, full: En
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "<svg" in (full.here / "r.html").read_text(encoding="utf-8")
+    manifest = json.loads((models / "mine" / "1" / "model.json").read_text(encoding="utf-8"))
+    assert manifest["provenance"]["certificate"]["checker"] == checker_sha256(), "as in the tree"
 
     command = [base.command, "serve", "--port", "0", "--workers", "2"]
     with (
@@ -208,6 +212,7 @@ def test_the_wheel_folds_and_the_base_install_serves(base: Environment, full: En
         answer = client.post("/predict", content=EXAMPLE.read_bytes()).json()
         assert answer["model"] == {"name": "mine", "version": 1}
         assert answer["predictions"][0]["label"] == "7"
+        assert client.get("/models/mine").json()["certified"] is True
         page = client.get("/", headers={"accept": "text/html"})
         assert page.headers["content-type"].startswith("text/html")
         scripts = re.findall(r'(?:src|href)="(\S+?\.(?:js|css|svg))"', page.text)

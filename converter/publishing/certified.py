@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from converter.certificate import Certified, NotCertified, certify
 from converter.certificate.claim import claim
 from converter.certificate.identity import checker_sha256, graph_sha256
+from converter.errors import UserError
 from converter.pipeline import FoldResult
 from converter.proof.conclusion import conclusion
 from converter.sources import onnx_
@@ -27,15 +29,25 @@ def certificate_of(result: FoldResult, model: Path, files: Mapping[str, str]) ->
         result: the fold.
         model: where its graph was written.
         files: sha256 of that file, and of those beside it with its weights, by their names.
+
+    Raises:
+        UserError: the proof rests on a certificate which the graph in the file does not get.
     """
     written, _ = onnx_.read(model)
-    found, graph = result.certificate, graph_sha256(written)
+    found, proof, graph = result.certificate, result.proof, graph_sha256(written)
     if graph != graph_sha256(result.model):
         found = certify(result.loaded.model, written)
+        proof = replace(proof, certificate=found)
+        if not proof.passed:
+            raise UserError(
+                f"the graph as it was written is not certified: {found}",
+                "Nothing was published. Write the model with --output, and look at that file with "
+                "verify --certify.",
+            )
     folded, kept = len(result.plan.folded), len(result.plan.kept)
     return Certificate(
         certified=isinstance(found, Certified),
-        verdict=conclusion(result.proof),
+        verdict=conclusion(proof),
         sentence=f"{claim(found, folded + kept, kept)}."
         if isinstance(found, Certified)
         else f"Not certified: {found.reason.rstrip('.')}.",

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from converter.certificate import Certified, NotCertified, certify
 from converter.certificate.identity import checker_sha256, graph_sha256
+from converter.errors import UserError
 from converter.files.onnx_file import write_onnx
 from converter.pipeline import FoldResult, fold
 from converter.publishing import certified
@@ -159,12 +160,35 @@ def test_the_file_itself_is_certified_if_writing_has_changed_it(
     onnx.save(model, path)
     wrong = certificate_of(from_file, path, {})
     assert right.certified
+    assert right.verdict.startswith("Proven: folded equals original, for every input")
     assert not wrong.certified
+    assert wrong.verdict == "Proven by the measurement alone: folded equals original."
     assert wrong.where is not None
     assert (wrong.where.op, wrong.where.channel) == ("Conv", 2)
     assert right.folded is not None
     assert wrong.folded is not None
     assert wrong.folded.graph != right.folded.graph
+
+
+def test_a_proof_that_rests_on_the_certificate_needs_one_of_the_file(
+    tmp_path: Path, from_file: FoldResult
+) -> None:
+    """Where the measurement alone does not pass, a file that is not certified is not published."""
+    path = tmp_path / "model.onnx"
+    write_onnx(from_file.model, path)
+    first, *others = from_file.proof.measurements
+    unlucky = replace(first, candidate_error=3 * first.allowed)
+    assert unlucky.verdict == "differs"
+    proof = replace(from_file.proof, measurements=(unlucky, *others))
+    rests = replace(from_file, proof=proof)
+    assert proof.passed
+    assert certificate_of(rests, path, {}).certified
+    model = onnx.load(path)
+    model.graph.node[0].op_type, wrong = "Identity", tmp_path / "wrong.onnx"
+    del model.graph.node[0].input[1:], model.graph.node[0].attribute[:]
+    onnx.save(model, wrong)
+    with pytest.raises(UserError, match="as it was written is not certified: Not certified: "):
+        certificate_of(rests, wrong, {})
 
 
 def test_another_form_of_the_same_graph_is_certified(tmp_path: Path, from_file: FoldResult) -> None:
