@@ -1,10 +1,14 @@
-"""Large weights that an op only rearranges: they stay where they are, with their axes moved."""
+"""Large weights that an op only rearranges: they stay where they are, with their axes moved.
+
+Nor are they read where only their shape is asked for, as by the zero biases of torch's exporter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from converter.certificate.arrays import Shape
@@ -25,6 +29,9 @@ def moved(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Known | None:
     rank = len(stored.shape)
     if node.op_type == "Identity":
         return x
+    if node.op_type == "Shape":
+        part = slice(attrs.get("start", 0), attrs.get("end"))
+        return Known(np.asarray(stored.shape[part], np.int64))
     if node.op_type == "Transpose":
         perm = tuple(attrs.get("perm", range(rank)[::-1]))
         if sorted(perm) != list(range(rank)):

@@ -11,8 +11,12 @@ import onnx_ir as ir
 import pytest
 
 from converter.certificate import Certified, certify, kernels
+from converter.certificate.atoms import Space
+from converter.certificate.context import Context
+from converter.certificate.evaluating import evaluated
 from converter.certificate.forms import Known
 from converter.certificate.kernels import Weight, rows_of
+from converter.certificate.moving import moved
 from converter.certificate.stored import Stored
 from converter.certificate.summed import Each, Part, Summed, live_taps
 from converter.files import slim
@@ -148,3 +152,25 @@ def test_a_part_of_a_tensor_is_read_from_its_file(tmp_path: Path) -> None:
     tensor = model.graph.initializers["w2"].const_value
     assert isinstance(tensor, TensorInFile)
     assert np.array_equal(tensor.part(10, 13), tensor.numpy()[10:13])
+
+
+def test_only_what_is_computed_with_is_read() -> None:
+    """What torch's exporter makes of a weight beside: CastLike(Expand(0, Shape(w)[:1]), w)."""
+
+    def unread() -> ir.TensorProtocol:
+        raise AssertionError("the weight is read")
+
+    shape = ir.Shape([64, 128, 3, 3])
+    tensor = ir.LazyTensor(unread, ir.DataType.FLOAT, shape, name="w")
+    context = Context(Space(3.0), 18, lambda *_: [], {})
+    weight = context.known(tensor)
+    found = moved(context, ir.node("Shape", [None], attributes={"start": 1}), [weight])
+    assert found is not None
+    assert found.array.tolist() == [128, 3, 3]
+    turned = moved(context, ir.node("Transpose", [None]), [weight])
+    assert turned is not None
+    assert turned.shape == (3, 3, 128, 64)
+    like = ir.node("CastLike", [None, None])
+    (cast,) = evaluated(context, like, [Known(np.zeros(64)), weight])
+    assert isinstance(cast, Known)
+    assert cast.unit == weight.unit
