@@ -43,6 +43,7 @@ from converter.certificate.functions import inlined
 from converter.certificate.sizes import attempts, one_sample, shapes_at
 from converter.certificate.verdict import Certified, Doubt, NotCertified
 from converter.certificate.walk import Walk, unlike_output
+from converter.errors import UserError
 from converter.files import slim
 
 __all__ = ["ROUNDINGS", "Certified", "NotCertified", "certify"]
@@ -69,6 +70,8 @@ def certify(
         found = NotCertified(f"{why}.")
     except MemoryError:
         found = NotCertified("there is not enough memory to follow both graphs.")
+    except (UserError, OSError) as error:
+        found = NotCertified(f"a file could not be read: {str(error).rstrip('.')}.")
     except Exception as error:  # noqa: BLE001 - whatever happens, nothing was shown
         words = str(error).strip().splitlines()
         found = NotCertified(

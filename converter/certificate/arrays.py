@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converter.certificate.verdict import Doubt
+
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.signedinteger[Any]]
@@ -48,6 +50,17 @@ def bits(array: npt.NDArray[Any]) -> Hashable:
     addresses, and one may be that of another text later."""
     content = tuple(array.reshape(-1).tolist()) if array.dtype.hasobject else array.tobytes()
     return str(array.dtype), array.shape, content
+
+
+def must_fit(shape: Shape) -> Shape:
+    """The same shape.
+
+    Raises:
+        Doubt: it has more numbers than are held.
+    """
+    if count(shape) > 4 * MOST:
+        raise Doubt(f"a value of {count(shape):,} numbers is made, which is too many")
+    return shape
 
 
 def count(shape: Shape) -> int:

@@ -15,6 +15,7 @@ from converter.certificate.arrays import Array, Shape, bits
 from converter.certificate.atoms import DOUBLE, Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
+from converter.certificate.inferable import must_be_inferable
 from converter.certificate.stored import Stored
 from converter.certificate.verdict import Doubt
 
@@ -235,9 +236,12 @@ def frozen(attributes: dict[str, Any]) -> Hashable:
 
 
 def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
-    """By onnx, which may end the process where a value has no numbers: so there it is not asked."""
-    if any(isinstance(value, Form) and 0 in value.shape for value in values):
-        raise Doubt("it reads a value without a single number")
+    """By onnx, in this process: what ends it is not asked (`inferable.py`)."""
+    must_be_inferable(
+        node,
+        [None if value is None else value.shape for value in values],
+        [isinstance(value, Form) for value in values],
+    )
     proto = onnx.NodeProto(op_type=node.op_type)
     types, data = {}, {}
     for place, value in enumerate(values):

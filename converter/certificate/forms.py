@@ -24,6 +24,8 @@ from converter.certificate.verdict import Doubt
 
 # What the checker's own arithmetic may be off by, relative to magnitudes.
 OWN = 2.0**-50
+# Values that are added up and stay apart.
+_TERMS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,8 @@ class Form:
         """The sum of two values of one shape."""
         assert self.shape == other.shape
         terms = dict(self.terms)
+        if len(terms) + len(other.terms) > _TERMS:
+            raise Doubt(f"more than {_TERMS:,} values are added up")
         for atom, s in other.terms.items():
             terms[atom] = terms[atom] + s if atom in terms else s
         return checked(

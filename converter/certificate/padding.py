@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate.arrays import compressed, varies
+from converter.certificate.arrays import compressed, must_fit, varies
 from converter.certificate.context import Context, attributes
 from converter.certificate.forms import OWN, Form, Known, Value, checked
 from converter.certificate.rearranging import ints
@@ -93,6 +93,7 @@ def pad(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
             raise Doubt("a Pad cuts off and mirrors")
         x = rearranged(ctx, x, lambda a: a[cut])
     begins, ends = [max(b, 0) for b in begins], [max(e, 0) for e in ends]
+    must_fit(tuple(n + b + e for n, b, e in zip(x.shape, begins, ends, strict=True)))
     mode = attrs.get("mode", "constant")
     if mode == "constant":
         return padded(ctx, x, begins, ends, c, c_off)

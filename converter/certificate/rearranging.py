@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate.arrays import Shape, count
+from converter.certificate.arrays import Shape, count, must_fit
 from converter.certificate.context import attributes
 from converter.certificate.forms import Form, Known, Value
 from converter.certificate.verdict import Doubt
@@ -78,10 +78,11 @@ def applied(
             axes = given(values, 1, attrs, "axes") or []
             return [lambda a: np.expand_dims(a, tuple(axes))]
         case "Expand":
-            target = ints(values[1])
-            return [lambda a: np.broadcast_to(a, np.broadcast_shapes(shape, tuple(target)))]
+            to = must_fit(np.broadcast_shapes(shape, tuple(ints(values[1]))))
+            return [lambda a: np.broadcast_to(a, to)]
         case "Tile":
             repeats = ints(values[1])
+            must_fit((*shape, *repeats))
             return [lambda a: np.tile(a, repeats)]
         case "Gather" if isinstance(values[1], Known):
             axis = attrs["axis"] % rank
@@ -89,6 +90,7 @@ def applied(
             size = shape[axis]
             if places.size and (places.min() < -size or places.max() >= size):
                 raise Doubt("a Gather reads past the end")
+            must_fit((*shape[:axis], *places.shape, *shape[axis + 1 :]))
             return [lambda a: np.take(a, places, axis)]
         case "Slice":
             chosen_parts, bound = slices(values, attrs, shape)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.certificate.arrays import MOST, Array, Index, Shape, compressed, count
+from converter.certificate.arrays import MOST, Array, Index, Shape, compressed, count, must_fit
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context
 from converter.certificate.forms import Form, checked, constant
@@ -85,6 +85,7 @@ def spread(ctx: Context, x: Form, shape: Shape) -> Form:
     """Broadcast to a shape."""
     if x.shape == shape:
         return x
+    must_fit(shape)
     if not x.terms:
         return constant(shape, x.t, x.m)
     return rearranged(ctx, x, lambda array: np.broadcast_to(array, shape))

@@ -57,9 +57,11 @@ def run(asked: Verify) -> int:
 
 def _certify_only(asked: Verify) -> int:
     """0: certified. 3: not certified, which does not say that they differ."""
-    if asked.proving.data or asked.sizes.input_shape or asked.sizes.input_value:
+    proving, sizes = asked.proving, asked.sizes
+    if proving.data or proving.seed or sizes.input_shape or sizes.input_value:
         raise UserError(
-            "--certify=only measures nothing: --data, --input-shape and --input-value have no use.",
+            "--certify=only measures nothing: --data, --seed, --input-shape and --input-value have "
+            "no use.",
             "With --certify it is measured as well.",
         )
     console = terminal()

@@ -300,6 +300,7 @@ def test_a_damaged_file_ends_in_a_sentence(
         (["{a}", "{npz}", "--certify=only"], "verify compares two ONNX files"),
         (["{a}", "{b}", "--certify=only", "--data", "{npz}"], "measures nothing"),
         (["{a}", "{b}", "--certify=only", "--input-shape", "3,8,8"], "measures nothing"),
+        (["{a}", "{b}", "--certify=only", "--seed", "3"], "measures nothing"),
         (["{a}", "{b}", "--certify=onyl"], 'invalid value "onyl" for --certify'),
     ],
 )
