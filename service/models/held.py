@@ -10,28 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import cast
 
 from service.manifest import MODEL_FILE
-from service.models.external import Unreadable, named
+from service.models.external import Buffer, Unreadable, named
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The files of a version, each with the content that was verified."""
+    """The files of a version, each with the content that was verified; model.onnx as bytes."""
 
-    files: Mapping[str, bytes]
+    files: Mapping[str, Buffer]
 
     @property
     def model(self) -> bytes:
         """The content of model.onnx."""
-        return self.files[MODEL_FILE]
+        return cast(bytes, self.files[MODEL_FILE])
 
     @property
     def size_bytes(self) -> int:
         """All files together."""
         return sum(map(len, self.files.values()))
 
-    def weights(self) -> dict[str, bytes]:
+    def weights(self) -> dict[str, Buffer]:
         """The content of each file that model.onnx keeps tensors in, by the name it has there.
 
         Raises:

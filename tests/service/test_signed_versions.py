@@ -73,13 +73,18 @@ def served_seed(registry: Registry, seed: int) -> bool:
     return bool(np.allclose(got, repository.reference(linear(seed=seed), {"x": X})["scores"]))
 
 
-def weights_beside(root: Path, key: Pair, version: int) -> Path:
+def weights_beside(root: Path, key: Pair, version: int, larger_by: int = 0) -> Path:
     """A signed version with its weights in model.onnx.data."""
     folder = put(root, None, version)
     keep_weights_beside(folder)
+    with (folder / "model.onnx.data").open("ab") as file:
+        file.write(os.urandom(larger_by))
     told = json.loads((folder / "model.json").read_bytes())
     repository.seal(folder, self_test=told["self_test"])
     return key.sign(folder)
+
+
+large = partial(weights_beside, larger_by=3 * 2**20 + 5)
 
 
 def keep_weights_beside(folder: Path, file: str = "model.onnx.data") -> None:
@@ -92,7 +97,7 @@ def keep_weights_beside(folder: Path, file: str = "model.onnx.data") -> None:
 # --- what is right ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [put, weights_beside])
+@pytest.mark.parametrize("make", [put, weights_beside, large])
 def test_a_signed_version_is_served(root: Path, mine: Pair, load: Load, make) -> None:
     make(root, mine, 2)
     registry = load()
@@ -389,6 +394,24 @@ def test_any_change_of_a_file_is_seen(
         read(folder, mine)
 
 
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_large_file_is_verified_to_its_last_byte(tmp_path: Path, mine: Pair, hold: bool) -> None:
+    folder = large(tmp_path, mine, 1)
+    found = signed.read(folder, "m", 1, mine.trust, hold=hold)
+    right = (folder / "model.onnx.data").read_bytes()
+    if found.held is not None:
+        assert bytes(found.held.files["model.onnx.data"][:]) == right
+        assert found.held.size_bytes == sum(
+            path.stat().st_size for path in folder.iterdir() if path.suffix != ".sig"
+        )
+    for place in (0, 2**18 - 1, 2**18, len(right) // 2, len(right) - 1):
+        wrong = bytearray(right)
+        wrong[place] ^= 1
+        (folder / "model.onnx.data").write_bytes(wrong)
+        with pytest.raises(Rejected, match=r"sha256 of model\.onnx\.data"):
+            signed.read(folder, "m", 1, mine.trust, hold=hold)
+
+
 # --- who decides which versions are served ------------------------------------------------------
 
 
@@ -407,7 +430,7 @@ def test_only_what_is_signed_says_which_versions_are_served(
 # --- what was verified is what is loaded --------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [put, weights_beside])
+@pytest.mark.parametrize("make", [put, weights_beside, large])
 def test_files_that_are_changed_after_the_check_are_not_loaded(
     root: Path, mine: Pair, load: Load, monkeypatch: pytest.MonkeyPatch, make
 ) -> None:
