@@ -4,8 +4,8 @@
 
 The version is one Gemm with its weights beside model.onnx, or inside it (--inside, below 2 GB). In
 each round every case runs once, in turn, with the files in the page cache; medians over the rounds,
-and the median of the ratios within a round. Each loading is a process of its own, for its peak of
-memory.
+of the time by the clock and of the time of the processor, and the median of the ratios within a
+round, of the processor's time. Each loading is a process of its own, for its peak of memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -36,6 +37,14 @@ from service.signing.signing import SigningKey
 KEY = SigningKey(ec.derive_private_key(7, ec.SECP256R1()))
 TRUST = Trust(keys=(KEY.key.public_key(),))
 WIDTH = 4096
+
+
+class Cost(NamedTuple):
+    """Seconds by the clock and of the processor, and the peak of memory if it was measured."""
+
+    clock_s: float
+    cpu_s: float
+    peak_bytes: int
 
 
 def main() -> None:
@@ -91,7 +100,7 @@ def _version(root: Path, megabytes: int, *, inside: bool) -> Path:
 
 def _measure(folder: Path, rounds: int) -> None:
     small = (folder / "model.json").read_bytes(), (folder / "model.sig").read_bytes()
-    cases: dict[str, Callable[[], tuple[float, int]]] = {
+    cases: dict[str, Callable[[], Cost]] = {
         "hashes alone, as without a signature": lambda: _timed(lambda: bundle.read(folder, "m", 1)),
         "hashes and signature (verify-signature)": lambda: _timed(
             lambda: signed.read(folder, "m", 1, TRUST, hold=False)
@@ -103,7 +112,7 @@ def _measure(folder: Path, rounds: int) -> None:
         "loading": lambda: _loaded(folder),
         "loading, signature required": lambda: _loaded(folder, "--signed"),
     }
-    found: dict[str, list[tuple[float, int]]] = {case: [] for case in cases}
+    found: dict[str, list[Cost]] = {case: [] for case in cases}
     for turn in range(rounds + 1):
         for case, run in cases.items():
             result = run()
@@ -113,32 +122,34 @@ def _measure(folder: Path, rounds: int) -> None:
     print(f"{size / 1e6:,.0f} MB in {len(list(folder.iterdir()))} files, {rounds} rounds, in turn")
     for case, results in found.items():
         base = found["loading" if case.startswith("loading") else next(iter(cases))]
-        ratio = statistics.median(a[0] / b[0] for a, b in zip(results, base, strict=True))
-        peak = statistics.median(result[1] for result in results)
+        ratio = statistics.median(a.cpu_s / b.cpu_s for a, b in zip(results, base, strict=True))
+        clock, cpu, peak = (statistics.median(values) for values in zip(*results, strict=True))
         memory = f", peak {peak / 1e6:,.0f} MB" if peak else ""
-        seconds = statistics.median(result[0] for result in results)
-        print(f"  {case:44} {seconds * 1e3:9.2f} ms  ratio {ratio:.3f}{memory}")
+        print(
+            f"  {case:44} {clock * 1e3:9.2f} ms, processor {cpu * 1e3:9.2f} ms, "
+            f"ratio {ratio:.3f}{memory}"
+        )
 
 
-def _timed(what: Callable[[], object]) -> tuple[float, int]:
-    start = time.perf_counter()
+def _timed(what: Callable[[], object]) -> Cost:
+    clock, cpu = time.perf_counter(), time.process_time()
     what()
-    return time.perf_counter() - start, 0
+    return Cost(time.perf_counter() - clock, time.process_time() - cpu, 0)
 
 
-def _loaded(folder: Path, *flags: str) -> tuple[float, int]:
+def _loaded(folder: Path, *flags: str) -> Cost:
     words = [sys.executable, "-m", "benchmarks.signature", "--load", str(folder), *flags]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
-    seconds, peak = done.stdout.split()
-    return float(seconds), int(peak)
+    clock, cpu, peak = done.stdout.split()
+    return Cost(float(clock), float(cpu), int(peak))
 
 
 def _load(folder: Path, trust: Trust | None) -> None:
-    """Print the seconds of a loading, and the largest memory of this process in bytes."""
-    start = time.perf_counter()
+    """Print the cost of a loading."""
+    clock, cpu = time.perf_counter(), time.process_time()
     served = load(folder, "m", 1, device.choose("cpu"), 1, 8, trust=trust)
-    seconds = time.perf_counter() - start
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+    print(clock, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     served.batcher.close(30)
 
 
