@@ -16,9 +16,10 @@ import onnx_ir as ir
 
 from converter.certificate.arrays import compressed, must_fit, varies
 from converter.certificate.context import Context, attributes
-from converter.certificate.forms import OWN, Form, Known, Value, checked
+from converter.certificate.forms import OWN, Form, Known, Value, checked, of_atom
+from converter.certificate.linear import whole
 from converter.certificate.rearranging import ints
-from converter.certificate.sums import one_term, same_places
+from converter.certificate.sums import inside, one_term, same_places
 from converter.certificate.verdict import Doubt
 from converter.certificate.views import rearranged
 
@@ -36,7 +37,7 @@ def padded(
     if not axes:
         return x
     if any(varies(array, axes) for array in (*x.terms.values(), x.t, x.m)):
-        raise Doubt("a value whose scale or shift varies along a padded axis is padded")
+        x = _even(ctx, x, axes)
     if x.terms:
         z, s = x.single
     else:
@@ -66,6 +67,15 @@ def padded(
             m=compressed(np.where(alive, shift_off, shift_off + m)),
         )
     )  # fmt: skip
+
+
+def _even(ctx: Context, x: Form, axes: Sequence[int]) -> Form:
+    """The same value; its shift lies in its atom, and its scale too if that varies along `axes`."""
+    z, s = inside(ctx, x)
+    if varies(s, axes):
+        return of_atom(whole(ctx, x), x.shape)
+    zero = np.zeros((1,) * x.rank)
+    return replace(x, terms={z: s}, t=zero, m=zero)
 
 
 def pad(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:

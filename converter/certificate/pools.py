@@ -15,6 +15,7 @@ from converter.certificate.convolution import absorbed
 from converter.certificate.forms import OWN, Form, Known, Value, checked, of_atom
 from converter.certificate.linear import whole
 from converter.certificate.padding import padded
+from converter.certificate.proportion import Weights, proportion
 from converter.certificate.rearranging import ints
 from converter.certificate.sums import inside, one_term, same_places
 from converter.certificate.verdict import Doubt
@@ -115,17 +116,20 @@ def mean(ctx: Context, x: Form, axes: Sequence[int]) -> Form:
         off = averaged(x.m) + OWN * averaged(np.abs(x.t))
         return checked(replace(x, shape=shape, t=averaged(x.t), m=off))
     z, s = x.single
-    t, m = x.t, x.m
+    off = averaged(x.m)
+    if varies(x.t, axes):
+        off = off + OWN * averaged(np.abs(x.t))
     if varies(s, axes):
-        z, s = inside(ctx, x)
-        t = m = np.zeros((1,) * x.rank)
-        if varies(s, axes):
-            z, s = whole(ctx, x), np.ones((1,) * x.rank)
-    off = averaged(m)
-    if varies(t, axes):
-        off = off + OWN * averaged(np.abs(t))
-    atom, _ = ctx.space.intern(("mean", z.id, axes), shape, None)
-    return checked(replace(x, shape=shape, terms={atom: s}, t=averaged(t), m=off))
+        atom, found = ctx.space.intern(
+            ("weighted mean", z.id, axes),
+            shape,
+            Weights(s, x.u),
+            lambda held, new, exactly: proportion(ctx.space, held, new, exactly, axes),
+        )
+        s = np.ones((1,) * x.rank) if found is None else found
+    else:
+        atom, _ = ctx.space.intern(("mean", z.id, axes), shape, None)
+    return checked(replace(x, shape=shape, terms={atom: s}, t=averaged(x.t), m=off))
 
 
 def reduce(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:

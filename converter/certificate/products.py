@@ -10,26 +10,19 @@ value passes, too: rows sum to 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from converter.certificate.arrays import MOST, Array, varies
-from converter.certificate.atoms import Atom, Space
+from converter.certificate.atoms import Atom
 from converter.certificate.context import Context
-from converter.certificate.forms import OWN, Form, of_atom
+from converter.certificate.forms import Form, of_atom
 from converter.certificate.linear import whole
+from converter.certificate.proportion import Weights, proportion
 from converter.certificate.sums import inside, one_term
-from converter.certificate.verdict import Differs, Doubt, near
-
-
-@dataclass(frozen=True, eq=False)
-class _Weights:
-    """w, with the axes (.., r, d, c), and what each number of it may be off by, relative."""
-
-    w: Array
-    u: float
+from converter.certificate.verdict import Doubt
 
 
 def product(ctx: Context, x: Form, y: Form) -> Form:
@@ -54,8 +47,8 @@ def product(ctx: Context, x: Form, y: Form) -> Form:
     atom, found = ctx.space.intern(
         ("matmul of two", a.id, b.id, shape),
         shape,
-        _Weights(w, max(x.u, y.u)),
-        lambda held, new, exactly: _factor(ctx.space, held, new, exactly),
+        Weights(w, max(x.u, y.u)),
+        lambda held, new, exactly: proportion(ctx.space, held, new, exactly, (-2,)),
     )
     passes = factor if found is None else factor * found
     form = replace(of_atom(atom, shape).scaled(passes[..., 0, :]), u=max(x.u, y.u))
@@ -77,28 +70,3 @@ def _outside(ctx: Context, x: Form, axis: int) -> tuple[Atom, Array]:
     if varies(factor, [axis]):
         return whole(ctx, x), np.ones((1,) * x.rank)
     return atom, factor
-
-
-def _factor(space: Space, held: _Weights, new: _Weights, exactly: bool) -> Array | None:
-    """What the new sum is times the held one: a number for each (.., r, 1, c)."""
-    if exactly:
-        if held.w.shape != new.w.shape or not np.array_equal(held.w, new.w):
-            raise Differs("the scale of what is multiplied")
-        return None
-    shape = np.broadcast_shapes(held.w.shape, new.w.shape)
-    old, now = (np.broadcast_to(array, shape) for array in (held.w, new.w))
-    # The quotient where the numbers are largest; most of them are as they were, and nothing moves.
-    place = np.argmax(np.abs(old), axis=-2, keepdims=True)
-    first, second = (np.take_along_axis(array, place, -2) for array in (old, now))
-    quotient = np.divide(second, first, out=np.zeros(first.shape), where=first != 0)
-    allowed = (held.u + new.u + 4 * OWN) * np.abs(now)
-    before = space.largest
-    for c in (np.ones(quotient.shape), quotient):
-        try:
-            share = near(c * old, now, allowed, "the scale of what is multiplied")
-        except Differs as differs:
-            space.largest, why = before, differs
-            continue
-        space.moved(share)
-        return c
-    raise why

@@ -161,7 +161,7 @@ def near(
     """
     if np.any(allowed < 0):
         raise Differs(f"the bound of {what} is negative")
-    error = np.abs(found - expected)
+    error, allowed = np.broadcast_arrays(np.abs(found - expected), allowed)
     bad = ~(error <= allowed)  # a NaN is bad
     if bad.any():
         place = np.unravel_index(int(np.argmax(np.where(bad, error, -1.0))), error.shape)
@@ -173,5 +173,5 @@ def near(
     positive = allowed > 0
     if not positive.any():
         return 0.0
-    share = np.divide(error, allowed, out=np.zeros_like(error), where=positive)
+    share = np.divide(error, allowed, out=np.zeros(error.shape), where=positive)
     return float(share.max(initial=0.0))

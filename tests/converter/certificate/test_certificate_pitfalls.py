@@ -63,6 +63,7 @@ def test_a_negative_bound_allows_nothing() -> None:
     one = np.ones(1)
     with pytest.raises(Differs, match="negative"):
         near(one, one, -one, "it")
+    assert near(one, one, np.ones(3), "it") == 0.0  # a bound of more numbers than are compared
     with pytest.raises(AssertionError):
         Form((1,), {}, one, -one)
 

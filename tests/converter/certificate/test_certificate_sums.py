@@ -161,3 +161,55 @@ def test_which_axis_is_reduced_counts_and_not_where_it_lies(op: str) -> None:
     turned = written(reduced(op, 1, [0, 2, 1]))
     assert isinstance(certify(turned, written(reduced(op, 2, None))), Certified)
     assert not isinstance(certify(turned, written(reduced(op, 1, None))), Certified)
+
+
+def ramp_before_a_border(size: float) -> Build:
+    """A padded convolution of x and a number for each place: raft's coordinates."""
+
+    def build(g: Graph) -> str:
+        x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
+        ramp = np.linspace(0.0, size, 6).reshape(6, 1)
+        return str(depthwise(g, g.op("Add", x, g.const(ramp))))
+
+    return build
+
+
+def test_what_varies_along_a_padded_axis_is_padded_with_it() -> None:
+    once = written(ramp_before_a_border(1.0))
+    assert isinstance(certify(once, written(ramp_before_a_border(1.0))), Certified)
+    assert not isinstance(certify(once, written(ramp_before_a_border(1.001))), Certified)
+
+
+def weighted(op: str, factors: list[float], behind: float) -> Build:
+    """A sum of four heads, each with a factor, and a factor of the sum."""
+
+    def build(g: Graph) -> str:
+        x = g.op("Sigmoid", g.input("x", "N", 4, 5))
+        x = g.op("Mul", x, g.const(np.array(factors).reshape(4, 1)))
+        x = g.op(op, g.op("Add", x, g.const(np.full((), 1.0))), g.const(np.array([1])), keepdims=0)
+        return str(g.op("Mul", x, g.const(np.full((), behind))))
+
+    return build
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum"])
+def test_factors_of_what_is_added_up_count_in_proportion(op: str) -> None:
+    once = written(weighted(op, [1.0, 2.0, -3.0, 0.0], 0.5))
+    terms = 1 if op == "ReduceMean" else 4
+
+    def other(factors: list[float], behind: float, shift: float) -> ir.Model:
+        def build(g: Graph) -> str:
+            x = g.op("Sigmoid", g.input("x", "N", 4, 5))
+            x = g.op("Mul", x, g.const(np.array(factors).reshape(4, 1)))
+            x = g.op(op, x, g.const(np.array([1])), keepdims=0)
+            x = g.op("Mul", x, g.const(np.full((), behind)))
+            return str(g.op("Add", x, g.const(np.full((), shift))))
+
+        return written(build)
+
+    shift = 0.5 * terms
+    assert isinstance(certify(once, other([0.5, 1.0, -1.5, 0.0], 1.0, shift)), Certified)
+    assert not isinstance(certify(once, other([0.5, 1.0, -1.501, 0.0], 1.0, shift)), Certified)
+    assert not isinstance(certify(once, other([0.5, 1.0, -1.5, 0.1], 1.0, shift)), Certified)
+    assert not isinstance(certify(once, other([0.5, 1.0, -1.5, 0.0], 1.0, shift + 0.1)), Certified)
+    assert not isinstance(certify(once, other([1.0, 0.5, -1.5, 0.0], 1.0, shift)), Certified)
