@@ -12,7 +12,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from converter.certificate.arrays import Shape
+import numpy as np
+
+from converter.certificate.arrays import Index, Shape
 from converter.certificate.budget import Budget
 from converter.certificate.origins import Names
 from converter.certificate.verdict import Differs, Miss
@@ -78,12 +80,20 @@ class Space:
         self.anchors: dict[tuple[int, ...], list[Any]] = {}  # forms and magnitudes, by their atoms
         self._table: dict[Hashable, list[Atom]] = {}
         self._count = 0
+        self._counted: dict[int, Index] = {}
 
     @property
     def allowance(self) -> tuple[float, float]:
         """What a constant of the second graph may be off by: relative, and near zero."""
         unit, tiny = self.coarsest if self.coarsest[0] else _FLOAT
         return self.k * unit * (DOUBLE if unit == _DOUBLE else 1.0), self.k * tiny
+
+    def counted(self, size: int) -> Index:
+        """0, 1, .. up to `size`, not included; one array for all who ask, which is not written."""
+        if size not in self._counted:
+            self._counted[size] = np.arange(size, dtype=np.int32)
+            self._counted[size].flags.writeable = False
+        return self._counted[size]
 
     def fresh(self, kind: str, shape: Shape | None, held: Any = None) -> Atom:
         self._count += 1

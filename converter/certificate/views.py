@@ -32,7 +32,7 @@ def rearranged(ctx: Context, x: Form, apply: Apply, part: Hashable = None) -> Fo
     """
     if count(x.shape) > MOST:
         raise Doubt(f"a rearranged value has {count(x.shape):,} numbers, which is too many")
-    places = np.arange(count(x.shape), dtype=np.int32).reshape(x.shape)
+    places = ctx.space.counted(count(x.shape)).reshape(x.shape)
     index = np.ascontiguousarray(apply(places))
     rank = index.ndim
 
@@ -55,7 +55,10 @@ def view(ctx: Context, atom: Atom, index: Index, part: Hashable = None) -> Atom:
     while True:
         if atom.kind == "view":
             parts = (*atom.more["parts taken"], *parts)
-            atom, index = atom.more["base"], atom.more["index"].reshape(-1)[index]
+            held = atom.more["index"].reshape(-1)
+            atom = atom.more["base"]
+            # What is only reshaped shares the memory of what it was.
+            index = held.reshape(shape) if _in_order(ctx, index, held.size) else held[index]
         elif atom.kind == "concat" and index.size:
             owners, places = atom.more["places"]()
             owner = owners[index]
@@ -65,11 +68,7 @@ def view(ctx: Context, atom: Atom, index: Index, part: Hashable = None) -> Atom:
         else:
             break
     assert atom.shape is not None
-    if (
-        not parts
-        and shape == atom.shape
-        and np.array_equal(index.reshape(-1), np.arange(index.size, dtype=np.int32))
-    ):
+    if not parts and shape == atom.shape and _in_order(ctx, index, count(shape)):
         return atom
     digest = blake2b(np.ascontiguousarray(index, np.int32).data).digest()
     made, _ = ctx.space.intern(("view", atom.id, shape, digest, parts), shape, None)
@@ -79,6 +78,11 @@ def view(ctx: Context, atom: Atom, index: Index, part: Hashable = None) -> Atom:
     if "dtype" in atom.more:
         made.more.setdefault("dtype", atom.more["dtype"])
     return made
+
+
+def _in_order(ctx: Context, index: Index, size: int) -> bool:
+    """Whether these are all places of so many numbers, one after the other."""
+    return index.size == size and np.array_equal(index.reshape(-1), ctx.space.counted(size))
 
 
 def spread(ctx: Context, x: Form, shape: Shape) -> Form:
