@@ -8,11 +8,12 @@ Each net is exported, folded and written once. Then, in turn and each in a proce
     certify  of it the check alone, both graphs read, as its sentence says it
     hash     both files, read in pieces, and their SHA-256, in one process that does no more
 
-Medians are told, and the ratio of the time of a core that "certify" and "hash" took, which a busy
-machine does not change much. Memory is the peak of the resident memory of the whole command (VmHWM), its
-libraries among it, beside the larger of the two files; weights are read, not mapped, so no page of
-a file counts as evictable. `--write` puts the table into docs/performance.md. Linux only. Goals:
-the check of ResNet-50 in 3 s, of MobileNetV2 in 0.6 s, 1.3 times the file for a model of 1 GB.
+Medians are told, and the ratio of the times of a core that "certify" and "hash" took, which a busy
+machine does not change much. Memory is the peak of the resident memory of the whole command
+(VmHWM), its libraries among it, beside the larger of the two files; weights are read, not mapped,
+so no page of a file counts as evictable. `--write` puts the table into docs/performance.md. Linux
+only. Goals: the check of ResNet-50 in 3 s, of MobileNetV2 in 0.6 s, 1.3 times the file for a model
+of 1 GB.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ imported = status("VmHWM")
 one, other = (onnx_.read(Path(name))[0] for name in sys.argv[1:])
 start, busy = time.perf_counter(), time.process_time()
 found = certify(one, other)
-print(json.dumps({"seconds": time.perf_counter() - start, "busy": time.process_time() - busy, "peak": status("VmHWM"),
+print(json.dumps({"seconds": time.perf_counter() - start,
+                  "busy": time.process_time() - busy, "peak": status("VmHWM"),
                   "imported": imported, "certified": bool(found), "told": str(found),
                   "weights": getattr(found, "weights", 0)}))
 """
@@ -173,7 +175,8 @@ def row(name: str, folder: Path, runs: int) -> list[object]:
 
 
 HEADS = ["net", "file", "weights", "certified", "certify", "command", "read and hash",
-         "certify, of a core", "ratio of cores' time", "peak memory", "without libraries", "peak / file"]  # fmt: skip
+         "certify, of a core", "ratio of cores' time", "peak memory", "without libraries",
+         "peak / file"]  # fmt: skip
 
 
 def main() -> None:
