@@ -24,7 +24,7 @@ from converter.errors import UserError
 from converter.files.atomic import sync_directory
 from service.manifest import MANIFEST_FILE
 from service.models.folders import NAME, VERSION
-from service.signing.envelope import SIGNATURE_FILE
+from service.signing.names import SIGNATURE_FILE
 from service.store.access import Missing, Store, StoreError, StoreUnusable
 from service.store.address import redacted, scheme
 

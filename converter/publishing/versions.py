@@ -39,7 +39,7 @@ from service.manifest import (
     Manifest,
 )
 from service.models.folders import NAME, VERSION
-from service.signing.envelope import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
+from service.signing.names import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
 from service.store.address import is_address, scheme
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
-from service.signing.envelope import SIGNATURE_FILE
+from service.signing.names import SIGNATURE_FILE
 
 # Stands in the folder of a version that could not be fetched from a store, and holds the reason.
 UNFETCHED_FILE = "unfetched.txt"

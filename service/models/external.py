@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from service.manifest import MODEL_FILE
-from service.signing.envelope import SIGNATURE_FILE
+from service.signing.names import SIGNATURE_FILE
 
 _MAX_FIELDS = 20_000_000
 _MAX_DEPTH = 64

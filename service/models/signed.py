@@ -25,7 +25,7 @@ from service.models import bundle
 from service.models.bundle import LONGEST_MANIFEST_BYTES, Rejected
 from service.models.external import Buffer
 from service.models.held import Held
-from service.signing.envelope import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE, Unverified
+from service.signing.names import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE, Unverified
 
 # Not there on Windows, where links need a privilege.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)

@@ -8,6 +8,7 @@ key with a chain of certificates. `model_signing verify key` accepts what is sig
 `model_signing sign key` signs is accepted here; keyless signatures, which need Sigstore's servers,
 are not.
 
+    names.py      what others need to know: the file's name, its bound, the exception
     envelope.py   the bundle and its envelope, bounded
     statement.py  what is signed: the digests of the files
     keys.py       who is trusted: public keys and root certificates, out of one file

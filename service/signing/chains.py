@@ -22,7 +22,8 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from service.signing.envelope import MOST_CERTIFICATES, SIGNATURE_FILE, Unverified
+from service.signing.envelope import MOST_CERTIFICATES
+from service.signing.names import SIGNATURE_FILE, Unverified
 
 
 def signing_certificate(

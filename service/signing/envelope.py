@@ -16,15 +16,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-SIGNATURE_FILE = "model.sig"
-LONGEST_SIGNATURE_BYTES = 1024 * 1024
+from service.signing.names import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE, Unverified
+
 MOST_CERTIFICATES = 16
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-
-
-class Unverified(Exception):
-    """The signature does not hold, or says too little; the text is a sentence without any path."""
 
 
 @dataclass(frozen=True, slots=True)

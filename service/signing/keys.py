@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.signing import chains, envelope, statement
-from service.signing.envelope import SIGNATURE_FILE, Envelope, Unverified
+from service.signing.envelope import Envelope
+from service.signing.names import SIGNATURE_FILE, Unverified
 
 _LARGEST_FILE_BYTES = 1024 * 1024
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)

@@ -19,7 +19,7 @@ from service.manifest import MANIFEST_FILE
 from service.models import bundle
 from service.models.bundle import Rejected
 from service.signing.asked import MEANS, METAVAR, NEEDS_EXTRA, Wrong, version_folder
-from service.signing.envelope import SIGNATURE_FILE
+from service.signing.names import SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from service.signing.signing import SigningKey

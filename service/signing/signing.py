@@ -17,6 +17,7 @@ from service.manifest import MANIFEST_FILE
 from service.signing import chains, envelope, keys, statement
 from service.signing.envelope import Envelope
 from service.signing.keys import TrustUnusable
+from service.signing.names import Unverified
 
 PASSWORD_VARIABLE = "SIGNING_KEY_PASSWORD"  # noqa: S105  the name of a variable
 
@@ -55,7 +56,7 @@ class SigningKey:
         try:
             found = envelope.parse(text)
             signed = statement.digests(found.payload)
-        except envelope.Unverified:
+        except Unverified:
             return False
         return (
             keys.signed_by(self.key.public_key(), found)

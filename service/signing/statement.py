@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.signing.envelope import SIGNATURE_FILE, Unverified
+from service.signing.names import SIGNATURE_FILE, Unverified
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Literal["https://model_signing/signature/v1.0"] = (

@@ -14,7 +14,7 @@ from service.manifest import MANIFEST_FILE, FileEntry, Manifest
 from service.models import bundle, signed
 from service.models.bundle import Rejected
 from service.models.signed import Trust
-from service.signing.envelope import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
+from service.signing.names import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE
 from service.store.access import Missing, Store, StoreError
 from service.store.cache import write
 

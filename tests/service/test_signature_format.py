@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from service.models import signed
 from service.models.bundle import Rejected
 from service.signing import envelope, statement
-from service.signing.envelope import LONGEST_SIGNATURE_BYTES, Unverified
 from service.signing.keys import Trust, read_trust
+from service.signing.names import LONGEST_SIGNATURE_BYTES, Unverified
 from service.signing.signing import read_key
 from tests import signatures
 from tests.signatures import Issued, Pair, issue, pair

@@ -13,7 +13,7 @@ from repository import linear
 from service.models import policy
 from service.models.bundle import UNFETCHED_FILE
 from service.models.signed import Trust
-from service.signing.envelope import LONGEST_SIGNATURE_BYTES
+from service.signing.names import LONGEST_SIGNATURE_BYTES
 from service.store import mirror as mirroring
 from service.store.access import Store
 from service.store.mirror import Mirror

@@ -14,8 +14,8 @@ from converter.publishing.signing import signing_key
 from converter.publishing.versions import publish
 from service.manifest import MANIFEST_FILE, MODEL_FILE, SELFTEST_FILE
 from service.models import policy, signed
-from service.signing.envelope import SIGNATURE_FILE
 from service.signing.keys import read_trust
+from service.signing.names import SIGNATURE_FILE
 from service.store.access import Store
 from service.store.mirror import Mirror
 from tests import s3, signatures
