@@ -9,9 +9,10 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate.arrays import Array, Mask
+from converter.certificate.arrays import Array, Mask, varies
 from converter.certificate.atoms import Atom
 from converter.certificate.context import Context, attributes
+from converter.certificate.convolved import convolved
 from converter.certificate.forms import Form, Known, Value
 from converter.certificate.kernels import rows_of
 from converter.certificate.linear import Bias, kernel_of, linear, source_of
@@ -54,6 +55,13 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     if windows.padded and max(taps) > 1:
         windows, kept = trimmed(_live(ctx, weight, group), windows)
     x = one_term(ctx, x)
+    apart: Bias | None = None
+    if _uneven(x) and not windows.auto:
+        # What is added to the value is convolved as the value is, with zeros around.
+        apart = convolved(
+            ctx.rounding(weight), (x.t, x.m), x.shape, weight.array, group, windows, kept
+        )
+        x = replace(x, t=np.zeros((1,) * x.rank), m=np.zeros((1,) * x.rank))
     if windows.auto and (x.t.any() or x.m.any()):
         z, s = inside(ctx, x)
         x = replace(x, terms={z: s}, t=np.zeros_like(x.t), m=np.zeros_like(x.m))
@@ -69,7 +77,14 @@ def conv(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     form = linear(ctx, key, kernel, bias, shape, 1)
     for atom in form.terms:
         atom.more.setdefault("conv", (z, group, windows))
-    return form
+    return form if apart is None else form.shifted(*apart)
+
+
+def _uneven(x: Form) -> bool:
+    """Whether a value with a scale a channel has a shift that varies along other axes."""
+    others = [i for i in range(x.rank) if i != 1]
+    even = x.terms and not any(varies(s, others) for s in x.terms.values())
+    return bool(even) and (varies(x.t, others) or varies(x.m, others))
 
 
 def _live(ctx: Context, weight: Known, group: int) -> Mask:

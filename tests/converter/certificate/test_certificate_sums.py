@@ -86,6 +86,13 @@ def attention(g: Graph) -> str:
     return str(g.op("MatMul", v, g.op("Transpose", scores, perm=[0, 2, 1])))
 
 
+def embedded(g: Graph) -> str:
+    """A table of positions, then a batch-norm before a convolution: visformer."""
+    x = g.bn(g.op("Conv", g.input("x", "N", 3, 6, 6), g.weight(4, 3, 1, 1)), 4)
+    x = g.op("Add", x, g.weight(1, 4, 6, 6))
+    return str(g.op("Relu", g.op("Conv", g.bn(x, 4), g.weight(5, 4, 1, 1))))
+
+
 BUILDS = (
     around_a_padded_convolution,
     two_borders,
@@ -95,6 +102,7 @@ BUILDS = (
     a_part_of_the_way,
     a_sum_and_its_multiple,
     attention,
+    embedded,
 )
 
 
@@ -213,3 +221,31 @@ def test_factors_of_what_is_added_up_count_in_proportion(op: str) -> None:
     assert not isinstance(certify(once, other([0.5, 1.0, -1.5, 0.1], 1.0, shift)), Certified)
     assert not isinstance(certify(once, other([0.5, 1.0, -1.5, 0.0], 1.0, shift + 0.1)), Certified)
     assert not isinstance(certify(once, other([1.0, 0.5, -1.5, 0.0], 1.0, shift)), Certified)
+
+
+@pytest.mark.parametrize(("taps", "more"), [(1, {}), (3, {"pads": [1, 1, 1, 1]}), (3, {
+    "pads": [2, 0, 1, 3], "strides": [2, 1], "dilations": [1, 2]})])  # fmt: skip
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_number_for_each_place_goes_through_a_convolution(
+    taps: int, more: dict[str, list[int]], group: int
+) -> None:
+    """Before it, with a batch-norm between them (visformer), or convolved by hand, behind it."""
+    rng = np.random.default_rng(0)
+    weight, table = rng.standard_normal((4, 4 // group, taps, taps)), rng.standard_normal((4, 6, 6))
+
+    def apart(by: float) -> Build:
+        def build(g: Graph) -> str:
+            x = g.op("Sigmoid", g.input("x", "N", 4, 6, 6))
+            x = g.op("Conv", x, g.const(weight), group=group, **more)
+            there = g.const(table.reshape(1, 4, 6, 6) * by)
+            return str(g.op("Add", x, g.op("Conv", there, g.const(weight), group=group, **more)))
+
+        return build
+
+    def before(g: Graph) -> str:
+        x = g.op("Add", g.op("Sigmoid", g.input("x", "N", 4, 6, 6)), g.const(table))
+        return str(g.op("Conv", x, g.const(weight), group=group, **more))
+
+    assert isinstance(certify(written(before), written(apart(1.0))), Certified)
+    assert isinstance(certify(written(apart(1.0)), written(before)), Certified)
+    assert not isinstance(certify(written(before), written(apart(1.0 + 2.0**-15))), Certified)
