@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from converter.certificate import bounds, elementwise, norms, pools, tables
 from converter.certificate.arrays import bits
-from converter.certificate.context import REAL, Context, attributes, frozen, kind_of
+from converter.certificate.context import REAL, UNITS, Context, attributes, frozen, kind_of
 from converter.certificate.convolution import conv, conv_transpose
 from converter.certificate.forms import Form, Known, Value
 from converter.certificate.matmul import batched, gemm, matmul, matrix_times
@@ -112,7 +112,13 @@ def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | Non
     attrs = attributes(node, ctx.opset)
     if node.op_type == "CastLike":
         like = values[1]
-        if not isinstance(like, (Form, Known)) or not like.real or x is None or not x.real:
+        if not isinstance(like, (Form, Known)) or not like.real or x is None:
+            return None
+        if isinstance(x, Known) and not x.real and x.array.dtype.kind in "iu":
+            # A whole number, such as a size that a root is taken of.
+            unit, tiny = UNITS[ir.DataType.FLOAT]
+            return [Known(x.array.astype(np.float64), unit, tiny, x.sized)]
+        if not x.real:
             return None
         ctx.narrowed[_LIKE] = ctx.narrowed.get(_LIKE, 0) + 1
         return [x]

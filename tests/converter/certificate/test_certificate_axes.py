@@ -115,3 +115,15 @@ def test_a_weight_that_is_repeated_for_each_sample_may_be_moved_as_a_weight() ->
 
     assert same(build(1.0), build(1 + 2.0**-23))
     assert not same(build(1.0), build(1 + 2.0**-18))
+
+
+def test_a_size_that_is_cast_like_a_value_is_a_constant() -> None:
+    """How torch.export writes the factor of an attention."""
+
+    def build(g: Graph) -> str:
+        x = conv(g)
+        size = g.op("CastLike", g.op("Shape", x, start=1, end=2), x)
+        return str(g.op("Div", x, g.op("Sqrt", size)))
+
+    assert same(build, over_root(None))
+    assert not same(build, over_root(None, 4.001))
