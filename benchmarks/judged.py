@@ -112,12 +112,12 @@ def _apart(expected: Feeds, found: Feeds) -> float:
     return worst
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=30)
 def _certified(pair: Pair) -> bool:
     return bool(certify(pair.original, ir.from_proto(pair.folded)))
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=30)
 def allowed(pair: Pair) -> float:
     """What a certified mutant of it may differ by, of an output."""
     moved = [distance(pair.folded, _moved(pair.folded, seed)) or 0.0 for seed in (0, 1)]

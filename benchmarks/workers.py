@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 SILENCE = 300.0
@@ -87,25 +87,27 @@ class Worker:
 
 
 def answers(
-    program: Sequence[str], tasks: int, workers: int
+    program: Sequence[str], tasks: int, workers: int, block: int = 1
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The answers to the tasks 0 to `tasks`, as they come.
+    """The answers to the tasks 0 to `tasks`, as they come; a worker takes `block` in a row.
 
     Raises:
         RuntimeError: no worker can be started.
     """
-    waiting: Queue[int] = Queue()
-    for number in range(tasks):
-        waiting.put(number)
+    waiting: Queue[range] = Queue()
+    for number in range(0, tasks, block):
+        waiting.put(range(number, min(number + block, tasks)))
     done: Queue[tuple[int, dict[str, Any]] | Exception] = Queue()
     stop = threading.Event()
 
     def work() -> None:
         worker = Worker([sys.executable, "-W", "ignore", *program])
         try:
-            while not stop.is_set() and not waiting.empty():
-                number = waiting.get()
-                done.put((number, worker.ask(number)))
+            while not stop.is_set():
+                for number in waiting.get_nowait():
+                    done.put((number, worker.ask(number)))
+        except Empty:
+            pass
         except Exception as error:  # noqa: BLE001 - it is raised where answers are read
             done.put(error)
         finally:

@@ -10,14 +10,25 @@ rounding of a type (float32: 2^-24). If `certify(A, B)` returns `Certified`, the
 That is a backward error (Wilkinson; Higham, "Accuracy and Stability of Numerical Algorithms",
 ch. 1 and 3): folding rounds each weight once, and this is all that it does.
 
-What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels,
-of overflow, or of whether A is the right graph. Nothing is said of how far the outputs are apart:
-a network may enlarge what its weights are moved by. Axes of open size are tried at two sizes;
-sizes that go through more than sums and multiples are refused unless A does as much of it. Casts
-between types of floats are not roundings here; B may have no more casts to a narrower type than A.
-The checker computes in float64: 2^-50 of a magnitude is its own, and weights of that type may be
-moved by 64*k of its roundings. `NotCertified` does not mean that the graphs differ: it is a
-sentence about the first value of B that was not found in A.
+That is of real numbers: inputs and values are finite, 0 times a value is 0, and A can be computed.
+Near zero a weight may be moved by k times half of the smallest number of its type. The type is that
+of the weight, but no coarser than the coarsest of A's constants; casts of constants to a narrower
+type round them, casts of values between types of floats are no roundings here, and B may have no
+more of these to a narrower type than A. Magnitudes in B count no more than a few times as much as
+the largest in A (`closeness.excused`; in sums of kernels, as what is left of a row), so large terms
+that B adds and takes away again excuse nothing. The checker computes in float64: 2^-50 of a
+magnitude is its own, and weights of that type may be moved by 64*k of its roundings.
+
+Axes of open size that have one name are equally long. They are tried at two sizes and, where A can
+be computed with it, with a single sample (`Certified.sizes`); names that A needs equal are taken as
+equal. What B computes with sizes, A must compute, too (`origins.py`), as two sizes do not tell 1
+from N/2. What constant bounds cut out of an axis is taken to lie within it.
+
+What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels, of
+overflow, or of whether A is the right graph. Nothing is said of how far the outputs are apart: a
+network may enlarge what its weights are moved by. Refused are ops that draw random numbers, ops of
+another domain than ONNX's, and opsets other than 7 to the latest that is known. `NotCertified` does
+not mean that the graphs differ: it is a sentence about the first value of B that is not found in A.
 
 How it is done. As translation validation (Pnueli, Siegel and Singerman, TACAS 1998): the tool that
 made B is not trusted, and none of its code is used. Every value is an affine map of atoms

@@ -15,8 +15,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from converter.certificate.arrays import Shape
 from converter.certificate.context import kind_of, schema
 from converter.certificate.forms import Form, Known, Value
+from converter.certificate.inferable import must_be_inferable
 from converter.certificate.origins import Names, Sizes
 from converter.certificate.sizes import named
 
@@ -37,13 +39,15 @@ class Symbols:
     def __init__(self, names: Names, opset: int) -> None:
         self._names, self._opset = names, opset
         self._of: dict[ir.Value, Axes] = {}
-        self._inputs: set[int | str | None] = set()  # names of their axes
+        self._sizes: dict[int | str | None, int] = {}  # of the names of their axes
         self._read: dict[int, int | str] = {}  # what the name of a number means
 
-    def given(self, value: ir.Value) -> None:
-        """An input of the graph."""
+    def given(self, value: ir.Value, shape: Shape) -> None:
+        """An input of the graph, and its shape at the sizes that are tried."""
         self._of[value] = tuple(named(value))
-        self._inputs |= {name for name in self._of[value] if isinstance(name, str)}
+        for name, size in zip(self._of[value], shape, strict=True):
+            if isinstance(name, str):
+                self._sizes[name] = size
 
     def sizes(self, value: ir.Value | None, ids: object, rank: int, *, allowed: bool) -> Sizes:
         """The names of the axes of a value.
@@ -76,7 +80,7 @@ class Symbols:
         for value, result, found in zip(node.outputs, results, axes, strict=False):
             if isinstance(result, Form) and found is not None and len(found) == result.rank:
                 self._of[value] = tuple(
-                    axis if axis == size or axis in self._inputs else None
+                    axis if size in (axis, self._sizes.get(axis)) else None
                     for axis, size in zip(found, result.shape, strict=True)
                 )
 
@@ -152,6 +156,11 @@ class Symbols:
                 return [None] * count
             proto.attribute.append(ir.serde.serialize_attribute(attribute))
         try:
+            must_be_inferable(
+                node,
+                [None if value is None else value.shape for value in values],
+                [isinstance(value, Form) for value in values],
+            )
             found = onnx.shape_inference.infer_node_outputs(
                 schema(node.op_type, self._opset), proto, types, data,
                 opset_imports=[onnx.helper.make_opsetid("", self._opset)],

@@ -56,8 +56,8 @@ class Walk:
     def run(self) -> list[Value]:
         """The values of the outputs."""
         for value in given(self._model):
-            self._symbols.given(value)
             shape = self._shapes[value.name or ""]
+            self._symbols.given(value, shape)
             atom, _ = self._space.intern(("input", value.name), shape, None)
             assert value.dtype is not None
             atom.more.setdefault("dtype", int(value.dtype))

@@ -29,7 +29,7 @@ def test_a_task_over_which_a_worker_dies_or_falls_silent_is_told(
     monkeypatch.setattr(workers, "SILENCE", 3.0)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    found = dict(answers([str(program)], 8, 2))
+    found = dict(answers([str(program)], 8, 2, block=3))
     assert found.pop(3) == {"died": "doing 3"}
     assert found.pop(5) == {"died": "doing 5"}
     assert found == {number: {"done": number * number} for number in (0, 1, 2, 4, 6, 7)}
