@@ -1,12 +1,14 @@
-"""Relu, Clip, Max and Min: which bounds they have."""
+"""Relu, Clip, HardSigmoid, Max and Min: which bounds they have."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.certificate.clamps import NONE_ABOVE, NONE_BELOW, ZERO, Bound, clamp
-from converter.certificate.context import Context, attributes
+from converter.certificate.context import UNITS, Context, attributes
 from converter.certificate.forms import Form, Known, Value
 from converter.certificate.views import number_by_number
 
@@ -54,18 +56,36 @@ def clip(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None
     return _clamps(ctx, x, found[0], found[1])
 
 
+def hard_sigmoid(ctx: Context, x: Form, slope: float, middle: float) -> Form:
+    """clip(slope*x + middle, 0, 1); the two numbers are float32, which may be moved as weights."""
+    a, b = (Known(np.full((), number), *UNITS[ir.DataType.FLOAT]) for number in (slope, middle))
+    line = x.scaled(a.array, ctx.rounding(a)).shifted(b.array, ctx.off(b))
+    return clamp(ctx, line, ZERO, (np.ones(()), np.zeros(())))
+
+
 def extreme(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
-    """Max and Min of computed values and constants."""
+    """Max and Min of one computed value and constants."""
     if len(values) == 1:
         return [values[0]]
-    if len(values) != 2:
+    forms = [value for value in values if isinstance(value, Form)]
+    computed = [form for form in forms if form.terms]
+    if len(computed) > 1:
         return None
-    for x, other in (values, values[::-1]):
-        bound = None if isinstance(other, Form) and other.terms else _bound(ctx, other)
-        if isinstance(x, Form) and bound is not None:
-            if np.broadcast_shapes(x.shape, bound[0].shape) != x.shape:
-                return None
-            if node.op_type == "Max":
-                return _clamps(ctx, x, bound, NONE_ABOVE)
-            return _clamps(ctx, x, NONE_BELOW, bound)
-    return None
+    (x,) = computed or forms[:1]
+    found = [_bound(ctx, value) for value in values if value is not x]
+    larger = node.op_type == "Max"
+    number, off = _outermost([bound for bound in found if bound is not None], larger=larger)
+    if np.broadcast_shapes(x.shape, number.shape) != x.shape:
+        return None
+    bound = number, off
+    return _clamps(ctx, x, bound, NONE_ABOVE) if larger else _clamps(ctx, x, NONE_BELOW, bound)
+
+
+def _outermost(found: Sequence[Bound], *, larger: bool) -> Bound:
+    """The bound that counts of several: each may be off, so the one that counts may be by as much
+    as any of them."""
+    number, off = found[0]
+    for other, more in found[1:]:
+        number = (np.maximum if larger else np.minimum)(number, other)
+        off = np.maximum(*np.broadcast_arrays(off, more))
+    return number, np.broadcast_to(off, number.shape)

@@ -14,7 +14,7 @@ from converter.certificate.forms import OWN, Form, Known, Value, of_atom
 from converter.certificate.merging import merged
 from converter.certificate.sums import inside
 from converter.certificate.verdict import Doubt
-from converter.certificate.views import spread
+from converter.certificate.views import all_by_number, spread
 
 
 def together(ctx: Context, values: Sequence[Value]) -> list[Form]:
@@ -25,15 +25,24 @@ def together(ctx: Context, values: Sequence[Value]) -> list[Form]:
 
 
 def add(ctx: Context, values: Sequence[Value]) -> Form:
-    first, *others = together(ctx, values)
-    for other in others:
-        first = first.plus(other)
-    return merged(ctx, first)
+    return _sum(ctx, together(ctx, values))
 
 
 def subtract(ctx: Context, values: Sequence[Value]) -> Form:
     first, other = together(ctx, values)
-    return merged(ctx, first.plus(other.scaled(np.full((), -1.0))))
+    return _sum(ctx, [first, other.scaled(np.full((), -1.0))])
+
+
+def _sum(ctx: Context, forms: Sequence[Form]) -> Form:
+    def work(parts: Sequence[Form]) -> Form:
+        first, *others = parts
+        for other in others:
+            first = first.plus(other)
+        return merged(ctx, first)
+
+    if sum(bool(form.terms) for form in forms) < 2:
+        return work(forms)
+    return all_by_number(ctx, forms, work)
 
 
 def factor_of(ctx: Context, value: Value) -> tuple[Array, float] | None:
@@ -59,7 +68,10 @@ def multiply(ctx: Context, values: Sequence[Value]) -> Form:
             return _times(ctx, ctx.form(one), *c)
     if not isinstance(x, Form) and not isinstance(y, Form):
         raise Doubt("a product of two constants was not evaluated")
-    forms = together(ctx, values)
+    return all_by_number(ctx, together(ctx, values), lambda forms: _product(ctx, forms))
+
+
+def _product(ctx: Context, forms: Sequence[Form]) -> Form:
     parts = [inside(ctx, form) for form in forms]
     shape = forms[0].shape
     ids = tuple(sorted(atom.id for atom, _ in parts))

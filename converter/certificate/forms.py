@@ -177,4 +177,16 @@ class Known:
         return isinstance(self.numbers, Stored) or self.numbers.dtype == np.float64
 
 
+def transposed(value: Known, perm: tuple[int, ...]) -> Known:
+    numbers = value.numbers
+    moved = numbers.transposed(perm) if isinstance(numbers, Stored) else numbers.transpose(perm)
+    return replace(value, numbers=moved)
+
+
+def reshaped(value: Known, shape: Shape) -> Known:
+    numbers = value.numbers
+    moved = numbers.reshaped(shape) if isinstance(numbers, Stored) else numbers.reshape(shape)
+    return replace(value, numbers=moved)
+
+
 Value = Form | Known | None

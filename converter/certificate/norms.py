@@ -68,7 +68,7 @@ def _training(
 
 
 def scaled_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:
-    """LayerNormalization, InstanceNormalization, GroupNormalization."""
+    """LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization."""
     x = values[0]
     if not isinstance(x, Form) or not x.real:
         return None
@@ -79,7 +79,8 @@ def scaled_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | 
     attrs = attributes(node, ctx.opset)
     scale, bias = values[1], values[2] if len(values) > 2 else None
     more = tuple((n, attrs.get(n)) for n in ("axis", "epsilon", "num_groups", "stash_type"))
-    if node.op_type == "LayerNormalization":
+    last = node.op_type in {"LayerNormalization", "RMSNormalization"}
+    if last:
         more = (("axis", attrs["axis"] % x.rank), *more[1:])
     (core,) = ctx.opaque(f"{node.op_type} without scale", more, [x], [(x.shape, 1)])
     form: Value = core
@@ -88,7 +89,7 @@ def scaled_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | 
             continue
         assert isinstance(value, Known)
         array = value.array
-        if node.op_type != "LayerNormalization":
+        if not last:
             if array.size != x.shape[1]:
                 array = np.repeat(array, x.shape[1] // array.size)  # a number a group
             array = array.reshape(-1, *[1] * (x.rank - 2))

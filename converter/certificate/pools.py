@@ -16,7 +16,7 @@ from converter.certificate.forms import OWN, Form, Known, Value, checked, of_ato
 from converter.certificate.linear import whole
 from converter.certificate.padding import padded
 from converter.certificate.proportion import Weights, proportion
-from converter.certificate.rearranging import ints
+from converter.certificate.rearranging import given, ints
 from converter.certificate.sums import inside, one_term, same_places
 from converter.certificate.verdict import Doubt
 from converter.certificate.views import rearranged, transposed
@@ -177,6 +177,35 @@ def _reduced(ctx: Context, op: str, x: Form, axes: Sequence[int]) -> Form | None
         size = count(tuple(x.shape[axis] for axis in axes))
         form = form.scaled(np.full((), float(size)))
     return form
+
+
+def p_norm(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:
+    """LpPool, ReduceL2 and kin: a scale passes as its magnitude, a shift stays inside."""
+    x = values[0]
+    assert isinstance(x, Form)
+    shape, _ = ctx.results(node, values)[0]
+    attrs = attributes(node, ctx.opset)
+    kept: list[int] | None = None
+    if node.op_type.startswith("Reduce"):
+        axes = given(values, 1, attrs, "axes") or []
+        if not axes and attrs.get("noop_with_empty_axes", 0):
+            return None
+        axes = sorted({axis % x.rank for axis in axes}) or list(range(x.rank))
+        if not attrs["keepdims"]:
+            kept = [axis for axis in range(x.rank) if axis not in axes]
+        key: Hashable = (node.op_type, tuple(axes), bool(attrs["keepdims"]))
+    else:
+        axes, key = list(range(2, x.rank)), (node.op_type, frozen(attrs))
+    if shape is None or min(shape) <= 0:
+        return None
+    z, s = inside(ctx, x)
+    if varies(s, axes):
+        z, s = whole(ctx, x), np.ones((1,) * x.rank)
+    atom, _ = ctx.space.intern((key, z.id, shape), shape, None)
+    factor = np.abs(s)
+    if kept is not None:
+        factor = factor.reshape([factor.shape[axis] for axis in kept])
+    return replace(of_atom(atom, shape).scaled(factor), u=x.u)
 
 
 def resize(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:

@@ -45,13 +45,26 @@ def recurrent(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
     total_off = input_off + np.where(together, state_off, 0.0) + OWN * np.abs(total)
     apart, apart_off = np.where(together, 0.0, of_state), np.where(together, 0.0, state_off)
     ctx.weights += w.size + hidden.size
+    given: list[Value] = [*values[4:], *[None] * (8 - max(len(values), 4))]
+    lengths, *states = given
+    steps = x.shape[1 if attrs.get("layout", 0) else 0]
+    if isinstance(lengths, Known) and np.all(lengths.array == steps):
+        lengths = None
     read: list[Value] = [
         of_atom(z, x.shape),
         effective,
         hidden,
         constant(total.shape, total, total_off),
         constant(apart.shape, apart, apart_off),
-        *values[4:],
-        *[None] * (8 - max(len(values), 4)),
+        lengths,
+        *(None if _zero(value) else value for value in states),
     ]
+    attrs = {name: value for name, value in attrs.items() if (name, value) != ("layout", 0)}
     return ctx.opaque(node.op_type, frozen(attrs), read, results)
+
+
+def _zero(value: Value) -> bool:
+    """Whether a state that is given to begin with is zero, as it is where none is given."""
+    if isinstance(value, Known):
+        return not value.array.any()
+    return isinstance(value, Form) and not (value.terms or value.t.any() or value.m.any())

@@ -11,8 +11,9 @@ from converter.certificate import bounds, elementwise, norms, pools, tables
 from converter.certificate.arrays import bits
 from converter.certificate.context import REAL, UNITS, Context, attributes, frozen, kind_of
 from converter.certificate.convolution import conv, conv_transpose
+from converter.certificate.einsum import einsum
 from converter.certificate.forms import Form, Known, Value
-from converter.certificate.matmul import batched, gemm, matmul, matrix_times
+from converter.certificate.matmul import batched, gemm, matmul, matrix_times, with_vectors
 from converter.certificate.padding import pad
 from converter.certificate.products import product
 from converter.certificate.rearranging import applied, slices
@@ -30,7 +31,7 @@ _VIEWS = frozenset(
 )
 _UNARY = frozenset(
     {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Ceil", "Cos", "Cosh"}
-    | {"Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mish"}
+    | {"Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Mish"}
     | {"Reciprocal", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign"}
     | {"Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"}
 )
@@ -143,26 +144,48 @@ def _dropout(_: Context, node: ir.Node, values: list[Value]) -> list[Value] | No
 
 
 def _product(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
-    x, y = values
+    found = with_vectors(ctx, values, _matrices)
+    return None if found is None else [found]
+
+
+def _matrices(ctx: Context, x: Value, y: Value) -> Form | None:
     if isinstance(x, Form) and isinstance(y, Known) and y.real:
-        if x.rank < 2 or len(y.shape) < 2:
-            return None
-        if len(y.shape) > 2:
-            return [batched(ctx, x, y)]
-        return [matmul(ctx, x, y)]
+        return batched(ctx, x, y) if len(y.shape) > 2 else matmul(ctx, x, y)
     if isinstance(x, Known) and isinstance(y, Form) and x.real:
-        if y.rank < 2 or len(x.shape) != 2:
-            return None
-        return [matrix_times(ctx, x, y)]
-    if isinstance(x, Form) and isinstance(y, Form) and x.rank > 1 and y.rank > 1:
-        return [product(ctx, x, y)]
+        return matrix_times(ctx, x, y) if len(x.shape) == 2 else None
+    if isinstance(x, Form) and isinstance(y, Form):
+        return product(ctx, x, y)
     return None
 
 
 def _gemm(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
-    if not isinstance(values[0], Form) or not isinstance(values[1], Known):
-        return None
-    return [gemm(ctx, node, values)]
+    found = gemm(ctx, node, values)
+    return None if found is None else [found]
+
+
+def _einsum(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    found = einsum(ctx, node, values, _matrices)
+    return None if found is None else [found]
+
+
+def _hard_swish(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
+    """x * HardSigmoid(x), with the numbers that the standard's function has."""
+    x = values[0]
+    assert isinstance(x, Form)
+    slope, middle = float(np.float32(1 / 6)), 0.5
+
+    def work(form: Form) -> Form:
+        gate = bounds.hard_sigmoid(ctx, form, slope, middle)
+        return elementwise.multiply(ctx, [form, gate])
+
+    return [number_by_number(ctx, x, work)]
+
+
+def _hard_sigmoid(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    x, attrs = values[0], attributes(node, ctx.opset)
+    assert isinstance(x, Form)
+    numbers = float(attrs["alpha"]), float(attrs["beta"])
+    return [number_by_number(ctx, x, lambda form: bounds.hard_sigmoid(ctx, form, *numbers))]
 
 
 def _conv(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
@@ -259,6 +282,9 @@ _RULES: dict[str, Rule] = {
     "ConvTranspose": _conv,
     "MatMul": _product,
     "Gemm": _gemm,
+    "Einsum": _einsum,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Gather": _gather,
     "Concat": _concat,
     "Pad": _pad,
@@ -269,15 +295,19 @@ _RULES: dict[str, Rule] = {
         ("GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"),
         _one(pools.reduce),
     ),
+    **dict.fromkeys(("LpPool", "GlobalLpPool", "ReduceL1", "ReduceL2"), _one(pools.p_norm)),
     "Resize": _one(pools.resize),
     "Upsample": _one(pools.resize),
     "BatchNormalization": norms.batch_norm,
     **dict.fromkeys(
-        ("LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+        ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"),
         _one(norms.scaled_norm),
     ),
     **dict.fromkeys(("RNN", "LSTM", "GRU"), recurrent),
 }
 _LIKE = "the type of another value"
 # Rules that compute with all of their inputs.
-_ALL_REAL = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Mean", "Max", "Min", "MatMul", "Concat"})
+_ALL_REAL = frozenset(
+    {"Add", "Sum", "Sub", "Mul", "Div", "Mean", "Max", "Min", "MatMul", "Gemm", "Einsum"}
+    | {"Concat"}
+)

@@ -97,24 +97,9 @@ def spread(ctx: Context, x: Form, shape: Shape) -> Form:
 
 def number_by_number(ctx: Context, x: Form, work: Callable[[Form], Form]) -> Form:
     """Apply `work`, which does each number by itself, before a view that only reorders."""
-    if len(x.terms) == 1:
-        atom, s = x.single
-        if atom.kind == "view" and _reorders(atom):
-            base, index = atom.more["base"], atom.more["index"].reshape(-1)
-
-            def back(array: Array) -> Array:
-                if array.size == 1:
-                    return array.reshape((1,) * len(base.shape))
-                flat = np.empty(count(base.shape))
-                flat[index] = np.broadcast_to(array, x.shape).reshape(-1)
-                return compressed(flat.reshape(base.shape))
-
-            inner = replace(
-                x, shape=base.shape, terms={base: back(s)}, t=back(x.t), m=back(x.m)
-            )  # fmt: skip
-            done = work(inner)
-            return rearranged(ctx, done, lambda a: a.reshape(-1)[index].reshape(x.shape))
-    return work(x)
+    if len(x.terms) != 1:
+        return work(x)
+    return all_by_number(ctx, [x], lambda forms: work(forms[0]))
 
 
 def transposed(x: Form) -> tuple[int, ...] | None:
@@ -143,7 +128,52 @@ def transposed(x: Form) -> tuple[int, ...] | None:
     return tuple(found) if np.array_equal(places.transpose(found), index) else None
 
 
-def _reorders(atom: Atom) -> bool:
+def all_by_number(
+    ctx: Context, forms: Sequence[Form], work: Callable[[Sequence[Form]], Form]
+) -> Form:
+    """The same for values of one shape whose numbers meet, if all are reordered alike."""
+    atoms = [atom for form in forms for atom in form.terms]
+    if not atoms or not all(_alike(atom, atoms[0]) for atom in atoms):
+        return work(forms)
+    shape, inner_shape = forms[0].shape, atoms[0].more["base"].shape
+    index = atoms[0].more["index"].reshape(-1)
+
+    def back(array: Array) -> Array:
+        return before(array, shape, index, inner_shape)
+
+    inner = [
+        replace(
+            form,
+            shape=inner_shape,
+            terms={atom.more["base"]: back(s) for atom, s in form.terms.items()},
+            t=back(form.t),
+            m=back(form.m),
+        )
+        for form in forms
+    ]
+    return rearranged(ctx, work(inner), lambda a: a.reshape(-1)[index].reshape(shape))
+
+
+def before(array: Array, shape: Shape, index: Index, inner_shape: Shape) -> Array:
+    """What a reordering makes `array`, which broadcasts to `shape`, of."""
+    if array.size == 1:
+        return array.reshape((1,) * len(inner_shape))
+    flat = np.empty(count(inner_shape))
+    flat[index] = np.broadcast_to(array, shape).reshape(-1)
+    return compressed(flat.reshape(inner_shape))
+
+
+def _alike(atom: Atom, other: Atom) -> bool:
+    """Whether two atoms are views that only reorder, and in the same way."""
+    if atom.kind != "view" or other.kind != "view":
+        return False
+    one, two = atom.more["index"], other.more["index"]
+    same = one is two or (one.shape == two.shape and np.array_equal(one, two))
+    return same and atom.more["base"].shape == other.more["base"].shape and reorders(atom)
+
+
+def reorders(atom: Atom) -> bool:
+    """Whether a view has each number of its base once."""
     if "reorders" not in atom.more:
         base, index = atom.more["base"], atom.more["index"].reshape(-1)
         size = count(base.shape)

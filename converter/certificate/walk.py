@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from converter.certificate import bodies
+from converter.certificate import bodies, sequences
 from converter.certificate.arrays import Shape, bits
 from converter.certificate.atoms import Space
 from converter.certificate.axes import Symbols
@@ -48,6 +48,7 @@ class Walk:
         self.context = Context(space, opset, self._body, memory)
         self._space = space
         self._env: dict[ir.Value, Value] = {}
+        self._sequences: dict[ir.Value, list[Value]] = {}
         self._graph = model.graph
         self._model = model
         self._shapes = shapes
@@ -95,9 +96,14 @@ class Walk:
         op = node.op_type
         if op in _RANDOM:
             raise Doubt("it draws random numbers")
+        if op in {"SequenceAt", "ConcatFromSequence"} and node.inputs[0] in self._sequences:
+            return [self._of_sequence(node)]
         values = [None if value is None else self._value(value) for value in node.inputs]
         while values and values[-1] is None:
             values.pop()
+        if op in sequences.MAKING:
+            self._sequences[node.outputs[0]] = sequences.made(self.context, node, values)
+            return []
         if op == "Constant":
             return [self._constant(node)]
         if op == "If":
@@ -130,6 +136,16 @@ class Walk:
         if values and all(value is None or isinstance(value, Known) for value in values):
             return evaluated(self.context, node, values)
         return computed(self.context, node, values)
+
+    def _of_sequence(self, node: ir.Node) -> Value:
+        held, *others = node.inputs
+        assert held is not None
+        values = self._sequences[held]
+        if node.op_type == "ConcatFromSequence":
+            return sequences.joined(self.context, node, values)
+        (place,) = others
+        assert place is not None
+        return sequences.taken(values, self._value(place), free=self._space.free)
 
     def _size(self, node: ir.Node, x: Form) -> Known:
         if x.shape == (-1,):
@@ -167,6 +183,8 @@ class Walk:
             if value.const_value is None or not value.is_initializer():
                 if not value.name:
                     return None
+                if value in self._sequences:
+                    raise Doubt("it reads a sequence, of which only the values are followed")
                 raise Doubt(f"the value {value.name!r} is computed by nothing")
             self._env[value] = self.context.known(value.const_value)
         return self._env[value]

@@ -228,13 +228,18 @@ def test_an_optional_output_is_not_the_first_one() -> None:
     refused(written(build(0)), written(build(1)))
 
 
-def test_a_sequence_is_in_doubt() -> None:
-    def build(g: Graph) -> str:
-        x = g.input("x", "N", 4)
-        made = g.op("SequenceConstruct", x, g.op("Relu", x))
-        return str(g.op("SequenceAt", made, g.const(np.array(1))))
+def test_the_values_of_a_sequence_are_told_apart() -> None:
+    def taken(place: int) -> Build:
+        def build(g: Graph) -> str:
+            x = g.input("x", "N", 4)
+            made = g.op("SequenceConstruct", x, g.op("Relu", x))
+            return str(g.op("SequenceAt", made, g.const(np.array(place))))
 
-    assert not certify(written(build), written(build))
+        return build
+
+    assert certify(written(taken(1)), written(taken(1)))
+    assert not certify(written(taken(1)), written(taken(0)))
+    assert not certify(written(taken(2)), written(taken(2)))
 
 
 def test_an_input_of_another_kind_is_in_doubt() -> None:

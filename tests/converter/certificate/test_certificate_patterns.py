@@ -22,7 +22,6 @@ NEVER = {
     "flatten_of_unknown_sizes_stays": "the sizes that are tried do not fit to its Gemm",
 }
 FROM_THE_USERS = NEVER | {
-    "bottleneck_attention": "a value goes through a sequence",
     "shape_reads_the_conv_too": "its output declares another type than its op gives",
 }
 
