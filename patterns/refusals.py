@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import GraphProto
 
+from patterns.graphs import TYPES
 from patterns.registry import Net, pattern
 
 
@@ -126,7 +127,7 @@ def relu_reads_the_conv_too(g: Net) -> str:
 def shape_reads_the_conv_too(g: Net) -> list[str]:
     """A shape is no number of it."""
     y = g.conv(g.image())
-    size = g.op("Cast", g.op("Shape", y), to=11)
+    size = g.op("Cast", g.op("Shape", y), to=TYPES[g.dtype])
     return [g.relu(g.bn(y, 4)), size]
 
 

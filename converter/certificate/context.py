@@ -141,7 +141,7 @@ class Context:
             elif isinstance(value, Form):
                 key.append((value.ids, value.shape, value.real))
                 forms.append(value)
-            elif value.real and kind in _MOVABLE:
+            elif value.real and kind in _MOVABLE and not infinite(value):
                 form = self.form(value)
                 key.append((form.ids, form.shape, form.real))
                 forms.append(form)
@@ -181,6 +181,11 @@ def _told(value: Form | Known) -> Hashable:
         return value.shape, value.real or kind_of(value)
     few = value.size <= FEW
     return value.shape, value.real, few and bits(value.array), value.real or value.array.dtype
+
+
+def infinite(value: Value) -> bool:
+    """Whether it is a constant with a number that is infinite, as masks have it."""
+    return isinstance(value, Known) and value.real and not np.isfinite(value.array).all()
 
 
 def value_of(atom: Atom, shape: Shape | None, dtype: int) -> Form:

@@ -47,6 +47,13 @@ _SIMPLE: dict[str, Any] = {
 }
 
 
+# These give the numbers that they are given: minus infinity in a mask stays what it is.
+_HANDING_ON = frozenset(
+    {"Concat", "ConstantOfShape", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
+    | {"Tile", "Transpose", "Unsqueeze", "Where"}
+)
+
+
 def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     """The results of a node that reads constants alone."""
     known = [value for value in values if isinstance(value, Known)]
@@ -68,7 +75,9 @@ def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
         if str(array.dtype) in _FLOATS:
             types = [(value.unit, value.tiny) for value in reals] or [_FLOATS[str(array.dtype)]]
             array = array.astype(np.float64)
-            if not np.isfinite(array).all():
+            if np.isnan(array).any() or (
+                node.op_type not in _HANDING_ON and not np.isfinite(array).all()
+            ):
                 raise Doubt(f"a {node.op_type} of constants gives what is not finite")
             gives.append(ctx.seen(Known(array, *max(types))))
         else:
@@ -132,7 +141,7 @@ def _cast(known: Sequence[Known], attrs: dict[str, Any]) -> Known:
     array = x.array.astype(np.float64)
     if x.unit < UNITS[to][0]:
         array = x.array.astype(to.numpy()).astype(np.float64)
-    if not np.isfinite(array).all():
+    if np.isnan(array).any() or np.any(np.isinf(array) & ~np.isinf(x.array)):
         raise Doubt("a Cast of constants gives what is not finite")
     return Known(array, *max((x.unit, x.tiny), UNITS[to]))
 

@@ -9,7 +9,15 @@ import onnx_ir as ir
 
 from converter.certificate import bounds, elementwise, norms, pools, tables
 from converter.certificate.arrays import bits
-from converter.certificate.context import REAL, UNITS, Context, attributes, frozen, kind_of
+from converter.certificate.context import (
+    REAL,
+    UNITS,
+    Context,
+    attributes,
+    frozen,
+    infinite,
+    kind_of,
+)
 from converter.certificate.convolution import conv, conv_transpose
 from converter.certificate.einsum import einsum
 from converter.certificate.forms import Form, Known, Value
@@ -91,6 +99,8 @@ def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     ):
         kind = "softmax over the last axis"
         attrs = {}
+    elif kind in _OF_TWO_AXES and ctx.opset < 13:
+        kind = f"{kind} of two axes"
     return ctx.opaque(kind, frozen(attrs), values, results)
 
 
@@ -217,6 +227,17 @@ def _concat(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | N
     return [concat(ctx, forms, attributes(node, ctx.opset)["axis"])]
 
 
+def _add(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    """A mask of minus infinities is no shift: what is added to it is compared with it."""
+    masks = [value for value in values if infinite(value)]
+    if not masks:
+        return [elementwise.add(ctx, values)]
+    others = [value for value in values if not infinite(value)]
+    if len(masks) > 1 or len(others) != 1:
+        return None
+    return ctx.opaque("Add", "a mask", [*others, *masks], ctx.results(node, values))
+
+
 def _mean(ctx: Context, _: ir.Node, values: list[Value]) -> list[Value] | None:
     form = elementwise.add(ctx, values)
     return [form.scaled(np.full((), 1.0 / len(values)))]
@@ -262,7 +283,7 @@ def _one(rule: Callable[[Context, ir.Node, list[Value]], Form | None]) -> Rule:
 
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNARY, _unary),
-    "Add": lambda ctx, _, values: [elementwise.add(ctx, values)],
+    "Add": _add,
     "Sum": lambda ctx, _, values: [elementwise.add(ctx, values)],
     "Sub": lambda ctx, _, values: [elementwise.subtract(ctx, values)],
     "Mul": lambda ctx, _, values: [elementwise.multiply(ctx, values)],
@@ -306,6 +327,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("RNN", "LSTM", "GRU"), recurrent),
 }
 _LIKE = "the type of another value"
+# Before opset 13 these made two axes of all, parted at the one that they name.
+_OF_TWO_AXES = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 # Rules that compute with all of their inputs.
 _ALL_REAL = frozenset(
     {"Add", "Sum", "Sub", "Mul", "Div", "Mean", "Max", "Min", "MatMul", "Gemm", "Einsum"}

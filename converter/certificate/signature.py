@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from converter.certificate import opsets
 from converter.certificate.sizes import given, named
 from converter.certificate.verdict import Doubt
 from converter.files.slim import LEFT_OUT
@@ -25,8 +26,11 @@ def check(first: ir.Model, second: ir.Model) -> None:
     for model in (first, second):
         for name, why in model.meta.get(LEFT_OUT, {}).items():
             raise Doubt(f"nothing is known of the output {name!r}, as {why}")
-    if _opset(first) != _opset(second):
-        raise Doubt("the graphs are of different opsets")
+    one, other = _opset(first), _opset(second)
+    if one != other:
+        if one is None or other is None:
+            raise Doubt("one of the graphs does not say which opset it is of")
+        opsets.compared(first, second, (one, other))
     inputs = [given(model) for model in (first, second)]
     _same_names(*inputs)
     for one, other in zip(*inputs, strict=True):
@@ -69,8 +73,8 @@ def _opset(model: ir.Model) -> int | None:
     Raises:
         Doubt: the rules do not hold for it.
     """
-    opsets = model.graph.opset_imports
-    found = {opsets[domain] for domain in DEFAULT if domain in opsets}
+    imports = model.graph.opset_imports
+    found = {imports[domain] for domain in DEFAULT if domain in imports}
     if len(found) > 1:
         raise Doubt("a graph is of two opsets at once")
     latest = onnx.defs.onnx_opset_version()

@@ -359,3 +359,85 @@ def test_a_sequence_that_depends_on_sizes_is_in_doubt() -> None:
     found = certify(written(build), written(build))
     assert isinstance(found, NotCertified)
     assert "depends on the sizes" in found.reason
+
+
+def masked(op: str, *, place: int = 4, factor: float = 1.0, first: bool = False) -> Build:
+    """Attention weights under a mask of minus infinities."""
+
+    def build(g: Graph) -> str:
+        scores = g.op("Mul", g.input("x", "N", 5, 5), g.const(np.full((), 0.5)))
+        if op == "Where":
+            seen = np.arange(5) != place
+            mask = g.op(
+                "Where", g.input("seen", "N", 1, 5, dtype="bool"), g.const(seen), g.const(~seen)
+            )
+            scores = g.op("Where", mask, scores, g.const(np.full((), -np.inf)))
+        else:
+            mask = np.where(np.arange(5) == place, -np.inf, 0.0)
+            mask = g.op("Unsqueeze", g.const(mask), g.const([0]))
+            scores = g.op("Add", *((mask, scores) if first else (scores, mask)))
+        y = g.op("Softmax", scores, axis=-1)
+        return str(g.op("Mul", y, g.const(np.full((), factor))))
+
+    return build
+
+
+@pytest.mark.parametrize("op", ["Where", "Add"])
+def test_a_mask_of_minus_infinities_is_compared_exactly(op: str) -> None:
+    one = written(masked(op))
+    found = certify(one, written(masked(op, first=True)))
+    assert isinstance(found, Certified), str(found)
+    for wrong in (masked(op, place=3), masked(op, factor=1.001)):
+        assert not certify(one, written(wrong))
+
+
+def layers(opset: int) -> ir.Model:
+    g = Graph("float32", opset=opset)
+    y = g.bn(g.op("Conv", g.input("x", "N", 3, 8, 8), g.weight(4, 3, 3, 3)), 4)
+    y = g.op("MaxPool", g.op("Relu", y), kernel_shape=[2, 2], strides=[2, 2])
+    axes = {"axes": [2, 3]} if opset < 18 else {}
+    y = g.op("ReduceMean", y, *(() if axes else (g.const([2, 3]),)), keepdims=0, **axes)
+    y = g.op("Gemm", y, g.weight(4, 5), g.weight(5))
+    g.output(g.rename(g.op("Softmax", y, axis=1), "y"))
+    return g.model()
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 18, 22])
+def test_opsets_between_which_no_op_changed_are_compared(opset: int) -> None:
+    found = certify(layers(20), layers(opset))
+    assert isinstance(found, Certified), str(found)
+
+
+def test_the_weights_of_two_opsets_are_compared() -> None:
+    other = layers(13)
+    node = next(node for node in other.graph if node.op_type == "Gemm")
+    bias = node.inputs[2]
+    assert bias is not None
+    assert bias.const_value is not None
+    bias.const_value = ir.tensor(bias.const_value.numpy() * np.float32(1.01), name=bias.name)
+    found = certify(layers(20), other)
+    assert isinstance(found, NotCertified)
+    assert (found.op, found.channel is not None) == ("Softmax", True)
+
+
+CHANGED: dict[str, Callable[[Graph], str]] = {
+    "Softmax": lambda g: str(g.op("Softmax", g.input("x", 2, 3, 4), axis=1)),
+    "Resize": lambda g: str(
+        g.op("Resize", g.input("x", 1, 1, 4, 4), *(("",) if g.opset > 10 else ()),
+             g.const(np.array([1.0, 1.0, 2.0, 2.0])), mode="nearest")
+    ),
+    "AveragePool": lambda g: str(
+        g.op("AveragePool", g.input("x", 1, 1, 5, 5), kernel_shape=[2, 2], strides=[2, 2],
+             ceil_mode=1)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", CHANGED)
+def test_an_op_that_changed_between_two_opsets_is_not_compared(op: str) -> None:
+    build = CHANGED[op]
+    for opset in (10, 20):
+        assert certify(written(build, opset), written(build, opset))
+    found = certify(written(build, 10), written(build, 20))
+    assert isinstance(found, NotCertified)
+    assert op in found.reason
