@@ -122,13 +122,20 @@ def run_tool(
         program = [sys.executable, "-m", "benchmarks.patterns_torch", tool]
         return batch(program, modules, folder, ROOT, {}), version("torch")
     peer = PEERS[tool]
+    made = run_peer(peer, cases, folder)
+    return (None, made) if isinstance(made, str) else (made, peer.version())
+
+
+def run_peer(
+    peer: Peer, cases: dict[Case, Written], folder: Path
+) -> dict[Case, ir.Model | str] | str:
+    """What it made of each case, or what went wrong; a sentence: it cannot be installed."""
     problem = peer.install()
     if problem:
-        return None, problem
-    loop = folder / f"run_{tool}.py"  # not to be taken for the package of that name
+        return problem
+    loop = folder / f"run_{peer.name}.py"  # not to be taken for the package of that name
     loop.write_text(looped(peer))
-    program = [str(peer.python), str(loop)]
-    return batch(program, cases, folder, folder, {"PYTHONPATH": ""}), peer.version()
+    return batch([str(peer.python), str(loop)], cases, folder, folder, {"PYTHONPATH": ""})
 
 
 def ours(case: Written, through_relu: bool) -> ir.Model | str:

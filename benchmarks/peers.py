@@ -132,6 +132,9 @@ options.log_severity_level = 4
 ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 """
 
+# What every runtime can read: at EXTENDED it writes ops of its own.
+_ONNXRUNTIME_BASIC = _ONNXRUNTIME.replace("EXTENDED", "BASIC")
+
 _ONNXSCRIPT = """
 import onnx_ir as ir
 from onnxscript import optimizer, rewriter
@@ -168,6 +171,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("onnxruntime", "onnxruntime", _ONNXRUNTIME),
+        Peer("onnxruntime-basic", "onnxruntime", _ONNXRUNTIME_BASIC),
         Peer("onnxscript", "onnxscript", _ONNXSCRIPT),
         Peer("onnxslim", "onnxslim", _ONNXSLIM, ("onnxslim==0.1.98", "onnxruntime==1.31.1")),
         Peer("aimet-onnx", "aimet-onnx", _AIMET, ("aimet-onnx==2.42.0",), torch=True),
@@ -175,6 +179,9 @@ PEERS = {
         Peer("onnxoptimizer", "onnxoptimizer", _ONNXOPTIMIZER, ("onnxoptimizer==0.4.2",)),
     )
 }
+
+# What onnxsim proves of two files (`--certify`) needs Z3; as a tool it is tried without.
+SOLVER = Peer("onnxsim-z3", "onnxsim", "", ("onnxsim==0.8.1", "z3-solver==5.4.1.0"))
 
 
 def batchnorms_in(path: Path) -> int:
