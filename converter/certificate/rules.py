@@ -230,7 +230,7 @@ def _concat(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | N
 def _add(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
     """A mask of minus infinities is no shift: what is added to it is compared with it."""
     masks = [value for value in values if infinite(value)]
-    if not masks:
+    if not masks or any(np.any(v.array == np.inf) for v in masks if isinstance(v, Known)):
         return [elementwise.add(ctx, values)]
     others = [value for value in values if not infinite(value)]
     if len(masks) > 1 or len(others) != 1:
