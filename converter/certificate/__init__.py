@@ -94,6 +94,9 @@ def certify(
 def _read(model: ir.Model | Path) -> ir.Model:
     if isinstance(model, Path):
         model = slim.read(model)
+        for value in model.graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                raise Doubt("a file has weights beside it, which are not looked for")
     return inlined(model)
 
 

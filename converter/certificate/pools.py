@@ -72,7 +72,8 @@ def average_pool(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form:
     if attrs.get("ceil_mode", 0):
         # The last window may lie partly outside: what is divided by is the runtime's affair.
         z, s, t, m = _split(ctx, x, inner=True)
-        key: Hashable = ("average, ceil", z.id, windows.key(), counted, shape)
+        told = attrs.get("count_include_pad", 0)
+        key: Hashable = ("average, ceil", z.id, windows.key(), told, shape)
     else:
         if counted and not windows.auto and (x.t.any() or x.m.any()):
             x = padded(ctx, x, (0, 0, *windows.begins), (0, 0, *windows.ends))
@@ -226,6 +227,7 @@ def resize(ctx: Context, node: ir.Node, values: Sequence[Value]) -> Form | None:
         chosen = attrs.get("axes") or range(x.rank)
         factors = zip(chosen, scales.array.reshape(-1), strict=True)
         axes += [axis % x.rank for axis, factor in factors if factor != 1.0]
+    axes += [axis for axis, factor in enumerate(attrs.get("scales", ())) if factor != 1.0]
     x = one_term(ctx, x)
     if not x.terms:
         return None

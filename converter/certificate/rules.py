@@ -125,7 +125,7 @@ def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | Non
         like = values[1]
         if not isinstance(like, (Form, Known)) or not like.real or x is None:
             return None
-        if isinstance(x, Known) and not x.real and x.array.dtype.kind in "iu":
+        if isinstance(x, Known) and not x.real and _exact(x):
             # A whole number, such as a size that a root is taken of.
             unit, tiny = UNITS[ir.DataType.FLOAT]
             return [Known(x.array.astype(np.float64), unit, tiny, x.sized)]
@@ -139,6 +139,11 @@ def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | Non
         return None
     ctx.narrowed[to.name] = ctx.narrowed.get(to.name, 0) + 1
     return [x]
+
+
+def _exact(x: Known) -> bool:
+    """Whether they are whole numbers that every type of floats has."""
+    return x.array.dtype.kind in "iu" and bool(np.all(np.abs(x.array) <= 1 << 8))
 
 
 def _dropout(_: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -25,7 +26,7 @@ def refused(one: ir.Model, other: ir.Model) -> NotCertified:
     return doubted(one, other)
 
 
-def doubted(one: ir.Model, other: ir.Model) -> NotCertified:
+def doubted(one: ir.Model | Path, other: ir.Model | Path) -> NotCertified:
     """Refused by a rule, not by an accident, for whichever of them."""
     found = certify(one, other)
     assert isinstance(found, NotCertified), str(found)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import external_data_helper, helper
 
 from converter.certificate import certify
 from patterns.graphs import Graph
@@ -252,3 +254,41 @@ def test_rules_are_for_the_opsets_that_they_were_written_for(opset: int) -> None
         return g.model()
 
     assert f"opset {opset}" in doubted(build(axis=1, broadcast=1), build(broadcast=1)).reason
+
+
+def test_what_an_average_is_divided_by_in_a_window_that_lies_partly_outside_is_compared() -> None:
+    def build(counted: int) -> Build:
+        return lambda g: str(
+            g.op("AveragePool", g.input("x", 1, 2, 6, 6), kernel_shape=[3, 3], strides=[2, 2],
+                 ceil_mode=1, count_include_pad=counted)
+        )  # fmt: skip
+
+    refused(written(build(0)), written(build(1)))
+
+
+def test_an_axis_that_an_upsample_moves_within_its_size_is_one_that_it_resizes() -> None:
+    """Of two channels with a factor of 1.2, both are the first one."""
+
+    def build(*, first: bool) -> Build:
+        def inner(g: Graph) -> str:
+            x, factor = g.input("x", 1, 2, 3, 3), g.const(np.array([2.0, 3.0]).reshape(1, 2, 1, 1))
+            if first:
+                x = g.op("Mul", x, factor)
+            y = g.op("Upsample", x, scales=[1.0, 1.2, 2.0, 2.0], mode="nearest")
+            return str(y if first else g.op("Mul", y, factor))
+
+        return inner
+
+    assert not certify(written(build(first=True), opset=8), written(build(first=False), opset=8))
+
+
+def test_weights_beside_a_file_are_not_looked_for(tmp_path: Path) -> None:
+    """They could lie anywhere; who reads the file with its folder opens them."""
+    g = Graph("float32")
+    g.output(g.op("MatMul", g.input("x", "N", 64), g.weight(64, 64)))
+    proto = g.proto()
+    external_data_helper.convert_model_to_external_data(proto, location="../a.data")
+    for tensor in proto.graph.initializer:
+        tensor.ClearField("raw_data")
+    (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
+    assert "weights beside it" in doubted(tmp_path / "a.onnx", tmp_path / "a.onnx").reason
