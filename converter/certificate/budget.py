@@ -6,9 +6,14 @@ rare networks (attention over blocks that overlap) these are many times the size
 
 from __future__ import annotations
 
+import math
+import time
+
 from converter.system import memory
 
 SHARE = 0.5
+# Seconds between two looks: one takes as long as a small op does.
+_PAUSE = 0.01
 
 
 class Budget:
@@ -16,6 +21,7 @@ class Budget:
 
     def __init__(self) -> None:
         free = memory.available()
+        self._looked = -math.inf
         self._most = None if free is None else memory.held() + int(SHARE * free)
 
     def check(self) -> None:
@@ -23,5 +29,9 @@ class Budget:
         Raises:
             MemoryError: it holds more, as where an allocation fails.
         """
-        if self._most is not None and memory.held() > self._most:
+        now = time.monotonic()
+        if self._most is None or now - self._looked < _PAUSE:
+            return
+        self._looked = now
+        if memory.held() > self._most:
             raise MemoryError
