@@ -93,7 +93,7 @@ def test_every_command_has_help_and_examples_that_parse(
         ("fold m.pt n.pt", "there is no place for 'n.pt'", "fold --help"),
         ("train --image-size 8x", "--image-size is '8x'", "48x64"),
         ("train --momentum 2", "'momentum' is 2.0", "above 0, up to 1"),
-        ("compare --claims steps", "no command of the converter", "experiments --claims steps"),
+        ("compare --claims steps", "not a command of the converter", "experiments --claims steps"),
     ],
 )
 def test_a_mistake_is_said_with_what_was_meant(
