@@ -113,7 +113,7 @@ def test_a_size_that_only_the_file_claims(tmp_path: Path, dims: tuple[int, ...])
     ],
 )
 def test_what_is_no_sparse_weight(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"no sparse weight|too large"):
+    with pytest.raises(UserError, match=r"not a sparse weight|too large"):
         load(saved(tmp_path, sparse(**wrong)))
 
 
