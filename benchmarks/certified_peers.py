@@ -239,7 +239,7 @@ def report(
     parts = [
         f"{len({(row.pattern, row.variant) for row in rows})} graphs, "
         f"{changed} of which are other graphs once they are normalized, which is how the tools are "
-        "given them.",
+        "given them. A pattern in a variant is a graph here.",
         table(heads, lines, "lrrrrrrr"),
         "Why a right result is not certified:",
         table(
@@ -264,12 +264,11 @@ def _of_solver(proved: list[Proved], args: argparse.Namespace) -> list[str]:
         seen = Counter(p.status for p in group)
         ours = sum(not p.row.given for p in group)
         lines.append([name, len(group), ours, *(seen[kind] for kind in kinds)])
-    longest = max(p.seconds for p in proved)
     return [
         f"onnxsim's check ({SOLVER.version()} with Z3, `onnxsim.certify.certify`) was given "
         f"{len(proved)} of the same pairs, {SECONDS:.0f} s each: all that are wrong, all of the "
         f"{args.smallest} patterns whose files are smallest, and {args.sample} of the others, "
-        f"drawn with seed {args.seed}. The longest took {longest:.0f} s.",
+        f"drawn with seed {args.seed}.",
         table(["pairs", "number", "certified here", *kinds], lines, "lrrrrrrr"),
     ]
 
