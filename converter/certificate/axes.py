@@ -39,6 +39,7 @@ class Symbols:
     def __init__(self, names: Names, opset: int) -> None:
         self._names, self._opset = names, opset
         self._of: dict[ir.Value, Axes] = {}
+        self._parts: dict[ir.Value | None, tuple[Axes, int]] = {}  # of sequences
         self._sizes: dict[int | str | None, int] = {}  # of the names of their axes
         self._read: dict[int, int | str] = {}  # what the name of a number means
 
@@ -59,7 +60,7 @@ class Symbols:
             allowed: whether the second graph may say the names of such axes first.
         """
         found = []
-        for place, axis in enumerate(self._axes(value, rank)):
+        for place, axis in enumerate(self.of(value, rank)):
             if axis is None:
                 found.append(self._names.name("Shape", (ids, place), allowed=allowed))
                 continue
@@ -84,7 +85,24 @@ class Symbols:
                     for axis, size in zip(found, result.shape, strict=True)
                 )
 
-    def _axes(self, value: ir.Value | None, rank: int) -> Axes:
+    def split(self, node: ir.Node, axes: Axes) -> None:
+        """Note the axes of what a SplitToSequence reads: its parts have the others of them."""
+        axis: int = node.attributes.get_int("axis", 0)
+        kept: int = node.attributes.get_int("keepdims", 1)
+        if node.op_type == "SplitToSequence" and axes and kept:
+            self._parts[node.outputs[0]] = axes, axis % len(axes)
+
+    def taken(self, node: ir.Node, part: Value) -> None:
+        """Note the axes of a part of a sequence."""
+        held = node.inputs[0]
+        if held not in self._parts or node.op_type != "SequenceAt" or not isinstance(part, Form):
+            return
+        axes, axis = self._parts[held]
+        # The sizes of the parts do not depend on open sizes, or there were no sequence.
+        self._of[node.outputs[0]] = (*axes[:axis], part.shape[axis], *axes[axis + 1 :])
+
+    def of(self, value: ir.Value | None, rank: int) -> Axes:
+        """What is known of the axes of a value."""
         found = self._of.get(value) if value is not None else None
         return found if found is not None and len(found) == rank else (None,) * rank
 
@@ -95,12 +113,18 @@ class Symbols:
         numbers = value.array.reshape(-1).tolist()
         if value.sized is None:
             return [int(number) for number in numbers]
-        return [self._read.get(name) for name in value.sized.names.reshape(-1).tolist()]
+        names = value.sized.names.reshape(-1).tolist()
+        if len(names) != len(numbers):  # they have one name together
+            return None
+        return [
+            int(number) if self._names.constant(name) else self._read.get(name)
+            for name, number in zip(names, numbers, strict=True)
+        ]
 
     def _reshaped(self, node: ir.Node, values: Sequence[Value]) -> Axes | None:
         x = values[0]
         assert isinstance(x, Form)
-        given = self._axes(node.inputs[0], x.rank)
+        given = self.of(node.inputs[0], x.rank)
         if len(values) > 1:
             target = self._meaning(values[1])
         else:
@@ -136,7 +160,7 @@ class Symbols:
                 if 0 in value.shape or value.shape == (-1,):
                     return [None] * count
                 kind = onnx.TensorProto.FLOAT if value.real else kind_of(value)
-                axes = self._axes(node.inputs[place], value.rank)
+                axes = self.of(node.inputs[place], value.rank)
                 types[name] = onnx.helper.make_tensor_type_proto(kind, axes)
             elif value is not None:
                 kind = onnx.TensorProto.FLOAT

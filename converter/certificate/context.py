@@ -50,6 +50,7 @@ class Context:
         opset: the version of the default domain.
         narrowed: casts to narrower types of floats, how many of each.
         walk_body: walks a body with values for its inputs, and gives its results.
+        axes: of the first value that the node at hand reads, as in `axes.py`.
         memory: comparisons of weights that were made at other sizes, by what was compared.
     """
 
@@ -59,6 +60,7 @@ class Context:
     memory: dict[Hashable, Any]
     narrowed: dict[str, int] = field(default_factory=dict)
     weights: int = 0
+    axes: tuple[int | str | None, ...] = ()
 
     def known(self, tensor: ir.TensorProtocol) -> Known:
         """A constant of a graph.

@@ -80,6 +80,10 @@ class Names:
                 self.strange.append(op)
         return self._held[key]
 
+    def constant(self, name: int) -> bool:
+        """Whether it is the name of a constant."""
+        return name in self._constants
+
     def fixed(self, sizes: Sizes) -> bool:
         """Whether all of the numbers are constants, whatever the sizes are."""
         return sizes.counted and self._constants.issuperset(sizes.names.reshape(-1).tolist())

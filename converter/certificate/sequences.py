@@ -32,7 +32,12 @@ def made(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     attrs = attributes(node, ctx.opset)
     axis = attrs["axis"] % x.rank
     single = len(values) < 2 or values[1] is None
-    sizes = _sizes(x.shape, axis, None if single else values[1], free=ctx.space.free)
+    sizes = _sizes(
+        x.shape,
+        axis,
+        None if single else values[1],
+        fixed=isinstance(ctx.axes[axis], int) or not ctx.space.free,
+    )
     results: list[Value] = []
     low = 0
     for size in sizes:
@@ -45,12 +50,17 @@ def made(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     return results
 
 
-def _sizes(shape: Shape, axis: int, given: Value, *, free: bool) -> list[int]:
+def _sizes(shape: Shape, axis: int, given: Value, *, fixed: bool) -> list[int]:
+    """`fixed`: whether the axis always has this size.
+
+    Raises:
+        Doubt: into how many parts it is split is not known, or they do not fit.
+    """
     if given is None:
         return [1] * shape[axis]
     sizes = ints(given)
     assert isinstance(given, Known)
-    if given.sized or (free and given.array.ndim == 0):
+    if given.sized or (given.array.ndim == 0 and not fixed):
         raise Doubt("into how many parts something is split depends on the sizes")
     if given.array.ndim == 0:
         each = sizes[0]

@@ -97,12 +97,17 @@ class Walk:
         if op in _RANDOM:
             raise Doubt("it draws random numbers")
         if op in {"SequenceAt", "ConcatFromSequence"} and node.inputs[0] in self._sequences:
-            return [self._of_sequence(node)]
+            result = self._of_sequence(node)
+            self._symbols.taken(node, result)
+            return [result]
         values = [None if value is None else self._value(value) for value in node.inputs]
         while values and values[-1] is None:
             values.pop()
+        x = values[0] if values else None
+        self.context.axes = self._symbols.of(node.inputs[0], x.rank) if isinstance(x, Form) else ()
         if op in sequences.MAKING:
             self._sequences[node.outputs[0]] = sequences.made(self.context, node, values)
+            self._symbols.split(node, self.context.axes)
             return []
         if op == "Constant":
             return [self._constant(node)]

@@ -127,3 +127,25 @@ def test_a_size_that_is_cast_like_a_value_is_a_constant() -> None:
 
     assert same(build, over_root(None))
     assert not same(build, over_root(None, 4.001))
+
+
+def test_channels_that_are_split_into_a_sequence() -> None:
+    """How torch.export writes a split: by one number, of which the fixed axis holds two."""
+
+    def build(way: str, place: int = 1) -> Build:
+        def inner(g: Graph) -> str:
+            x = conv(g)
+            if way == "Split":
+                half = g.op("Split", x, g.const(np.array([8, 8])), outputs=2, axis=1)[place]
+            else:
+                axis = 1 if way == "channels" else 3
+                held = g.op("SplitToSequence", x, g.const(np.int64(8)), axis=axis)
+                half = g.op("SequenceAt", held, g.const(np.int64(place)))
+            root = g.op("Sqrt", g.op("Cast", g.op("Shape", half, start=1, end=2), to=1))
+            return str(g.op("Mul", half, root))
+
+        return inner
+
+    assert same(build("channels"), build("Split"))
+    assert not same(build("channels"), build("Split", 0))
+    assert not same(build("open"), build("open"))
