@@ -292,3 +292,33 @@ def test_weights_beside_a_file_are_not_looked_for(tmp_path: Path) -> None:
         tensor.ClearField("raw_data")
     (tmp_path / "a.onnx").write_bytes(proto.SerializeToString())
     assert "weights beside it" in doubted(tmp_path / "a.onnx", tmp_path / "a.onnx").reason
+
+
+def test_a_weight_of_a_body_hides_the_value_of_its_name() -> None:
+    def build(*, hidden: bool) -> ir.Model:
+        g = Graph("float32")
+        condition, x = g.input("condition", dtype="bool"), g.input("x", "N", 4)
+        value = g.op("Relu", x)
+        one, two = g.body(), g.body()
+        if hidden:
+            one.const(np.ones((1, 4)), value)
+        one.output(one.op("Tanh", value), shape=["N", 4])
+        two.output(two.op("Neg", value), shape=["N", 4])
+        g.output(g.op("If", condition, then_branch=one.graph(), else_branch=two.graph()))
+        return g.model()
+
+    refused(build(hidden=False), build(hidden=True))
+    refused(build(hidden=True), build(hidden=False))
+
+
+def test_an_alias_is_what_it_is_another_name_of() -> None:
+    def build(of: str) -> ir.Model:
+        g = Graph("float32")
+        x = g.input("x", "N", 4)
+        values = {"Relu": g.op("Relu", x), "Neg": g.op("Neg", x)}
+        g.output(g.rename(g.op("Identity", values["Relu"]), "one"))
+        g.output(g.rename(g.op("Identity", g.op("Identity", values[of])), "other"))
+        return g.model()
+
+    accepted(build("Relu"), build("Relu"))
+    refused(build("Relu"), build("Neg"))
