@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,9 +22,12 @@ from converter.certificate.forms import Form, Known, Value
 from converter.certificate.inferable import must_be_inferable
 from converter.certificate.origins import Names, Sizes
 from converter.certificate.sizes import named
+from converter.certificate.verdict import Doubt
 
 # Of each axis its size, the name of an input's axis that it is as long as, or None.
 Axes = tuple[int | str | None, ...]
+
+Message = onnx.NodeProto | onnx.TypeProto | onnx.TensorProto
 
 _FEW = 64  # numbers of a constant that sizes are read from
 
@@ -34,10 +38,11 @@ class Symbols:
     Args:
         names: of both graphs.
         opset: of the graph.
+        memory: what was inferred before, of either graph and at other sizes.
     """
 
-    def __init__(self, names: Names, opset: int) -> None:
-        self._names, self._opset = names, opset
+    def __init__(self, names: Names, opset: int, memory: dict[Any, Any]) -> None:
+        self._names, self._opset, self._memory = names, opset, memory
         self._of: dict[ir.Value, Axes] = {}
         self._parts: dict[ir.Value | None, tuple[Axes, int]] = {}  # of sequences
         self._sizes: dict[int | str | None, int] = {}  # of the names of their axes
@@ -185,13 +190,33 @@ class Symbols:
                 [None if value is None else value.shape for value in values],
                 [isinstance(value, Form) for value in values],
             )
+        except Doubt:
+            return [None] * count
+        asked: list[Message] = [proto, *types.values(), *data.values()]
+        key = "axes", self._opset, (*types, 0, *data), *map(_encoded, asked)
+        if key not in self._memory:
+            self._memory[key] = self._infer(proto, types, data)
+        found: list[Axes | None] = self._memory[key]
+        return found
+
+    def _infer(
+        self,
+        proto: onnx.NodeProto,
+        types: dict[str, onnx.TypeProto],
+        data: dict[str, onnx.TensorProto],
+    ) -> list[Axes | None]:
+        try:
             found = onnx.shape_inference.infer_node_outputs(
-                schema(node.op_type, self._opset), proto, types, data,
+                schema(proto.op_type, self._opset), proto, types, data,
                 opset_imports=[onnx.helper.make_opsetid("", self._opset)],
             )  # fmt: skip
         except Exception:  # noqa: BLE001 - then nothing is known of them
-            return [None] * count
+            return [None] * len(proto.output)
         return [_read(found.get(name)) for name in proto.output]
+
+
+def _encoded(message: Message) -> bytes:
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def _read(found: onnx.TypeProto | None) -> Axes | None:

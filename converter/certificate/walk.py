@@ -52,7 +52,7 @@ class Walk:
         self._graph = model.graph
         self._model = model
         self._shapes = shapes
-        self._symbols = Symbols(space.names, opset)
+        self._symbols = Symbols(space.names, opset, memory)
 
     def run(self) -> list[Value]:
         """The values of the outputs."""
