@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from converter.certificate import certify
+from converter.certificate import ROUNDINGS, certify
 from converter.certificate.identity import graph_sha256
 from converter.commands import limits
 from converter.commands.options.verify import Verify
@@ -32,6 +32,8 @@ def run(asked: Verify) -> int:
     Raises:
         UserError: the input is at fault (exit code 2).
     """
+    if asked.roundings is not None and not asked.certify:
+        raise UserError("--roundings is what a certificate allows.", "Add --certify.")
     if asked.certify == "only":
         return _certify_only(asked)
     from converter.commands.measuring import loaded, measured
@@ -44,7 +46,7 @@ def run(asked: Verify) -> int:
         found = None
         if asked.certify:
             progress("certifying for every input")
-            found = certify(original.model, candidate.model)
+            found = certify(original.model, candidate.model, asked.roundings or ROUNDINGS)
         proof = measured(asked, original, candidate, found, progress)
     show_proof(console, proof, ("A", "B"))
     report = {"proof": describe_proof(proof)}
@@ -68,7 +70,7 @@ def _certify_only(asked: Verify) -> int:
     with limits.memory(asked.proving.max_memory), working(f"reading {asked.original}") as progress:
         original, candidate = _read(asked.original), _read(asked.candidate)
         progress("certifying for every input")
-        found = certify(original, candidate)
+        found = certify(original, candidate, asked.roundings or ROUNDINGS)
     show_certificate(console, found, measured=False)
     told = describe_certificate(found, measured=False)
     _write(asked, {"certificate": told | _graphs(asked, original, candidate)})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from converter.commands.options.shared import File, Proving, Sizes
 
@@ -20,6 +21,8 @@ class Verify:
         candidate: the ONNX file that should equal it.
         certify: look at the graphs as well, whether B computes what A computes for every input;
             --certify=only: do not measure.
+        roundings: certify weights of B that were moved by up to so many roundings (default: 3);
+            tools that compute a fold in float32 need more.
         json: write the proof as JSON.
     """
 
@@ -30,5 +33,8 @@ class Verify:
     sizes: Sizes = field(default_factory=Sizes)
     certify: Annotated[bool | Literal["only"], Parameter(metavar="[=only]", show_choices=False)] = (
         False
+    )
+    roundings: Annotated[float | None, Parameter(validator=Number(gte=1, lte=64), metavar="K")] = (
+        None
     )
     json: File | None = None

@@ -350,3 +350,34 @@ def test_outputs_that_are_left_out_are_not_certified(tmp_path: Path) -> None:
     onnx.save(proto, path)
     sentence = report(3, path, path, "--certify=only", place=tmp_path)["certificate"]["sentence"]
     assert "nothing is known of the output 'many'" in sentence
+
+
+def test_more_roundings_may_be_allowed(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weight that is six roundings off is not certified with 3, and is with 8."""
+
+    def move(proto: onnx.ModelProto) -> None:
+        name = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"][1]
+        tensor = next(t for t in proto.graph.initializer if t.name == name)
+        numbers = numpy_helper.to_array(tensor).copy()
+        numbers[2, 1, 0, 0] *= np.float32(1 + 6 * 2.0**-24)
+        tensor.CopyFrom(numpy_helper.from_array(numbers, name))
+
+    a, b = pair
+    moved = altered(b, tmp_path / "moved.onnx", move)
+    words = ["verify", str(a), str(moved), "--certify=only"]
+    assert main(words) == 3
+    assert "3 are allowed" in capsys.readouterr().out
+    assert main([*words, "--roundings", "8", "--json", str(tmp_path / "r.json")]) == 0
+    figures = json.loads((tmp_path / "r.json").read_text())["certificate"]["figures"]
+    assert figures["roundings"] == 8
+    assert 3 < figures["largest_move"] <= 8
+
+
+@pytest.mark.parametrize("given", [["--roundings", "8"], ["--certify", "--roundings", "1e9"]])
+def test_roundings_that_cannot_be_meant(
+    pair: tuple[Path, Path], given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", *map(str, pair), *given]) == 2
+    assert "roundings" in capsys.readouterr().err
