@@ -105,9 +105,23 @@ def describe(report: dict[str, Any]) -> dict[str, Any]:
         "reasons": {code: [count, first[code][:300]] for code, count in reasons.most_common()},
         "proven": proof["passed"],
         "why": _why(proof),
+        **_certificate(report["certificate"]),
         "notes": [str(note)[:300] for note in proof["notes"]],
         "dynamic_batch": report["source"]["dynamic_batch"],
     }
+
+
+def _certificate(found: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a certificate that the table shows, as in rows of the zoo."""
+    told = {
+        "certified": found["certified"],
+        "certificate": found["sentence"][:500],
+        "certify_seconds": round(found["seconds"], 2),
+    }
+    if found["certified"]:
+        told["certified_weights"] = found["figures"]["weights"]
+        told["largest_move"] = round(found["figures"]["largest_move"], 3)
+    return told
 
 
 def _why(proof: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import document
+from benchmarks.zoo import certificates
 from benchmarks.zoo.results import Row
 
 COMMAND = "python -m benchmarks.real table"
@@ -37,6 +38,7 @@ def text(kept: Mapping[str, Mapping[str, Row]], version: str) -> str:
                 f"## {_TITLES[kind]}",
                 _counts(rows, _THINGS[kind], version),
                 _rows(rows),
+                _doubtful(rows),
                 _ended(rows),
                 _stay(rows),
             ]
@@ -68,6 +70,15 @@ def _counts(rows: list[Row], things: str, version: str) -> str:
             f"number ({worst['name']}). Seconds and memory are of `converter fold --publish` with "
             "its proof; memory includes what importing torch takes.",
         ]
+    asked = [row for row in rows if "certified" in row]
+    if asked:
+        good = [row for row in asked if row["certified"]]
+        most = max((row["largest_move"] for row in good), default=0.0)
+        lines += [
+            "",
+            f"**Certified for every input, from the file as it is: {len(good)} of {len(asked)}**; "
+            f"no weight was moved by more than {most:.2f} roundings.",
+        ]
     former = sum(row["engine"] != version for row in rows)
     lines += ["", f"Source of converter and service: {version}; {former} rows are by a former one."]
     return "\n".join(lines)
@@ -75,8 +86,8 @@ def _counts(rows: list[Row], things: str, version: str) -> str:
 
 def _rows(rows: list[Row]) -> str:
     heads = [
-        "package", "model", "batch-norms", "folded", "other maps", "folded", "proof", "served",
-        "error", "s", "MB",
+        "package", "model", "batch-norms", "folded", "other maps", "folded", "proof", "certified",
+        "served", "error", "s", "MB",
     ]  # fmt: skip
     lines: list[list[object]] = []
     for row in rows:
@@ -91,19 +102,31 @@ def _rows(rows: list[Row]) -> str:
                 row.get("maps", ""),
                 row.get("maps_folded", ""),
                 ("proven" if row["proven"] else "not proven") if ran else "",
+                certificates.word(row),
                 "yes" if row["status"] == "served" else row["status"],
                 f"{row['error']:.0e}" if answered else "",
                 f"{row['seconds']:.1f}" if "seconds" in row else "",
                 row.get("fold_peak_mb", ""),
             ]
         )
-    return document.table(heads, lines, "  rrrr  rrr")
+    return document.table(heads, lines, "  rrrr   rrr")
 
 
 def _shown(row: Row) -> str:
     """Its name in the package, with the marks that the preface explains."""
     marks = ("*" * bool(row["needs"] and row["file"])) + ("†" * bool(row["feeds"]))
     return row["name"].partition("/")[2] + marks
+
+
+def _doubtful(rows: list[Row]) -> str:
+    """Those that are not certified, each with the checker's sentence."""
+    found = [row for row in rows if not row.get("certified", True)]
+    if not found:
+        return ""
+    lines: list[list[object]] = [[row["name"], row["certificate"]] for row in found]
+    return "### Not certified, and what the checker says\n\n" + document.table(
+        ["model", "what it says"], lines
+    )
 
 
 def _ended(rows: list[Row]) -> str:

@@ -80,7 +80,13 @@ def test_a_file_of_a_wheel_goes_through_the_whole_chain(settings: runner.Setting
     assert results.read(settings.results) == {TINY.name: row}
     shown = table.text({"files": {TINY.name: row}}, row["engine"])
     assert "**1 files of 1 packages: 1 served, 0 wrong.** Of 1 batch-norms 1 are folded" in shown
-    assert "| made-up 1.0 | tiny.onnx | 1 | 1 | 0 | 0 | proven | yes |" in shown
+    assert "| made-up 1.0 | tiny.onnx | 1 | 1 | 0 | 0 | proven | yes | yes |" in shown
+    assert "**Certified for every input, from the file as it is: 1 of 1**" in shown
+    assert row["certificate"].startswith("Certified for every input: 1 of 1 batch-norms; ")
+    doubtful = row | {"certified": False, "certificate": "Not certified: 'y' is another."}
+    shown = table.text({"files": {TINY.name: doubtful}}, row["engine"])
+    assert "| proven | no | yes |" in shown
+    assert "| made-up/tiny.onnx | Not certified: 'y' is another. |" in shown
 
 
 def test_a_refusal_is_a_row_with_its_sentence(settings: runner.Settings) -> None:
