@@ -17,11 +17,10 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import catalog, health, http, openapi, playground
-from service.connections import hot
+from service.connections import routes as hot
 from service.connections.auth import Access
-from service.connections.early import Early
 from service.connections.gate import Gate, Observer
-from service.connections.quick import Quick
+from service.connections.plan import Plans
 from service.errors import (
     BadRequest,
     ClientError,
@@ -65,7 +64,6 @@ def create_app(
     metrics: Metrics | None = None,
     observers: Sequence[Observer] = (),
     budget: Budget | None = None,
-    early: Early | None = None,
 ) -> Application:
     """The whole application. It neither loads nor closes the registry: the server does.
 
@@ -78,14 +76,13 @@ def create_app(
         metrics: what counts the requests.
         observers: told of every request after its answer.
         budget: bytes of all bodies together, shared with other front ends.
-        early: told of the paths that are refused because a queue is full.
     """
     app = FastAPI(
         title=TITLE, version=version, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     _add_error_handlers(app)
     access = access or Access()
-    context = Context(registry, settings, lifecycle, access, version, early)
+    context = Context(registry, settings, lifecycle, access, version)
     predict = Predict(context)
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:
@@ -102,16 +99,16 @@ def create_app(
         _add_metrics(app, registry, metrics)
     routes = hot.HotRoutes(app, predict, protocols)
     gate = Gate(routes, access, metrics, budget, open_paths, observers)
-    quick = Quick(gate, routes, context, cors=bool(settings.cors_origins))
-    return Application(cors(gate, settings), quick)
+    plans = Plans(gate, routes, context, cors=bool(settings.cors_origins))
+    return Application(cors(gate, settings), plans)
 
 
 class Application:
-    """ASGI, with `quick` for connections that answer some requests without a task."""
+    """ASGI, with `plans` for connections that answer some requests without a task."""
 
-    def __init__(self, app: ASGIApp, quick: Quick | None) -> None:
+    def __init__(self, app: ASGIApp, plans: Plans) -> None:
         self._app = app
-        self.quick = quick
+        self.plans = plans
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._app(scope, receive, send)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.batching.choose import RunSettings
-from service.connections.early import Early
 from service.device import Choice
 from service.exchange import Budget
 from service.listen import CannotStart
@@ -213,12 +212,11 @@ def load_counted(
 def protocol(
     settings: Settings,
     metrics: Metrics,
-    early: Early | None = None,
     budget: Budget | None = None,
 ) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
     from service.connections.connection import connection_class
-    from service.connections.endings import ConnectionLimits
+    from service.connections.lifetime import ConnectionLimits
 
     return connection_class(
         ConnectionLimits(
@@ -229,6 +227,5 @@ def protocol(
             stall_timeout_s=settings.body_timeout_ms / 1000,
             refused=metrics.refused,
             budget=budget,
-            early=early.refusal if early else None,
         )
     )

@@ -27,7 +27,6 @@ from service import assembly, cpu, device, faults, listen
 from service.app import create_app
 from service.banner import banner, url_of
 from service.connections.auth import Access, KeysUnusable
-from service.connections.early import Early
 from service.device import DeviceUnavailable
 from service.exchange import Budget
 from service.health import Lifecycle
@@ -165,16 +164,13 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         settings, source, metrics, choice, threads=threads, alone=count == 1
     )
     budget = Budget(settings.max_in_flight_bytes)
-    early = Early(registry, settings, access, metrics)
     context = Context(registry, settings, lifecycle, access, version)
     observers = assembly.observers(settings, version)
     grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)
     config = uvicorn.Config(
-        create_app(
-            registry, settings, lifecycle, version, access, metrics, observers, budget, early
-        ),
+        create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=assembly.protocol(settings, metrics, early, budget) if _has("httptools") else "h11",
+        http=assembly.protocol(settings, metrics, budget) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",

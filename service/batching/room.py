@@ -8,6 +8,7 @@ as good as full     the wait would take more than half of the time until the dea
 from __future__ import annotations
 
 import math
+import time
 
 from service.errors import QueueFull, TooManySamples
 
@@ -30,8 +31,11 @@ class Room:
         self.capacity_samples = capacity_samples
         self.seconds_per_row = 0.0  # of late, with all runners at work
         self.rows_per_request = 1.0  # of late
+        self.full_at = -math.inf  # when it last had no room for a request, by time.monotonic()
         self._model = model
         self._runners = runners
+        self._turn = 0.0
+        self._coming = 0
 
     def check(self, rows: int, waiting: int, time_left_s: float) -> None:
         """Admit a request.
@@ -69,6 +73,20 @@ class Room:
         if requests > 1 and waiting + rows > self.capacity_samples:
             raise self._full(waiting, "others arrive at the same time")
 
+    def coming(self, turn: float) -> int:
+        """Requests that were let in during this turn of the event loop, and are not here yet.
+
+        Args:
+            turn: the loop's time(), which is the same for all of a turn.
+        """
+        if turn != self._turn:
+            self._turn, self._coming = turn, 0
+        return self._coming
+
+    def let_in(self) -> None:
+        """One more is coming in this turn."""
+        self._coming += 1
+
     def learn(self, rows: int, requests: int, took_s: float) -> None:
         """A batch of so many rows of so many requests has been run."""
         per_row = took_s / rows / self._runners
@@ -77,6 +95,7 @@ class Room:
         self.rows_per_request = 0.8 * self.rows_per_request + 0.2 * rows / requests
 
     def _full(self, waiting: int, why: str) -> QueueFull:
+        self.full_at = time.monotonic()
         wait_s = math.ceil(waiting * self.seconds_per_row)
         return QueueFull(
             f"{waiting} of {self.capacity_samples} samples are waiting "

@@ -108,6 +108,7 @@ class Access:
     def __init__(self, api: KeyFile | None = None, admin: KeyFile | None = None) -> None:
         self._api = api
         self._admin = admin
+        self.generation = 0  # one more with each change of the keys
 
     @classmethod
     def of(cls, api_keys_file: Path | None, admin_keys_file: Path | None) -> Access:
@@ -167,8 +168,8 @@ class Access:
     def refresh(self, *, force: bool = False) -> None:
         """Read again what has changed on disk."""
         for keys in (self._api, self._admin):
-            if keys is not None:
-                keys.refresh(force=force)
+            if keys is not None and keys.refresh(force=force):
+                self.generation += 1
 
 
 def credentials(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -1,36 +1,42 @@
-"""One TCP connection, within limits that hold before any request is complete.
+"""One TCP connection: HTTP/1.1 (RFC 9112), within limits that hold before a request is complete.
 
-uvicorn parses and hands on; this adds what keeps a stranger from holding the server:
+    a head      looked up among those that are known (`Plans`), or read by httptools
+    its body    counted by its length, or read in chunks; a large one by an `Intake`
+    its answer  by a `Prediction` without a task, or by the application (`Request`); one at a time:
+                what comes behind waits in the socket, but for what one read brought along
 
     too many connections      503 for all but health; of those that wait with nothing to say the
                               oldest make room for new ones, so that health is always answered
     headers without end       431 beyond --max-header-bytes or 100 headers
-    requests piled up         400 beyond 100 on one connection that wait for their answers
+    requests piled up         400 beyond 100 of one read that wait for their answers
     bytes that are no HTTP    400, in the one shape of an error
+    a half that is closed     what was asked for is answered, and then the connection ends
 
-Predictions that need no task go to `Quick`, and those of a flood get their refusal from it; the
-bodies of large ones are read by an `Intake`. What takes too long is ended by `Endings`.
+What takes too long is ended by `Lifetime`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from typing import Any
 
-import httptools
 import orjson
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from service import http
-from service.connections import upgrade
+from service.connections import head as heads
+from service.connections.asgi import Request
 from service.connections.auth import OPEN_PATHS
-from service.connections.call import ANSWERED, Call
-from service.connections.endings import CLOSE, LINGER_BYTES, ConnectionLimits, Endings, LastWords
+from service.connections.chunks import Chunks
+from service.connections.head import HeadParser
+from service.connections.lifetime import ConnectionLimits, Lifetime
+from service.connections.plan import Plan, Plans
+from service.connections.prediction import Prediction
 from service.errors import HeadersTooLarge, MalformedHttp, ServiceError, TooManyConnections
 
-_MAX_HEADERS = 100
 _MAX_PIPELINED = 100
 # Connections beyond the limit that may say what they want. Of more the oldest are closed, first of
 # all those that had time to say it, and in the end any.
@@ -42,24 +48,382 @@ _RETRY_S = 1
 _BODY_WAIT_S = 0.05
 
 
-class Connection(Endings):
-    """uvicorn's protocol with `limits`, which `connection_class` sets."""
+class Connection(Lifetime):
+    """uvicorn makes one for each socket; `connection_class` sets `limits`.
+
+    `keeps`: whether more requests may follow the present one.
+
+    Args:
+        config: of uvicorn; its application may have `plans`.
+        server_state: of uvicorn.
+    """
 
     excess: dict[Connection, float]  # those beyond the limit, oldest first, and since when
 
-    _large_read = False  # the last read alone could hold a head beyond the limit
-    _refusal: ServiceError | None = None
-    _upgrade = False  # the head asks for another protocol, and is to be read once more
+    server: tuple[str, int] | None = None
+    client: tuple[str, int] | None = None
+    keeps = True
+    write_paused = False
+    request: Request | Prediction | None = None
+    _excess = False  # one connection too many
+    _half_closed = False
+    _reading = False  # what is read is being looked at
+    _piled = 0  # requests that the last read brought
+    _behind = b""  # what it brought behind the one that is under way
+    _left = 0  # of a body with a length
+    _chunks: Chunks | None = None
+    # A head that has not come to its end: what there is of it, and its parser.
+    _begun = b""
+    _parser: HeadParser | None = None
+    # A request that may be answered without a task, and what has come of its body.
+    _awaited: Plan | None = None
+    _parts: list[bytes]
+    _body_timer: asyncio.TimerHandle | None = None
+    _drain: asyncio.Future[None] | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any] | None = None,  # noqa: ARG002
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(server_state)
+        self.app: ASGIApp = config.loaded_app
+        self.plans: Plans | None = getattr(self.app, "plans", None)
+        self.loop = _loop or asyncio.get_running_loop()
+
+    # --- the transport --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._quick = getattr(self.app, "quick", None)
-        self._since = time.monotonic()
-        if len(self.connections) > self.limits.max_connections:
+        self.transport = transport
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
+        self.state.connections.add(self)  # type: ignore[arg-type]
+        self.since = time.monotonic()
+        if len(self.state.connections) > self.limits.max_connections:
             self._excess = True
-            self.excess[self] = self._since
+            self.excess[self] = self.since
             if len(self.excess) > _RESERVE:
-                self._make_room(self._since)
+                self._make_room(self.since)
+
+    def data_received(self, data: bytes) -> None:
+        self._piled = 0
+        if self._behind:
+            data = self._behind + data
+        self._read(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more: what it has asked for is answered all the same."""
+        if self.in_body:
+            self._hang_up()
+        self._half_closed = True
+        return self.answering or self.write_paused or bool(self._behind)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.state.connections.discard(self)  # type: ignore[arg-type]
+        if self._excess:
+            self.excess.pop(self, None)
+        self.forget_unread()
+        self._hang_up()
+        self._behind = self._begun = b""
+        self._parser = self._chunks = None
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.forget_unread()
+        self.write_paused = False
+        self._wake()
+        self._go_on()
+
+    async def drained(self) -> None:
+        """Wait until more may be written, or nothing any more."""
+        if self._drain is None:
+            self._drain = self.loop.create_future()
+        await self._drain
+
+    def _wake(self) -> None:
+        drain, self._drain = self._drain, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+
+    def resume_reading(self) -> None:
+        """Unless what has come already is not looked at yet."""
+        if not self._behind and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # --- reading --------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        """Look at what has come, as far as it is not behind a request that is under way."""
+        self._behind, self._reading = b"", True
+        try:
+            while data:
+                if self.ended is not None or self.last:
+                    self.drop(len(data))
+                    return
+                if self.in_body:
+                    data = self._read_body(data)
+                elif self.answering or self.write_paused:
+                    self._behind = data
+                    self.transport.pause_reading()
+                    return
+                else:
+                    data = self._read_head(data)
+        except ServiceError as error:
+            self._give_up_the_body()
+            self.refuse(error.with_traceback(None))
+        finally:
+            self._reading = False
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Begin what is asked for if the head has ended; what is behind it is returned."""
+        if self._parser is None:
+            end = data.find(heads.END) + 4
+            if end > 3:
+                raw = data if end == len(data) else data[:end]
+                plans = self.plans
+                plan = plans.known.get(raw) if plans is not None else None
+                if plan is not None:
+                    self._begin(plan, len(data) - end)
+                    return data[end:]
+            # Empty lines before a request are passed over (RFC 9112, 2.2).
+            stripped = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+            if not self.began:
+                self.since, self.began = time.monotonic(), True
+            if not stripped:
+                return b""
+            if stripped is not data:
+                return stripped
+            if end > 3:
+                self._check_size(end)
+                self._begin(self._plan(heads.read(raw), raw), len(data) - end)
+                return data[end:]
+            self._parser = HeadParser()
+        return self._read_more_of_the_head(data)
+
+    def _read_more_of_the_head(self, data: bytes) -> bytes:
+        """A head that comes in pieces. It is never kept: see `Plans.keep`."""
+        parser, seam = self._parser, self._begun[-3:]
+        assert parser is not None
+        end = (seam + data).find(heads.END) + 4 - len(seam)
+        ends = end + len(seam) > 3
+        piece = data[:end] if ends else data
+        self._begun += piece
+        self._check_size(len(self._begun))
+        parser.feed(piece, last=ends)
+        if not ends:
+            return b""
+        self._parser, self._begun = None, b""
+        self._begin(self._plan(parser.head()), len(data) - end)
+        return data[end:]
+
+    def _check_size(self, size: int) -> None:
+        limit = self.limits.max_header_bytes
+        if size > limit:
+            raise HeadersTooLarge(f"The headers exceed {limit} bytes.")
+
+    def _plan(self, head: heads.Head, raw: bytes | None = None) -> Plan:
+        return Plan(head) if self.plans is None else self.plans.make(head, raw)
+
+    def _begin(self, plan: Plan, coming: int) -> None:
+        """A head has come to its end, and so many bytes behind it."""
+        self._piled += 1
+        if self._piled > _MAX_PIPELINED:
+            raise MalformedHttp("Too many requests wait on this connection.")
+        self.since, self.began = None, False
+        head = plan.head
+        self.in_body = head.length != 0
+        if head.length is None:
+            self._chunks = Chunks()
+        else:
+            self._left = head.length
+        plans = self.plans
+        if plans is not None and plan.found is not None and not self._excess:
+            model = plans.model(plan)
+            if model is not None:
+                defaults = self.state.default_headers
+                refusal = plans.refuse(plan, model, defaults, self.loop.time())
+                if refusal is not None:
+                    self._refuse_early(plan.head, refusal)
+                    return
+                if plan.direct and model.batcher.inline_rows:
+                    self.answering = True
+                    self._awaited, self._parts = plan, []
+                    if not self._left:
+                        self._body_complete()
+                    elif coming < self._left:
+                        self._body_timer = self.loop.call_later(_BODY_WAIT_S, self._start)
+                    return
+        self._start_task(head)
+
+    def _refuse_early(self, head: heads.Head, refusal: tuple[bytes, bytes]) -> None:
+        begin, body = refusal
+        keep_alive = head.keep_alive and self.keeps
+        close = b"" if keep_alive else b"connection: close\r\n"
+        self.transport.write(b"%b\r\n%b\r\n%b" % (begin, close, body))
+        self.answered(keep_alive=keep_alive, expects=head.expects)
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Hand on what belongs to the body; what is behind it is returned."""
+        if self._chunks is not None:
+            parts, data = self._chunks.feed(data)
+            if parts:
+                self._take_body(parts[0] if len(parts) == 1 else b"".join(parts))
+            if self._chunks.complete:
+                self._chunks = None
+                self._body_complete()
+            return data
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            self._take_body(data)
+            return b""
+        self._left = 0
+        self._take_body(data if len(data) == left else data[:left])
+        self._body_complete()
+        return data[left:]
+
+    def _take_body(self, data: bytes) -> None:
+        if self._awaited is not None:
+            self._parts.append(data)
+        elif isinstance(self.request, Request):
+            self.request.body(data)
+        else:
+            self.drop(len(data))
+
+    def _body_complete(self) -> None:
+        self.body_ended()
+        plan, request = self._awaited, self.request
+        if plan is not None:
+            self._predict(plan)
+        elif isinstance(request, Request):
+            request.body_complete()
+        else:
+            self._await_a_head()  # behind a body whose request was answered before
+
+    def still_coming(self) -> None:
+        """An intake has read a part of a body that nobody wants any more."""
+        self.drop(0)
+
+    def body_complete(self) -> None:
+        """An intake has read a body to its end: what comes next is the head of a request."""
+        self._left = 0
+        self.transport.set_protocol(self)
+        self._body_complete()
+
+    # --- answering ------------------------------------------------------------------------
+
+    def _predict(self, plan: Plan) -> None:
+        """All of a request that may be answered without a task is here."""
+        plans, parts = self.plans, self._parts
+        assert plans is not None
+        model = plans.model(plan)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if model is not None and model.batcher.inline_rows:
+            self._forget_the_awaited()
+            self.request = prediction = Prediction(plans, self, plan, model)
+            if prediction.begin(plan, body):
+                return
+        else:
+            self._forget_the_awaited()
+        request = self._start_task(plan.head)
+        request.body(body)
+        request.body_complete()
+
+    def _start(self) -> None:
+        """A task for a request whose body does not come."""
+        plan, parts = self._awaited, self._parts
+        assert plan is not None
+        self._forget_the_awaited()
+        request = self._start_task(plan.head)
+        for part in parts:
+            request.body(part)
+
+    def _forget_the_awaited(self) -> None:
+        self._awaited, self._parts = None, []
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _start_task(self, head: heads.Head) -> Request:
+        self.answering = True
+        self.request = request = Request(self, head)
+        app = self.app
+        if self._excess and head.path not in OPEN_PATHS:
+            self.limits.refused(TooManyConnections.code)
+            app = _answer_too_many
+        task = self.loop.create_task(request.run(app))
+        self.state.tasks.add(task)
+        task.add_done_callback(self.state.tasks.discard)
+        return request
+
+    def answered(self, *, keep_alive: bool, expects: bool = False) -> None:
+        """The answer to the request has been written.
+
+        Args:
+            keep_alive: whether another may follow.
+            expects: whether its body may be sent or not, as the client likes.
+        """
+        self.state.total_requests += 1
+        self.answering, self.request = False, None
+        if self.write_paused:
+            self.count_unread()
+        if self.transport.is_closing() or self.ended is not None:
+            return
+        # Nobody knows whether a body that was not waited for comes: no next head is sure.
+        if self.last or (self.in_body and (expects or not keep_alive)):
+            self.end()
+        elif not keep_alive:
+            self.transport.close()
+        elif self.in_body:
+            self.transport.resume_reading()
+        else:
+            self._await_a_head()
+            self._go_on()
+
+    def _await_a_head(self) -> None:
+        self.since, self.began = time.monotonic(), False
+
+    def _go_on(self) -> None:
+        """Look at what waits behind the answer that has been given."""
+        if self._reading or self.answering or self.write_paused or self.in_body:
+            return
+        if self._behind:
+            self._read(self._behind)
+        if not (self._behind or self.answering or self.write_paused):
+            if self._half_closed:
+                self.transport.close()
+            elif not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # --- endings --------------------------------------------------------------------------
+
+    def _hang_up(self) -> None:
+        """What was asked for cannot be answered, or is not complete and never will be."""
+        if self._awaited is not None:
+            self._start()  # which finds nobody there, and counts it
+        request = self.request
+        if request is not None:
+            self.request, self.answering = None, False
+            request.hang_up()
+
+    def _give_up_the_body(self) -> None:
+        """A body that is none: its request need not wait for the rest."""
+        if self.in_body and isinstance(self.request, Request) and not self.request.started:
+            self._hang_up()
+        self.in_body, self._chunks = False, None
+
+    def shutdown(self) -> None:
+        """uvicorn stops: what is under way is finished, and the last of its connection."""
+        self.keeps = False
+        if self._awaited is not None:
+            self._start()
+        if not self.answering:
+            self.transport.close()
 
     def _make_room(self, now: float) -> None:
         """Close the connections beyond the limit that have waited longest, if that is long."""
@@ -67,195 +431,14 @@ class Connection(Endings):
         for other, since in list(self.excess.items()):
             if len(self.excess) <= _RESERVE or not (crowded or now - since > _TIME_TO_SAY_S):
                 return
-            if other.cycle is None or other.cycle.response_complete:
-                other.limits.refused(TooManyConnections.code)
-                other._write(_too_many(), orjson.dumps(_too_many().body()), [CLOSE])
+            if not other.answering:
+                error = _too_many()
+                other.limits.refused(error.code)
+                body = orjson.dumps(error.body())
+                other.write(error.status, body, [], close=True)
                 other.transport.close()
                 del self.excess[other]
                 crowded = False
-
-    def data_received(self, data: bytes) -> None:
-        if self._ended is not None:
-            self._head_bytes += len(data)
-            self._dropped_at = time.monotonic()
-            if self._head_bytes > LINGER_BYTES:
-                self.transport.abort()
-            return
-        if self._rest and not (data := self._dropped(data)):
-            return
-        again, self._again = self._again, None
-        if again is not None and self._refused_again(again, data):
-            return
-        free = self.cycle is None or self.cycle.response_complete
-        # What comes behind an early answer is the rest of that request's body, and no head.
-        if self._since is None and free and not self._in_body:
-            self._since = time.monotonic()
-            self._head_bytes = 0
-        if self._idle:
-            self._idle = False
-            self._since = time.monotonic()
-        self._began = True
-        limit = self.limits.max_header_bytes
-        self._large_read = len(data) > limit
-        in_head = not self._in_body
-        self._heads, self._refusing = 0, None
-        self._parse(data)
-        if in_head and self._heads == 1:
-            self._remember(data)
-        if self._found is not None and self._body_timer is None:
-            self._body_timer = self.loop.call_later(_BODY_WAIT_S, self._take_the_usual_way)
-        if self._since is not None and not self._idle:  # the head has not ended yet
-            self._head_bytes += len(data)
-            if self._head_bytes > limit and self._ended is None:
-                self._refuse(_too_large(limit))
-
-    def _parse(self, data: bytes) -> None:
-        """uvicorn's `data_received`, but for what is done with an Upgrade."""
-        left: bytes | memoryview = data
-        try:
-            while left:
-                try:
-                    self.parser.feed_data(left)
-                    return
-                except httptools.HttpParserUpgrade as asked:
-                    left = memoryview(left)[asked.args[0] :]
-                parser, self._upgrade = self.parser, False
-                self._renew_the_parser()
-                method, version = parser.get_method(), parser.get_http_version()
-                self.parser.feed_data(upgrade.without(method, self.url, version, self.headers))
-        except httptools.HttpParserError:
-            self.send_400_response("")
-
-    def on_headers_complete(self) -> None:
-        self._heads += 1
-        self._since = None
-        self._idle = False
-        limit = self.limits.max_header_bytes
-        if len(self.headers) > _MAX_HEADERS or (
-            self._large_read and _size(self.url, self.headers) > limit
-        ):
-            self._refusal = _too_large(limit)
-            raise self._refusal  # the parser stops, and calls it a bad request
-        if len(self.pipeline) >= _MAX_PIPELINED:
-            self._refusal = MalformedHttp("Too many requests wait on this connection.")
-            raise self._refusal
-        self._head_bytes = 0
-        self._in_body = True
-        quick, cycle = self._quick, self.cycle
-        if (
-            quick is not None
-            and (cycle is None or cycle.response_complete)
-            and not self._excess
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and not self.flow.write_paused
-        ):
-            found = quick.candidate(self.url, self.scope)  # type: ignore[arg-type]
-            if found is not None:
-                if not self._refused(quick, found):
-                    self._found = found
-                    self._parts = []
-                return
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
-            self._upgrade = True
-            return
-        self._offer_the_straight_way()
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if self._found is None:
-            super().on_body(body)
-        else:
-            self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        self._in_body = False
-        self._rest_since = None
-        found = self._found
-        if found is None:
-            if self._upgrade:
-                return
-            super().on_message_complete()
-            if self.cycle.response_complete:  # the rest of a body whose request was refused
-                self._await_a_head()
-            return
-        assert self._quick is not None
-        parts = self._parts
-        call = self._quick.take(self, found, parts[0] if len(parts) == 1 else b"".join(parts))
-        if call is None:
-            self._take_the_usual_way()
-            super().on_message_complete()
-            return
-        self._forget_the_quick_way()
-        call.keep_alive = self.parser.should_keep_alive()
-        self.cycle = call  # type: ignore[assignment]
-        if call.error is not None:
-            call.refuse(call.error)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._excess:
-            self.excess.pop(self, None)
-        self._forget_unread()
-        if self._found is not None:
-            self._take_the_usual_way()  # which finds nobody there, and counts it
-        super().connection_lost(exc)
-        cycle: object = self.cycle
-        if isinstance(cycle, Call):
-            cycle.hang_up()
-            self.cycle = ANSWERED  # type: ignore[assignment]  # the call leads back to here
-        elif isinstance(cycle, RequestResponseCycle):
-            cycle.transport = self.transport  # so do its last words
-
-    def shutdown(self) -> None:
-        if self._found is not None:
-            self._take_the_usual_way()  # it is under way, so it is finished
-        if self._ended is not None and not self._last:
-            self.transport.close()
-        else:
-            super().shutdown()
-
-    def on_response_complete(self) -> None:
-        """uvicorn's, but for its timer: `check_time` ends a connection that stays idle."""
-        self.server_state.total_requests += 1
-        if self.flow.write_paused:
-            self._count_unread()
-        if self.transport.is_closing() or (self._ended is not None and not self._last):
-            return
-        # Nobody knows whether a body that was not waited for comes: no next head is sure.
-        unsure = self._in_body and self.expect_100_continue and self._ended is None
-        if unsure or self._last:
-            self._last = False
-            self._end()
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif not self._in_body:
-            self._await_a_head()
-
-    def _await_a_head(self) -> None:
-        self._since = time.monotonic()
-        self._idle, self._began, self._head_bytes = True, False, 0
-
-    def _start_asgi_task(self, cycle, app) -> None:  # type: ignore[no-untyped-def]
-        cycle.transport = LastWords(self)
-        cycle.scope.setdefault("extensions", {})[http.LINGERS] = True
-        if self._excess and cycle.scope["path"] not in OPEN_PATHS:
-            self.limits.refused(TooManyConnections.code)
-            app = _answer_too_many
-        elif self.limits.early is not None:
-            error = self.limits.early(cycle.scope, self.loop.time())
-            if error is not None:
-                self._answer_early(cycle, error)
-                return
-        super()._start_asgi_task(cycle, app)
-
-    def still_coming(self) -> None:
-        """A part of a body that nobody wants any more has come."""
-        self._dropped_at = time.monotonic()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says it better
-        self._refuse(self._refusal or MalformedHttp("The bytes received are not HTTP/1.1."))
 
 
 def connection_class(limits: ConnectionLimits) -> type[Connection]:
@@ -271,9 +454,5 @@ def _too_many() -> TooManyConnections:
     return TooManyConnections("The server has too many connections.", retry_after_s=_RETRY_S)
 
 
-def _too_large(limit: int) -> HeadersTooLarge:
-    return HeadersTooLarge(f"The headers exceed {limit} bytes or {_MAX_HEADERS} lines.")
-
-
-def _size(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
-    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
+def _address(found: object) -> tuple[str, int] | None:
+    return (found[0], found[1]) if isinstance(found, tuple) else None

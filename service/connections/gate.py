@@ -91,7 +91,7 @@ class Gate:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._app = app
-        self._access = access
+        self.access = access
         self.metrics = metrics
         self._budget = budget
         self._open_paths = OPEN_PATHS | open_paths
@@ -138,8 +138,8 @@ class Gate:
 
     def check_key(self, scope: Scope) -> None:
         """Raises Unauthorized for a request without a key where it needs one."""
-        if self._access.closed and scope["path"] not in self._open_paths:
-            self._access.require(credentials(scope["headers"]))
+        if self.access.closed and scope["path"] not in self._open_paths:
+            self.access.require(credentials(scope["headers"]))
 
     def leave(self, scope: Scope, exchange: Exchange) -> None:
         """End the record after the answer, and tell the observers."""

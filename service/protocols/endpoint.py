@@ -23,8 +23,7 @@ from starlette.types import Receive, Scope, Send
 from service import http
 from service.codecs import compressed
 from service.connections.auth import Access
-from service.connections.early import Early
-from service.errors import QueueFull, ServiceError, ShuttingDown, UnsupportedMediaType, defect
+from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType, defect
 from service.exchange import Exchange
 from service.health import Lifecycle
 from service.models.model import ServedModel
@@ -73,7 +72,6 @@ class Context:
     lifecycle: Lifecycle
     access: Access
     version: str = "0"
-    early: Early | None = None
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
     )
@@ -149,8 +147,6 @@ class Endpoint:
         self, scope: Scope, send: Send, receive: Receive, error: ServiceError
     ) -> None:
         http.exchange(scope).error = error.code
-        if self.context.early is not None and isinstance(error, QueueFull):
-            self.context.early.full(scope, asyncio.get_running_loop().time())
         await http.respond_error(scope, send, receive, error, self.error_body(error))
 
     async def read_body(self, scope: Scope, receive: Receive, front: int = 0) -> http.Body:
@@ -200,8 +196,6 @@ class Inference(Endpoint):
         params = scope.get("path_params", {})
         model = context.registry.find(params.get("name"), params.get("version"))
         exchange = http.exchange(scope)
-        if context.early is not None:
-            context.early.found(scope)
         timeout_s = self.begin(scope, model, exchange)
         front = self.binary(scope)
         body = await self.read_body(scope, receive, front or 0)

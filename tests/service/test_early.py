@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,17 @@ import repository
 from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 
+from service.batching.room import Room
+from service.connections import head as heads
 from service.connections.auth import Access
-from service.connections.early import _MANY, Early
+from service.connections.gate import Gate
+from service.connections.plan import _MANY, Plan, Plans
+from service.connections.routes import HotRoutes
 from service.errors import QueueFull
-from service.exchange import Exchange
+from service.exchange import Budget
+from service.health import Lifecycle
+from service.protocols.endpoint import Context
+from service.protocols.predict import Predict
 from service.settings import parse
 from service.telemetry.metrics import Metrics
 
@@ -25,73 +34,81 @@ class Queue:
     """A batcher that has so much room."""
 
     def __init__(self, room: int) -> None:
-        self.room = room
+        self.places = room
+        self.room = Room(256, "m", 1)
         self.time_left_s: list[float] = []
 
     def check_arrivals(self, requests: int, time_left_s: float) -> None:
         self.time_left_s.append(time_left_s)
-        if requests > self.room:
+        if requests > self.places:
+            self.room.full_at = time.monotonic()
             raise QueueFull("full", retry_after_s=1)
 
 
-def scope(path: str = "/models/m/predict", *headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    exchange = Exchange("id")
-    exchange.route = "/models/{name}/predict"
-    return {
-        "method": "POST", "path": path, "headers": list(headers),
-        "path_params": {"name": "m", "version": None}, "state": {"exchange": exchange},
-    }  # fmt: skip
+class Asked:
+    """Plans of a server with one model, and the key files that are given."""
+
+    def __init__(self, queue: Queue, access: Access | None = None, origins: str = "") -> None:
+        self.queue = queue
+        self.model: Any = SimpleNamespace(name="m", batcher=queue)
+        self.metrics = Metrics("0")
+        settings = parse(["--cors-origins", origins], {})
+        registry: Any = SimpleNamespace(find=lambda *_: self.model)
+        context = Context(registry, settings, Lifecycle(), access or Access())
+        routes = HotRoutes(None, Predict(context), {})  # type: ignore[arg-type]
+        gate = Gate(routes, context.access, self.metrics, Budget(10))
+        self.plans = Plans(gate, routes, context, cors=bool(origins))
+        self.defaults: list[tuple[bytes, bytes]] = []
+
+    def plan(self, *lines: str, length: int = 10**6) -> Plan:
+        """By default one of a request that takes a task, as its body is large."""
+        head = ["POST /models/m/predict HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines]
+        return self.plans.make(heads.read("\r\n".join([*head, "", ""]).encode()))
+
+    def let_in(self, plan: Plan, turn: float = 1.0) -> bool:
+        return self.plans.refuse(plan, self.model, self.defaults, turn) is None
 
 
-def early(queue: Queue, access: Access | None = None) -> tuple[Early, Metrics]:
-    model = SimpleNamespace(name="m", batcher=queue)
-    registry: Any = SimpleNamespace(find=lambda *_: model)
-    metrics = Metrics("0")
-    made = Early(registry, parse([], {}), access or Access(), metrics)
-    made.found(scope())
-    return made, metrics
-
-
-def test_a_path_is_looked_at_only_after_it_was_refused():
-    queue = Queue(room=0)
-    guard, metrics = early(queue)
-    assert guard.refusal(scope(), 1.0) is None
-    assert queue.time_left_s == []
-    guard.full(scope(), 1.0)
-    assert isinstance(guard.refusal(scope(), 2.0), QueueFull)
-    assert guard.refusal(scope("/models/other/predict"), 2.0) is None
-    assert guard.refusal(scope(), 99.0) is None  # long after
-    assert "foldserve_requests_total{" in metrics.render(SimpleNamespace(  # type: ignore[arg-type]
-        entries={}, every_version=list, emptied=()))  # fmt: skip
-    assert metrics._requests == {("/models/{name}/predict", "m", 503): 1}
-    assert metrics._refused == {"queue_full": 1}
+def test_a_model_is_asked_only_after_its_queue_was_full(monkeypatch: pytest.MonkeyPatch):
+    asked = Asked(Queue(room=0))
+    plan = asked.plan()
+    assert asked.let_in(plan)
+    assert asked.queue.time_left_s == []
+    asked.queue.room.full_at = time.monotonic()
+    assert not asked.let_in(plan, 2.0)
+    assert not asked.let_in(asked.plan(length=10), 2.0)
+    clock = time.monotonic
+    monkeypatch.setattr("service.connections.plan.time.monotonic", lambda: clock() + 99)
+    assert asked.let_in(plan, 99.0)  # long after
+    assert asked.metrics._requests == {("/models/{name}/predict", "m", 503): 2}
+    assert asked.metrics._refused == {"queue_full": 2}
 
 
 def test_a_crowd_in_one_turn_is_let_in_as_far_as_there_is_room():
-    guard, _ = early(Queue(room=_MANY + 3))
-    found = [guard.refusal(scope(), 1.0) for _ in range(3 * _MANY)]
-    assert [error is None for error in found] == [True] * (_MANY + 3) + [False] * (2 * _MANY - 3)
-    assert guard.refusal(scope(), 2.0) is None  # the next turn begins anew
+    asked = Asked(Queue(room=_MANY + 3))
+    found = [asked.let_in(asked.plan()) for _ in range(3 * _MANY)]
+    assert found == [True] * (_MANY + 3) + [False] * (2 * _MANY - 3)
+    asked.queue.room.full_at = -math.inf
+    assert asked.let_in(asked.plan(), 2.0)  # the next turn begins anew
 
 
-def test_the_deadline_of_the_client_counts_and_pages_and_strangers_are_left_to_the_routes(
-    tmp_path: Path,
-):
+def test_the_deadline_of_the_client_counts_and_strangers_are_left_to_the_routes(tmp_path: Path):
     keys = tmp_path / "keys"
     keys.write_text("a-key-that-is-long-enough\n")
-    queue = Queue(room=0)
-    guard, _ = early(queue, Access.of(keys, None))
-    guard.full(scope(), 1.0)
-    key = (b"x-api-key", b"a-key-that-is-long-enough")
-    timeout = (b"x-timeout-ms", b"250")
-    assert guard.refusal(scope("/models/m/predict", key, timeout), 1.0) is not None
-    assert queue.time_left_s == [0.25]
-    assert guard.refusal(scope(), 1.0) is None
-    assert guard.refusal(scope("/models/m/predict", (b"x-api-key", b"wrong")), 1.0) is None
-    origin = (b"origin", b"https://app.example.org")
-    assert guard.refusal(scope("/models/m/predict", key, origin), 1.0) is None
-    get = {**scope("/models/m/predict", key), "method": "GET"}
-    assert guard.refusal(get, 1.0) is None
+    asked = Asked(Queue(room=0), Access.of(keys, None))
+    asked.queue.room.full_at = time.monotonic()
+    key, timeout = "X-API-Key: a-key-that-is-long-enough", "X-Timeout-Ms: 250"
+    assert not asked.let_in(asked.plan(key, timeout))
+    assert asked.queue.time_left_s == [0.25]
+    assert asked.let_in(asked.plan())
+    assert asked.let_in(asked.plan("X-API-Key: wrong"))
+    assert asked.queue.time_left_s == [0.25]
+
+
+def test_pages_are_left_to_the_routes_if_their_answers_have_other_headers():
+    for origins, found in (("", True), ("https://app.example.org", False)):
+        asked = Asked(Queue(room=0), origins=origins)
+        assert (asked.plan("Origin: https://app.example.org").found is not None) == found
 
 
 # --- a real server ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from service.batching.batch import Item, deliver, settle
 from service.batching.batcher import Batcher
 from service.batching.limits import Limits
 from service.connections.connection import connection_class
-from service.connections.endings import ConnectionLimits
+from service.connections.lifetime import ConnectionLimits
 from service.health import Lifecycle
 from service.models import model
 from service.models.registry import Registry

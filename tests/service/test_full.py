@@ -16,11 +16,11 @@ from repository import answer, linear, publish
 from test_quick import BODY, KEY, PREDICT, Bench, X, answered, head, parts, whole
 
 from service import cpu
-from service.connections import full
+from service.connections import head as heads
+from service.connections import plan as plans
 from service.connections.auth import Access, KeyFile
-from service.connections.call import ANSWERED
 from service.connections.connection import Connection
-from service.connections.quick import Quick
+from service.connections.prediction import Prediction
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class Waiting:
 
 
 async def no_longer_fresh() -> None:
-    await asyncio.sleep(2 * full._FRESH_S)
+    await asyncio.sleep(2 * plans._FRESH_S)
 
 
 def ask(connection, body: bytes = BODY, path: str = PREDICT, key: str = KEY, **headers: str):
@@ -60,13 +60,13 @@ def test_the_second_refusal_is_ready_made_and_says_the_same(
     served: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     taken = []
-    take = Quick.take
+    begin = Prediction.begin
 
-    def spy(*args):
-        taken.append(args[2].path)
-        return take(*args)
+    def spy(self, plan, body):
+        taken.append(plan.head.path)
+        return begin(self, plan, body)
 
-    monkeypatch.setattr(Quick, "take", spy)
+    monkeypatch.setattr(Prediction, "begin", spy)
     v2 = "/v2/models/m/infer"
 
     async def main():
@@ -75,11 +75,11 @@ def test_the_second_refusal_is_ready_made_and_says_the_same(
             ours = [ask(connection, X_Request_ID=f"mine-{i}") for i in range(3)]
             theirs = [ask(connection, path=v2) for _ in range(2)]
         await no_longer_fresh()
-        complete = ask(connection), connection.cycle
+        complete = ask(connection), connection.answering
         return ours, theirs, complete
 
-    ours, theirs, (last, cycle) = asyncio.run(main())
-    assert taken == [PREDICT, v2, PREDICT]
+    ours, theirs, (last, answering) = asyncio.run(main())
+    assert taken == [PREDICT, PREDICT]
     told = [parts(answer) for answer in ours]
     assert [headers.pop("x-request-id") for _, headers, _ in told] == ["mine-0", "mine-1", "mine-2"]
     # The route and the ready-made answer have the same lines; their order may differ.
@@ -89,7 +89,7 @@ def test_the_second_refusal_is_ready_made_and_says_the_same(
     assert json.loads(told[0][2])["code"] == "queue_full"
     assert [list(json.loads(parts(answer)[2])) for answer in theirs] == [["error"]] * 2
     assert last == b""  # there is room again: it waits for its run
-    assert cycle is not ANSWERED
+    assert answering
     assert served.count(503) == 3
     assert served.metrics._refused == {"queue_full": 5}
 
@@ -103,7 +103,7 @@ def test_nothing_is_kept_of_a_body_that_is_still_to_come(served: Bench):
             connection.transport.written = b""
             connection.data_received(sent[: -len(BODY)])
             refusal = connection.transport.written
-            assert connection._found is None
+            assert connection._awaited is None
         for byte in BODY:  # after the refusal, and then a request that is answered
             connection.data_received(bytes([byte]))
         await no_longer_fresh()
@@ -163,12 +163,14 @@ def test_after_a_while_nobody_looks(served: Bench, monkeypatch: pytest.MonkeyPat
         with Waiting(served):
             ask(connection)
             monkeypatch.setattr(
-                "service.connections.quick.time.monotonic", lambda: connection_time() + 6
+                "service.connections.plan.time.monotonic", lambda: connection_time() + 6
             )
+            begun: list[object] = []
+            monkeypatch.setattr(Prediction, "begin", lambda *_: begun.append(_) or True)
             ask(connection)
-            return connection.cycle
+            return len(begun)
 
-    assert asyncio.run(main()) is not ANSWERED
+    assert asyncio.run(main()) == 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="nice is of a process there")
@@ -184,43 +186,44 @@ def test_runners_give_way(served: Bench):
     assert theirs == {min(mine + cpu._NICE_STEPS, 19)}
 
 
-def flood(served: Bench, *reads: bytes, first: int = 1) -> tuple[bytes, bool]:
+def flood(served: Bench, *reads: bytes, first: int = 1) -> tuple[bytes, set[bytes]]:
     """What is written for reads of one connection of a full model, after `first` requests.
 
-    Also whether the last request is remembered.
+    Also the heads that are kept.
     """
 
     async def main():
         connection = served.connect()
         with Waiting(served):
             for _ in range(first):
-                ask(connection)
+                ask(connection, X_First="1")
             connection.transport.written = b""
             for read in reads:
                 connection.data_received(read)
-        return connection.transport.written, connection._again is not None
+        return connection.transport.written, set(connection.plans.known)
 
     return asyncio.run(main())
 
 
 SENT = whole(PREDICT, BODY, X_API_Key=KEY)
+HEAD = SENT[: -len(BODY)]
 FULL = b"HTTP/1.1 503 "
 
 
-def test_the_same_head_again_is_not_parsed_again(served: Bench, monkeypatch: pytest.MonkeyPatch):
-    heads = []
-    complete = Connection.on_headers_complete
+def test_the_same_head_again_is_not_read_again(served: Bench, monkeypatch: pytest.MonkeyPatch):
+    read = heads.read
+    found = []
 
-    def spy(self):
-        heads.append(self.url)
-        complete(self)
+    def spy(data: bytes) -> heads.Head:
+        found.append(data)
+        return read(data)
 
-    monkeypatch.setattr(Connection, "on_headers_complete", spy)
+    monkeypatch.setattr(heads, "read", spy)
     other = whole(PREDICT, BODY, X_API_Key=KEY, X_Other="1")
-    written, remembered = flood(served, SENT, SENT, SENT, other, SENT)
+    written, kept = flood(served, SENT, SENT, SENT, other, SENT)
     assert written.count(FULL) == 5
-    assert len(heads) == 1 + 1 + 2  # the route's, the first ready-made one, and two changes
-    assert remembered
+    assert found[1:] == [HEAD, other[: -len(BODY)]]  # behind the first one, which the route refused
+    assert kept == set(found[1:])
     ids = set(re.findall(rb"x-request-id: (\w+)", written))
     assert len(ids) == 5
     assert served.count(503) == 6
@@ -231,47 +234,50 @@ NAMELESS = SENT.replace(b"Content-Length: %d\r\n" % len(BODY), b"")
 BEGUN = PREDICT.encode().join(
     [b"POST ", b" HTTP/1.1\r\nContent-Length: %d\r\nX-More: " % len(BODY)]
 )
+MINE = whole(PREDICT, BODY, X_API_Key=KEY, X_Request_ID="mine")
 
 
 @pytest.mark.parametrize(
-    ("reads", "answers", "remembered"),
+    ("reads", "answers", "kept"),
     [
-        ((SENT,), 1, True),
-        ((SENT[:-4], SENT[-4:]), 1, True),  # the body may come in pieces
-        ((SENT[: -len(BODY)], *(bytes([byte]) for byte in BODY)), 1, True),
-        ((SENT + SENT,), 2, False),  # two in one read
-        ((SENT + SENT[:30], SENT[30:]), 2, False),  # and a part of the next one
-        ((SENT[:30], SENT[30:]), 1, False),
-        ((BEGUN, NAMELESS), 1, False),  # ends like a request, and is a part of one
-        ((whole(PREDICT, BODY, X_API_Key=KEY, X_Request_ID="mine"),), 1, False),  # has to be told
+        ((SENT,), 1, {HEAD}),
+        ((SENT[:-4], SENT[-4:]), 1, {HEAD}),  # the body may come in pieces
+        ((HEAD, *(bytes([byte]) for byte in BODY)), 1, {HEAD}),
+        ((SENT + SENT,), 2, {HEAD}),  # two in one read: both begin where a head does
+        ((SENT + SENT[:30], SENT[30:]), 2, {HEAD}),
+        ((SENT[:30], SENT[30:]), 1, set()),
+        ((SENT[: len(HEAD) - 1], SENT[len(HEAD) - 1 :]), 1, set()),
+        ((BEGUN, NAMELESS), 1, set()),  # ends like a request, and is a part of one
+        ((MINE,), 1, set()),  # has to be told, and does not come again
         # The rest of a body that looks like a request, and a request behind it.
-        ((LONG + SENT, SENT), 1, True),
-        ((LONG + SENT, SENT + SENT, SENT), 3, True),
-        ((LONG + SENT, SENT + SENT[:30], SENT[30:]), 2, False),
+        ((LONG + SENT, SENT), 1, {LONG}),
+        ((LONG + SENT, SENT + SENT, SENT), 3, {LONG, HEAD}),
+        ((LONG + SENT, SENT + SENT[:30], SENT[30:]), 2, {LONG}),
     ],
 )
-def test_only_a_request_with_nothing_behind_it_is_remembered(
-    served: Bench, reads: tuple[bytes, ...], answers: int, remembered: bool
+def test_only_a_head_that_came_in_one_read_is_kept(
+    served: Bench, reads: tuple[bytes, ...], answers: int, kept: set[bytes]
 ):
-    written, kept = flood(served, *reads)
+    written, known = flood(served, *reads)
     assert written.count(b"HTTP/1.1 ") == written.count(FULL) == answers
-    assert kept == remembered
+    assert known == kept
 
 
-def test_a_body_in_pieces_is_dropped_without_the_parser(
-    served: Bench, monkeypatch: pytest.MonkeyPatch
-):
-    fed = []
-    parse = Connection._parse
-    monkeypatch.setattr(
-        Connection, "_parse", lambda self, data: fed.append(data) or parse(self, data)
-    )
-    cut = len(SENT) - 5
-    pieces = SENT[:cut], SENT[cut:-1], SENT[-1:] + SENT, SENT[:cut], SENT[cut:] + SENT[:cut]
-    written, remembered = flood(served, SENT, *pieces, SENT[cut:])
-    assert written.count(b"HTTP/1.1 ") == written.count(FULL) == 5
-    assert remembered
-    assert fed == [SENT, SENT]  # the route's, and the first ready-made one
+def test_the_table_is_bounded(served: Bench):
+    requests = [
+        whole(PREDICT, BODY, X_API_Key=KEY, X_Number=str(number))
+        for number in range(plans._MOST_PLANS + 5)
+    ]
+    written, known = flood(served, *requests)
+    assert written.count(FULL) == len(requests)
+    assert len(known) == 5
+
+
+def test_a_long_head_is_not_kept(served: Bench):
+    long = whole(PREDICT, BODY, X_API_Key=KEY, X_Long="x" * plans._LONGEST_HEAD)
+    written, known = flood(served, long)
+    assert written.count(FULL) == 1
+    assert known == set()
 
 
 def refused_before_its_body_has_come(served: Bench) -> Connection:
@@ -287,8 +293,8 @@ def refused_before_its_body_has_come(served: Bench) -> Connection:
 def test_a_request_behind_a_dropped_body_is_answered(served: Bench):
     async def main():
         connection = refused_before_its_body_has_come(served)
-        assert connection._in_body
-        assert connection._since is None  # the time for heads does not run
+        assert connection.in_body
+        assert connection.since is None  # the time for heads does not run
         await no_longer_fresh()
         connection.transport.written = b""
         connection.data_received(SENT[-5:] + SENT)
@@ -309,8 +315,8 @@ def test_a_body_that_never_comes_ends_the_connection(served: Bench):
     assert asyncio.run(main()) == (False, True)
 
 
-def test_what_is_remembered_is_not_mixed_with_what_comes(served: Bench):
-    """A read that only begins like the one before is parsed, wherever it is cut."""
+def test_what_is_kept_is_not_mixed_with_what_comes(served: Bench):
+    """A read that only begins like one that is known is read, wherever it is cut."""
     for cut in (1, len(SENT) - len(BODY) - 1, len(SENT) - 1):
         written, _ = flood(served, SENT, SENT[:cut], SENT[cut:], SENT + SENT[:cut], SENT[cut:])
         assert written.count(b"HTTP/1.1 ") == written.count(FULL) == 4
@@ -322,7 +328,7 @@ def test_a_request_that_is_remembered_is_let_in_once_there_is_room(served: Bench
         with Waiting(served):
             ask(connection)
             ask(connection)
-            assert connection._again is not None
+            assert connection.plans.known
         await no_longer_fresh()
         ask(connection)
         return await answered(connection)

@@ -20,7 +20,7 @@ from test_metrics import until
 from test_quick import Bench, answered
 
 from service.connections.intake import Intake
-from service.connections.shortcuts import _STRAIGHT_BYTES
+from service.connections.asgi import STRAIGHT_BYTES
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def right(body: bytes) -> bool:
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_pieces_and_what_follows_on_the_connection(served: Served, kind: str):
     sent = REQUESTS[kind]
-    assert len(sent) > 2 * _STRAIGHT_BYTES
+    assert len(sent) > 2 * STRAIGHT_BYTES
     with connect(served) as connection:
         for _ in range(2):
             for begin in range(0, len(sent), 100_001):

@@ -20,7 +20,6 @@ from repository import linear, pair, publish, reference
 from service import assembly, device
 from service.app import create_app
 from service.connections.auth import Access, KeyFile
-from service.connections.call import Call
 from service.exchange import Budget
 from service.health import Lifecycle
 from service.models.registry import Registry
@@ -180,7 +179,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def answered(connection) -> tuple[int, dict[str, str], bytes]:
     pipe = connection.transport
     async with asyncio.timeout(60):
-        while connection.cycle is None or not connection.cycle.response_complete:
+        while connection.answering or not pipe.written:
             await asyncio.sleep(0)
     return parts(pipe.written)
 
@@ -221,7 +220,7 @@ def test_both_ways_say_the_same(bench: Make, path: str, body: bytes, headers: di
         for made in (whole, chunked):
             connection = served.connect()
             connection.data_received(made(path, body, **headers))
-            found.append((isinstance(connection.cycle, Call), *await answered(connection)))
+            found.append((not served._state.tasks, *await answered(connection)))
         return found
 
     (quick, *ours), (task, *theirs) = asyncio.run(main())
@@ -462,7 +461,7 @@ def test_pages_of_other_origins_take_the_usual_way(bench: Make):
         for headers in ({}, {"Origin": "https://example.org"}):
             connection = served.connect()
             connection.data_received(whole(PREDICT, BODY, **headers))
-            found.append((isinstance(connection.cycle, Call), await answered(connection)))
+            found.append((not served._state.tasks, await answered(connection)))
         return found
 
     (quick, plain), (task, other) = asyncio.run(main())
@@ -530,17 +529,20 @@ def test_a_server_on_a_socket(start, models: Path):
     assert served.err == ""
 
 
-def test_an_idle_connection_keeps_no_model_alive():
-    """It remembers its last call, and may stay idle for longer than a version is served."""
-    from service.connections.call import Call
+def test_an_idle_connection_keeps_no_model_alive(tmp_path: Path):
+    """It and what is kept of its head may be there for longer than a version is served."""
+    publish(tmp_path, "m", linear(), test={"x": X}, batch_invariant=True)
+    served = Bench(tmp_path)
 
-    class Model:
-        pass
+    async def main():
+        connection = served.connect()
+        connection.data_received(whole(PREDICT, BODY))
+        assert (await answered(connection))[0] == 200
+        assert connection.plans.known
+        watched = weakref.ref(served.registry.find("m"))
+        served.registry.unload("m")
+        await until(lambda: watched() is None)
+        return connection
 
-    model = Model()
-    watched = weakref.ref(model)
-    call = Call(None, None, {}, None, model)  # type: ignore[arg-type]
-    call.response_complete = True
-    call.hang_up()
-    del model
-    assert watched() is None
+    asyncio.run(main())
+    served.registry.close(5)

@@ -45,7 +45,7 @@ def scores(connection: socket.socket) -> list[list[float]]:
 
 def test_a_body_is_read_as_if_nothing_had_been_asked_for(served):
     request = HEAD % b"/predict" + b"Content-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
-    usual = b"POST /predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
+    usual = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
     chunked = HEAD % b"/predict" + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
         len(GOOD),
         GOOD,
@@ -111,7 +111,7 @@ def test_what_comes_behind_a_request_without_a_body_is_answered(served, protocol
 
 
 def test_many_in_one_read_are_too_many(served):
-    asked = b"GET /health/live HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    asked = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     with connect(served) as connection:
         connection.sendall(asked * 3000)
         came = b""
