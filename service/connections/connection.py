@@ -121,7 +121,7 @@ class Connection(Lifetime):
         return self.answering or self.write_paused or bool(self._behind)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.state.connections.discard(self)  # type: ignore[arg-type]
+        self.state.connections.discard(self)
         if self._excess:
             self.excess.pop(self, None)
         self.forget_unread()

@@ -116,11 +116,9 @@ class Plans:
             raw: its bytes, if they came in one read.
         """
         match = self._routes.find(head.path) if head.method == "POST" else None
-        if match is None or not isinstance(match[0], Inference):
+        endpoint, params, template = match or (None, {}, "")
+        if not isinstance(endpoint, Inference) or (self._cors and b"origin" in head.first):
             return Plan(head)
-        if self._cors and b"origin" in head.first:
-            return Plan(head)
-        endpoint, params, template = match
         direct = (
             head.version == "1.1"
             and head.length is not None

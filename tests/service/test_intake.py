@@ -19,8 +19,8 @@ from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 from test_quick import Bench, answered
 
-from service.connections.intake import Intake
 from service.connections.asgi import STRAIGHT_BYTES
+from service.connections.intake import Intake
 
 pytestmark = pytest.mark.slow
 
