@@ -48,11 +48,16 @@ class ClientGone(Exception):
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that (lower-case) name."""
+    return headers(scope).get(name)
+
+
+def headers(scope: Scope) -> dict[bytes, bytes]:
+    """The first header of each name, in small letters."""
     try:
         found: dict[bytes, bytes] = scope["first_headers"]
     except KeyError:
         found = scope["first_headers"] = dict(reversed(scope["headers"]))
-    return found.get(name)
+    return found
 
 
 def exchange(scope: Scope) -> Exchange:
@@ -67,7 +72,11 @@ def timeout_s(scope: Scope, longest_ms: int) -> float:
     Raises:
         InvalidTimeout: not a whole number from 1.
     """
-    asked = header(scope, b"x-timeout-ms")
+    return asked_timeout_s(header(scope, b"x-timeout-ms"), longest_ms)
+
+
+def asked_timeout_s(asked: bytes | None, longest_ms: int) -> float:
+    """`timeout_s` by the value of X-Timeout-Ms."""
     if asked is None:
         return longest_ms / 1000
     if not (asked.isdigit() and len(asked) <= _TIMEOUT_DIGITS and int(asked) > 0):

@@ -9,6 +9,7 @@ float64 oracle of the un-folded model gave for them).
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -73,13 +74,14 @@ class TensorSpec(Strict):
     # The largest size in a request; a setting of the server, which the file does not hold.
     _max_bytes: int = PrivateAttr(default=2**63)
 
-    @property
+    @cached_property
     def max_bytes(self) -> int:
         return self._max_bytes
 
     def limit(self, max_bytes: int) -> None:
         """Let `signature.check_size` refuse tensors of more than `max_bytes`."""
         self._max_bytes = max_bytes
+        self.__dict__.pop("max_bytes", None)
 
 
 class Classification(Strict):

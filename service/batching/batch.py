@@ -21,12 +21,35 @@ import numpy as np
 
 from service import faults
 from service.errors import DeadlineExceeded, InferenceFailed, ServiceError
+from service.exchange import COUNTED_BYTES
 from service.signature import Tensors
 
 logger = logging.getLogger("foldserve.batcher")
 
 Run = Callable[[Tensors], Tensors]
-Outcome = Tensors | ServiceError
+
+
+class Outputs(dict[str, np.ndarray]):
+    """Tensors of a run, or one request's rows of them, and what is known of the whole run.
+
+    `finite`: no number of it is NaN or infinite. `small`: all of it does not count as memory.
+    """
+
+    __slots__ = ("finite", "small")
+
+    def __init__(self, tensors: Tensors, finite: bool, small: bool) -> None:
+        super().__init__(tensors)
+        self.finite = finite
+        self.small = small
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> Outputs:
+        arrays = tensors.values()
+        finite = all(a.dtype.kind != "f" or bool(np.isfinite(a).all()) for a in arrays)
+        return cls(tensors, finite, sum([a.nbytes for a in arrays]) <= COUNTED_BYTES)
+
+
+Outcome = Outputs | ServiceError
 Lane = tuple[object, ...]
 # Told for each item: when its runner was free, when the run began and ended (time.monotonic()),
 # and the rows that ran together.
@@ -142,7 +165,7 @@ def admit(
     items: list[Item], answer_row_bytes: int
 ) -> tuple[list[Item], list[tuple[Item, Outcome]]]:
     """Count the answers before they are made: those that may run, and what the others get."""
-    if not answer_row_bytes:
+    if sum([item.rows for item in items]) * answer_row_bytes <= COUNTED_BYTES:
         return items, []
     admitted: list[Item] = []
     refused: list[tuple[Item, Outcome]] = []
@@ -162,7 +185,7 @@ def counted(item: Item, outcome: Outcome) -> Outcome:
 
     The event loop may be far behind: what waits for it must not be without a count.
     """
-    if item.count is None or isinstance(outcome, ServiceError):
+    if item.count is None or isinstance(outcome, ServiceError) or outcome.small:
         return outcome
     try:
         item.count(sum([array.nbytes for array in outcome.values()]))
@@ -194,7 +217,7 @@ def not_in_time() -> DeadlineExceeded:
 
 def _alone(run: Run, item: Item, model: str) -> Outcome:
     try:
-        return attempt(run, item.inputs)
+        return Outputs.of(attempt(run, item.inputs))
     except ServiceError as error:
         if error.__cause__ is not None and isinstance(error, InferenceFailed):
             logger.error(
@@ -217,15 +240,17 @@ def _join(items: Sequence[Item]) -> Tensors:
     return {name: np.concatenate([i.inputs[name] for i in items]) for name in items[0].inputs}
 
 
-def _split(outputs: Tensors, items: Sequence[Item]) -> list[Tensors]:
+def _split(outputs: Tensors, items: Sequence[Item]) -> list[Outputs]:
     rows = sum(item.rows for item in items)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             raise NotByRows(f"output {name!r} has shape {array.shape} for a batch of {rows} rows")
-    parts: list[Tensors] = []
+    whole = Outputs.of(outputs)
+    parts: list[Outputs] = []
     start = 0
     for item in items:
         stop = start + item.rows
-        parts.append({name: array[start:stop] for name, array in outputs.items()})
+        rows_of_it = {name: array[start:stop] for name, array in outputs.items()}
+        parts.append(Outputs(rows_of_it, whole.finite, whole.small))
         start = stop
     return parts

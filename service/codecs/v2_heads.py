@@ -14,7 +14,7 @@ import numpy as np
 
 from service.codecs import raw
 from service.manifest import TensorSpec
-from service.signature import Signature, Tensors
+from service.signature import NUMPY_DTYPES, Signature, Tensors
 
 _MOST_HEADS = 64
 _MOST_ANSWERS = 16
@@ -64,7 +64,13 @@ class Head:
         tensors: Tensors = {}
         offset = self._offset
         for spec, shape, size in self._inputs:
-            tensors[spec.name] = raw.array(body, spec, shape, offset, size)
+            dtype = NUMPY_DTYPES[spec.dtype]
+            if dtype.kind == "b" or not dtype.isnative:  # not every byte is a bool
+                tensors[spec.name] = raw.array(body, spec, shape, offset, size)
+            else:  # the sizes were found in order with the head
+                flat = np.frombuffer(body, dtype, size // dtype.itemsize, offset)
+                whole = flat if flat.flags.aligned else flat.copy()
+                tensors[spec.name] = whole.reshape(shape)
             offset += size
         return tensors
 

@@ -74,6 +74,8 @@ class Request:
         self._continue = head.expects
         self._body = bytearray()
         self._changed = asyncio.Event()
+        if not self.more_body:
+            self._changed.set()
         # Of the answer: bytes that are still to come, None for one in chunks.
         self._left: int | None = 0
 
@@ -87,7 +89,7 @@ class Request:
         self._body += data
         self._continue = False
         if len(self._body) > _HIGH_WATER_BYTES:
-            self._connection.transport.pause_reading()
+            self._connection.pause_reading()
         self._changed.set()
 
     def body_complete(self) -> None:

@@ -36,6 +36,7 @@ from service.connections.lifetime import ConnectionLimits, Lifetime
 from service.connections.plan import Plan, Plans
 from service.connections.prediction import Prediction
 from service.errors import HeadersTooLarge, MalformedHttp, ServiceError, TooManyConnections
+from service.models.model import ServedModel
 
 _MAX_PIPELINED = 100
 # Connections beyond the limit that may say what they want. Of more the oldest are closed, first of
@@ -67,6 +68,7 @@ class Connection(Lifetime):
     request: Request | Prediction | None = None
     _excess = False  # one connection too many
     _half_closed = False
+    _paused = False  # nothing is read
     _reading = False  # what is read is being looked at
     _piled = 0  # requests that the last read brought
     _behind = b""  # what it brought behind the one that is under way
@@ -150,9 +152,14 @@ class Connection(Lifetime):
         if drain is not None and not drain.done():
             drain.set_result(None)
 
+    def pause_reading(self) -> None:
+        self._paused = True
+        self.transport.pause_reading()
+
     def resume_reading(self) -> None:
         """Unless what has come already is not looked at yet."""
-        if not self._behind and not self.transport.is_closing():
+        if self._paused and not self._behind and not self.transport.is_closing():
+            self._paused = False
             self.transport.resume_reading()
 
     # --- reading --------------------------------------------------------------------------
@@ -169,7 +176,7 @@ class Connection(Lifetime):
                     data = self._read_body(data)
                 elif self.answering or self.write_paused:
                     self._behind = data
-                    self.transport.pause_reading()
+                    self.pause_reading()
                     return
                 else:
                     data = self._read_head(data)
@@ -188,8 +195,7 @@ class Connection(Lifetime):
                 plans = self.plans
                 plan = plans.known.get(raw) if plans is not None else None
                 if plan is not None:
-                    self._begin(plan, len(data) - end)
-                    return data[end:]
+                    return self._begin(plan, data, end)
             # Empty lines before a request are passed over (RFC 9112, 2.2).
             stripped = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
             if not self.began:
@@ -200,8 +206,7 @@ class Connection(Lifetime):
                 return stripped
             if end > 3:
                 self._check_size(end)
-                self._begin(self._plan(heads.read(raw), raw), len(data) - end)
-                return data[end:]
+                return self._begin(self._plan(heads.read(raw), raw), data, end)
             self._parser = HeadParser()
         return self._read_more_of_the_head(data)
 
@@ -218,8 +223,7 @@ class Connection(Lifetime):
         if not ends:
             return b""
         self._parser, self._begun = None, b""
-        self._begin(self._plan(parser.head()), len(data) - end)
-        return data[end:]
+        return self._begin(self._plan(parser.head()), data, end)
 
     def _check_size(self, size: int) -> None:
         limit = self.limits.max_header_bytes
@@ -229,36 +233,37 @@ class Connection(Lifetime):
     def _plan(self, head: heads.Head, raw: bytes | None = None) -> Plan:
         return Plan(head) if self.plans is None else self.plans.make(head, raw)
 
-    def _begin(self, plan: Plan, coming: int) -> None:
-        """A head has come to its end, and so many bytes behind it."""
+    def _begin(self, plan: Plan, data: bytes, end: int) -> bytes:
+        """A head has come to its end, in `data` at `end`; what nobody has looked at is returned."""
         self._piled += 1
         if self._piled > _MAX_PIPELINED:
             raise MalformedHttp("Too many requests wait on this connection.")
         self.since, self.began = None, False
-        head = plan.head
-        self.in_body = head.length != 0
-        if head.length is None:
-            self._chunks = Chunks()
+        head, length = plan.head, plan.head.length
+        if length is None:
+            self.in_body, self._chunks = True, Chunks()
         else:
-            self._left = head.length
+            self.in_body, self._left = length != 0, length
         plans = self.plans
         if plans is not None and plan.found is not None and not self._excess:
             model = plans.model(plan)
             if model is not None:
-                defaults = self.state.default_headers
-                refusal = plans.refuse(plan, model, defaults, self.loop.time())
+                refusal = plans.refuse(plan, model, self.state.default_headers, self.loop.time())
                 if refusal is not None:
-                    self._refuse_early(plan.head, refusal)
-                    return
+                    self._refuse_early(head, refusal)
+                    return data[end:]
                 if plan.direct and model.batcher.inline_rows:
                     self.answering = True
+                    stop = end + self._left
+                    if len(data) >= stop:
+                        self.in_body = False
+                        self._predict(plan, model, data[end:stop])
+                        return data[stop:]
                     self._awaited, self._parts = plan, []
-                    if not self._left:
-                        self._body_complete()
-                    elif coming < self._left:
-                        self._body_timer = self.loop.call_later(_BODY_WAIT_S, self._start)
-                    return
+                    self._body_timer = self.loop.call_later(_BODY_WAIT_S, self._start)
+                    return data[end:]
         self._start_task(head)
+        return data[end:]
 
     def _refuse_early(self, head: heads.Head, refusal: tuple[bytes, bytes]) -> None:
         begin, body = refusal
@@ -299,7 +304,10 @@ class Connection(Lifetime):
         self.body_ended()
         plan, request = self._awaited, self.request
         if plan is not None:
-            self._predict(plan)
+            body = b"".join(self._parts)
+            self._forget_the_awaited()
+            assert self.plans is not None
+            self._predict(plan, self.plans.model(plan), body)
         elif isinstance(request, Request):
             request.body_complete()
         else:
@@ -317,19 +325,13 @@ class Connection(Lifetime):
 
     # --- answering ------------------------------------------------------------------------
 
-    def _predict(self, plan: Plan) -> None:
+    def _predict(self, plan: Plan, model: ServedModel | None, body: bytes) -> None:
         """All of a request that may be answered without a task is here."""
-        plans, parts = self.plans, self._parts
-        assert plans is not None
-        model = plans.model(plan)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
         if model is not None and model.batcher.inline_rows:
-            self._forget_the_awaited()
-            self.request = prediction = Prediction(plans, self, plan, model)
-            if prediction.begin(plan, body):
+            assert self.plans is not None
+            self.request = prediction = Prediction(self.plans, self, plan, model)
+            if prediction.begin(body):
                 return
-        else:
-            self._forget_the_awaited()
         request = self._start_task(plan.head)
         request.body(body)
         request.body_complete()
@@ -374,13 +376,17 @@ class Connection(Lifetime):
             self.count_unread()
         if self.transport.is_closing() or self.ended is not None:
             return
+        rare = self.in_body or self.last or self._behind or self._half_closed or self._paused
+        if keep_alive and not rare:
+            self.since = time.monotonic()
+            return
         # Nobody knows whether a body that was not waited for comes: no next head is sure.
         if self.last or (self.in_body and (expects or not keep_alive)):
             self.end()
         elif not keep_alive:
             self.transport.close()
         elif self.in_body:
-            self.transport.resume_reading()
+            self.resume_reading()
         else:
             self._await_a_head()
             self._go_on()
@@ -397,8 +403,8 @@ class Connection(Lifetime):
         if not (self._behind or self.answering or self.write_paused):
             if self._half_closed:
                 self.transport.close()
-            elif not self.transport.is_closing():
-                self.transport.resume_reading()
+            else:
+                self.resume_reading()
 
     # --- endings --------------------------------------------------------------------------
 

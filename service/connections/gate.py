@@ -47,7 +47,11 @@ _NUMBERS = count(int.from_bytes(os.urandom(6), "big"))
 
 def request_id(scope: Scope) -> str:
     """The client's own id if it is sane, else one that no other request has."""
-    given = http.header(scope, b"x-request-id")
+    return sane_id(http.header(scope, b"x-request-id"))
+
+
+def sane_id(given: bytes | None) -> str:
+    """`request_id` by the value of X-Request-ID."""
     if given and _SANE.fullmatch(given):
         return given.decode("latin-1")
     return f"{_PREFIX}{next(_NUMBERS):016x}"
@@ -59,6 +63,11 @@ def tell(metrics: Metrics, observers: Sequence[Observer], exchange: Exchange, sc
         metrics.finish(exchange)
     except Exception:  # noqa: BLE001  whoever only looks on must not end anything
         faults.report(logger, "a request could not be counted")
+    show(observers, exchange, scope)
+
+
+def show(observers: Sequence[Observer], exchange: Exchange, scope: Scope) -> None:
+    """Tell whoever looks on of a request that is over."""
     for observe in observers:
         try:
             observe(exchange, scope)
@@ -95,7 +104,7 @@ class Gate:
         self.metrics = metrics
         self._budget = budget
         self._open_paths = OPEN_PATHS | open_paths
-        self._observers = observers
+        self.observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,13 +137,16 @@ class Gate:
 
     def enter(self, scope: Scope) -> Exchange:
         """Begin the record of a request; whoever does must also `leave`, or `forget`."""
-        own = request_id(scope)
-        exchange = Exchange(own, self._budget)
+        exchange = self.record(http.header(scope, b"x-request-id"))
         state = scope.setdefault("state", {})
-        state["request_id"] = own
+        state["request_id"] = exchange.request_id
         state["exchange"] = exchange
-        self.metrics.in_flight += 1
         return exchange
+
+    def record(self, given: bytes | None) -> Exchange:
+        """`enter` for a request without a scope, by its X-Request-ID."""
+        self.metrics.in_flight += 1
+        return Exchange(sane_id(given), self._budget)
 
     def check_key(self, scope: Scope) -> None:
         """Raises Unauthorized for a request without a key where it needs one."""
@@ -148,7 +160,7 @@ class Gate:
         if not exchange.route:
             # What the framework matched; anything else is one name, however many there are.
             exchange.route = getattr(scope.get("route"), "path", "other")
-        tell(self.metrics, self._observers, exchange, scope)
+        tell(self.metrics, self.observers, exchange, scope)
 
     def forget(self, exchange: Exchange) -> None:
         """End the record of a request that enters again by another way: nobody is told of it."""

@@ -109,11 +109,14 @@ class Lifetime(asyncio.Protocol):
         and the answer would be lost: so only our direction is closed, and the rest dropped."""
         self.ended = self._dropped_at = time.monotonic()
         self.since, self.last = None, False
-        self.transport.resume_reading()  # or the end of the client would not be seen
+        self.resume_reading()  # or the end of the client would not be seen
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
+
+    def resume_reading(self) -> None:
+        raise NotImplementedError
 
     def drop(self, size: int) -> None:
         """So many bytes have come that nobody wants."""

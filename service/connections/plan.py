@@ -13,20 +13,26 @@ order, is kept; of many the table is bounded.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.types import Scope
-
-from service import http
-from service.connections.gate import Gate, request_id
+from service import faults, http
+from service.connections.asgi import scope_of
+from service.connections.gate import Gate, sane_id, show
 from service.connections.head import Head
 from service.connections.lifetime import status_line
 from service.connections.routes import HotRoutes
 from service.errors import QueueFull, ServiceError
+from service.exchange import Exchange
 from service.models.model import ServedModel
-from service.protocols.endpoint import Context, Inference
+from service.protocols.endpoint import Context, Inference, Reader
+
+if TYPE_CHECKING:
+    from service.connections.connection import Connection
+
+logger = logging.getLogger("foldserve.connection")
 
 # What arrives in one or two reads, and is decoded in well under a millisecond.
 LARGEST_BYTES = 64 * 1024
@@ -61,8 +67,8 @@ class Plan:
     """
 
     __slots__ = (
-        "defaults", "direct", "found", "fresh_until", "granted", "head", "raw", "refusal",
-        "refused_by",
+        "defaults", "direct", "found", "fresh_until", "granted", "head", "raw", "reader", "refusal",
+        "refused_by", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +84,9 @@ class Plan:
         self.found = found
         self.direct = direct
         self.granted = -1  # the generation of the keys by which its key is good
+        # How its body is read, and how many seconds it may take, once that was asked for.
+        self.reader: Reader | None = None
+        self.timeout_s = 0.0
         # The answer of a full queue, in two parts around the request's own id, and from when on
         # it is to be made anew.
         self.fresh_until = 0.0
@@ -105,6 +114,7 @@ class Plans:
         self._largest = min(LARGEST_BYTES, context.settings.max_body_bytes)
         self._cors = cors
         self.known: dict[bytes, Plan] = {}
+        self._over: list[Exchange] = []
         self._defaults: list[tuple[bytes, bytes]] = []
         self._heads: dict[int, bytes] = {}
 
@@ -163,12 +173,45 @@ class Plans:
         except ServiceError:
             return None
 
-    def check_key(self, plan: Plan, scope: Scope) -> None:
-        """Raises Unauthorized unless the key is good, by what was found before if that holds."""
+    def admit(self, plan: Plan) -> Reader:
+        """How the body of a request is read that may come in.
+
+        Raises:
+            Unauthorized: its key is not good, or not any more.
+            ServiceError: its head asks for what there is not.
+        """
+        self._check_key(plan)
+        if plan.reader is None:
+            head, found = plan.head, plan.found
+            assert found is not None
+            asked = head.first.get(b"x-timeout-ms")
+            plan.timeout_s = http.asked_timeout_s(asked, self._longest_ms)
+            plan.reader = found.endpoint.reader(
+                {"first_headers": head.first, "query_string": head.query}
+            )
+        return plan.reader
+
+    def _check_key(self, plan: Plan) -> None:
         generation = self.gate.access.generation
         if plan.granted != generation:
-            self.gate.check_key(scope)
+            head = plan.head
+            self.gate.check_key({"path": head.path, "headers": head.headers})
             plan.granted = generation
+
+    def over(self, exchange: Exchange, plan: Plan, connection: Connection) -> None:
+        """A request without a task has ended; it is counted with the others of this turn."""
+        self.gate.forget(exchange)
+        exchange.finished = time.monotonic()
+        if not self._over:
+            connection.loop.call_soon(self._count)
+        self._over.append(exchange)
+        if self.gate.observers:
+            show(self.gate.observers, exchange, scope_of(plan.head, connection))
+
+    def _count(self) -> None:
+        over, self._over = self._over, []
+        with faults.contained(logger, "requests could not be counted"):
+            self.gate.metrics.finish_all(over)
 
     def refuse(
         self, plan: Plan, model: ServedModel, defaults: list[tuple[bytes, bytes]], turn: float
@@ -196,12 +239,11 @@ class Plans:
             if not plan.direct:
                 room.let_in()
             return None
-        head = plan.head
-        scope: Scope = {"path": head.path, "headers": head.headers, "first_headers": head.first}
         try:
-            self.check_key(plan, scope)
+            self._check_key(plan)
             if now >= plan.fresh_until or defaults is not plan.defaults:
-                timeout_s = http.timeout_s(scope, self._longest_ms)
+                asked = plan.head.first.get(b"x-timeout-ms")
+                timeout_s = http.asked_timeout_s(asked, self._longest_ms)
                 model.batcher.check_arrivals(coming + 1, timeout_s)
                 if not plan.direct:
                     room.let_in()
@@ -221,4 +263,4 @@ class Plans:
         name, refused = plan.refused_by
         self.gate.metrics.refused_early(found.template, name, refused)
         begin, body = plan.refusal
-        return begin + request_id(scope).encode(), body
+        return begin + sane_id(plan.head.first.get(b"x-request-id")).encode(), body

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING
 
 from service import errors, faults, http
 from service.batching.batch import Item, Outcome
-from service.connections.asgi import scope_of
 from service.connections.plan import Plan, Plans
 from service.errors import ServiceError
 from service.models.model import ServedModel
-from service.protocols.endpoint import Decoded, Inference, Reply, reply_headers
+from service.protocols.endpoint import Decoded, Reply, reply_headers
 from service.protocols.light import light_answer
 
 if TYPE_CHECKING:
@@ -44,44 +43,39 @@ class Prediction:
     """
 
     __slots__ = (
-        "_connection", "_decoded", "_endpoint", "_exchange", "_item", "_keep_alive", "_model",
-        "_plans", "_scope", "done_with",
+        "_connection", "_decoded", "_exchange", "_item", "_model", "_plan", "_plans", "done_with",
     )  # fmt: skip
 
     def __init__(self, plans: Plans, connection: Connection, plan: Plan, model: ServedModel):
-        assert plan.found is not None
         self._plans = plans
         self._connection = connection
-        self._endpoint: Inference = plan.found.endpoint
-        self._keep_alive = plan.head.keep_alive
-        self._scope = scope = scope_of(plan.head, connection)
-        scope["path_params"] = plan.found.params
-        self._exchange = exchange = plans.gate.enter(scope)
-        exchange.route = plan.found.template
+        self._plan = plan
         self._model: ServedModel | None = model
+        self._exchange = plans.gate.record(plan.head.first.get(b"x-request-id"))
         self._decoded: Decoded | None = None
         self._item: Item | None = None
         self.done_with = False
 
-    def begin(self, plan: Plan, body: bytes) -> bool:
+    def begin(self, body: bytes) -> bool:
         """Put it into the batch of this turn, or refuse it; False to leave it to the usual way."""
-        exchange, endpoint, model, scope = self._exchange, self._endpoint, self._model, self._scope
+        exchange, plan, model = self._exchange, self._plan, self._model
+        assert plan.found is not None
         assert model is not None
+        exchange.route = plan.found.template
         try:
-            self._plans.check_key(plan, scope)
-            endpoint.check_headers(scope)
-            timeout_s = endpoint.begin(scope, model, exchange)
-            if not endpoint.light(scope, body):
+            reader = self._plans.admit(plan)
+            exchange.model, exchange.version = model.name, model.version
+            if len(body) > reader.light_bytes:
                 return self._leave()
             exchange.hold(len(body))
             exchange.read = read = time.monotonic()
-            self._decoded = decoded = endpoint.decode(scope, body, model)
+            self._decoded = decoded = reader.read(body, model, exchange.make)
             exchange.rows = rows = model.signature.check(decoded.tensors)
             if rows > model.batcher.inline_rows:
                 return self._leave()
             exchange.decoded = time.monotonic()
             self._item = model.batcher.enter(
-                decoded.tensors, rows, read + timeout_s, self, self._connection.loop,
+                decoded.tensors, rows, read + plan.timeout_s, self, self._connection.loop,
                 exchange.request_id, exchange.run, exchange.expect,
             )  # fmt: skip
             if plan.raw is not None:
@@ -109,7 +103,7 @@ class Prediction:
         self._let_go()
         if not self.done_with:
             self.done_with = True
-            self._plans.gate.leave(self._scope, self._exchange)
+            self._plans.over(self._exchange, self._plan, self._connection)
 
     def set_result(self, outcome: Outcome) -> None:
         """Answer with what the batcher made of it; one that cannot be answered is hung up."""
@@ -133,7 +127,7 @@ class Prediction:
         decoded, model = self._decoded, self._model
         assert decoded is not None
         assert model is not None
-        if light_answer(outcome, copied=decoded.light):
+        if outcome.small or light_answer(outcome, copied=decoded.light):
             self._answer(decoded.encode, model, outcome)
             return
         job = self._plans.pool.submit(partial(decoded.encode, model, outcome))
@@ -145,8 +139,9 @@ class Prediction:
         self._decoded = self._item = self._model = None
 
     def _refuse(self, error: ServiceError) -> None:
+        assert self._plan.found is not None
         self._exchange.error = error.code
-        self._write(error.status, self._endpoint.error_body(error), error.headers())
+        self._write(error.status, self._plan.found.endpoint.error_body(error), error.headers())
 
     def _encoded(self, job: PoolFuture[Reply]) -> None:
         if self.done_with:
@@ -168,7 +163,7 @@ class Prediction:
         except Exception:  # noqa: BLE001  a defect
             self._refuse(self._defect())
         else:
-            headers = reply_headers(self._scope, reply)
+            headers = reply_headers(self._plan.head.first, reply, exchange)
             self._write(reply.status, reply.body, headers, reply.content_type)
 
     def _write(
@@ -184,7 +179,7 @@ class Prediction:
             self.hang_up()
             return
         exchange.status = status
-        keep_alive = self._keep_alive and connection.keeps
+        keep_alive = self._plan.head.keep_alive and connection.keeps
         answer = [
             self._plans.answer_head(status, connection.state.default_headers),
             content_type,
@@ -197,7 +192,7 @@ class Prediction:
         transport.write(b"".join(answer))
         self.done_with = True
         self._let_go()
-        self._plans.gate.leave(self._scope, exchange)
+        self._plans.over(exchange, self._plan, connection)
         connection.answered(keep_alive=keep_alive)
 
     def _defect(self) -> ServiceError:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -61,6 +61,21 @@ class Decoded(NamedTuple):
     tensors: Tensors
     encode: Callable[[ServedModel, Tensors], Reply]
     light: bool = False
+
+
+class Reader(NamedTuple):
+    """How a request is read and answered, as far as its head tells.
+
+    `read`: its body, the model, and what counts the bytes of what is made of it, to tensors; any
+    buffer for a body with a `front`, else bytes.
+    `light_bytes`: of a body up to which reading takes so little that the event loop may do it.
+    `front`: what comes before the tensors in a body that holds them as they are, in bytes; None
+    for a body of another kind.
+    """
+
+    read: Callable[[Any, ServedModel, Callable[[int], object]], Decoded]
+    light_bytes: float = LARGE_TEXT_BYTES
+    front: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +155,7 @@ class Endpoint:
             logger.exception("request %s failed", request_id(scope))
             await self._refuse(scope, send, receive, defect())
         else:
-            headers = reply_headers(scope, reply)
+            headers = reply_headers(http.headers(scope), reply, http.exchange(scope))
             await http.respond(send, reply.status, reply.body, headers, reply.content_type)
 
     async def _refuse(
@@ -160,24 +175,13 @@ class Endpoint:
 class Inference(Endpoint):
     """A route that runs a model. `scope["path_params"]` may have `name` and `version`."""
 
-    def check_headers(self, scope: Scope) -> None:
-        """Refuse by the headers alone what cannot be read, before the body is."""
-        content_coding(scope)
+    def reader(self, scope: Scope) -> Reader:
+        """What the head of the request says of its body and of its answer.
 
-    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
-        """The request in tensors; `body` is bytes unless `binary` says so."""
-        raise NotImplementedError
-
-    def binary(self, scope: Scope) -> int | None:  # noqa: ARG002
-        """What comes before the tensors in a body that holds them as they are, in bytes.
-
-        None for a body of another kind.
+        Raises:
+            ServiceError: it asks for what is not read, or not written, here.
         """
-        return None
-
-    def light(self, scope: Scope, body: http.Body) -> bool:  # noqa: ARG002
-        """Whether `decode` takes so little that the event loop may do it."""
-        return len(body) <= LARGE_TEXT_BYTES
+        raise NotImplementedError
 
     def begin(self, scope: Scope, model: ServedModel, exchange: Exchange) -> float:
         """Refuse what has no chance before the work of reading and decoding.
@@ -192,22 +196,23 @@ class Inference(Endpoint):
 
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
         context = self.context
-        self.check_headers(scope)
+        coding = content_coding(scope)
+        reader = self.reader(scope)
         params = scope.get("path_params", {})
         model = context.registry.find(params.get("name"), params.get("version"))
         exchange = http.exchange(scope)
         timeout_s = self.begin(scope, model, exchange)
-        front = self.binary(scope)
-        body = await self.read_body(scope, receive, front or 0)
+        body = await self.read_body(scope, receive, reader.front or 0)
         deadline = time.monotonic() + timeout_s
         with hang_up:
-            coding = content_coding(scope)
             if coding is not None:
                 body = await self._inflated(scope, body, coding)
-            light = self.light(scope, body)
+            light = len(body) <= reader.light_bytes
             if model.signature.texts:  # read one by one, also where tensors are only looked at
                 light = light and len(body) <= LARGE_TEXT_BYTES
-            decode = partial(self._decode, scope, body, model, front is not None)
+            if reader.front is None:
+                body = bytes(body)
+            decode = partial(reader.read, body, model, exchange.make)
             del body  # JSON, once it has been read, is not kept while its tensors are run
             decoded = await context.job(light, decode)
             del decode
@@ -227,15 +232,17 @@ class Inference(Endpoint):
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _decode(self, scope: Scope, body: http.Body, model: ServedModel, binary: bool) -> Decoded:
-        return self.decode(scope, body if binary else bytes(body), model)
 
+def reply_headers(asked: Mapping[bytes, bytes], reply: Reply, exchange: Exchange) -> http.Headers:
+    """The headers of a reply, with its times if the request asks for them (X-Server-Timing).
 
-def reply_headers(scope: Scope, reply: Reply) -> http.Headers:
-    """The headers of a reply, with its times if the request asks for them (X-Server-Timing)."""
-    if http.header(scope, b"x-server-timing") is None:
+    Args:
+        asked: the request's own headers, by name.
+        reply, exchange: of the request.
+    """
+    if b"x-server-timing" not in asked:
         return reply.headers
-    return [*reply.headers, (b"server-timing", http.exchange(scope).timing())]
+    return [*reply.headers, (b"server-timing", exchange.timing())]
 
 
 def content_coding(scope: Scope) -> bytes | None:

@@ -12,18 +12,19 @@ Source: TensorFlow Serving, RESTful API.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import orjson
 from starlette.types import Scope
 
-from service import http
 from service.codecs import tfs
 from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import nonfinite, shapes
-from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reply
+from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reader, Reply
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors
 
@@ -67,16 +68,17 @@ class _Tfs(Endpoint):
 class Predict(_Tfs, Inference):
     """POST ...:predict."""
 
-    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:  # noqa: ARG002
-        tensors, by_rows = tfs.decode(bytes(body), model.signature)
+    def reader(self, scope: Scope) -> Reader:  # noqa: ARG002
+        return Reader(self._read)
+
+    def _read(self, body: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
+        tensors, by_rows = tfs.decode(body, model.signature)
         first = next(iter(tensors.values()))
-        rows = len(first) if first.ndim else 1
+        return Decoded(tensors, partial(self._write, by_rows, len(first) if first.ndim else 1))
 
-        def encode(model: ServedModel, outputs: Tensors) -> Reply:  # noqa: ARG001
-            nonfinite.check(outputs, self.context.settings.nan_policy)
-            return Reply(tfs.encode(outputs, by_rows, rows))
-
-        return Decoded(tensors, encode)
+    def _write(self, by_rows: bool, rows: int, _: ServedModel, outputs: Tensors) -> Reply:
+        nonfinite.check(outputs, self.context.settings.nan_policy)
+        return Reply(tfs.encode(outputs, by_rows, rows))
 
 
 class Status(_Tfs, Fixed):

@@ -16,6 +16,9 @@ extension_model_repository.md.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,7 +26,7 @@ from starlette.types import Receive, Scope
 
 from service import health, http
 from service.codecs import json_, v2
-from service.codecs.v2_request import DATATYPES
+from service.codecs.v2_request import DATATYPES, InferRequest
 from service.connections.auth import credentials
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
@@ -35,6 +38,7 @@ from service.protocols.endpoint import (
     Decoded,
     Endpoint,
     Inference,
+    Reader,
     Reply,
 )
 from service.protocols.light import LARGE_TEXT_BYTES
@@ -80,26 +84,27 @@ class _V2(Endpoint):
 class Infer(_V2, Inference):
     """POST .../infer."""
 
-    def binary(self, scope: Scope) -> int | None:
-        return _header_length(scope)
-
-    def decode(self, scope: Scope, body: http.Body, model: ServedModel) -> Decoded:
-        request = v2.decode(body, _header_length(scope), model.signature)
-
-        def encode(model: ServedModel, outputs: Tensors) -> Reply:
-            chosen = {w.name: outputs[w.name] for w in request.outputs} or outputs
-            warnings = nonfinite.check(chosen, self.context.settings.nan_policy)
-            text, length = v2.encode(model, outputs, request, warnings)
-            if length is None:
-                return Reply(text)
-            return Reply(text, OCTETS, [(_HEADER_LENGTH, str(length).encode())])
-
-        light = request.binary or bool(request.outputs and all(w.binary for w in request.outputs))
-        return Decoded(request.tensors, encode, light)
-
-    def light(self, scope: Scope, body: http.Body) -> bool:
+    def reader(self, scope: Scope) -> Reader:
         length = _header_length(scope)
-        return (len(body) if length is None else length) <= LARGE_TEXT_BYTES
+
+        def read(body: http.Body, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG001
+            request = v2.decode(body, length, model.signature)
+            light = request.binary or bool(
+                request.outputs and all(wanted.binary for wanted in request.outputs)
+            )
+            return Decoded(request.tensors, partial(self._write, request), light)
+
+        if length is None:
+            return Reader(read)
+        return Reader(read, math.inf if length <= LARGE_TEXT_BYTES else -1, front=length)
+
+    def _write(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
+        names = [wanted.name for wanted in request.outputs]
+        warnings = nonfinite.check(outputs, self.context.settings.nan_policy, names)
+        text, length = v2.encode(model, outputs, request, warnings)
+        if length is None:
+            return Reply(text)
+        return Reply(text, OCTETS, [(_HEADER_LENGTH, str(length).encode())])
 
 
 def _header_length(scope: Scope) -> int | None:

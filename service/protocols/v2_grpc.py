@@ -100,8 +100,8 @@ class Methods:
         return response
 
     def _encode(self, model: ServedModel, outputs: Tensors, request: InferRequest) -> Any:
-        chosen = {w.name: outputs[w.name] for w in request.outputs} or outputs
-        warnings = nonfinite.check(chosen, self._context.settings.nan_policy)
+        names = [wanted.name for wanted in request.outputs]
+        warnings = nonfinite.check(outputs, self._context.settings.nan_policy, names)
         response = self._classes["ModelInferResponse"]()
         v2_grpc.encode(response, model, outputs, request, warnings)
         return response

@@ -11,7 +11,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from service.batching.limits import Ran
@@ -26,6 +29,8 @@ SECONDS = (
     2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+_KIND = attrgetter("route", "model", "status", "error")
 
 STAGES = ("decode", "queue", "batch_wait", "compute", "encode")
 
@@ -98,6 +103,27 @@ class Metrics:
             self.refused(exchange.error)
         if exchange.computed:
             self._count_stages(exchange)
+
+    def finish_all(self, exchanges: Iterable[Exchange]) -> None:
+        """`finish` for requests that have ended at about the same time, mostly alike."""
+        bounds = SECONDS
+        for (route, model, status, error), alike in groupby(exchanges, _KIND):
+            same = list(alike)
+            key = (route, model, status)
+            self._requests[key] = self._requests.get(key, 0) + len(same)
+            if error:
+                self._refused[error] = self._refused.get(error, 0) + len(same)
+            seconds = self._seconds.get(route)
+            if seconds is None:
+                seconds = self._seconds[route] = Histogram(bounds)
+            counts, total = seconds.counts, 0.0
+            for exchange in same:
+                took = exchange.finished - exchange.started
+                counts[bisect_left(bounds, took)] += 1
+                total += took
+                if exchange.computed:
+                    self._count_stages(exchange)
+            seconds.total += total
 
     def _count_stages(self, e: Exchange) -> None:
         stages = self._stages.get(e.model)

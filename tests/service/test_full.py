@@ -62,9 +62,9 @@ def test_the_second_refusal_is_ready_made_and_says_the_same(
     taken = []
     begin = Prediction.begin
 
-    def spy(self, plan, body):
-        taken.append(plan.head.path)
-        return begin(self, plan, body)
+    def spy(self, body):
+        taken.append(self._plan.head.path)
+        return begin(self, body)
 
     monkeypatch.setattr(Prediction, "begin", spy)
     v2 = "/v2/models/m/infer"
