@@ -21,30 +21,23 @@ import asyncio
 import time
 from typing import Any
 
-import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from service import http
 from service.connections import head as heads
 from service.connections.asgi import Request
 from service.connections.auth import OPEN_PATHS
 from service.connections.chunks import Chunks
+from service.connections.crowd import Crowd, answer_too_many
 from service.connections.head import HeadParser
 from service.connections.lifetime import ConnectionLimits, Lifetime
 from service.connections.plan import Plan, Plans
 from service.connections.prediction import Prediction
-from service.errors import HeadersTooLarge, MalformedHttp, ServiceError, TooManyConnections
+from service.errors import MalformedHttp, ServiceError, TooManyConnections
 from service.models.model import ServedModel
 
 _MAX_PIPELINED = 100
-# Connections beyond the limit that may say what they want. Of more the oldest are closed, first of
-# all those that had time to say it, and in the end any.
-_RESERVE = 64
-_MOST_RESERVE = 128
-_TIME_TO_SAY_S = 1.0
-_RETRY_S = 1
 # How long the rest of a small body is awaited before its request gets a task.
 _BODY_WAIT_S = 0.05
 
@@ -59,7 +52,7 @@ class Connection(Lifetime):
         server_state: of uvicorn.
     """
 
-    excess: dict[Connection, float]  # those beyond the limit, oldest first, and since when
+    crowd: Crowd
 
     server: tuple[str, int] | None = None
     client: tuple[str, int] | None = None
@@ -74,9 +67,7 @@ class Connection(Lifetime):
     _behind = b""  # what it brought behind the one that is under way
     _left = 0  # of a body with a length
     _chunks: Chunks | None = None
-    # A head that has not come to its end: what there is of it, and its parser.
-    _begun = b""
-    _parser: HeadParser | None = None
+    _parser: HeadParser | None = None  # of a head that has not come to its end
     # A request that may be answered without a task, and what has come of its body.
     _awaited: Plan | None = None
     _parts: list[bytes]
@@ -105,9 +96,7 @@ class Connection(Lifetime):
         self.since = time.monotonic()
         if len(self.state.connections) > self.limits.max_connections:
             self._excess = True
-            self.excess[self] = self.since
-            if len(self.excess) > _RESERVE:
-                self._make_room(self.since)
+            self.crowd.enter(self, self.since)
 
     def data_received(self, data: bytes) -> None:
         self._piled = 0
@@ -125,10 +114,10 @@ class Connection(Lifetime):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.state.connections.discard(self)
         if self._excess:
-            self.excess.pop(self, None)
+            self.crowd.leave(self)
         self.forget_unread()
         self._hang_up()
-        self._behind = self._begun = b""
+        self._behind = b""
         self._parser = self._chunks = None
         self._wake()
 
@@ -188,47 +177,29 @@ class Connection(Lifetime):
 
     def _read_head(self, data: bytes) -> bytes:
         """Begin what is asked for if the head has ended; what is behind it is returned."""
-        if self._parser is None:
+        parser = self._parser
+        if parser is None:
             end = data.find(heads.END) + 4
-            if end > 3:
-                raw = data if end == len(data) else data[:end]
-                plans = self.plans
-                plan = plans.known.get(raw) if plans is not None else None
-                if plan is not None:
-                    return self._begin(plan, data, end)
-            # Empty lines before a request are passed over (RFC 9112, 2.2).
-            stripped = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+            raw = data if end == len(data) else data[:end]
+            plan = self.plans.known.get(raw) if self.plans is not None else None
+            if plan is not None:
+                return self._begin(plan, data, end)
             if not self.began:
                 self.since, self.began = time.monotonic(), True
-            if not stripped:
-                return b""
-            if stripped is not data:
+            # Empty lines before a request are passed over (RFC 9112, 2.2).
+            stripped = data.lstrip(b"\r\n")
+            if stripped != data:
                 return stripped
+            limit = self.limits.max_header_bytes
             if end > 3:
-                self._check_size(end)
-                return self._begin(self._plan(heads.read(raw), raw), data, end)
-            self._parser = HeadParser()
-        return self._read_more_of_the_head(data)
-
-    def _read_more_of_the_head(self, data: bytes) -> bytes:
-        """A head that comes in pieces. It is never kept: see `Plans.keep`."""
-        parser, seam = self._parser, self._begun[-3:]
-        assert parser is not None
-        end = (seam + data).find(heads.END) + 4 - len(seam)
-        ends = end + len(seam) > 3
-        piece = data[:end] if ends else data
-        self._begun += piece
-        self._check_size(len(self._begun))
-        parser.feed(piece, last=ends)
-        if not ends:
+                return self._begin(self._plan(heads.read(raw, limit), raw), data, end)
+            parser = self._parser = HeadParser(limit)
+        # A head that comes in pieces. It is never kept: see `Plans.keep`.
+        end = parser.feed(data)
+        if end < 0:
             return b""
-        self._parser, self._begun = None, b""
+        self._parser = None
         return self._begin(self._plan(parser.head()), data, end)
-
-    def _check_size(self, size: int) -> None:
-        limit = self.limits.max_header_bytes
-        if size > limit:
-            raise HeadersTooLarge(f"The headers exceed {limit} bytes.")
 
     def _plan(self, head: heads.Head, raw: bytes | None = None) -> Plan:
         return Plan(head) if self.plans is None else self.plans.make(head, raw)
@@ -357,7 +328,7 @@ class Connection(Lifetime):
         app = self.app
         if self._excess and head.path not in OPEN_PATHS:
             self.limits.refused(TooManyConnections.code)
-            app = _answer_too_many
+            app = answer_too_many
         task = self.loop.create_task(request.run(app))
         self.state.tasks.add(task)
         task.add_done_callback(self.state.tasks.discard)
@@ -431,33 +402,10 @@ class Connection(Lifetime):
         if not self.answering:
             self.transport.close()
 
-    def _make_room(self, now: float) -> None:
-        """Close the connections beyond the limit that have waited longest, if that is long."""
-        crowded = len(self.excess) > _MOST_RESERVE
-        for other, since in list(self.excess.items()):
-            if len(self.excess) <= _RESERVE or not (crowded or now - since > _TIME_TO_SAY_S):
-                return
-            if not other.answering:
-                error = _too_many()
-                other.limits.refused(error.code)
-                body = orjson.dumps(error.body())
-                other.write(error.status, body, [], close=True)
-                other.transport.close()
-                del self.excess[other]
-                crowded = False
-
 
 def connection_class(limits: ConnectionLimits) -> type[Connection]:
     """The protocol class for uvicorn, which makes its instances without arguments of ours."""
-    return type("LimitedConnection", (Connection,), {"limits": limits, "excess": {}})
-
-
-async def _answer_too_many(scope: Scope, receive: Receive, send: Send) -> None:
-    await http.respond_error(scope, send, receive, _too_many())
-
-
-def _too_many() -> TooManyConnections:
-    return TooManyConnections("The server has too many connections.", retry_after_s=_RETRY_S)
+    return type("LimitedConnection", (Connection,), {"limits": limits, "crowd": Crowd()})
 
 
 def _address(found: object) -> tuple[str, int] | None:

@@ -61,30 +61,43 @@ class _Lines:
 
 
 class HeadParser:
-    """Reads one head, at once or as it comes."""
+    """Reads one head, at once or as it comes.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that it may have.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._seam = b""  # what came last: the end may be in two pieces
         self._lines = _Lines()
         self._parser = httptools.HttpRequestParser(self._lines)
 
-    def feed(self, data: bytes, *, last: bool) -> None:
-        """A piece of the head.
-
-        Args:
-            data: nothing of what comes behind the head.
-            last: whether the head ends with it.
+    def feed(self, data: bytes) -> int:
+        """Read the next piece; where in `data` the head ends, -1 if it does not.
 
         Raises:
+            HeadersTooLarge: it has more bytes than it may.
             MalformedHttp: it is no head, or ends elsewhere.
         """
+        end = (self._seam + data).find(END)
+        if end >= 0:
+            end += len(END) - len(self._seam)
+        piece = data if end < 0 else data[:end]
+        self._size += len(piece)
+        if self._size > self._limit:
+            raise HeadersTooLarge(f"The headers exceed {self._limit} bytes.")
+        self._seam = (self._seam + piece)[1 - len(END) :]
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError:
             raise _malformed() from None
-        if self._lines.complete != last:
+        if self._lines.complete != (end >= 0):
             raise _malformed()
+        return end
 
     def head(self) -> Head:
         """What the head says.
@@ -128,10 +141,10 @@ class HeadParser:
         )
 
 
-def read(data: bytes) -> Head:
+def read(data: bytes, limit: int) -> Head:
     """What a whole head says; raises as `HeadParser` does."""
-    parser = HeadParser()
-    parser.feed(data, last=True)
+    parser = HeadParser(limit)
+    parser.feed(data)
     return parser.head()
 
 

@@ -63,7 +63,7 @@ class Asked:
     def plan(self, *lines: str, length: int = 10**6) -> Plan:
         """By default one of a request that takes a task, as its body is large."""
         head = ["POST /models/m/predict HTTP/1.1", "Host: x", f"Content-Length: {length}", *lines]
-        return self.plans.make(heads.read("\r\n".join([*head, "", ""]).encode()))
+        return self.plans.make(heads.read("\r\n".join([*head, "", ""]).encode(), 9999))
 
     def let_in(self, plan: Plan, turn: float = 1.0) -> bool:
         return self.plans.refuse(plan, self.model, self.defaults, turn) is None

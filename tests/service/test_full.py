@@ -214,9 +214,9 @@ def test_the_same_head_again_is_not_read_again(served: Bench, monkeypatch: pytes
     read = heads.read
     found = []
 
-    def spy(data: bytes) -> heads.Head:
+    def spy(data: bytes, limit: int) -> heads.Head:
         found.append(data)
-        return read(data)
+        return read(data, limit)
 
     monkeypatch.setattr(heads, "read", spy)
     other = whole(PREDICT, BODY, X_API_Key=KEY, X_Other="1")
