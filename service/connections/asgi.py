@@ -27,7 +27,7 @@ logger = logging.getLogger("foldserve.connection")
 _HIGH_WATER_BYTES = 64 * 1024
 # A body from here on is read straight into its place.
 STRAIGHT_BYTES = 128 * 1024
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FAILED = b"Internal Server Error"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -133,7 +133,7 @@ class Request:
         connection = self._connection
         if self._continue:
             self._continue = False
-            connection.transport.write(_CONTINUE)
+            connection.transport.write(CONTINUE)
         if not (self.gone or self.done):
             connection.resume_reading()
             await self._changed.wait()

@@ -26,7 +26,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from service.connections import head as heads
-from service.connections.asgi import Request
+from service.connections.asgi import CONTINUE, Request
 from service.connections.auth import OPEN_PATHS
 from service.connections.chunks import Chunks
 from service.connections.crowd import Crowd, answer_too_many
@@ -60,7 +60,6 @@ class Connection(Lifetime):
     write_paused = False
     request: Request | Prediction | None = None
     _excess = False  # one connection too many
-    _half_closed = False
     _paused = False  # nothing is read
     _reading = False  # what is read is being looked at
     _piled = 0  # requests that the last read brought
@@ -108,7 +107,7 @@ class Connection(Lifetime):
         """The client sends no more: what it has asked for is answered all the same."""
         if self.in_body:
             self._hang_up()
-        self._half_closed = True
+        self.half_closed = time.monotonic()
         return self.answering or self.write_paused or bool(self._behind)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -347,7 +346,7 @@ class Connection(Lifetime):
             self.count_unread()
         if self.transport.is_closing() or self.ended is not None:
             return
-        rare = self.in_body or self.last or self._behind or self._half_closed or self._paused
+        rare = self.in_body or self.last or self._behind or self._paused or self.half_closed
         if keep_alive and not rare:
             self.since = time.monotonic()
             return
@@ -372,10 +371,15 @@ class Connection(Lifetime):
         if self._behind:
             self._read(self._behind)
         if not (self._behind or self.answering or self.write_paused):
-            if self._half_closed:
+            if self.half_closed is not None:
                 self.transport.close()
             else:
                 self.resume_reading()
+
+    def probe(self) -> None:
+        request = self.request
+        if request is not None and not request.started and request.head.version == "1.1":
+            self.transport.write(CONTINUE)
 
     # --- endings --------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from service import errors, faults, http
 from service.batching.batch import Item, Outcome
+from service.connections.head import Head
 from service.connections.plan import Plan, Plans
 from service.errors import ServiceError
 from service.models.model import ServedModel
@@ -41,6 +42,8 @@ class Prediction:
     `item`: what the batcher has of it, until it is answered. `done_with`: it is answered, or
     nobody is there to answer.
     """
+
+    started = False  # its answer is written at once
 
     __slots__ = (
         "_connection", "_decoded", "_exchange", "_item", "_model", "_plan", "_plans", "done_with",
@@ -91,6 +94,10 @@ class Prediction:
         self._plans.gate.forget(self._exchange)
         self._let_go()
         return False
+
+    @property
+    def head(self) -> Head:
+        return self._plan.head
 
     def done(self) -> bool:
         """For the batcher: nobody waits for it any more."""
