@@ -8,7 +8,7 @@ one look-up, and its answer, if the outputs have the same shapes, the same JSON 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +52,9 @@ class Head:
     ) -> None:
         self.outputs = outputs
         self.binary = binary
+        # How the answers are written, and whether that only copies bytes; set by who writes them.
+        self.write: Any = None
+        self.light = False
         self.size = size
         self._inputs = inputs
         self._offset = offset

@@ -10,7 +10,7 @@
     headers without end       431 beyond --max-header-bytes or 100 headers
     requests piled up         400 beyond 100 of one read that wait for their answers
     bytes that are no HTTP    400, in the one shape of an error
-    a half that is closed     what was asked for is answered, and then the connection ends
+    a half that is closed     what was asked for is answered, if somebody still waits for it
 
 What takes too long is ended by `Lifetime`.
 """
@@ -18,6 +18,7 @@ What takes too long is ended by `Lifetime`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -40,6 +41,8 @@ from service.models.model import ServedModel
 _MAX_PIPELINED = 100
 # How long the rest of a small body is awaited before its request gets a task.
 _BODY_WAIT_S = 0.05
+# What takes longer than this may be given up, if nobody waits for it any more.
+_PROBE_S = 0.1
 
 
 class Connection(Lifetime):
@@ -61,6 +64,7 @@ class Connection(Lifetime):
     request: Request | Prediction | None = None
     _excess = False  # one connection too many
     _paused = False  # nothing is read
+    _half_closed = False  # the client sends no more
     _reading = False  # what is read is being looked at
     _piled = 0  # requests that the last read brought
     _behind = b""  # what it brought behind the one that is under way
@@ -107,7 +111,9 @@ class Connection(Lifetime):
         """The client sends no more: what it has asked for is answered all the same."""
         if self.in_body:
             self._hang_up()
-        self.half_closed = time.monotonic()
+        self._half_closed = True
+        if self.answering:
+            self.loop.call_later(_PROBE_S, self._probe)
         return self.answering or self.write_paused or bool(self._behind)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -218,10 +224,12 @@ class Connection(Lifetime):
         if plans is not None and plan.found is not None and not self._excess:
             model = plans.model(plan)
             if model is not None:
-                refusal = plans.refuse(plan, model, self.state.default_headers, self.loop.time())
-                if refusal is not None:
-                    self._refuse_early(head, refusal)
-                    return data[end:]
+                if not plan.direct or model.batcher.room.full_at > 0.0:
+                    defaults = self.state.default_headers
+                    refusal = plans.refuse(plan, model, defaults, self.loop.time())
+                    if refusal is not None:
+                        self._refuse_early(head, refusal)
+                        return data[end:]
                 if plan.direct and model.batcher.inline_rows:
                     self.answering = True
                     stop = end + self._left
@@ -346,7 +354,7 @@ class Connection(Lifetime):
             self.count_unread()
         if self.transport.is_closing() or self.ended is not None:
             return
-        rare = self.in_body or self.last or self._behind or self._paused or self.half_closed
+        rare = self.in_body or self.last or self._behind or self._paused or self._half_closed
         if keep_alive and not rare:
             self.since = time.monotonic()
             return
@@ -371,15 +379,29 @@ class Connection(Lifetime):
         if self._behind:
             self._read(self._behind)
         if not (self._behind or self.answering or self.write_paused):
-            if self.half_closed is not None:
+            if self._half_closed:
                 self.transport.close()
             else:
                 self.resume_reading()
 
-    def probe(self) -> None:
+    def _probe(self) -> None:
+        """Find out whether anybody still waits for the answer.
+
+        Who has gone has closed one half, too. A client of HTTP/1.1 passes an interim answer over
+        (RFC 9110, 15.2); where nobody is left to take it, the connection is reset.
+        """
         request = self.request
         if request is not None and not request.started and request.head.version == "1.1":
             self.transport.write(CONTINUE)
+            self.loop.call_later(_PROBE_S, self._leave_if_reset)
+
+    def _leave_if_reset(self) -> None:
+        """Nothing is read of a connection whose other half is closed: nobody else would notice."""
+        connected = self.transport.get_extra_info("socket")
+        if connected is None or self.transport.is_closing():
+            return
+        if connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
 
     # --- endings --------------------------------------------------------------------------
 

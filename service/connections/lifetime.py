@@ -5,9 +5,6 @@
     an answer nobody reads    aborted after --body-timeout-ms
     a rest that does not come the same, if its request was answered before
     an answer before the body the last one of its connection waits for the rest, and drops it
-    one half is closed        what was asked for is answered. Who has gone has closed it, too: a
-                              second later `100 Continue` is sent, which a client of HTTP/1.1 passes
-                              over (RFC 9110, 15.2), and which nobody is there to take
 
 The server sweeps over all connections once a second (`check_time`), so that a request costs
 two assignments and no timer.
@@ -32,7 +29,6 @@ from service.exchange import Budget
 _LINGER_S = 20.0
 _LINGER_SILENT_S = 2.0
 _LINGER_BYTES = 256 * 1024 * 1024
-_PROBE_S = 1.0
 
 CLOSE = (b"connection", b"close")
 _STATUS_LINES = {
@@ -75,7 +71,6 @@ class Lifetime(asyncio.Protocol):
     _rest_since: float | None = None  # when a sweep first saw the rest of an answered request
     ended: float | None = None  # when the last answer was written: what still comes is dropped
     last = False  # no request is read any more, and an answer is still to come
-    half_closed: float | None = None  # since when the client sends no more
     _dropped_at = 0.0  # when something came last, and was dropped
     _dropped = 0  # bytes
     _owed = 0  # bytes of answers that the budget counts until they have been read
@@ -123,10 +118,6 @@ class Lifetime(asyncio.Protocol):
     def resume_reading(self) -> None:
         raise NotImplementedError
 
-    def probe(self) -> None:
-        """Find out whether anybody still waits for the answer."""
-        raise NotImplementedError
-
     def drop(self, size: int) -> None:
         """So many bytes have come that nobody wants."""
         self._dropped_at = time.monotonic()
@@ -171,9 +162,6 @@ class Lifetime(asyncio.Protocol):
             self._rest_since = self._rest_since or now
             if now - self._rest_since > limits.stall_timeout_s:
                 self.transport.abort()
-        elif self.half_closed is not None and now - self.half_closed > _PROBE_S:
-            self.half_closed = now
-            self.probe()
         unread = self.transport.get_write_buffer_size()
         if unread == 0 or unread < self._unread or self._unread == 0:
             self._unread_since = now

@@ -14,6 +14,7 @@ order, is kept; of many the table is bounded.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -233,10 +234,13 @@ class Plans:
         """
         found, room = plan.found, model.batcher.room
         assert found is not None
-        coming = room.coming(turn)
+        # What takes no task waits from the moment in which it is let in.
+        coming = 0 if plan.direct else room.coming(turn)
         now = time.monotonic()
         if coming < _MANY and now >= room.full_at + _ALERT_S:
-            if not plan.direct:
+            if plan.direct:
+                room.full_at = -math.inf
+            else:
                 room.let_in()
             return None
         try:

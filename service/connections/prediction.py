@@ -66,7 +66,9 @@ class Prediction:
         assert model is not None
         exchange.route = plan.found.template
         try:
-            reader = self._plans.admit(plan)
+            reader = plan.reader
+            if reader is None or plan.granted != self._plans.gate.access.generation:
+                reader = self._plans.admit(plan)
             exchange.model, exchange.version = model.name, model.version
             if len(body) > reader.light_bytes:
                 return self._leave()

@@ -25,7 +25,7 @@ import orjson
 from starlette.types import Receive, Scope
 
 from service import health, http
-from service.codecs import json_, v2
+from service.codecs import json_, v2, v2_heads
 from service.codecs.v2_request import DATATYPES, InferRequest
 from service.connections.auth import credentials
 from service.errors import InvalidBody, ModelUnavailable
@@ -88,10 +88,18 @@ class Infer(_V2, Inference):
         length = _header_length(scope)
 
         def read(body: http.Body, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG001
+            known = (
+                v2_heads.known(bytes(body[:length]), len(body), model.signature) if length else None
+            )
+            if known is not None and known.write is not None:
+                return Decoded(known.tensors(body), known.write, known.light)
             request = v2.decode(body, length, model.signature)
             light = request.binary or bool(
                 request.outputs and all(wanted.binary for wanted in request.outputs)
             )
+            kept = request.head
+            if kept is not None:  # what is written with it holds none of its tensors
+                kept.write, kept.light = partial(self._write, request._replace(tensors={})), light
             return Decoded(request.tensors, partial(self._write, request), light)
 
         if length is None:
@@ -99,7 +107,7 @@ class Infer(_V2, Inference):
         return Reader(read, math.inf if length <= LARGE_TEXT_BYTES else -1, front=length)
 
     def _write(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
-        names = [wanted.name for wanted in request.outputs]
+        names = (wanted.name for wanted in request.outputs) if request.outputs else ()
         warnings = nonfinite.check(outputs, self.context.settings.nan_policy, names)
         text, length = v2.encode(model, outputs, request, warnings)
         if length is None:
