@@ -32,7 +32,8 @@ Run = Callable[[Tensors], Tensors]
 class Outputs(dict[str, np.ndarray]):
     """Tensors of a run, or one request's rows of them, and what is known of the whole run.
 
-    `finite`: no number of it is NaN or infinite. `small`: all of it does not count as memory.
+    `finite`: no number of it is NaN or infinite. `small`: all of it does not count as memory, and
+    is written in no time.
     """
 
     __slots__ = ("finite", "small")
@@ -46,7 +47,8 @@ class Outputs(dict[str, np.ndarray]):
     def of(cls, tensors: Tensors) -> Outputs:
         arrays = tensors.values()
         finite = all(a.dtype.kind != "f" or bool(np.isfinite(a).all()) for a in arrays)
-        return cls(tensors, finite, sum([a.nbytes for a in arrays]) <= COUNTED_BYTES)
+        texts = any(a.dtype.kind == "O" for a in arrays)
+        return cls(tensors, finite, not texts and sum([a.nbytes for a in arrays]) <= COUNTED_BYTES)
 
 
 Outcome = Outputs | ServiceError
