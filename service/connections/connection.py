@@ -10,15 +10,14 @@
     headers without end       431 beyond --max-header-bytes or 100 headers
     requests piled up         400 beyond 100 of one read that wait for their answers
     bytes that are no HTTP    400, in the one shape of an error
-    a half that is closed     what was asked for is answered, if somebody still waits for it
 
-What takes too long is ended by `Lifetime`.
+When nothing is read or written, and when one half is closed, says `Flow`; what takes too long is
+ended by `Lifetime`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import Any
 
@@ -27,12 +26,13 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from service.connections import head as heads
-from service.connections.asgi import CONTINUE, Request
+from service.connections.asgi import Request
 from service.connections.auth import OPEN_PATHS
 from service.connections.chunks import Chunks
 from service.connections.crowd import Crowd, answer_too_many
+from service.connections.flow import Flow
 from service.connections.head import HeadParser
-from service.connections.lifetime import ConnectionLimits, Lifetime
+from service.connections.lifetime import ConnectionLimits
 from service.connections.plan import Plan, Plans
 from service.connections.prediction import Prediction
 from service.errors import MalformedHttp, ServiceError, TooManyConnections
@@ -41,11 +41,9 @@ from service.models.model import ServedModel
 _MAX_PIPELINED = 100
 # How long the rest of a small body is awaited before its request gets a task.
 _BODY_WAIT_S = 0.05
-# What takes longer than this may be given up, if nobody waits for it any more.
-_PROBE_S = 0.1
 
 
-class Connection(Lifetime):
+class Connection(Flow):
     """uvicorn makes one for each socket; `connection_class` sets `limits`.
 
     `keeps`: whether more requests may follow the present one.
@@ -60,14 +58,9 @@ class Connection(Lifetime):
     server: tuple[str, int] | None = None
     client: tuple[str, int] | None = None
     keeps = True
-    write_paused = False
-    request: Request | Prediction | None = None
     _excess = False  # one connection too many
-    _paused = False  # nothing is read
-    _half_closed = False  # the client sends no more
     _reading = False  # what is read is being looked at
     _piled = 0  # requests that the last read brought
-    _behind = b""  # what it brought behind the one that is under way
     _left = 0  # of a body with a length
     _chunks: Chunks | None = None
     _parser: HeadParser | None = None  # of a head that has not come to its end
@@ -75,7 +68,6 @@ class Connection(Lifetime):
     _awaited: Plan | None = None
     _parts: list[bytes]
     _body_timer: asyncio.TimerHandle | None = None
-    _drain: asyncio.Future[None] | None = None
 
     def __init__(
         self,
@@ -84,10 +76,9 @@ class Connection(Lifetime):
         app_state: dict[str, Any] | None = None,  # noqa: ARG002
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(server_state)
+        super().__init__(server_state, _loop or asyncio.get_running_loop())
         self.app: ASGIApp = config.loaded_app
         self.plans: Plans | None = getattr(self.app, "plans", None)
-        self.loop = _loop or asyncio.get_running_loop()
 
     # --- the transport --------------------------------------------------------------------
 
@@ -103,64 +94,25 @@ class Connection(Lifetime):
 
     def data_received(self, data: bytes) -> None:
         self._piled = 0
-        if self._behind:
-            data = self._behind + data
+        if self.behind:
+            data = self.behind + data
         self._read(data)
-
-    def eof_received(self) -> bool:
-        """The client sends no more: what it has asked for is answered all the same."""
-        if self.in_body:
-            self._hang_up()
-        self._half_closed = True
-        if self.answering:
-            self.loop.call_later(_PROBE_S, self._probe)
-        return self.answering or self.write_paused or bool(self._behind)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.state.connections.discard(self)
         if self._excess:
             self.crowd.leave(self)
         self.forget_unread()
-        self._hang_up()
-        self._behind = b""
+        self.hang_up()
+        self.behind = b""
         self._parser = self._chunks = None
-        self._wake()
-
-    def pause_writing(self) -> None:
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        self.forget_unread()
-        self.write_paused = False
-        self._wake()
-        self._go_on()
-
-    async def drained(self) -> None:
-        """Wait until more may be written, or nothing any more."""
-        if self._drain is None:
-            self._drain = self.loop.create_future()
-        await self._drain
-
-    def _wake(self) -> None:
-        drain, self._drain = self._drain, None
-        if drain is not None and not drain.done():
-            drain.set_result(None)
-
-    def pause_reading(self) -> None:
-        self._paused = True
-        self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Unless what has come already is not looked at yet."""
-        if self._paused and not self._behind and not self.transport.is_closing():
-            self._paused = False
-            self.transport.resume_reading()
+        self.wake()
 
     # --- reading --------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
         """Look at what has come, as far as it is not behind a request that is under way."""
-        self._behind, self._reading = b"", True
+        self.behind, self._reading = b"", True
         try:
             while data:
                 if self.ended is not None or self.last:
@@ -169,7 +121,7 @@ class Connection(Lifetime):
                 if self.in_body:
                     data = self._read_body(data)
                 elif self.answering or self.write_paused:
-                    self._behind = data
+                    self.behind = data
                     self.pause_reading()
                     return
                 else:
@@ -354,7 +306,7 @@ class Connection(Lifetime):
             self.count_unread()
         if self.transport.is_closing() or self.ended is not None:
             return
-        rare = self.in_body or self.last or self._behind or self._paused or self._half_closed
+        rare = self.in_body or self.last or self.behind or self.paused or self.half_closed
         if keep_alive and not rare:
             self.since = time.monotonic()
             return
@@ -367,45 +319,26 @@ class Connection(Lifetime):
             self.resume_reading()
         else:
             self._await_a_head()
-            self._go_on()
+            self.go_on()
 
     def _await_a_head(self) -> None:
         self.since, self.began = time.monotonic(), False
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Look at what waits behind the answer that has been given."""
         if self._reading or self.answering or self.write_paused or self.in_body:
             return
-        if self._behind:
-            self._read(self._behind)
-        if not (self._behind or self.answering or self.write_paused):
-            if self._half_closed:
+        if self.behind:
+            self._read(self.behind)
+        if not (self.behind or self.answering or self.write_paused):
+            if self.half_closed:
                 self.transport.close()
             else:
                 self.resume_reading()
 
-    def _probe(self) -> None:
-        """Find out whether anybody still waits for the answer.
-
-        Who has gone has closed one half, too. A client of HTTP/1.1 passes an interim answer over
-        (RFC 9110, 15.2); where nobody is left to take it, the connection is reset.
-        """
-        request = self.request
-        if request is not None and not request.started and request.head.version == "1.1":
-            self.transport.write(CONTINUE)
-            self.loop.call_later(_PROBE_S, self._leave_if_reset)
-
-    def _leave_if_reset(self) -> None:
-        """Nothing is read of a connection whose other half is closed: nobody else would notice."""
-        connected = self.transport.get_extra_info("socket")
-        if connected is None or self.transport.is_closing():
-            return
-        if connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.transport.abort()
-
     # --- endings --------------------------------------------------------------------------
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
         """What was asked for cannot be answered, or is not complete and never will be."""
         if self._awaited is not None:
             self._start()  # which finds nobody there, and counts it
@@ -417,7 +350,7 @@ class Connection(Lifetime):
     def _give_up_the_body(self) -> None:
         """A body that is none: its request need not wait for the rest."""
         if self.in_body and isinstance(self.request, Request) and not self.request.started:
-            self._hang_up()
+            self.hang_up()
         self.in_body, self._chunks = False, None
 
     def shutdown(self) -> None:
