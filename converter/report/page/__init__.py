@@ -115,8 +115,10 @@ def _sizes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str
 def _change(was: int, now: int) -> str:
     if was == now:
         return "as before"
-    share = f" ({100 * (now - was) / was:+.2g} %)" if was else ""
-    return f"{now - was:+,}{share}"
+    if not was:
+        return f"{now - was:+,}"
+    share = 100 * (now - was) / was
+    return f"{now - was:+,} ({share:+,.{0 if abs(share) >= 10 else 1}f} %)"
 
 
 def _count(number: int | None) -> str:

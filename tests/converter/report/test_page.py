@@ -123,6 +123,27 @@ def test_it_tells_everything(made: dict[str, Any]) -> None:
     assert "2026-01-02T03:04:05+00:00" in found.text
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        (6, 0, "-6 (-100 %)"),
+        (27, 21, "-6 (-22 %)"),
+        (597_321, 584_669, "-12,652 (-2.1 %)"),
+        (1, 30, "+29 (+2,900 %)"),
+        (0, 2, "+2"),
+        (3, 3, "as before"),
+    ],
+)
+def test_changes_are_whole_percents_or_tenths(
+    made: dict[str, Any], was: int, now: int, told: str
+) -> None:
+    report = made | {
+        "before": made["before"] | {"nodes": was},
+        "after": made["after"] | {"nodes": now},
+    }
+    assert told in Page(page(report)).texts
+
+
 def test_it_needs_nothing_else(made: dict[str, Any]) -> None:
     text = page(made)
     found = Page(text)
