@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converter.certificate.arrays import Array
+from converter.certificate.arrays import Array, compressed
 from converter.certificate.closeness import MOST
 from converter.certificate.context import Context
 from converter.certificate.forms import OWN, Form, Known, Value, of_atom
@@ -76,7 +76,7 @@ def _product(ctx: Context, forms: Sequence[Form]) -> Form:
     shape = forms[0].shape
     ids = tuple(sorted(atom.id for atom, _ in parts))
     atom, _ = ctx.space.intern(("product", ids, shape), shape, None)
-    factor = parts[0][1] * parts[1][1]
+    factor = compressed(parts[0][1] * parts[1][1])  # two signs make one
     return replace(of_atom(atom, shape).scaled(factor), u=max(form.u for form in forms))
 
 

@@ -138,8 +138,10 @@ class Names:
         self, names: Index | None, before: Array, after: Array,
         *, second: bool,
     ) -> Sizes:  # fmt: skip
-        """A whole number stays what it is; anything else may be cut."""
+        """A whole number stays what it is, and what is of the type already; else it may be cut."""
         assert names is not None
+        if before.dtype.kind != "f" and before.dtype == after.dtype:
+            return Sizes(names)
         if before.dtype.kind in "iu" and after.dtype.kind in "iuf":
             return Sizes(names)
         kind = str(after.dtype)

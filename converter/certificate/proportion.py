@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.certificate.arrays import Array
+from converter.certificate.arrays import Array, compressed
 from converter.certificate.atoms import Space
 from converter.certificate.forms import OWN
 from converter.certificate.verdict import Differs, near
@@ -49,7 +49,7 @@ def proportion(
             space.largest, why = before, differs
             continue
         space.moved(share)
-        return c
+        return compressed(c)
     raise why
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from converter.certificate import bounds, elementwise, norms, pools, tables
-from converter.certificate.arrays import bits
+from converter.certificate.arrays import Shape, bits
 from converter.certificate.context import (
     REAL,
     UNITS,
@@ -24,7 +25,7 @@ from converter.certificate.forms import Form, Known, Value
 from converter.certificate.matmul import batched, gemm, matmul, matrix_times, with_vectors
 from converter.certificate.padding import pad
 from converter.certificate.products import product
-from converter.certificate.rearranging import applied, slices
+from converter.certificate.rearranging import applied, ints, slices
 from converter.certificate.recurrent import recurrent
 from converter.certificate.sums import one_term
 from converter.certificate.verdict import Doubt
@@ -73,11 +74,16 @@ def _part(ctx: Context, node: ir.Node, values: list[Value], x: Form) -> Hashable
     op, more = node.op_type, values[1:]
     steps = more[3] if op == "Slice" and len(more) > 3 else None
     if isinstance(steps, Known) and np.any(np.abs(steps.array) > 1):
-        read = tuple(bits(v.array) if isinstance(v, Known) else None for v in more)
+        along = ints(more[2]) if more[2] is not None else range(steps.size)
+        stepping = [a for a, n in zip(along, ints(steps), strict=True) if abs(n) > 1]
+        read: Hashable = tuple(bits(v.array) if isinstance(v, Known) else None for v in more)
     elif op == "Split" and not more and "split" not in node.attributes:
-        read = (len(node.outputs), attributes(node, ctx.opset)["axis"])
+        stepping = [attributes(node, ctx.opset)["axis"]]
+        read = (len(node.outputs), *stepping)
     else:
         return None
+    if ctx.axes and all(isinstance(ctx.axes[axis], int) for axis in stepping):
+        return None  # it has no other size
     return op, x.shape, read
 
 
@@ -90,6 +96,9 @@ def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
         shape = np.empty(x.shape, bool)[parts].shape
         dtype = int(ir.DataType.FLOAT) if x.real else kind_of(x)
         return ctx.opaque(kind, frozen(attrs), values, [(shape, dtype)])
+    if kind == "STFT" and isinstance(x, Form) and x.rank > 1:
+        dtype = int(ir.DataType.FLOAT) if x.real else kind_of(x)
+        return ctx.opaque(kind, frozen(attrs), values, [(_spectra(x, values, attrs), dtype)])
     results = ctx.results(node, values)
     if (
         kind == "Softmax"
@@ -104,6 +113,22 @@ def opaque(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     return ctx.opaque(kind, frozen(attrs), values, results)
 
 
+def _spectra(x: Form, values: Sequence[Value], attrs: dict[str, Any]) -> Shape:
+    """The shape of an STFT (onnx infers it as if `onesided` were 0 where it is left out)."""
+    (step,) = ints(values[1])
+    window = values[2] if len(values) > 2 else None
+    if len(values) > 3:
+        (length,) = ints(values[3])
+    elif window is not None:
+        length = window.shape[0]
+    else:
+        raise Doubt("an STFT says neither how long its frames are nor how they are weighted")
+    frames = (x.shape[1] - length) // step + 1
+    if frames <= 0:
+        raise Doubt("a sound is shorter than a frame of its STFT")
+    return x.shape[0], frames, length // 2 + 1 if attrs["onesided"] else length, 2
+
+
 def _unary(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
     x = values[0]
     if not isinstance(x, Form) or len(values) > 1:
@@ -112,6 +137,25 @@ def _unary(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | No
 
     def work(form: Form) -> Form:
         (made,) = ctx.opaque(node.op_type, more, [form], [(form.shape, 1)])
+        assert isinstance(made, Form)
+        return made
+
+    return [number_by_number(ctx, x, work)]
+
+
+def _power(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | None:
+    """A square is a product; with another constant exponent each number is done by itself."""
+    x, exponent = values
+    if not isinstance(x, Form) or not isinstance(exponent, Known) or exponent.size != 1:
+        return None
+    if len(exponent.shape) > x.rank:
+        return None
+    number = exponent.array.reshape(())
+    if number == 2:
+        return [elementwise.multiply(ctx, [x, x])]
+
+    def work(form: Form) -> Form:
+        (made,) = ctx.opaque(node.op_type, float(number), [form], [(form.shape, 1)])
         assert isinstance(made, Form)
         return made
 
@@ -294,6 +338,7 @@ _RULES: dict[str, Rule] = {
     "Mul": lambda ctx, _, values: [elementwise.multiply(ctx, values)],
     "Div": _divide,
     "Mean": _mean,
+    "Pow": _power,
     "Neg": _one(lambda ctx, _, values: ctx.form(values[0]).scaled(np.full((), -1.0))),
     "Relu": bounds.relu,
     "Clip": bounds.clip,

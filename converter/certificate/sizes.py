@@ -22,6 +22,13 @@ _OTHERS = (
     ((224, 256), (256, 224), (160, 224)),
     ((6, 10), (10, 14), (14, 18)),
 )
+# What is tried last: a batch that is cut into fours, and sizes of sounds and of genomes.
+_FOURS = ((4, 8), (8, 12), (12, 16))
+_LONG = (
+    ((576, 704), (704, 832), (832, 960)),
+    ((2048, 2304), (2304, 2560), (2560, 2816)),
+    ((12288, 12800), (12800, 13312), (13312, 13824)),
+)
 
 
 def given(model: ir.Model) -> list[ir.Value]:
@@ -47,14 +54,19 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
     if not first and not others:
         yield ({},)
         return
-    for pairs in _OTHERS if others else _OTHERS[:1]:
-        for apart in (True, False):
-            runs: list[dict[str, int]] = []
-            for run in (0, 1):
-                sizes = {n: _BATCH[i % 3 if apart else 0][run] for i, n in enumerate(first)}
-                sizes |= {n: pairs[i % 3 if apart else 0][run] for i, n in enumerate(others)}
-                runs.append(sizes)
-            yield tuple(runs)
+    usual = [
+        (_BATCH, pairs, apart)
+        for pairs in (_OTHERS if others else _OTHERS[:1])
+        for apart in (True, False)
+    ]
+    last = [(_BATCH, pairs, False) for pairs in (_LONG if others else ())]
+    for batches, pairs, apart in (*usual, (_FOURS, _OTHERS[0], False), *last):
+        runs: list[dict[str, int]] = []
+        for run in (0, 1):
+            sizes = {n: batches[i % 3 if apart else 0][run] for i, n in enumerate(first)}
+            sizes |= {n: pairs[i % 3 if apart else 0][run] for i, n in enumerate(others)}
+            runs.append(sizes)
+        yield tuple(runs)
 
 
 def one_sample(model: ir.Model, sizes: dict[str, int]) -> dict[str, int] | None:

@@ -27,7 +27,7 @@ def one_term(ctx: Context, x: Form) -> Form:
     )
     if factor is None:
         return replace(of_atom(atom, x.shape), t=x.t, m=x.m)
-    return replace(x, terms={atom: factor})
+    return replace(x, terms={atom: compressed(factor)})
 
 
 def _factor(space: Space, held: Form, new: Form, exactly: bool) -> Any:

@@ -97,8 +97,6 @@ def spread(ctx: Context, x: Form, shape: Shape) -> Form:
 
 def number_by_number(ctx: Context, x: Form, work: Callable[[Form], Form]) -> Form:
     """Apply `work`, which does each number by itself, before a view that only reorders."""
-    if len(x.terms) != 1:
-        return work(x)
     return all_by_number(ctx, [x], lambda forms: work(forms[0]))
 
 
@@ -134,7 +132,12 @@ def all_by_number(
     """The same for values of one shape whose numbers meet, if all are reordered alike."""
     atoms = [atom for form in forms for atom in form.terms]
     if not atoms or not all(_alike(atom, atoms[0]) for atom in atoms):
-        return work(forms)
+        orders = {_order(atom) for atom in atoms}
+        order = orders.pop() if len(orders) == 1 else None
+        if order is None or order == tuple(range(len(order))):
+            return work(forms)
+        turned = [rearranged(ctx, form, lambda a: a.transpose(order)) for form in forms]
+        return rearranged(ctx, work(turned), lambda a: a.transpose(np.argsort(order)))
     shape, inner_shape = forms[0].shape, atoms[0].more["base"].shape
     index = atoms[0].more["index"].reshape(-1)
 
@@ -152,6 +155,20 @@ def all_by_number(
         for form in forms
     ]
     return rearranged(ctx, work(inner), lambda a: a.reshape(-1)[index].reshape(shape))
+
+
+def _order(atom: Atom) -> tuple[int, ...] | None:
+    """The axes of a part of a value, those first along which it goes furthest in that."""
+    if atom.kind != "view" or not atom.more["index"].size:
+        return None
+    index = atom.more["index"]
+    first = (0,) * index.ndim
+    steps = [
+        abs(int(index[(*first[:axis], 1, *first[axis + 1 :])] - index[first])) if size > 1 else 0
+        for axis, size in enumerate(index.shape)
+    ]
+    # Axes of one number, which lie anywhere, come first.
+    return tuple(sorted(range(index.ndim), key=lambda i: (index.shape[i] > 1, -steps[i])))
 
 
 def before(array: Array, shape: Shape, index: Index, inner_shape: Shape) -> Array:

@@ -137,6 +137,8 @@ def test_channels_that_are_split_into_a_sequence() -> None:
             x = conv(g)
             if way == "Split":
                 half = g.op("Split", x, g.const(np.array([8, 8])), outputs=2, axis=1)[place]
+            elif way == "halves":
+                half = g.op("Split", x, outputs=2, axis=1, num_outputs=2)[place]
             else:
                 axis = 1 if way == "channels" else 3
                 held = g.op("SplitToSequence", x, g.const(np.int64(8)), axis=axis)
@@ -147,5 +149,77 @@ def test_channels_that_are_split_into_a_sequence() -> None:
         return inner
 
     assert same(build("channels"), build("Split"))
+    assert same(build("channels"), build("halves"))
+    assert not same(build("channels"), build("halves", 0))
     assert not same(build("channels"), build("Split", 0))
     assert not same(build("open"), build("open"))
+
+
+def test_a_cast_to_the_type_that_it_has_is_none() -> None:
+    def build(cast: bool) -> Build:
+        def inner(g: Graph) -> str:
+            x = conv(g)
+            sizes = g.op("Shape", x)
+            small = g.op("Equal", sizes, g.const(np.array([1, 1, 1, 1])))
+            small = g.op("Cast", small, to=9) if cast else small
+            wide = g.op("Where", small, g.const(np.array([2, 1, 1, 1])), sizes)
+            return str(g.op("Expand", g.op("ReduceMean", x, keepdims=1), wide))
+
+        return inner
+
+    assert same(build(cast=True), build(cast=False))
+
+
+def of_frames(kernel: int, bins: int | None = None) -> Build:
+    """What needs a long input: a window of `kernel` samples, or a spectrum of a sound."""
+
+    def build(g: Graph) -> str:
+        x = g.input("x", "N", "samples")
+        if bins is None:
+            return str(g.op("Conv", g.op("Unsqueeze", x, g.const([1])), g.weight(2, 1, kernel)))
+        window = g.const(np.hanning(kernel))
+        spectrum = g.op("STFT", x, g.const(np.int64(160)), window)
+        power_ = g.op("ReduceSumSquare", spectrum, g.const([3]), keepdims=0)
+        return str(g.op("MatMul", power_, g.weight(bins, 8)))
+
+    return build
+
+
+@pytest.mark.parametrize("build", [of_frames(400), of_frames(2000), of_frames(10001)])
+def test_sizes_of_sounds_are_tried(build: Build) -> None:
+    found = certify(written(build), written(build))
+    assert isinstance(found, Certified), str(found)
+    assert not same(build, of_frames(401))
+
+
+def test_a_spectrum_has_half_of_the_bins_unless_it_is_said() -> None:
+    assert same(of_frames(400, 201), of_frames(400, 201))
+    assert not same(of_frames(400, 400), of_frames(400, 400))
+
+
+def test_a_batch_that_is_cut_into_fours() -> None:
+    def build(g: Graph) -> str:
+        x = g.op("Reshape", g.input("x", "N", 6), g.const(np.array([4, -1])))
+        return str(g.op("ReduceMean", x, g.const([0])))
+
+    found = certify(written(build), written(build))
+    assert isinstance(found, Certified), str(found)
+    assert found.sizes == ({"N": 4}, {"N": 8})
+
+
+@pytest.mark.parametrize(("axis", "alike"), [(2, True), (3, False)])
+def test_every_second_row_of_a_fixed_axis_is_known(axis: int, alike: bool) -> None:
+    """Of eight rows, by steps of two or one by one; where the axis is open, there may be more."""
+
+    def build(steps: bool) -> Build:
+        def inner(g: Graph) -> str:
+            x = conv(g)
+            if steps:
+                bounds = [g.const(np.array([n])) for n in (0, 2**31 - 1, axis, 2)]
+                return str(g.op("Slice", x, *bounds))
+            places = np.arange(0, 8 if axis == 2 else 64, 2)
+            return str(g.op("Gather", x, g.const(places), axis=axis))
+
+        return inner
+
+    assert same(build(steps=True), build(steps=False)) is alike

@@ -249,3 +249,90 @@ def test_a_number_for_each_place_goes_through_a_convolution(
     assert isinstance(certify(written(before), written(apart(1.0))), Certified)
     assert isinstance(certify(written(apart(1.0)), written(before)), Certified)
     assert not isinstance(certify(written(before), written(apart(1.0 + 2.0**-15))), Certified)
+
+
+def summed(turned: bool, by: float) -> Build:
+    """Two convolutions, each with a scale, added up, in the layout of another framework or not."""
+
+    def build(g: Graph) -> str:
+        x = g.input("x", "N", 3, 6, 6)
+        y, z = (g.op("Conv", x, g.weight(4, 3, 1, 1)) for _ in range(2))
+        scale = np.array([1.0, -2.0, 3.0, 0.5])
+        if turned:
+            y, z = (g.op("Transpose", v, perm=[0, 2, 3, 1]) for v in (y, z))
+            y = g.op("Mul", y, g.const(scale * by))
+        else:
+            y = g.op("Mul", y, g.const(scale.reshape(4, 1, 1) * by))
+        y = g.op("Relu", g.op("Add", y, z))
+        return str(g.op("Transpose", y, perm=[0, 3, 1, 2]) if turned else y)
+
+    return build
+
+
+def test_a_sum_may_be_made_in_another_layout() -> None:
+    once = written(summed(turned=True, by=1.0))
+    assert isinstance(certify(once, written(summed(turned=False, by=1.0))), Certified)
+    assert not isinstance(certify(once, written(summed(turned=False, by=1.0001))), Certified)
+
+
+def rotated(by: float) -> Build:
+    """A sum with a factor for each place of each part, before a matrix: a spectrum."""
+
+    def build(g: Graph) -> str:
+        x = g.input("x", "N", 5, 6)
+        tables = g.rng.standard_normal((2, 5, 6)).astype(np.float32)
+        y = g.op("Mul", g.op("Sigmoid", x), g.const(tables[0] * np.float32(by)))
+        y = g.op("Add", y, g.op("Mul", g.op("Tanh", x), g.const(tables[1])))
+        return str(g.op("MatMul", y, g.weight(6, 3)))
+
+    return build
+
+
+def test_a_factor_for_each_place_may_be_moved_by_a_rounding() -> None:
+    once = written(rotated(1.0))
+    assert isinstance(certify(once, written(rotated(1 + 2.0**-23))), Certified)
+    assert not isinstance(certify(once, written(rotated(1 + 2.0**-19))), Certified)
+
+
+def power(exponent: float | None, by: float = 1.0) -> Build:
+    """(by * x) to the power; None: by * by times x * x."""
+
+    def build(g: Graph) -> str:
+        x = g.op("Sigmoid", g.input("x", "N", 4))
+        if exponent is None:
+            return str(g.op("Mul", g.op("Mul", x, x), g.const(np.full((), by * by))))
+        x = g.op("Mul", x, g.const(np.full((), by)))
+        return str(g.op("Pow", x, g.const(np.full((), exponent))))
+
+    return build
+
+
+def test_a_square_is_a_product() -> None:
+    assert isinstance(certify(written(power(2.0, 3.0)), written(power(None, 3.0))), Certified)
+    assert not isinstance(certify(written(power(2.0, 3.0)), written(power(None, 3.1))), Certified)
+    assert not isinstance(certify(written(power(3.0)), written(power(None))), Certified)
+    assert isinstance(certify(written(power(3.0)), written(power(3.0))), Certified)
+    assert not isinstance(certify(written(power(3.0)), written(power(3.0001))), Certified)
+
+
+def parts(turned: bool, first: int = 0, op: str = "Gelu") -> Build:
+    """A part of a value, whose numbers are done one by one before it is turned, or behind that."""
+
+    def build(g: Graph) -> str:
+        x = g.op("Softplus", g.input("x", "N", 8, 5))
+        bounds = [g.const(np.array([n])) for n in (first, first + 3)]
+        if turned:
+            x = g.op("Slice", g.op("Transpose", x, perm=[0, 2, 1]), *bounds, g.const([2]))
+            x = g.op("Mul", g.op(op, x), g.op(op, x)) if op == "Tanh" else g.op(op, x)
+            return str(g.op("Transpose", x, perm=[0, 2, 1]))
+        x = g.op("Slice", x, *bounds, g.const([1]))
+        return str(g.op("Mul", g.op(op, x), g.op(op, x)) if op == "Tanh" else g.op(op, x))
+
+    return build
+
+
+@pytest.mark.parametrize("op", ["Gelu", "Relu", "Tanh"])
+def test_a_part_may_be_turned_before_or_behind_what_is_done_by_number(op: str) -> None:
+    once = written(parts(turned=True, op=op))
+    assert isinstance(certify(once, written(parts(turned=False, op=op))), Certified)
+    assert not isinstance(certify(once, written(parts(turned=False, first=1, op=op))), Certified)
