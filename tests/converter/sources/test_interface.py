@@ -62,7 +62,7 @@ def test_inputs_may_exchange_their_names() -> None:
 
 @pytest.mark.parametrize("given", [["a"], ["a", "a"], ["a", "b", "c"]])
 def test_inputs_need_a_name_each(given: list[str]) -> None:
-    with pytest.raises(ir.passes.PreconditionError, match="no names for 2 inputs"):
+    with pytest.raises(ir.passes.PreconditionError, match="not names for 2 inputs"):
         NameInputsPass(given)(two_inputs())
 
 
