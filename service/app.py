@@ -171,6 +171,7 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
             return playground.answer(request, playground.PAGE)
         return _reply(
             {
+                "status": "alive",  # what KServe's clients of V1 look for
                 "name": TITLE,
                 "version": app.version,
                 "docs": "/docs",

@@ -1,8 +1,8 @@
 """Whether the process lives, and whether it should get traffic. Two different questions.
 
 Live: the event loop answers. Ready: the repository is loaded, at least one model of it is
-served, the owner of each served model is alive, and the server is not draining. An empty
-server is live and not ready.
+served (or each of them, with --ready-when all), the owner of each served model is alive, and the
+server is not draining. An empty server is live and not ready.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from service.models.registry import Registry
 
 @dataclass(slots=True)
 class Lifecycle:
-    """The one flag that the signal handler and the routes share."""
+    """What the signal handler and the routes share.
+
+    `every_model`: a model of which no version works makes the server not ready.
+    """
 
     draining: bool = False
+    every_model: bool = False
 
 
 def obstacles(registry: Registry, lifecycle: Lifecycle) -> list[str]:
@@ -34,6 +38,12 @@ def obstacles(registry: Registry, lifecycle: Lifecycle) -> list[str]:
         reasons.append(
             f"No model works: {', '.join(broken)}." if broken else "The repository has no model."
         )
+    elif lifecycle.every_model:
+        reasons += [
+            f"No version of model {entry.name!r} works: {entry.trouble}."
+            for entry in registry.entries.values()
+            if not entry.versions
+        ]
     reasons += [
         f"The worker of model {model.name!r} is not running."
         for model in registry.every_version()

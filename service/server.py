@@ -158,7 +158,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     # Where others serve already, connections must not come to a worker that still loads.
     late = worker is not None and not worker.first
     listener = listen.bind(settings.host, port, shared=worker is not None, listening=not late)
-    lifecycle = Lifecycle()
+    lifecycle = Lifecycle(every_model=settings.ready_when == "all")
     metrics = Metrics(version, SharedPages(worker.pages, worker.index) if worker else None)
     registry = assembly.open_registry(
         settings, source, metrics, choice, threads=threads, alone=count == 1

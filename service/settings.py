@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="TCP port for gRPC, 8001 by custom (default: no gRPC)"
     )
+    grpc_outputs: Literal["raw", "mirror"] = Field(
+        "raw", description="tensors of gRPC answers: raw contents, or the form of the request"
+    )
     models: Path | str = Field(
         Path("models"),
         description="folder of models/<name>/<version>/, or the address of one (s3://...)",
@@ -175,6 +178,9 @@ class Settings(BaseSettings):
     )
     nan_policy: Literal["null", "error"] = Field(
         "null", description="answer non-finite outputs as null with a warning, or as an error"
+    )
+    ready_when: Literal["one", "all"] = Field(
+        "one", description="ready with at least one model that works, or only with all of them"
     )
     drain_delay_ms: int = Field(
         0, ge=0, description="after SIGTERM, time to serve on while load balancers notice"

@@ -59,7 +59,7 @@ class Served:
             device_id=settings.cuda_device_id,
             memory_limit_bytes=settings.cuda_memory_limit_bytes,
         )
-        self._lifecycle = Lifecycle()
+        self._lifecycle = Lifecycle(every_model=settings.ready_when == "all")
         self._metrics = Metrics(version, NodePages(session, os.getpid()))
         self._registry = assembly.open_registry(
             settings,

@@ -1,7 +1,8 @@
 """The Open Inference Protocol's gRPC messages to tensors and back.
 
 Inputs come as `raw_input_contents`, one element for each, little-endian; or all in the typed
-`contents`. The answer has the same form as the request; FP16 exists in the raw one alone.
+`contents`. The answer is raw, as Triton's is, or has the form of the request if that is asked for;
+FP16 exists in the raw one alone.
 
 Source: Open Inference Protocol, inference_grpc.md, "Tensor Data".
 """
@@ -136,14 +137,23 @@ def encode(
     outputs: Tensors,
     request: InferRequest,
     warnings: list[str],
+    *,
+    raw_outputs: bool = True,
 ) -> None:
-    """Fill a ModelInferResponse with the outputs that the request wants."""
+    """Fill a ModelInferResponse with the outputs that the request wants.
+
+    `raw_outputs`: in raw contents, even if the request came in typed ones.
+    """
     response.model_name, response.model_version = model.name, str(model.version)
     response.id = request.id or ""
     if warnings:
         response.parameters["warning"].string_param = " ".join(warnings)
     wanted = request.outputs or [Wanted(name, binary=False) for name in outputs]
-    as_raw = request.binary or any(dtype_name(outputs[w.name]) not in CONTENTS for w in wanted)
+    as_raw = (
+        raw_outputs
+        or request.binary
+        or any(dtype_name(outputs[w.name]) not in CONTENTS for w in wanted)
+    )
     for name, _, classes in wanted:
         array = outputs[name]
         entry = response.outputs.add(name=name)

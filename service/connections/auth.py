@@ -30,7 +30,12 @@ _KEY = re.compile(rb"[\x21-\x7e]{16,512}")
 _LARGEST_FILE_BYTES = 1024 * 1024
 _BEARER = b"bearer "
 # Health is asked by those that have no keys: load balancers and orchestrators.
-OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+OPEN_PATHS = frozenset(
+    {
+        "/health/live", "/health/ready", "/v2/health/live", "/v2/health/live/",
+        "/v2/health/ready", "/v2/health/ready/",
+    }
+)  # fmt: skip
 
 
 class KeysUnusable(Exception):

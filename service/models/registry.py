@@ -245,7 +245,12 @@ class Registry:
             raise ModelUnavailable(f"No version of model {entry.name!r} works: {entry.trouble}.")
         if version is None:
             return next(iter(entry.versions.values()))
-        number = int(version) if VERSION.fullmatch(version) else 0
+        if not VERSION.fullmatch(version):
+            raise UnknownVersion(
+                "Request for unknown version: failed to get model version from specified version "
+                f"string {version[:20]!r}, a version is a whole number above 0."
+            )
+        number = int(version)
         if number not in entry.versions:
             known = entry.rejected.get(number)
             served = ", ".join(map(str, entry.versions))

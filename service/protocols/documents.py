@@ -96,6 +96,7 @@ SCHEMAS: dict[str, Schema] = {
             reason=_TEXT,
         )
     ),
+    "ModelNames": _object("models", models=_many(_TEXT)),
     "V2Empty": _OBJECT,
     "TfsPredictRequest": {
         "oneOf": [
@@ -125,6 +126,7 @@ _TFS_VERSION = "/v1/models/{name}/versions/{version}"
 # tag, method, path, summary, request, response
 _ROUTES: list[tuple[str, str, str, str, str | None, str]] = [
     (_V2, "get", "/v2", "The server and its extensions", None, "V2Server"),
+    (_V2, "get", "/v2/models", "Names of the models", None, "ModelNames"),
     (_V2, "get", "/v2/health/live", "Is the process alive?", None, "V2Live"),
     (_V2, "get", "/v2/health/ready", "Should it get traffic?", None, "V2Ready"),
     *(
@@ -144,6 +146,7 @@ _ROUTES: list[tuple[str, str, str, str, str | None, str]] = [
             ("unload", "Serve a model no longer (admin key)"),
         )
     ),
+    (_TFS, "get", "/v1/models", "Names of the models", None, "ModelNames"),
     *(
         route
         for path in (_TFS_MODEL, _TFS_VERSION)

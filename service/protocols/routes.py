@@ -1,7 +1,7 @@
 """All the paths of one protocol, which owns everything under its prefix.
 
 An unknown path below the prefix, and a known one with another method, are errors in the
-protocol's own shape, so that its clients can read them.
+protocol's own shape, so that its clients can read them. A slash at the end of a path says nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Routes:
 
     def find(self, path: str) -> tuple[Endpoint, dict[str, Any], str] | None:
         """The endpoint of a POST to `path`, the parameters of the path and its template."""
+        path = path.removesuffix("/")
         for pattern, served, endpoint, template in self._routes:
             match = pattern.fullmatch(path) if served == "POST" else None
             if match is not None:
@@ -55,7 +56,7 @@ class Routes:
         path, method = scope["path"], scope["method"]
         allowed = []
         for pattern, served, endpoint, template in self._routes:
-            match = pattern.fullmatch(path)
+            match = pattern.fullmatch(path.removesuffix("/"))
             if match is None:
                 continue
             if method == served or (method == "HEAD" and served == "GET"):

@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST API: the routes under /v1.
 
+    GET  /v1/models                                  names of the models, as KServe tells them
     GET  /v1/models/{m}[/versions/{v}]               status of the versions
     GET  /v1/models/{m}[/versions/{v}]/metadata      the signature
     POST /v1/models/{m}[/versions/{v}]:predict
@@ -25,6 +26,7 @@ from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import nonfinite, shapes
 from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reader, Reply
+from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors
 
@@ -46,7 +48,7 @@ def routes(context: Context) -> Routes:
     """The application for every path under /v1."""
     predict, other = Predict(context), NotServed(context)
     status, metadata, labels = Status(context), Metadata(context), Labels(context)
-    made = []
+    made = [Route("GET", "/v1/models", Names(context))]
     for which, version in (("", True), ("/versions/{version}", True), ("/labels/{label}", False)):
         path = "/v1/models/{name}" + which
         made += [

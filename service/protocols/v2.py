@@ -2,6 +2,7 @@
 
     GET  /v2                                             the server and its extensions
     GET  /v2/health/live, /v2/health/ready
+    GET  /v2/models                                      names of the models, as KServe tells them
     GET  /v2/models/{m}[/versions/{v}]                   metadata
     GET  /v2/models/{m}[/versions/{v}]/ready
     POST /v2/models/{m}[/versions/{v}]/infer
@@ -42,6 +43,7 @@ from service.protocols.endpoint import (
     Reply,
 )
 from service.protocols.light import LARGE_TEXT_BYTES
+from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors
 
@@ -60,6 +62,7 @@ def routes(context: Context) -> Routes:
             *_of_model("GET", "", metadata),
             *_of_model("GET", "/ready", ready),
             Route("GET", "/v2", ServerMetadata(context)),
+            Route("GET", "/v2/models", Names(context)),
             Route("GET", "/v2/health/live", Live(context)),
             Route("GET", "/v2/health/ready", Ready(context)),
             Route("POST", "/v2/repository/index", Index(context)),

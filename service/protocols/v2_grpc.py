@@ -103,7 +103,8 @@ class Methods:
         names = [wanted.name for wanted in request.outputs]
         warnings = nonfinite.check(outputs, self._context.settings.nan_policy, names)
         response = self._classes["ModelInferResponse"]()
-        v2_grpc.encode(response, model, outputs, request, warnings)
+        raw_outputs = self._context.settings.grpc_outputs == "raw"
+        v2_grpc.encode(response, model, outputs, request, warnings, raw_outputs=raw_outputs)
         return response
 
     async def _repository_index(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002

@@ -59,6 +59,8 @@ EXCHANGES = [
     ("get", "/v2", None),
     ("get", "/v2/health/live", None),
     ("get", "/v2/health/ready", None),
+    ("get", "/v2/models", None),
+    ("get", "/v1/models", None),
     ("get", "/v2/models/{name}", None),
     ("get", "/v2/models/{name}/ready", None),
     ("get", "/v2/models/{name}/versions/{version}", None),

@@ -46,7 +46,15 @@ def served(start, tmp_path_factory: pytest.TempPathFactory) -> Served:
     wide = repository.elementwise("Identity", TensorProto.STRING, ("batch", "width"))
     repository.publish(root, "wide", wide, batch_invariant=True)
     return start(
-        root, "--grpc-port", "0", "--default-model", "echo", "--max-tensor-bytes", "100000"
+        root,
+        "--grpc-port",
+        "0",
+        "--grpc-outputs",
+        "mirror",
+        "--default-model",
+        "echo",
+        "--max-tensor-bytes",
+        "100000",
     )
 
 

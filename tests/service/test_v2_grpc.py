@@ -34,7 +34,8 @@ def address(served: Served) -> str:
 
 @pytest.fixture(scope="module")
 def target(start, zoo: Path) -> str:
-    return address(start(zoo, "--grpc-port", "0", "--max-body-bytes", "2000000"))
+    flags = ("--grpc-port", "0", "--max-body-bytes", "2000000", "--grpc-outputs", "mirror")
+    return address(start(zoo, *flags))
 
 
 @pytest.fixture(scope="module")
