@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import catalog, health, http, openapi, playground
+from service.budget import Budget
 from service.connections import routes as hot
 from service.connections.auth import Access
 from service.connections.gate import Gate, Observer
@@ -29,7 +30,6 @@ from service.errors import (
     ServiceError,
     defect,
 )
-from service.exchange import Budget
 from service.health import Lifecycle
 from service.models.registry import Registry
 from service.protocols import tfs, v2
@@ -91,7 +91,7 @@ def create_app(
     _add_models(app, registry)
     _add_documents(app, registry)
     metrics = metrics or Metrics(version)
-    budget = budget or Budget(settings.max_in_flight_bytes)
+    budget = budget or Budget(settings.budget_bytes)
     metrics.ready = lambda: not health.obstacles(registry, lifecycle)
     metrics.held_bytes = lambda: budget.held
     open_paths = playground.PATHS | ({"/metrics"} if settings.metrics == "open" else set())

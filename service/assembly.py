@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.batching.choose import RunSettings
+from service.budget import Budget
 from service.device import Choice
-from service.exchange import Budget
 from service.listen import CannotStart
 from service.models import model, policy
 from service.models.registry import Registry

@@ -18,45 +18,14 @@ lie the stages that metrics and traces show:
 
 from __future__ import annotations
 
-import threading
 import time
 
-from service.errors import TooManyBytes
+from service.budget import SMALL_BYTES, Budget
 
 _CLIENT_GONE = 499
 
 # Answers from here on are counted in the budget of all requests.
-COUNTED_BYTES = 64 * 1024
-
-
-class Budget:
-    """Bytes that all requests together may hold: bodies, what is made of them, answers."""
-
-    __slots__ = ("held", "limit", "lock")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        # A request holds it while it changes what it counts: one that ends on the event loop may
-        # still be counting in another thread.
-        self.lock = threading.RLock()
-
-    def take(self, size: int, own: int = 0) -> None:
-        """Count `size` more bytes of a request that holds `own` already; in any thread.
-
-        Raises:
-            TooManyBytes: the other requests leave no room for them. A lone request may take more
-                than there is: its own limits are other settings.
-        """
-        with self.lock:
-            if size > 0 and self.held + size > self.limit and self.held > own:
-                raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
-            self.held += size
-
-    def give(self, size: int) -> None:
-        """Count `size` bytes no longer, or more if it is negative, whatever room there is."""
-        with self.lock:
-            self.held -= size
+COUNTED_BYTES = SMALL_BYTES
 
 
 class Exchange:

@@ -26,9 +26,9 @@ import uvicorn
 from service import assembly, cpu, device, faults, listen
 from service.app import create_app
 from service.banner import banner, url_of
+from service.budget import Budget
 from service.connections.auth import Access, KeysUnusable
 from service.device import DeviceUnavailable
-from service.exchange import Budget
 from service.health import Lifecycle
 from service.listen import CannotStart
 from service.models.heap import TrimWhenIdle, give_back
@@ -163,7 +163,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     registry = assembly.open_registry(
         settings, source, metrics, choice, threads=threads, alone=count == 1
     )
-    budget = Budget(settings.max_in_flight_bytes)
+    budget = Budget(settings.budget_bytes)
     context = Context(registry, settings, lifecycle, access, version)
     observers = assembly.observers(settings, version)
     grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)

@@ -165,10 +165,11 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(
         32 * 1024, ge=1, le=MiB, description="largest request line and headers"
     )
-    max_in_flight_bytes: int = Field(
-        256 * MiB,
+    max_in_flight_bytes: int | None = Field(
+        None,
         ge=1,
-        description="bodies, pictures, unread answers of all requests, before 503",
+        description="memory of all requests together, before 503 (default: 256 MiB, or as much "
+        "as the largest body and pictures take)",
     )
     max_connections: int = Field(
         1000, ge=1, le=1_000_000, description="open connections, before 503"
@@ -219,6 +220,18 @@ class Settings(BaseSettings):
         description="where traces go by OTLP over HTTP, such as http://host:4318/v1/traces "
         "(default: no traces)",
     )
+
+    @property
+    def budget_bytes(self) -> int:
+        """`max_in_flight_bytes`, by default what one request of the largest size fits into.
+
+        A picture takes 4 bytes a pixel, and twice that while it is turned; a body as it came, and
+        the tensor of it. An eighth of the budget is kept for small requests.
+        """
+        if self.max_in_flight_bytes is not None:
+            return self.max_in_flight_bytes
+        largest = self.max_body_bytes + max(8 * self.max_image_pixels, self.max_tensor_bytes)
+        return max(256 * MiB, -(-largest * 8 // 7))
 
     @field_validator("models", mode="before")
     @classmethod

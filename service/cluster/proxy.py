@@ -24,9 +24,10 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import http
+from service.budget import Budget
 from service.connections.gate import request_id
 from service.errors import DeadlineExceeded, QueueFull, ReplicaLost, ServiceError, ShuttingDown
-from service.exchange import Budget, Exchange
+from service.exchange import Exchange
 from service.http import ClientGone
 from service.protocols import shapes
 from service.settings import Settings, parse
@@ -65,7 +66,7 @@ class Proxied:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._budget = Budget(settings.max_in_flight_bytes)
+        self._budget = Budget(settings.budget_bytes)
         self._max_bytes = settings.max_body_bytes
         self._timeout_s = settings.body_timeout_ms / 1000
 

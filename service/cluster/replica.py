@@ -18,9 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import assembly, cpu, device, faults, health
 from service.app import create_app
+from service.budget import Budget
 from service.cluster.pages import NodePages
 from service.connections.auth import Access, KeysUnusable
-from service.exchange import Budget
 from service.health import Lifecycle
 from service.listen import CannotStart
 from service.settings import Settings
@@ -78,7 +78,7 @@ class Served:
             self._access,
             self._metrics,
             self._observers,
-            Budget(settings.max_in_flight_bytes),
+            Budget(settings.budget_bytes),
         )
         self._registry.load()
 

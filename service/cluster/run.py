@@ -39,7 +39,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 # Ray asks for a third of the memory by default; nothing is put there but large answers.
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024
 # What the proxies need to know; they have no other way than their environment.
-_FOR_PROXIES = ("max_body_bytes", "body_timeout_ms", "max_in_flight_bytes")
+_FOR_PROXIES = ("max_body_bytes", "body_timeout_ms")
 
 
 def run(settings: Settings, version: str) -> int:
@@ -59,8 +59,9 @@ def run(settings: Settings, version: str) -> int:
     if own:
         settings = settings.model_copy(update={"port": _port(settings)})
         cluster_plan.plan(settings, cpu.available().threads)  # before Ray takes its time
-    for name in _FOR_PROXIES:
-        os.environ[PREFIX + name.upper()] = str(getattr(settings, name))
+    told = {name: getattr(settings, name) for name in _FOR_PROXIES}
+    for name, value in {**told, "max_in_flight_bytes": settings.budget_bytes}.items():
+        os.environ[PREFIX + name.upper()] = str(value)
     if own or settings.ray_address.startswith(("127.", "localhost:")):
         os.environ.update(cluster_plan.ALONE)
     cluster_plan.prepare(os.environ)

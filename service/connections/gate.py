@@ -20,9 +20,10 @@ from itertools import count
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import faults, http
+from service.budget import Budget
 from service.connections.auth import OPEN_PATHS, Access, credentials
 from service.errors import ServiceError
-from service.exchange import Budget, Exchange
+from service.exchange import Exchange
 from service.protocols import shapes
 from service.telemetry.metrics import Metrics
 

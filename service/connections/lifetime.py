@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import orjson
 from uvicorn.server import ServerState
 
+from service.budget import Budget
 from service.errors import HeaderTimeout, ServiceError
-from service.exchange import Budget
 
 # How long and how much is still read, and dropped, after the last answer; and how long nothing
 # may come. A client that sends all of its body before it reads takes so long.

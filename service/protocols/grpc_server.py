@@ -23,10 +23,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from starlette.types import Scope
 
+from service.budget import Budget
 from service.connections.auth import credentials
 from service.connections.gate import Observer, request_id, tell
 from service.errors import InvalidBody, ServiceError, TooManyBytes, defect
-from service.exchange import Budget, Exchange
+from service.exchange import Exchange
 from service.protocols import grpc_bounds, grpc_health, grpc_messages, shapes
 from service.protocols.endpoint import Context
 from service.protocols.light import LARGE_TEXT_BYTES

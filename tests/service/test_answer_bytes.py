@@ -14,8 +14,9 @@ from onnx import TensorProto
 
 from service.batching.batcher import Batcher
 from service.batching.limits import Limits
+from service.budget import Budget
 from service.errors import ServiceError, TooManyBytes
-from service.exchange import COUNTED_BYTES, Budget, Exchange
+from service.exchange import COUNTED_BYTES, Exchange
 from service.manifest import Manifest
 from service.signature import Signature, Tensors
 
@@ -83,7 +84,7 @@ def crowd(batcher: Batcher, budget: Budget, requests: int) -> list[Tensors | Bas
 def test_what_has_no_room_for_its_answer_is_not_run(where: str):
     model = Model()
     batcher = Batcher(model, 64, "m", LIMITS[where], answer_row_bytes=ROW)
-    outcomes = crowd(batcher, Budget(4 * ROW), 10)
+    outcomes = crowd(batcher, Budget(5 * ROW), 10)
     assert len([outcome for outcome in outcomes if isinstance(outcome, dict)]) == 4
     assert model.ran == 4
     assert batcher.close(60)
@@ -94,7 +95,7 @@ def test_what_has_no_room_for_its_answer_is_not_run(where: str):
 def test_an_answer_of_unknown_size_is_counted_once_it_is_there(where: str, by_rows: bool):
     model = Model(by_rows=by_rows)
     batcher = Batcher(model, 64, "m", LIMITS[where])
-    outcomes = crowd(batcher, Budget(4 * ROW), 10)
+    outcomes = crowd(batcher, Budget(5 * ROW), 10)
     assert len([outcome for outcome in outcomes if isinstance(outcome, dict)]) == 4
     assert batcher.close(60)
 
@@ -102,7 +103,7 @@ def test_an_answer_of_unknown_size_is_counted_once_it_is_there(where: str, by_ro
 def test_a_batch_that_falls_apart_runs_only_what_has_room():
     model = Model(by_rows=False)
     batcher = Batcher(model, 64, "m", Limits(runners=1, max_batch_rows=10), answer_row_bytes=ROW)
-    outcomes = crowd(batcher, Budget(4 * ROW), 10)
+    outcomes = crowd(batcher, Budget(5 * ROW), 10)
     assert len([outcome for outcome in outcomes if isinstance(outcome, dict)]) == 4
     assert batcher.close(60)
 

@@ -143,9 +143,9 @@ def test_a_thousand_slow_clients_hold_nobody_up(target: tuple[Served, int]):
 
 
 def test_memory_stays_bounded_when_bodies_come_at_ten_times_the_capacity(start, zoo: Path):
-    """40 clients hold back the ends of 2 MB each, where 8 MB may be held."""
+    """40 clients hold back the ends of 2 MB each, where 8 MB of large ones may be held."""
     served = start(zoo, "--default-model", "animals", "--max-body-bytes", "2000000",
-                   "--max-in-flight-bytes", "8000000")  # fmt: skip
+                   "--max-in-flight-bytes", "9200000")  # fmt: skip
     with served.client() as client:
         assert client.post("/predict", json=GOOD).status_code == 200
     before = memory(served)

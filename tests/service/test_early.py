@@ -16,13 +16,13 @@ from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 
 from service.batching.room import Room
+from service.budget import Budget
 from service.connections import head as heads
 from service.connections.auth import Access
 from service.connections.gate import Gate
 from service.connections.plan import _MANY, Plan, Plans
 from service.connections.routes import HotRoutes
 from service.errors import QueueFull
-from service.exchange import Budget
 from service.health import Lifecycle
 from service.protocols.endpoint import Context
 from service.protocols.predict import Predict

@@ -42,7 +42,7 @@ V2_HEAD = json.dumps(
 def served(start, tmp_path_factory: pytest.TempPathFactory) -> Served:
     root = tmp_path_factory.mktemp("models")
     publish(root, "m", elementwise("Identity", TensorProto.FLOAT, ("batch", "n")))
-    return start(root, "--body-timeout-ms", "3000", "--max-in-flight-bytes", "2000000")
+    return start(root, "--body-timeout-ms", "3000", "--max-in-flight-bytes", "2400000")
 
 
 def post(body: bytes, path: str = "/models/m/predict", **headers: object) -> bytes:

@@ -17,8 +17,9 @@ from repository import linear, publish
 from test_predict_route import refused
 
 from service import playground
+from service.budget import Budget
 from service.errors import TooManyBytes
-from service.exchange import Budget, Exchange
+from service.exchange import Exchange
 from service.telemetry.exposition import Exposition, Histogram, merge
 
 pytestmark = pytest.mark.slow

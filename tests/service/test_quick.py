@@ -19,8 +19,8 @@ from repository import linear, pair, publish, reference
 
 from service import assembly, device
 from service.app import create_app
+from service.budget import Budget
 from service.connections.auth import Access, KeyFile
-from service.exchange import Budget
 from service.health import Lifecycle
 from service.models.registry import Registry
 from service.settings import Settings, parse
@@ -94,7 +94,7 @@ class Bench:
     ) -> None:
         self.settings: Settings = parse(["--models", str(root), *flags], {})
         self.metrics = Metrics("0")
-        self.budget = Budget(self.settings.max_in_flight_bytes)
+        self.budget = Budget(self.settings.budget_bytes)
         self.registry = Registry(
             root,
             partial(
