@@ -137,7 +137,6 @@ def encode(
     outputs: Tensors,
     request: InferRequest,
     warnings: list[str],
-    *,
     raw_outputs: bool = True,
 ) -> None:
     """Fill a ModelInferResponse with the outputs that the request wants.

@@ -39,6 +39,7 @@ class Methods:
     def __init__(self, context: Context, classes: Mapping[str, type[Any]]) -> None:
         self._context = context
         self._classes = classes
+        self._raw_outputs = context.settings.grpc_outputs == "raw"
 
     def table(self) -> dict[str, Method]:
         """The methods of the service, by name."""
@@ -94,7 +95,7 @@ class Methods:
         decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
         del request  # what is still needed of it was copied out
         outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-        light = light_answer(outputs, copied=decoded.binary)
+        light = light_answer(outputs, copied=decoded.binary or self._raw_outputs)
         response = await context.job(light, partial(self._encode, model, outputs, decoded))
         exchange.encoded = time.monotonic()
         return response
@@ -103,8 +104,7 @@ class Methods:
         names = [wanted.name for wanted in request.outputs]
         warnings = nonfinite.check(outputs, self._context.settings.nan_policy, names)
         response = self._classes["ModelInferResponse"]()
-        raw_outputs = self._context.settings.grpc_outputs == "raw"
-        v2_grpc.encode(response, model, outputs, request, warnings, raw_outputs=raw_outputs)
+        v2_grpc.encode(response, model, outputs, request, warnings, self._raw_outputs)
         return response
 
     async def _repository_index(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
