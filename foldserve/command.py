@@ -13,10 +13,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.machinery import PathFinder
-from importlib.util import find_spec, module_from_spec
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from foldserve.packages import ours
 
 PROGRAM = "foldserve"
 SERVE = "serve"
@@ -30,7 +30,6 @@ _OF_SIGNATURES = {
     ),
 }
 _SUMMARY_OF_SERVE = "answer predictions from the models of a folder, over HTTP"
-_HOME = Path(__file__).resolve().parents[1]
 
 _FIRST_STEPS = """\
 Foldserve folds the batch-norms of a trained network into the weights around
@@ -58,17 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(_help())
             return 0
         case ["--version" | "-V"]:
-            _ours("service")
+            ours("service")
             version = import_module("service.version").program_version()
             sys.stdout.write(f"Foldserve {version}\n")
             return 0
         case ["help", word, *_]:
             return main([word, "--help"])
         case ["serve", *flags]:
-            _ours("service")
+            ours("service")
             return int(import_module("service.__main__").main(flags, prog=f"{PROGRAM} {SERVE}"))
         case [word, *flags] if word in _OF_SIGNATURES:
-            _ours("service")
+            ours("service")
             return int(import_module(_OF_SIGNATURES[word][0]).main(flags))
         case [word, *_] if word in _of_the_converter():
             return _convert(words)
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(words: Sequence[str]) -> int:
-    _ours("service")  # whose manifest the converter writes
+    ours("service")  # whose manifest the converter writes
     try:
         return int(import_module("converter.cli").main(words, prog=PROGRAM))
     except ModuleNotFoundError as error:
@@ -93,27 +92,10 @@ def _convert(words: Sequence[str]) -> int:
 
 def _of_the_converter() -> Mapping[str, str]:
     """Each command of the converter with what it does; none where it is not installed."""
-    if not _ours("converter"):
+    if not ours("converter"):
         return {}
     table = import_module("converter.commands").COMMANDS
     return {name: row[1] for name, row in table.items()}
-
-
-def _ours(name: str) -> bool:
-    """Import a package from where this one lies, whatever else has its name; False if it is not.
-
-    The names are common ones: a folder `service` of the user's may come first on the path, by
-    PYTHONPATH or by the current folder. Once it is imported, its modules are found by it.
-    """
-    if name in sys.modules:
-        return True
-    spec = PathFinder.find_spec(name, [str(_HOME)])
-    if spec is None or spec.loader is None:
-        return False
-    module: Any = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return True
 
 
 def _help() -> str:

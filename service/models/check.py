@@ -21,7 +21,7 @@ from service.device import Choice
 from service.errors import ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.models import bundle, external, observed, selftest, signed, warm_up
-from service.models.bundle import Rejected
+from service.models.bundle import Rejected, own_file
 from service.models.held import Held
 from service.models.runtime import CannotLoad, Runtime, own_name, without_paths
 from service.signature import NUMPY_DTYPES, Signature, Tensors, show
@@ -74,19 +74,55 @@ def check(
         DeviceUnavailable: CUDA was required and did not start.
     """
     declared, source, signer = _verified(folder, name, version, trust)
+    threads = (declared and declared.serving.threads) or threads
+    model = source if isinstance(source, Held) else source / MODEL_FILE
+    runtime = _runtime(model, choice, threads, declared)
+    which = name, version
+    return _tried(runtime, declared, which, source, signer, max_tensor_bytes)
+
+
+def check_file(file: Path, name: str, choice: Choice, threads: int = 1) -> Checked:
+    """`check` for an ONNX file by itself: its graph is all of its contract.
+
+    Args:
+        file: of any name.
+        name: what the model is called.
+        choice: the provider.
+        threads: of a run.
+
+    Raises:
+        Rejected, DeviceUnavailable: as `check`.
+    """
+    own_file(file.parent, file.name)
+    _keeps_to_its_folder(file)
+    return _tried(_runtime(file, choice, threads, None), None, (name, 1), file.parent, None, None)
+
+
+def _runtime(
+    model: Path | Held, choice: Choice, threads: int, declared: Manifest | None
+) -> Runtime:
     try:
-        threads = (declared and declared.serving.threads) or threads
-        model = source if isinstance(source, Held) else source / MODEL_FILE
-        runtime = Runtime(model, choice, threads, declared.left_out if declared else {})
+        return Runtime(model, choice, threads, declared.left_out if declared else {})
     except CannotLoad as error:
         raise Rejected(f"{MODEL_FILE}: {error}") from None
+
+
+def _tried(
+    runtime: Runtime,
+    declared: Manifest | None,
+    which: tuple[str, int],
+    source: Path | Held,
+    signer: str | None,
+    max_tensor_bytes: int | None,
+) -> Checked:
+    """What a session that is loaded takes and gives, from its contract and from a few runs."""
     if not runtime.inputs:
         raise Rejected("the graph has no inputs")
     run = partial(attempt, runtime.run)
     if declared is None:
         _refuse_huge(runtime.inputs)
         example = warm_up.made_up(runtime.inputs, run)
-        manifest = _manifest_of(runtime, name, version, example)
+        manifest = _manifest_of(runtime, *which, example)
         signature, test = Signature.of(manifest, max_tensor_bytes, runtime.left_out), None
     else:
         manifest = declared
@@ -123,11 +159,15 @@ def _verified(
         assert found.held is not None
         return found.manifest, found.held, found.signer
     declared = bundle.read(folder, name, version)
+    _keeps_to_its_folder(folder / MODEL_FILE)
+    return declared, folder, None
+
+
+def _keeps_to_its_folder(model: Path) -> None:
     try:
-        external.check(folder / MODEL_FILE)
+        external.check(model)
     except external.Unreadable as error:
         raise Rejected(str(error)) from None
-    return declared, folder, None
 
 
 def _manifest_of(runtime: Runtime, name: str, version: int, example: Tensors | None) -> Manifest:

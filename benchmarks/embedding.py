@@ -1,0 +1,134 @@
+"""What it costs to call a model by foldserve and not by onnxruntime itself, in one process.
+
+    python -m benchmarks.embedding                  # the shipped model, 1 and 32 rows
+    python -m benchmarks.embedding net.onnx --rows 1 8 --rounds 5000
+
+    raw          session.run with an array that is there, on one thread, without spinning
+    predictor    foldserve.Predictor(...).predict of the same array, on one thread as well
+
+They take turns, so that whatever else the machine does hits each of them: a round calls each once,
+and the order turns round by round. What is told are the medians, and the median of the differences
+of a round, which is what the second costs over the first; all in microseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+import onnxruntime as ort
+
+from foldserve import Predictor
+
+ROOT = Path(__file__).parents[1]
+RAW = "raw"
+_WARM_UP = 20
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one way: its median, and the quartiles of what it took over the raw call; microseconds."""
+
+    name: str
+    median_us: float
+    over_us: tuple[float, float, float]
+
+    def line(self) -> str:
+        low, middle, high = self.over_us
+        return (
+            f"{self.name:10} {self.median_us:10.1f} {middle:+10.1f}   ({low:+.1f} to {high:+.1f})"
+        )
+
+
+def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Microseconds of each call in each round, in the order of the rounds.
+
+    Args:
+        calls: what is compared, by name.
+        rounds: how often each is called.
+    """
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls.items())
+    for _ in range(_WARM_UP):
+        for call in calls.values():
+            call()
+    for _ in range(rounds):
+        for name, call in order:
+            began = time.perf_counter_ns()
+            call()
+            took[name].append((time.perf_counter_ns() - began) / 1000)
+        order = [*order[1:], order[0]]
+    return took
+
+
+def costs(took: Mapping[str, Sequence[float]]) -> list[Cost]:
+    """What each way costs, and over the one called `raw`."""
+    found = []
+    for name, times in took.items():
+        over = [one - base for one, base in zip(times, took[RAW], strict=True)]
+        low, middle, high = quantiles(over, n=4)
+        found.append(Cost(name, median(times), (low, middle, high)))
+    return found
+
+
+def example(predictor: Predictor, rows: int) -> np.ndarray:
+    """Random numbers for the only input of a model; open sizes besides the rows are 1."""
+    (spec,) = predictor.inputs.values()
+    sizes = [dim if isinstance(dim, int) else 1 for dim in spec.shape[1:]]
+    return np.random.default_rng(0).standard_normal((rows, *sizes)).astype(spec.dtype)
+
+
+def session(file: Path) -> ort.InferenceSession:
+    """onnxruntime itself, with the threads that the others have."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def measure(model: Path, rows: int, rounds: int) -> list[Cost]:
+    """What each way costs for so many rows."""
+    file = model if model.is_file() else newest(model) / "model.onnx"
+    with Predictor(model, threads=1) as predictor:
+        x = example(predictor, rows)
+        (name,) = predictor.inputs
+        raw = session(file)
+        calls: dict[str, Call] = {
+            RAW: lambda: raw.run(None, {name: x}),
+            "predictor": lambda: predictor.predict(x),
+        }
+        return costs(interleaved(calls, rounds))
+
+
+def newest(model: Path) -> Path:
+    """The version folder of a model folder that has the highest number."""
+    if (model / "model.onnx").exists():
+        return model
+    return max(model.glob("[1-9]*"), key=lambda path: int(path.name))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", type=Path, default=ROOT / "models" / "mnist")
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--rounds", type=int, default=2000)
+    args = parser.parse_args(words)
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    for rows in args.rows:
+        print(f"{args.model.name}, {rows} rows: median, over raw (middle half), microseconds")
+        for cost in measure(args.model, rows, args.rounds):
+            print("  " + cost.line(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

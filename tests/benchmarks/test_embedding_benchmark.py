@@ -1,0 +1,38 @@
+"""The benchmark of calls in one process: what it calls, and how it counts."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from benchmarks.embedding import costs, interleaved, main
+
+
+def test_the_calls_take_turns() -> None:
+    called: list[str] = []
+    calls = {name: (lambda name=name: called.append(name)) for name in ("raw", "a", "b")}
+    took = interleaved(calls, rounds=3)
+    assert {name: len(times) for name, times in took.items()} == {"raw": 3, "a": 3, "b": 3}
+    assert called[-9:] == ["raw", "a", "b", "a", "b", "raw", "b", "raw", "a"]
+
+
+def test_what_a_call_costs_is_the_median_of_the_differences_within_a_round() -> None:
+    found = {c.name: c for c in costs({"raw": [10.0, 100.0, 20.0], "a": [13.0, 104.0, 25.0]})}
+    assert found["a"].median_us == 25.0
+    assert found["a"].over_us[1] == 4.0
+    assert found["raw"].over_us == (0.0, 0.0, 0.0)
+
+
+def test_it_measures_time() -> None:
+    took = interleaved({"raw": lambda: time.sleep(0.002)}, rounds=2)
+    assert min(took["raw"]) >= 2000
+
+
+def test_the_shipped_model_has_a_line_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--rounds", "5", "--rows", "1", "3"])
+    out = capsys.readouterr().out
+    assert re.findall(r"^mnist, (\d+) rows", out, re.MULTILINE) == ["1", "3"]
+    ways = re.findall(r"^  (\w+) +[\d.]+ +[+-][\d.]+ +\(", out, re.MULTILINE)
+    assert ways == ["raw", "predictor"] * 2
