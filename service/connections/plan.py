@@ -28,7 +28,8 @@ from service.connections.routes import HotRoutes
 from service.errors import QueueFull, ServiceError
 from service.exchange import Exchange
 from service.models.model import ServedModel
-from service.protocols.endpoint import Context, Inference, Reader
+from service.protocols.call import Reader
+from service.protocols.endpoint import Context, Inference
 
 if TYPE_CHECKING:
     from service.connections.connection import Connection

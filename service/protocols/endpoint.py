@@ -1,9 +1,6 @@
-"""What every protocol's route has in common: limits, errors, hang-ups, and the tensor path.
+"""What every protocol's route has in common: limits, errors, and hang-ups.
 
-    bytes -> codec -> Signature.check -> Batcher.submit -> codec -> bytes
-
-Only the first and the last step touch bytes and differ from protocol to protocol; the middle
-is `Inference.answer`. The routes are plain ASGI callables.
+The steps of a prediction are those of `Call`. The routes are plain ASGI callables.
 """
 
 from __future__ import annotations
@@ -11,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -26,56 +21,14 @@ from service.connections.auth import Access
 from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType, defect
 from service.exchange import Exchange
 from service.health import Lifecycle
-from service.models.model import ServedModel
 from service.models.registry import Registry
-from service.protocols.light import LARGE_TEXT_BYTES, light_answer
+from service.protocols.call import Call, Reader, Reply
 from service.settings import Settings
-from service.signature import Tensors
-
-T = TypeVar("T")
 
 logger = logging.getLogger("foldserve.predict")
 
 # The pool is small because a decoded body takes several times its size in memory.
 _LARGE_JOBS_AT_ONCE = 2
-
-JSON = b"application/json"
-OCTETS = b"application/octet-stream"
-
-
-class Reply(NamedTuple):
-    """A whole answer."""
-
-    body: bytes
-    content_type: bytes = JSON
-    headers: http.Headers = ()
-    status: int = 200
-
-
-class Decoded(NamedTuple):
-    """A request in tensors, and how its answer is written.
-
-    `encode`: the outputs, by name, to the reply. `light`: whether that only copies bytes.
-    """
-
-    tensors: Tensors
-    encode: Callable[[ServedModel, Tensors], Reply]
-    light: bool = False
-
-
-class Reader(NamedTuple):
-    """How a request is read and answered, as far as its head tells.
-
-    `read`: its body, the model, and what counts the bytes of what is made of it, to tensors; any
-    buffer for a body with a `front`, else bytes.
-    `light_bytes`: of a body up to which reading takes so little that the event loop may do it.
-    `front`: what comes before the tensors in a body that holds them as they are, in bytes; None
-    for a body of another kind.
-    """
-
-    read: Callable[[Any, ServedModel, Callable[[int], object]], Decoded]
-    light_bytes: float = LARGE_TEXT_BYTES
-    front: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +43,6 @@ class Context:
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
     )
-
-    async def job(self, light: bool, work: Callable[[], T]) -> T:
-        """Do it here and now, or in a thread when it would hold up the event loop."""
-        if light:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
-
-    async def infer(
-        self, model: ServedModel, tensors: Tensors, deadline: float, exchange: Exchange
-    ) -> Tensors:
-        """Check the tensors and run the model on them; `deadline` as in `Batcher.submit`.
-
-        `exchange` is told the model, the rows and the times.
-
-        Raises:
-            ServiceError: what `Signature.check` and `Batcher.submit` raise.
-        """
-        exchange.rows = rows = model.signature.check(tensors)
-        exchange.decoded = time.monotonic()
-        outputs = await model.batcher.submit(
-            tensors, rows, deadline, exchange.request_id, exchange.run, exchange.expect
-        )
-        exchange.answered = time.monotonic()
-        return outputs
 
 
 class Endpoint:
@@ -183,54 +112,29 @@ class Inference(Endpoint):
         """
         raise NotImplementedError
 
-    def begin(self, scope: Scope, model: ServedModel, exchange: Exchange) -> float:
-        """Refuse what has no chance before the work of reading and decoding.
-
-        Returns:
-            How long the client waits at most, in seconds from the end of the body.
-        """
-        exchange.model, exchange.version = model.name, model.version
-        timeout_s = http.timeout_s(scope, self.context.settings.request_timeout_ms)
-        model.batcher.check_room(1, timeout_s)
-        return timeout_s
-
     async def answer(self, scope: Scope, receive: Receive, hang_up: http.CancelOnHangUp) -> Reply:
         context = self.context
         coding = content_coding(scope)
         reader = self.reader(scope)
+        call = Call(context.pool, http.exchange(scope), reader)
         params = scope.get("path_params", {})
-        model = context.registry.find(params.get("name"), params.get("version"))
-        exchange = http.exchange(scope)
-        timeout_s = self.begin(scope, model, exchange)
-        body = await self.read_body(scope, receive, reader.front or 0)
-        deadline = time.monotonic() + timeout_s
+        timeout_s = http.timeout_s(scope, context.settings.request_timeout_ms)
+        call.admit(context.registry.find(params.get("name"), params.get("version")), timeout_s)
+        call.body = await self.read_body(scope, receive, reader.front or 0)
+        call.deadline = time.monotonic() + timeout_s
         with hang_up:
             if coding is not None:
-                body = await self._inflated(scope, body, coding)
-            light = len(body) <= reader.light_bytes
-            if model.signature.texts:  # read one by one, also where tensors are only looked at
-                light = light and len(body) <= LARGE_TEXT_BYTES
-            if reader.front is None:
-                body = bytes(body)
-            decode = partial(reader.read, body, model, exchange.make)
-            del body  # JSON, once it has been read, is not kept while its tensors are run
-            decoded = await context.job(light, decode)
-            del decode
-            outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-            light = light_answer(outputs, copied=decoded.light)
-            reply = await context.job(light, partial(decoded.encode, model, outputs))
-            exchange.encoded = time.monotonic()
-            exchange.answer(len(reply.body))
-            return reply
+                await self._inflate(call, coding)
+            return await call.answer()
 
-    async def _inflated(self, scope: Scope, body: http.Body, coding: bytes) -> bytes:
-        """The content of a compressed body; each step counts as bytes that arrived."""
-        exchange, limit = http.exchange(scope), self.context.settings.max_body_bytes
-        steps, pieces = compressed.inflate(body, coding, limit), []
-        while piece := await self.context.job(False, partial(next, steps, b"")):
-            exchange.hold(len(piece))
+    async def _inflate(self, call: Call, coding: bytes) -> None:
+        """Replace a compressed body by its content; each step counts as bytes that arrived."""
+        limit = self.context.settings.max_body_bytes
+        steps, pieces = compressed.inflate(call.body, coding, limit), []
+        while piece := await call.in_thread(next, steps, b""):
+            call.exchange.hold(len(piece))
             pieces.append(piece)
-        return b"".join(pieces)
+        call.body = b"".join(pieces)
 
 
 def reply_headers(asked: Mapping[bytes, bytes], reply: Reply, exchange: Exchange) -> http.Headers:

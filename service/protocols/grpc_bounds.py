@@ -11,7 +11,7 @@ Source: Protocol Buffers, Encoding, "Message Structure".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 # A request names its tensors, their shapes and some parameters: a hundred fields are many.
 MOST_FIELDS = 10_000
@@ -61,6 +61,43 @@ def within(data: bytes, method: str, most: int = MOST_FIELDS) -> bool:
             else:
                 break
     return True
+
+
+def texts(data: bytes, numbers: Sequence[int], most: int = MOST_FIELDS) -> list[str] | None:
+    """Texts of a message, found without reading the rest of it; None if it is no message.
+
+    Args:
+        data: a request.
+        numbers: of the fields, which are strings of the message itself. One that is not there is
+            empty, and the last of several counts, as for every reader of protobuf.
+        most: fields that are looked at.
+    """
+    view, at, end = memoryview(data), 0, len(data)
+    found = dict.fromkeys(numbers, b"")
+    for _ in range(most):
+        if at == end:
+            break
+        tag, at = _varint(view, at, end)
+        kind, number = tag & 7, tag >> 3
+        if not number:
+            return None
+        if kind == 0:
+            _, at = _varint(view, at, end)
+        elif kind == 2:
+            length, at = _varint(view, at, end)
+            if number in found:
+                found[number] = bytes(view[at : at + length])
+            at += length
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        else:
+            return None
+        if at > end:
+            return None
+    try:
+        return [text.decode() for text in found.values()] if at == end else None
+    except UnicodeDecodeError:
+        return None
 
 
 _FIXED = {1: 8, 5: 4}

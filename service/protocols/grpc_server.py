@@ -20,17 +20,15 @@ from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from starlette.types import Scope
 
 from service.budget import Budget
 from service.connections.auth import credentials
 from service.connections.gate import Observer, request_id, tell
-from service.errors import InvalidBody, ServiceError, TooManyBytes, defect
+from service.errors import ServiceError, TooManyBytes, defect
 from service.exchange import Exchange
-from service.protocols import grpc_bounds, grpc_health, grpc_messages, shapes
+from service.protocols import grpc_health, grpc_messages, shapes
 from service.protocols.endpoint import Context
-from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.v2_grpc import Method, Methods
 from service.telemetry.metrics import Metrics
 
@@ -105,9 +103,9 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=settings.max_connections,
         )
-        methods = Methods(self._context, self._classes)
-        inference = {name: self._handler(name, each) for name, each in methods.table().items()}
-        health = {"Check": self._handler("HealthCheck", methods.health)}
+        methods = Methods(self._context, self._classes).table()
+        inference = {name: self._handler(name, each) for name, each in methods.items()}
+        health = {"Check": inference.pop("HealthCheck")}
         self._server.add_generic_rpc_handlers(
             (
                 _Admission(grpc_messages.SERVICE, inference, self._refusal),
@@ -130,39 +128,34 @@ class GrpcServer:
 
     def _handler(self, name: str, method: Method) -> Any:
         # Bytes, which are counted before they are read as a message.
-        return grpc.unary_unary_rpc_method_handler(
-            partial(self._call, name, method),
-            response_serializer=self._classes[f"{name}Response"].SerializeToString,
-        )
+        return grpc.unary_unary_rpc_method_handler(partial(self._call, name, method))
 
-    async def _call(self, name: str, method: Method, data: bytes, call: Any) -> Any:
+    async def _call(self, name: str, method: Method, data: bytes, call: Any) -> bytes | None:
         """One call: key, deadline, the method, its errors as a status, and the count."""
         metadata = _metadata(call)
         scope: Scope = {"method": "POST", "headers": metadata}
         exchange = Exchange(request_id(scope), self._budget)
         exchange.route = f"grpc {name}"
         self._metrics.in_flight += 1
+        answer: bytes | None = None
         try:
             self._check_key(name, metadata)
             exchange.hold(len(data))
             exchange.read = time.monotonic()
-            deadline = self._deadline(call)
-            light = len(data) <= LARGE_TEXT_BYTES
-            read = partial(self._read, name, data)
-            answer = await method(await self._context.job(light, read), exchange, deadline)
+            answer = await method(data, exchange, self._deadline(call))
             call.set_trailing_metadata((("x-request-id", exchange.request_id),))
             exchange.status = 200
-            return answer
         except ServiceError as error:
-            return await self._refuse(call, exchange, error)
+            await self._refuse(call, exchange, error)
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
-            return await self._refuse(call, exchange, defect())
+            await self._refuse(call, exchange, defect())
         finally:
             self._metrics.in_flight -= 1
             exchange.release()
             exchange.finished = time.monotonic()
             tell(self._metrics, self._observers, exchange, scope)
+        return answer
 
     def _refusal(self, name: str, metadata: list[tuple[bytes, bytes]]) -> Any:
         """The handler that refuses a call before its message is received; None to receive it."""
@@ -187,20 +180,6 @@ class GrpcServer:
 
         # A stream of messages is what the library does not read before it is asked to.
         return grpc.stream_unary_rpc_method_handler(refuse)
-
-    def _read(self, name: str, data: bytes) -> Any:
-        if not grpc_bounds.within(data, name):
-            raise InvalidBody(
-                f"The message has more than {grpc_bounds.MOST_FIELDS} fields.",
-                hint="Tensors are a few long fields: send their elements packed, or as raw bytes.",
-            )
-        try:
-            return self._classes[f"{name}Request"].FromString(data)
-        except DecodeError:
-            raise InvalidBody(
-                f"The message cannot be read as a {name}Request.",
-                hint="Send what a client made from the protocol's .proto file would send.",
-            ) from None
 
     def _check_key(self, name: str, metadata: list[tuple[bytes, bytes]]) -> None:
         access = self._context.access

@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 
 from service.protocols import shapes
-from service.protocols.endpoint import Reply
+from service.protocols.call import Reply
 from service.protocols.routes import Fixed
 
 

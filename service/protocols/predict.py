@@ -15,7 +15,8 @@ from service.errors import NotAcceptable, UnsupportedMediaType
 from service.models.classify import predictions
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite
-from service.protocols.endpoint import Decoded, Inference, Reader, Reply
+from service.protocols.call import Decoded, Reader, Reply
+from service.protocols.endpoint import Inference
 from service.signature import STRING, Tensors, dtype_name
 
 Charge = Callable[[int], object]

@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import http
 from service.errors import MethodNotAllowed, NotFound, ServiceError
-from service.protocols.endpoint import Endpoint, Reply
+from service.protocols.call import Reply
+from service.protocols.endpoint import Endpoint
 
 _SHOWN_PATH = 128
 

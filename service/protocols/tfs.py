@@ -25,7 +25,8 @@ from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import nonfinite, shapes
-from service.protocols.endpoint import Context, Decoded, Endpoint, Inference, Reader, Reply
+from service.protocols.call import Decoded, Reader, Reply
+from service.protocols.endpoint import Context, Endpoint, Inference
 from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors

@@ -33,15 +33,8 @@ from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite, repository, shapes
-from service.protocols.endpoint import (
-    OCTETS,
-    Context,
-    Decoded,
-    Endpoint,
-    Inference,
-    Reader,
-    Reply,
-)
+from service.protocols.call import OCTETS, Decoded, Reader, Reply
+from service.protocols.endpoint import Context, Endpoint, Inference
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes

@@ -13,19 +13,27 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from service import health
 from service.codecs import v2_grpc
 from service.codecs.v2_request import InferRequest
 from service.errors import InvalidBody, ModelUnavailable, NotFound
 from service.exchange import Exchange
 from service.models.model import ServedModel
-from service.protocols import grpc_health, grpc_messages, nonfinite, repository, v2
+from service.protocols import grpc_bounds, grpc_health, grpc_messages, nonfinite, repository, v2
+from service.protocols.call import Call, Decoded, Reader, Reply
 from service.protocols.endpoint import Context
-from service.protocols.light import LARGE_TEXT_BYTES, light_answer
+from service.protocols.light import LARGE_TEXT_BYTES
 from service.signature import Tensors
 
-# A message, the record of its call, and the deadline on the clock of time.monotonic().
-Method = Callable[[Any, Exchange, float], Awaitable[Any]]
+# A message, the record of its call, and the deadline on the clock of time.monotonic(), to the bytes
+# of the answer.
+Method = Callable[[bytes, Exchange, float], Awaitable[bytes]]
+_Simple = Callable[[Any, Exchange], Awaitable[Any]]
+
+# Of a ModelInferRequest.
+_MODEL_NAME, _MODEL_VERSION = 1, 2
 
 
 class Methods:
@@ -40,84 +48,120 @@ class Methods:
         self._context = context
         self._classes = classes
         self._raw_outputs = context.settings.grpc_outputs == "raw"
+        self._reader = Reader(self._decode)
 
     def table(self) -> dict[str, Method]:
-        """The methods of the service, by name."""
-        return {
+        """The methods of the service by name, and HealthCheck: Check of grpc.health.v1.Health."""
+        simple: dict[str, _Simple] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ServerMetadata": self._server_metadata,
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._model_infer,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
+            "HealthCheck": self._health,
         }
+        made = {name: partial(self._answer, name, method) for name, method in simple.items()}
+        return {**made, "ModelInfer": self._model_infer}
 
-    async def health(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
-        """The method Check of grpc.health.v1.Health."""
+    async def _answer(
+        self, name: str, method: _Simple, data: bytes, exchange: Exchange, deadline: float
+    ) -> bytes:
+        """A method whose message is small, or none that is meant."""
+        call = Call(self._context.pool, exchange, self._reader)
+        call.deadline = deadline
+        light = len(data) <= LARGE_TEXT_BYTES
+        request = self.read(name, data) if light else await call.in_thread(self.read, name, data)
+        written: bytes = (await method(request, exchange)).SerializeToString()
+        return written
+
+    def read(self, name: str, data: bytes) -> Any:
+        """The message of a method.
+
+        Raises:
+            InvalidBody: it is none, or has too many parts.
+        """
+        if not grpc_bounds.within(data, name):
+            raise InvalidBody(
+                f"The message has more than {grpc_bounds.MOST_FIELDS} fields.",
+                hint="Tensors are a few long fields: send their elements packed, or as raw bytes.",
+            )
+        try:
+            return self._classes[f"{name}Request"].FromString(data)
+        except DecodeError:
+            raise InvalidBody(
+                f"The message cannot be read as a {name}Request.",
+                hint="Send what a client made from the protocol's .proto file would send.",
+            ) from None
+
+    async def _health(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         ready = not health.obstacles(self._context.registry, self._context.lifecycle)
         status = grpc_health.status(request.service, ready=ready)
         if status is None:
             raise NotFound("There is no such service.", hint=f"Ask for {grpc_messages.SERVICE}.")
         return self._classes["HealthCheckResponse"](status=status)
 
-    async def _server_live(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _server_live(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         return self._classes["ServerLiveResponse"](live=True)
 
-    async def _server_ready(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _server_ready(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         missing = health.obstacles(self._context.registry, self._context.lifecycle)
         return self._classes["ServerReadyResponse"](ready=not missing)
 
-    async def _server_metadata(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _server_metadata(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         return self._classes["ServerMetadataResponse"](**v2.server_metadata(self._context))
 
-    async def _model_ready(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _model_ready(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         try:
             v2.ready_model(self._context, request.name, request.version or None)
         except (NotFound, ModelUnavailable):
             return self._classes["ModelReadyResponse"](ready=False)
         return self._classes["ModelReadyResponse"](ready=True)
 
-    async def _model_metadata(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _model_metadata(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         model = self._context.registry.find(request.name or None, request.version or None)
         told = v2.model_metadata(self._context, model)
         return self._classes["ModelMetadataResponse"](**told)
 
-    async def _model_infer(self, request: Any, exchange: Exchange, deadline: float) -> Any:
-        context = self._context
-        model = context.registry.find(request.model_name or None, request.model_version or None)
-        exchange.model, exchange.version = model.name, model.version
-        model.batcher.check_room(1)
-        as_they_are = bool(request.raw_input_contents) and not model.signature.texts
-        light = as_they_are or request.ByteSize() <= LARGE_TEXT_BYTES
-        decoded = await context.job(light, partial(v2_grpc.decode, request, model.signature))
-        del request  # what is still needed of it was copied out
-        outputs = await context.infer(model, decoded.tensors, deadline, exchange)
-        light = light_answer(outputs, copied=decoded.binary or self._raw_outputs)
-        response = await context.job(light, partial(self._encode, model, outputs, decoded))
-        exchange.encoded = time.monotonic()
-        return response
+    async def _model_infer(self, data: bytes, exchange: Exchange, deadline: float) -> bytes:
+        """Admitted by the model's name alone: nothing else is read of what is refused."""
+        named = grpc_bounds.texts(data, [_MODEL_NAME, _MODEL_VERSION])
+        if named is None:
+            self.read("ModelInfer", data)  # says what is wrong with it
+            raise InvalidBody("The message is not a ModelInferRequest.")
+        name, version = named
+        call = Call(self._context.pool, exchange, self._reader)
+        model = self._context.registry.find(name or None, version or None)
+        call.admit(model, deadline - time.monotonic())
+        call.body, call.deadline = data, deadline
+        del data  # what is needed of it is copied out
+        return (await call.answer()).body
 
-    def _encode(self, model: ServedModel, outputs: Tensors, request: InferRequest) -> Any:
+    def _decode(self, data: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
+        request = v2_grpc.decode(self.read("ModelInfer", data), model.signature)
+        encode = partial(self._encode, request._replace(tensors={}))
+        return Decoded(request.tensors, encode, request.binary or self._raw_outputs)
+
+    def _encode(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
         names = [wanted.name for wanted in request.outputs]
         warnings = nonfinite.check(outputs, self._context.settings.nan_policy, names)
         response = self._classes["ModelInferResponse"]()
         v2_grpc.encode(response, model, outputs, request, warnings, self._raw_outputs)
-        return response
+        return Reply(response.SerializeToString())
 
-    async def _repository_index(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _repository_index(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         rows = repository.index(self._context, request.ready)
         return self._classes["RepositoryIndexResponse"](models=rows)
 
-    async def _load(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _load(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         _refuse_repository_name(request)
         options = {"parameters": dict(request.parameters)}
         await repository.load(self._context, request.model_name, options)
         return self._classes["RepositoryModelLoadResponse"]()
 
-    async def _unload(self, request: Any, exchange: Exchange, deadline: float) -> Any:  # noqa: ARG002
+    async def _unload(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         _refuse_repository_name(request)
         await repository.unload(self._context, request.model_name)
         return self._classes["RepositoryModelUnloadResponse"]()

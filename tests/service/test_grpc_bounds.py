@@ -9,12 +9,13 @@ from pathlib import Path
 import grpc
 import pytest
 import repository
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from test_held_memory import MIB, grown
 
 from service.protocols import grpc_messages
-from service.protocols.grpc_bounds import MOST_FIELDS, within
+from service.protocols.grpc_bounds import MOST_FIELDS, texts, within
 
 CLASSES = grpc_messages.classes()
 
@@ -64,6 +65,29 @@ def test_any_bytes_are_counted_without_an_error(data: bytes, method: str):
     counts = [within(data, method, most) for most in range(len(data) + 2)]
     assert counts == sorted(counts)  # more is allowed, never less
     assert counts[-1]  # a field takes at least a byte
+
+
+@given(st.text(max_size=9), st.text(max_size=9), st.binary(min_size=1, max_size=300))
+def test_texts_are_found_without_reading_the_rest(name: str, version: str, data: bytes):
+    request = CLASSES["ModelInferRequest"](model_name=name, model_version=version, id="1")
+    request.raw_input_contents.append(data)
+    request.parameters["a"].double_param = 1.5
+    text = request.SerializeToString()
+    assert texts(text, [1, 2]) == [name, version]
+    assert texts(text + field(1, b"last"), [1, 2]) == ["last", version]  # as protobuf has it
+    assert texts(text[:-1], [1, 2]) is None
+    assert texts(text + field(2, b"\xff"), [1, 2]) is None
+    assert texts(text, [1, 2], most=2) is None
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_searched_as_protobuf_would(data: bytes):
+    found = texts(data, [1, 2])
+    try:
+        read = CLASSES["ModelInferRequest"].FromString(data)
+    except DecodeError:
+        return
+    assert found in (None, [read.model_name, read.model_version])
 
 
 HOSTILE = {

@@ -95,9 +95,9 @@ def test_over_grpc(monkeypatch: pytest.MonkeyPatch, models: Path, size: int):
         context = Context(served.registry, served.settings, None, None)  # type: ignore[arg-type]
         infer = Methods(context, classes).table()["ModelInfer"]
         loop = asyncio.get_running_loop()
-        return await infer(request, Exchange("1"), loop.time() + 60)
+        return await infer(request.SerializeToString(), Exchange("1"), loop.time() + 60)
 
-    response = asyncio.run(main())
+    response = classes["ModelInferResponse"].FromString(asyncio.run(main()))
     served.registry.close(5)
     (data,) = response.raw_output_contents
     np.testing.assert_array_equal(np.frombuffer(data, np.float32), row)

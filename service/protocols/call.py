@@ -1,0 +1,193 @@
+"""A prediction, whichever protocol and transport it came by: its steps, each written once.
+
+    admit    is there room for it, before anything of its body is read
+    decode   bytes to tensors that suit the model
+    run      in a batch of the model
+    encode   the outputs to the bytes of the answer
+
+Two drive them: `answer` in a task, for HTTP and for gRPC, where what takes long is done in a
+thread; `connections.Prediction` in plain calls, for a small body that is there. What comes later
+than its deadline at a step is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from service import http
+from service.batching.batch import late, not_in_time
+from service.exchange import Exchange
+from service.models.model import ServedModel
+from service.protocols.light import LARGE_TEXT_BYTES, light_answer
+from service.signature import Tensors
+
+T = TypeVar("T")
+
+JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+
+
+class Reply(NamedTuple):
+    """A whole answer."""
+
+    body: bytes
+    content_type: bytes = JSON
+    headers: http.Headers = ()
+    status: int = 200
+
+
+class Decoded(NamedTuple):
+    """A request in tensors, and how its answer is written.
+
+    `encode`: the outputs, by name, to the reply. `light`: whether that only copies bytes.
+    """
+
+    tensors: Tensors
+    encode: Callable[[ServedModel, Tensors], Reply]
+    light: bool = False
+
+
+class Reader(NamedTuple):
+    """How a request is read and answered, as far as its head tells.
+
+    `read`: its body, the model, and what counts the bytes of what is made of it, to tensors; any
+    buffer for a body with a `front`, else bytes.
+    `light_bytes`: of a body up to which reading takes so little that the event loop may do it.
+    `front`: what comes before the tensors in a body that holds them as they are, in bytes; None
+    for a body of another kind.
+    """
+
+    read: Callable[[Any, ServedModel, Callable[[int], object]], Decoded]
+    light_bytes: float = LARGE_TEXT_BYTES
+    front: int | None = None
+
+
+class Call:
+    """One of them. `exchange`: its record. `body`: until it is decoded.
+
+    `deadline`: on the clock of time.monotonic(), once its body is there.
+
+    Args:
+        pool: for what would hold up the event loop.
+        exchange: see above.
+        reader: as the head of the request has it; may be set before the body is read.
+    """
+
+    __slots__ = ("body", "deadline", "decoded", "exchange", "model", "pool", "reader")
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, exchange: Exchange, reader: Reader | None = None
+    ) -> None:
+        self.pool = pool
+        self.exchange = exchange
+        self.reader = reader
+        self.body: http.Body = b""
+        self.deadline = 0.0
+        self.model: ServedModel | None = None
+        self.decoded: Decoded | None = None
+
+    def admit(self, model: ServedModel, timeout_s: float) -> None:
+        """Refuse what has no chance before the work of reading and decoding.
+
+        Args:
+            model: which it is for.
+            timeout_s: how long the client waits at most, from the end of the body.
+
+        Raises:
+            ServiceError: what `Batcher.check_room` raises.
+        """
+        exchange = self.exchange
+        exchange.model, exchange.version = model.name, model.version
+        self.model = model
+        model.batcher.check_room(1, timeout_s)
+
+    @property
+    def light(self) -> bool:
+        """Whether the event loop itself may decode the body."""
+        size = len(self.body)
+        assert self.reader is not None
+        if size > self.reader.light_bytes:
+            return False
+        # Texts are read one by one, also where other tensors are only looked at.
+        assert self.model is not None
+        return size <= LARGE_TEXT_BYTES or not self.model.signature.texts
+
+    def decode(self) -> int:
+        """Read the body, which is not kept; how many rows it has.
+
+        Raises:
+            ServiceError: it is none for this model, or that took until the deadline.
+        """
+        model, exchange, reader = self.model, self.exchange, self.reader
+        assert model is not None
+        assert reader is not None
+        body, self.body = self.body, b""
+        if reader.front is None:
+            body = bytes(body)
+        self.decoded = decoded = reader.read(body, model, exchange.make)
+        exchange.rows = rows = model.signature.check(decoded.tensors)
+        exchange.decoded = now = time.monotonic()
+        if now >= self.deadline:
+            raise late()
+        return rows
+
+    def encode(self, outputs: Tensors) -> Reply:
+        """Write the answer, and count it in place of what it was made of.
+
+        Raises:
+            ServiceError: the outputs cannot be written, or not kept.
+        """
+        decoded, model, exchange = self.decoded, self.model, self.exchange
+        assert decoded is not None
+        assert model is not None
+        reply = decoded.encode(model, outputs)
+        exchange.encoded = time.monotonic()
+        exchange.answer(len(reply.body))
+        return reply
+
+    def light_answer(self, outputs: Tensors) -> bool:
+        """Whether the event loop itself may encode the outputs."""
+        assert self.decoded is not None
+        return light_answer(outputs, copied=self.decoded.light)
+
+    async def answer(self) -> Reply:
+        """Decode, run and encode, with the event loop free for others.
+
+        Raises:
+            ServiceError: of any of the steps.
+        """
+        model, exchange = self.model, self.exchange
+        assert model is not None
+        rows = self.decode() if self.light else await self.in_thread(self.decode)
+        assert self.decoded is not None
+        outputs = await model.batcher.submit(
+            self.decoded.tensors, rows, self.deadline, exchange.request_id, exchange.run,
+            exchange.expect,
+        )  # fmt: skip
+        exchange.answered = time.monotonic()
+        return await self.encoded(outputs)
+
+    async def encoded(self, outputs: Tensors) -> Reply:
+        """`encode`, in a thread if there is much to write."""
+        if self.light_answer(outputs):
+            return self.encode(outputs)
+        return await self.in_thread(self.encode, outputs)
+
+    async def in_thread(self, work: Callable[..., T], *of: object) -> T:
+        """Do it in a thread; who waits for that is told at the deadline at the latest.
+
+        Raises:
+            DeadlineExceeded: it was not ready. It may still run to its end.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())) as limit:
+                return await loop.run_in_executor(self.pool, work, *of)
+        except TimeoutError:
+            if not limit.expired():  # the work's own
+                raise
+            raise not_in_time() from None
