@@ -82,7 +82,8 @@ def create_app(
     )
     _add_error_handlers(app)
     access = access or Access()
-    context = Context(registry, settings, lifecycle, access, version)
+    metrics = metrics or Metrics(version)
+    context = Context(registry, settings, lifecycle, access, version, metrics.tallies)
     predict = Predict(context)
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:
@@ -90,7 +91,6 @@ def create_app(
     _add_health(app, registry, lifecycle)
     _add_models(app, registry)
     _add_documents(app, registry)
-    metrics = metrics or Metrics(version)
     budget = budget or Budget(settings.budget_bytes)
     metrics.ready = lambda: not health.obstacles(registry, lifecycle)
     metrics.held_bytes = lambda: budget.held

@@ -205,7 +205,7 @@ def load_counted(
 ) -> model.ServedModel:
     """`model.load`, and the batches of what it gives are counted."""
     served = model.load(folder, name, version, **how)
-    served.batcher.execution.observe = metrics.batches(name)
+    served.batcher.execution.observe = metrics.batches(name, version)
     return served
 
 

@@ -164,7 +164,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         settings, source, metrics, choice, threads=threads, alone=count == 1
     )
     budget = Budget(settings.budget_bytes)
-    context = Context(registry, settings, lifecycle, access, version)
+    context = Context(registry, settings, lifecycle, access, version, metrics.tallies)
     observers = assembly.observers(settings, version)
     grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)
     config = uvicorn.Config(

@@ -86,6 +86,6 @@ class Execution:
                 if item.told is not None:
                     item.told(free, started, ended, rows)
             if self.observe is not None:
-                self.observe(Ran(rows, len(batch)))
+                self.observe(Ran(rows, len(batch), took_s))
         except Exception:  # noqa: BLE001  an observer that fails must not end anything
             faults.report(logger, f"a batch of model {self._name} could not be counted")

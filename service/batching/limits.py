@@ -31,3 +31,4 @@ class Ran:
 
     rows: int
     requests: int
+    seconds: float = 0.0

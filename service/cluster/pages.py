@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from service.telemetry.pages import SharedPages
+from service.telemetry.pages import PAGES, SharedPages
 
 _GONE_S = 5.0
 
@@ -28,16 +28,16 @@ class NodePages(SharedPages):
     def __init__(self, session: str, index: int) -> None:
         super().__init__(_folder(session), index)
 
-    def others(self) -> list[str]:
+    def others(self, end: str = PAGES) -> list[str]:
         """The pages of the replicas of this node that are alive."""
         oldest = time.time() - _GONE_S
-        for path in self._folder.glob("*.prom"):
+        for path in self._folder.glob(f"*{end}"):
             try:
                 if path.stat().st_mtime < oldest:
                     path.unlink()
             except OSError:
                 continue
-        return super().others()
+        return super().others(end)
 
 
 def _folder(session: str) -> Path:

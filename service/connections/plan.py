@@ -266,6 +266,6 @@ class Plans:
         self.keep(plan)
         assert plan.refused_by is not None
         name, refused = plan.refused_by
-        self.gate.metrics.refused_early(found.template, name, refused)
+        self.gate.metrics.refused_early(found.template, name, model.version, refused)
         begin, body = plan.refusal
         return begin + sane_id(plan.head.first.get(b"x-request-id")).encode(), body

@@ -86,6 +86,30 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "V2Live": _object("live", live={"type": "boolean"}),
     "V2Ready": _object("ready", ready={"type": "boolean"}),
+    "V2Statistics": _object(
+        "model_stats",
+        model_stats=_many(
+            _object(
+                "name version last_inference inference_count execution_count inference_stats "
+                "batch_stats",
+                name=_TEXT,
+                version=_TEXT,
+                last_inference={"type": "integer", "description": "ms since 1970; 0 for never"},
+                inference_count={"type": "integer", "description": "rows that were answered"},
+                execution_count={"type": "integer", "description": "batches that were run"},
+                inference_stats=_OBJECT,
+                batch_stats=_many(_OBJECT),
+            )
+        ),
+    ),
+    "V2Config": _object(
+        "name platform max_batch_size input output",
+        name=_TEXT,
+        platform=_TEXT,
+        max_batch_size={"type": "integer", "minimum": 0},
+        input=_many(_OBJECT),
+        output=_many(_OBJECT),
+    ),
     "V2IndexRequest": _object("", ready={"type": "boolean"}),
     "V2Index": _many(
         _object(
@@ -127,6 +151,7 @@ _TFS_VERSION = "/v1/models/{name}/versions/{version}"
 _ROUTES: list[tuple[str, str, str, str, str | None, str]] = [
     (_V2, "get", "/v2", "The server and its extensions", None, "V2Server"),
     (_V2, "get", "/v2/models", "Names of the models", None, "ModelNames"),
+    (_V2, "get", "/v2/models/stats", "What all models have done", None, "V2Statistics"),
     (_V2, "get", "/v2/health/live", "Is the process alive?", None, "V2Live"),
     (_V2, "get", "/v2/health/ready", "Should it get traffic?", None, "V2Ready"),
     *(
@@ -135,6 +160,8 @@ _ROUTES: list[tuple[str, str, str, str, str | None, str]] = [
         for route in (
             (_V2, "get", path, "Tensors of a model", None, "V2ModelMetadata"),
             (_V2, "get", f"{path}/ready", "Does the model answer?", None, "V2ModelReady"),
+            (_V2, "get", f"{path}/stats", "What it has done", None, "V2Statistics"),
+            (_V2, "get", f"{path}/config", "How it is served", None, "V2Config"),
             (_V2, "post", f"{path}/infer", "Infer", "V2InferRequest", "V2InferResponse"),
         )
     ),

@@ -24,6 +24,7 @@ from service.health import Lifecycle
 from service.models.registry import Registry
 from service.protocols.call import Call, Reader, Reply
 from service.settings import Settings
+from service.telemetry.tally import Tallies
 
 logger = logging.getLogger("foldserve.predict")
 
@@ -40,6 +41,7 @@ class Context:
     lifecycle: Lifecycle
     access: Access
     version: str = "0"
+    tallies: Tallies = field(default_factory=Tallies)
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
     )

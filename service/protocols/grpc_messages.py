@@ -3,6 +3,7 @@
 Written down here as `name:type=number` (`*` repeated, `{}` a map from string, `|` a member of
 the message's oneof) and made into classes by protobuf itself, in a descriptor pool of their own:
 a client library that registers the same package in the same process does not clash with them.
+An enumeration is `enum NAME=number ...`.
 
 Source: Open Inference Protocol, open_inference_grpc.proto; the repository messages are
 Triton's, grpc_service.proto.
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from service.protocols import grpc_triton
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -61,6 +64,7 @@ MESSAGES = {
     "RepositoryModelUnloadRequest": """repository_name:string=1 model_name:string=2
         parameters:ModelRepositoryParameter{}=3""",
     "RepositoryModelUnloadResponse": "",
+    **grpc_triton.MESSAGES,
 }
 
 _FIELD = re.compile(r"(\w+):([\w.]+)(\*|\||\{\})?=(\d+)")
@@ -69,6 +73,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _REPEATED = _Field.Label.Value("LABEL_REPEATED")
 _OPTIONAL = _Field.Label.Value("LABEL_OPTIONAL")
 _MESSAGE = _Field.Type.Value("TYPE_MESSAGE")
+_ENUM = _Field.Type.Value("TYPE_ENUM")
 
 
 def classes(package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES) -> dict[str, type[Any]]:
@@ -79,20 +84,34 @@ def classes(package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES) -> d
     made: dict[str, Any] = {}
     for name, fields in messages.items():
         outer, _, inner = name.partition(".")
+        if fields.startswith("enum "):
+            kinds = made[outer].enum_type if inner else file.enum_type
+            values = kinds.add(name=inner or outer).value
+            for each in fields.split()[1:]:
+                values.add(name=each.partition("=")[0], number=int(each.partition("=")[2]))
+            continue
         message = made[outer].nested_type.add() if inner else file.message_type.add()
         message.name = inner or outer
         made[name] = message
         for field in _FIELD.findall(fields):
-            _add_field(message, name, *field)
+            _add_field(message, (package, name), messages, *field)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
-        for name in messages
+        for name in made
     }
 
 
-def _add_field(message: Any, path: str, name: str, kind: str, mark: str, number: str) -> None:
+def _add_field(
+    message: Any,
+    path: tuple[str, str],
+    messages: Mapping[str, str],
+    name: str,
+    kind: str,
+    mark: str,
+    number: str,
+) -> None:
     field = message.field.add(name=name, number=int(number))
     field.label = _REPEATED if mark in ("*", "{}") else _OPTIONAL
     if mark == "{}":
@@ -102,18 +121,18 @@ def _add_field(message: Any, path: str, name: str, kind: str, mark: str, number:
         key = entry.field.add(name="key", number=1, label=_OPTIONAL)
         key.type = _Field.Type.Value("TYPE_STRING")
         value = entry.field.add(name="value", number=2, label=_OPTIONAL)
-        _set_type(value, kind)
-        kind = f"{path}.{entry.name}"
+        _set_type(value, kind, path[0], messages)
+        kind = f"{path[1]}.{entry.name}"
     elif mark == "|":
         if not message.oneof_decl:
             message.oneof_decl.add(name=_ONEOF)
         field.oneof_index = 0
-    _set_type(field, kind)
+    _set_type(field, kind, path[0], messages)
 
 
-def _set_type(field: Any, kind: str) -> None:
+def _set_type(field: Any, kind: str, package: str, messages: Mapping[str, str]) -> None:
     if kind[0].isupper():
-        field.type = _MESSAGE
-        field.type_name = f".{PACKAGE}.{kind}"
+        field.type = _ENUM if messages.get(kind, "").startswith("enum ") else _MESSAGE
+        field.type_name = f".{package}.{kind}"
     else:
         field.type = _Field.Type.Value(f"TYPE_{kind.upper()}")

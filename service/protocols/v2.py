@@ -4,7 +4,8 @@
     GET  /v2/health/live, /v2/health/ready
     GET  /v2/models                                      names of the models, as KServe tells them
     GET  /v2/models/{m}[/versions/{v}]                   metadata
-    GET  /v2/models/{m}[/versions/{v}]/ready
+    GET  /v2/models/{m}[/versions/{v}]/ready, .../stats, .../config
+    GET  /v2/models/stats
     POST /v2/models/{m}[/versions/{v}]/infer
     POST /v2/repository/index
     POST /v2/repository/models/{m}/load, .../unload
@@ -12,7 +13,7 @@
 An error is {"error": "<sentence>"} with a 4xx or 5xx status.
 
 Source: Open Inference Protocol, inference_rest.md, open_inference_rest.yaml; Triton's
-extension_model_repository.md.
+extension_model_repository.md, extension_statistics.md, extension_model_configuration.md.
 """
 
 from __future__ import annotations
@@ -36,24 +37,31 @@ from service.protocols import media, nonfinite, repository, shapes
 from service.protocols.call import OCTETS, Decoded, Reader, Reply
 from service.protocols.endpoint import Context, Endpoint, Inference
 from service.protocols.light import LARGE_TEXT_BYTES
+from service.protocols.model_config import PLATFORM, Config
 from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes
+from service.protocols.statistics import Statistics
 from service.signature import Tensors
 
 NAME = "foldserve"
-PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+EXTENSIONS = [
+    "binary_tensor_data", "classification", "model_repository", "model_configuration", "statistics",
+]  # fmt: skip
 _HEADER_LENGTH = b"inference-header-content-length"
 
 
 def routes(context: Context) -> Routes:
     """The application for every path under /v2."""
     infer, metadata, ready = Infer(context), ModelMetadata(context), ModelReady(context)
+    statistics = Statistics(context)
     return Routes(
         [
             *_of_model("POST", "/infer", infer),
-            *_of_model("GET", "", metadata),
             *_of_model("GET", "/ready", ready),
+            Route("GET", "/v2/models/stats", statistics),
+            *_of_model("GET", "/stats", statistics),
+            *_of_model("GET", "/config", Config(context)),
+            *_of_model("GET", "", metadata),
             Route("GET", "/v2", ServerMetadata(context)),
             Route("GET", "/v2/models", Names(context)),
             Route("GET", "/v2/health/live", Live(context)),

@@ -25,6 +25,8 @@ from service.protocols import grpc_bounds, grpc_health, grpc_messages, nonfinite
 from service.protocols.call import Call, Decoded, Reader, Reply
 from service.protocols.endpoint import Context
 from service.protocols.light import LARGE_TEXT_BYTES
+from service.protocols.model_config import config
+from service.protocols.statistics import statistics
 from service.signature import Tensors
 
 # A message, the record of its call, and the deadline on the clock of time.monotonic(), to the bytes
@@ -58,6 +60,8 @@ class Methods:
             "ServerMetadata": self._server_metadata,
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
+            "ModelStatistics": self._model_statistics,
+            "ModelConfig": self._model_config,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
@@ -124,6 +128,16 @@ class Methods:
         model = self._context.registry.find(request.name or None, request.version or None)
         told = v2.model_metadata(self._context, model)
         return self._classes["ModelMetadataResponse"](**told)
+
+    async def _model_statistics(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
+        told = statistics(self._context, request.name or None, request.version or None)
+        return self._classes["ModelStatisticsResponse"](model_stats=told)
+
+    async def _model_config(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
+        context = self._context
+        model = context.registry.find(request.name or None, request.version or None)
+        told = config(model, context.settings.version_policy)
+        return self._classes["ModelConfigResponse"](config=told)
 
     async def _model_infer(self, data: bytes, exchange: Exchange, deadline: float) -> bytes:
         """Admitted by the model's name alone: nothing else is read of what is refused."""

@@ -23,6 +23,7 @@ from service.exchange import Exchange
 from service.models.registry import Registry
 from service.telemetry.exposition import Exposition, Histogram, merge
 from service.telemetry.pages import SharedPages
+from service.telemetry.tally import Tallies
 
 SECONDS = (
     25e-6, 50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
@@ -30,7 +31,7 @@ SECONDS = (
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-_KIND = attrgetter("route", "model", "status", "error")
+_KIND = attrgetter("route", "model", "version", "status", "error")
 
 STAGES = ("decode", "queue", "batch_wait", "compute", "encode")
 
@@ -65,6 +66,7 @@ class Metrics:
 
     def __init__(self, version: str, shared: SharedPages | None = None) -> None:
         self._shared = shared
+        self.tallies = Tallies(shared)
         self.in_flight = 0
         self.ready: Callable[[], bool] = lambda: False
         self.connections: Callable[[], int] = lambda: 0
@@ -81,15 +83,23 @@ class Metrics:
         """Count a refusal by its error code."""
         self._refused[code] = self._refused.get(code, 0) + 1
 
-    def refused_early(self, route: str, model: str, error: ServiceError) -> None:
+    def refused_early(self, route: str, model: str, version: int, error: ServiceError) -> None:
         """Count a request that its connection refused, as if its route had done so."""
+        self.tallies.refused(model, version)
         key = (route, model, error.status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self.refused(error.code)
 
-    def batches(self, model: str) -> Callable[[Ran], object]:
-        """The observer for the batcher of a model, any version of it."""
-        return self._batches.setdefault(model, _Batches()).count
+    def batches(self, model: str, version: int) -> Callable[[Ran], object]:
+        """The observer for the batcher of a version that was loaded just now."""
+        rows = self._batches.setdefault(model, _Batches())
+        tally = self.tallies.begin(model, version)
+
+        def observe(ran: Ran) -> None:
+            rows.count(ran)
+            tally.ran(ran)
+
+        return observe
 
     def finish(self, exchange: Exchange) -> None:
         """Count a request that has been answered or given up."""
@@ -103,11 +113,13 @@ class Metrics:
             self.refused(exchange.error)
         if exchange.computed:
             self._count_stages(exchange)
+        if exchange.model:
+            self.tallies.add([exchange], exchange.finished - exchange.started)
 
     def finish_all(self, exchanges: Iterable[Exchange]) -> None:
         """`finish` for requests that have ended at about the same time, mostly alike."""
         bounds = SECONDS
-        for (route, model, status, error), alike in groupby(exchanges, _KIND):
+        for (route, model, _, status, error), alike in groupby(exchanges, _KIND):
             same = list(alike)
             key = (route, model, status)
             self._requests[key] = self._requests.get(key, 0) + len(same)
@@ -124,6 +136,8 @@ class Metrics:
                 if exchange.computed:
                     self._count_stages(exchange)
             seconds.total += total
+            if model:
+                self.tallies.add(same, total)
 
     def _count_stages(self, e: Exchange) -> None:
         stages = self._stages.get(e.model)
@@ -146,6 +160,7 @@ class Metrics:
         """Let the other workers show this one's page; to be called once a second."""
         if self._shared is not None:
             self._shared.publish(self.render(registry))
+            self.tallies.share()
 
     def render(self, registry: Registry) -> str:
         """This process alone."""

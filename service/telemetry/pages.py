@@ -12,6 +12,8 @@ from pathlib import Path
 
 logger = logging.getLogger("foldserve.metrics")
 
+PAGES = ".prom"
+
 
 class SharedPages:
     """One worker's view of the folder.
@@ -23,26 +25,26 @@ class SharedPages:
 
     def __init__(self, folder: Path, index: int) -> None:
         self._folder = folder
-        self._name = f"{index}.prom"
+        self._name = str(index)
         self.labels = {"worker": str(index)}
         self._said = False
 
-    def publish(self, page: str) -> None:
-        """Put this worker's page where the others find it."""
-        aside = self._folder / f".{self._name}"
+    def publish(self, page: str, end: str = PAGES) -> None:
+        """Put this worker's page where the others find it; `end` tells one kind from another."""
+        aside = self._folder / f".{self._name}{end}"
         try:
             aside.write_text(page, encoding="utf-8")
-            aside.replace(self._folder / self._name)
+            aside.replace(self._folder / f"{self._name}{end}")
         except OSError as error:
             if not self._said:  # a full disk must not fill the log as well
                 self._said = True
                 logger.error("the metrics cannot be shared: %s", error.strerror)
 
-    def others(self) -> list[str]:
+    def others(self, end: str = PAGES) -> list[str]:
         """The pages of the other workers, as they were a second ago at most."""
         pages = []
-        for path in sorted(self._folder.glob("[0-9]*.prom")):
-            if path.name == self._name:
+        for path in sorted(self._folder.glob(f"[0-9]*{end}")):
+            if path.name == f"{self._name}{end}":
                 continue
             try:
                 pages.append(path.read_text(encoding="utf-8"))

@@ -50,7 +50,7 @@ class Asked:
 
     def __init__(self, queue: Queue, access: Access | None = None, origins: str = "") -> None:
         self.queue = queue
-        self.model: Any = SimpleNamespace(name="m", batcher=queue)
+        self.model: Any = SimpleNamespace(name="m", version=1, batcher=queue)
         self.metrics = Metrics("0")
         settings = parse(["--cors-origins", origins], {})
         registry: Any = SimpleNamespace(find=lambda *_: self.model)

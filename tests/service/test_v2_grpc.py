@@ -16,7 +16,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from conftest import Served
 from test_process import command, sentence
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from service.protocols import grpc_messages
@@ -67,7 +67,8 @@ def test_the_messages_are_those_of_the_client():
     """Names, numbers, types and repetition of every field, as in stubs made by protoc."""
     ours = grpc_messages.classes()
     for name, cls in ours.items():
-        theirs = service_pb2
+        outer = name.partition(".")[0]
+        theirs = service_pb2 if hasattr(service_pb2, outer) else model_config_pb2
         for part in name.split("."):
             theirs = getattr(theirs, part)
         known = {field.name: field for field in theirs.DESCRIPTOR.fields}
@@ -84,6 +85,10 @@ def test_the_messages_are_those_of_the_client():
             assert (field.number, field.type, repeated(field)) == (
                 other.number, other.type, repeated(other),
             ), (name, field.name)  # fmt: skip
+            if field.enum_type is not None:
+                assert [(v.name, v.number) for v in field.enum_type.values] == [
+                    (v.name, v.number) for v in other.enum_type.values
+                ][: len(field.enum_type.values)]
             if field.message_type is not None:
                 assert field.message_type.name == other.message_type.name
                 assert (
