@@ -101,7 +101,9 @@ def linear(
         u = kernel.rounding
         if same:
             pulled = factor * atom.held.pull()[0]
-            off = OWN * np.abs(pulled)
+            # A factor that the first graph does not name is only known up to a rounding.
+            named = np.any([factor == hint for hint in (*atom.held.hints, 1.0, 0.0)], axis=0)
+            off = (OWN + np.where(named, 0.0, u)) * np.abs(pulled)
         else:
             pulled, off = kernel.pull()
     t, m = pulled + own, off + own_off
