@@ -22,7 +22,7 @@ from converter.commands.overview import overview
 from converter.system.program import MODULE
 from service import device, errors
 from service.app import create_app
-from service.health import Lifecycle
+from service.context import Context
 from service.models import model
 from service.models.registry import Registry
 from service.protocols import grpc_messages
@@ -42,7 +42,7 @@ def document() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
         load = partial(model.load, choice=device.choose("cpu"), threads=1, capacity_samples=1)
         registry = Registry(Path(empty), load)
-        app = create_app(registry, parse([], {}), Lifecycle(), version="0")
+        app = create_app(Context(registry, parse([], {})))
         while not hasattr(app, "openapi"):  # the shells around FastAPI
             app = app._app
         return app.openapi()  # type: ignore[no-any-return]

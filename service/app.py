@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -17,11 +17,10 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import catalog, health, http, openapi, playground
-from service.budget import Budget
 from service.connections import routes as hot
-from service.connections.auth import Access
-from service.connections.gate import Gate, Observer
+from service.connections.gate import Gate
 from service.connections.plan import Plans
+from service.context import Context
 from service.errors import (
     BadRequest,
     ClientError,
@@ -33,7 +32,6 @@ from service.errors import (
 from service.health import Lifecycle
 from service.models.registry import Registry
 from service.protocols import tfs, v2
-from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.settings import Settings
 from service.telemetry.exposition import CONTENT_TYPE
@@ -55,35 +53,13 @@ TITLE = "Foldserve"
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": openapi.ERROR_RESPONSE}
 
 
-def create_app(
-    registry: Registry,
-    settings: Settings,
-    lifecycle: Lifecycle,
-    version: str = "0",
-    access: Access | None = None,
-    metrics: Metrics | None = None,
-    observers: Sequence[Observer] = (),
-    budget: Budget | None = None,
-) -> Application:
-    """The whole application. It neither loads nor closes the registry: the server does.
-
-    Args:
-        registry: the models, possibly still being loaded.
-        settings: limits and policies.
-        lifecycle: shared with the signal handler.
-        version: of the program, for the documentation.
-        access: the keys; by default there are none: anyone may predict, and no one change anything.
-        metrics: what counts the requests.
-        observers: told of every request after its answer.
-        budget: bytes of all bodies together, shared with other front ends.
-    """
+def create_app(context: Context) -> Application:
+    """The whole application. It neither loads nor closes the registry: the server does."""
+    registry, settings, lifecycle = context.registry, context.settings, context.lifecycle
     app = FastAPI(
-        title=TITLE, version=version, docs_url=None, redoc_url=None, redirect_slashes=False
+        title=TITLE, version=context.version, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     _add_error_handlers(app)
-    access = access or Access()
-    metrics = metrics or Metrics(version)
-    context = Context(registry, settings, lifecycle, access, version, metrics.tallies)
     predict = Predict(context)
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:
@@ -91,14 +67,11 @@ def create_app(
     _add_health(app, registry, lifecycle)
     _add_models(app, registry)
     _add_documents(app, registry)
-    budget = budget or Budget(settings.budget_bytes)
-    metrics.ready = lambda: not health.obstacles(registry, lifecycle)
-    metrics.held_bytes = lambda: budget.held
     open_paths = playground.PATHS | ({"/metrics"} if settings.metrics == "open" else set())
     if settings.metrics != "off":
-        _add_metrics(app, registry, metrics)
+        _add_metrics(app, registry, context.metrics)
     routes = hot.HotRoutes(app, predict, protocols)
-    gate = Gate(routes, access, metrics, budget, open_paths, observers)
+    gate = Gate(routes, context, open_paths)
     plans = Plans(gate, routes, context, cors=bool(settings.cors_origins))
     return Application(cors(gate, settings), plans)
 

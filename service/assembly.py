@@ -6,19 +6,22 @@ import asyncio
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from service import device
+from service.app import Application, create_app
 from service.batching.choose import RunSettings
-from service.budget import Budget
+from service.connections.auth import Access, KeysUnusable
+from service.context import Context
 from service.device import Choice
 from service.listen import CannotStart
 from service.models import model, policy
 from service.models.registry import Registry
-from service.protocols.endpoint import Context
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
+from service.telemetry.pages import SharedPages
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -133,14 +136,61 @@ def observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
     return found
 
 
-def grpc(
-    context: Context,
-    metrics: Metrics,
-    budget: Budget,
-    observers: list[AccessLog | Tracing],
+class Parts(NamedTuple):
+    """A whole service, but for what listens. `choice`: where its models run."""
+
+    context: Context
+    app: Application
+    choice: Choice
+    observers: list[AccessLog | Tracing]
+
+    def close(self, timeout_s: float) -> bool:
+        """End the models' threads and the observers; False if a model was still running."""
+        clean = self.context.registry.close(timeout_s)
+        for observer in self.observers:
+            observer.close()
+        return clean
+
+
+def build(
+    settings: Settings,
+    version: str,
     *,
-    shared: bool,
-) -> GrpcServer | None:
+    threads: int,
+    alone: bool = True,
+    shared: SharedPages | None = None,
+) -> Parts:
+    """All parts as the settings have them; nothing is loaded yet.
+
+    Args:
+        settings: of the whole server.
+        version: of the program.
+        threads: that one model's run may use.
+        alone: False if other processes serve the same repository on the same port.
+        shared: where the metrics of these are.
+
+    Raises:
+        CannotStart: no repository, no keys where keys were asked for, an extra is missing.
+        DeviceUnavailable: --device cuda without CUDA.
+    """
+    source = repository(settings)
+    try:
+        access = Access.of(settings.api_keys_file, settings.admin_keys_file)
+    except KeysUnusable as error:
+        raise CannotStart(str(error)) from None
+    choice = device.choose(
+        settings.device,
+        device_id=settings.cuda_device_id,
+        memory_limit_bytes=settings.cuda_memory_limit_bytes,
+    )
+    metrics = Metrics(version, shared)
+    registry = open_registry(settings, source, metrics, choice, threads=threads, alone=alone)
+    told = observers(settings, version)
+    context = Context(registry, settings, access, version, metrics, told)
+    return Parts(context, create_app(context), choice, told)
+
+
+def grpc(context: Context, *, shared: bool) -> GrpcServer | None:
     """The gRPC front end, if --grpc-port asks for one."""
     settings = context.settings
     if settings.grpc_port is None:
@@ -153,8 +203,7 @@ def grpc(
         ) from None
     if shared and settings.grpc_port == 0:
         raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
-    host, port = settings.host, settings.grpc_port
-    return GrpcServer(context, metrics, budget, host, port, shared=shared, observers=observers)
+    return GrpcServer(context, settings.host, settings.grpc_port, shared=shared)
 
 
 def open_registry(
@@ -209,15 +258,12 @@ def load_counted(
     return served
 
 
-def protocol(
-    settings: Settings,
-    metrics: Metrics,
-    budget: Budget | None = None,
-) -> type[asyncio.Protocol]:
+def protocol(context: Context) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
     from service.connections.connection import connection_class
     from service.connections.lifetime import ConnectionLimits
 
+    settings = context.settings
     return connection_class(
         ConnectionLimits(
             max_connections=settings.max_connections,
@@ -225,7 +271,7 @@ def protocol(
             header_timeout_s=settings.header_timeout_ms / 1000,
             idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
             stall_timeout_s=settings.body_timeout_ms / 1000,
-            refused=metrics.refused,
-            budget=budget,
+            refused=context.metrics.refused,
+            budget=context.budget,
         )
     )

@@ -23,18 +23,13 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import assembly, cpu, device, faults, listen
-from service.app import create_app
+from service import assembly, cpu, faults, listen
 from service.banner import banner, url_of
-from service.budget import Budget
-from service.connections.auth import Access, KeysUnusable
+from service.context import Context
 from service.device import DeviceUnavailable
-from service.health import Lifecycle
 from service.listen import CannotStart
 from service.models.heap import TrimWhenIdle, give_back
-from service.protocols.endpoint import Context
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 from service.telemetry.pages import SharedPages
 from service.workers import Worker
 
@@ -57,18 +52,16 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        lifecycle: Lifecycle,
-        delay_s: float,
-        access: Access,
+        context: Context,
         grpc: GrpcServer | None = None,
     ) -> None:
         super().__init__(config)
-        self._lifecycle = lifecycle
-        self._access = access
+        self._lifecycle = context.lifecycle
+        self._access = context.access
         self._reread = False
         self.each_second: Callable[[], None] = lambda: None
         self.leaving: Callable[[], None] = lambda: None
-        self._delay_s = delay_s
+        self._delay_s = context.settings.drain_delay_ms / 1000
         self._exit_at = float("inf")
         self._grpc = grpc
         self.failure: Exception | None = None  # why it could not start
@@ -140,17 +133,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         CannotStart: no repository, no port, no keys where keys were asked for.
         DeviceUnavailable: --device cuda without CUDA.
     """
-    source = assembly.repository(settings)
-    try:
-        access = Access.of(settings.api_keys_file, settings.admin_keys_file)
-    except KeysUnusable as error:
-        raise CannotStart(str(error)) from None
     assembly.allow_files(settings.max_connections)
-    choice = device.choose(
-        settings.device,
-        device_id=settings.cuda_device_id,
-        memory_limit_bytes=settings.cuda_memory_limit_bytes,
-    )
     cpus = cpu.available()
     count = worker.count if worker else 1
     threads = max(cpus.threads // count, settings.threads or 1)
@@ -158,19 +141,17 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     # Where others serve already, connections must not come to a worker that still loads.
     late = worker is not None and not worker.first
     listener = listen.bind(settings.host, port, shared=worker is not None, listening=not late)
-    lifecycle = Lifecycle(every_model=settings.ready_when == "all")
-    metrics = Metrics(version, SharedPages(worker.pages, worker.index) if worker else None)
-    registry = assembly.open_registry(
-        settings, source, metrics, choice, threads=threads, alone=count == 1
-    )
-    budget = Budget(settings.budget_bytes)
-    context = Context(registry, settings, lifecycle, access, version, metrics.tallies)
-    observers = assembly.observers(settings, version)
-    grpc = assembly.grpc(context, metrics, budget, observers, shared=count > 1)
+    parts = assembly.build(
+        settings, version, threads=threads, alone=count == 1,
+        shared=SharedPages(worker.pages, worker.index) if worker else None,
+    )  # fmt: skip
+    context = parts.context
+    registry, metrics, budget = context.registry, context.metrics, context.budget
+    grpc = assembly.grpc(context, shared=count > 1)
     config = uvicorn.Config(
-        create_app(registry, settings, lifecycle, version, access, metrics, observers, budget),
+        parts.app,
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=assembly.protocol(settings, metrics, budget) if _has("httptools") else "h11",
+        http=assembly.protocol(context) if _has("httptools") else "h11",
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
@@ -183,7 +164,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
-    server = Server(config, lifecycle, settings.drain_delay_ms / 1000, access, grpc)
+    server = Server(config, context, grpc)
     trim = TrimWhenIdle()
 
     def each_second() -> None:
@@ -221,7 +202,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
             threads_line += f", in each of {count} workers"
         if not late:
             grpc_url = f"{settings.host}:{grpc.port}" if grpc else None
-            _say(banner(registry, choice, url_of(listener), threads_line, version, grpc_url))
+            _say(banner(registry, parts.choice, url_of(listener), threads_line, version, grpc_url))
         if worker:
             worker.serving()
         if settings.watch_interval_ms:
@@ -236,10 +217,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     loader = threading.Thread(target=begin, name="load", daemon=True)
     loader.start()
     server.run(sockets=listen.several(listener))
-    clean = registry.close(_CLOSE_S)
+    clean = parts.close(_CLOSE_S)
     loader.join(_CLOSE_S)
-    for observer in observers:
-        observer.close()
     if failure:
         raise failure[0]
     if server.failure is not None:

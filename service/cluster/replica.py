@@ -16,15 +16,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from service import assembly, cpu, device, faults, health
-from service.app import create_app
-from service.budget import Budget
+from service import assembly, cpu, faults, health
 from service.cluster.pages import NodePages
-from service.connections.auth import Access, KeysUnusable
-from service.health import Lifecycle
-from service.listen import CannotStart
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("foldserve")
 
@@ -49,42 +43,19 @@ class Served:
 
     def __init__(self, values: Mapping[str, Any], version: str, session: str) -> None:
         self._settings = settings = Settings(**values)
-        source = assembly.repository(settings)
-        try:
-            self._access = Access.of(settings.api_keys_file, settings.admin_keys_file)
-        except KeysUnusable as error:
-            raise CannotStart(str(error)) from None
-        choice = device.choose(
-            settings.device,
-            device_id=settings.cuda_device_id,
-            memory_limit_bytes=settings.cuda_memory_limit_bytes,
-        )
-        self._lifecycle = Lifecycle(every_model=settings.ready_when == "all")
-        self._metrics = Metrics(version, NodePages(session, os.getpid()))
-        self._registry = assembly.open_registry(
+        self._parts = assembly.build(
             settings,
-            source,
-            self._metrics,
-            choice,
+            version,
             threads=min(settings.cpus_per_replica, cpu.available().threads),
             alone=settings.max_replicas == 1,
+            shared=NodePages(session, os.getpid()),
         )
-        self._observers = assembly.observers(settings, version)
-        self._application = create_app(
-            self._registry,
-            settings,
-            self._lifecycle,
-            version,
-            self._access,
-            self._metrics,
-            self._observers,
-            Budget(settings.budget_bytes),
-        )
-        self._registry.load()
+        self._context = self._parts.context
+        self._context.registry.load()
 
     def obstacles(self) -> list[str]:
         """Why the replica should get no requests, as sentences."""
-        return health.obstacles(self._registry, self._lifecycle)
+        return health.obstacles(self._context.registry, self._context.lifecycle)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,7 +69,7 @@ class Served:
                 message["headers"] = [*headers, _NOSNIFF]
             await send(message)
 
-        await self._application(scope, receive, send_on)
+        await self._parts.app(scope, receive, send_on)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """From the start of the replica to its end, which Ray begins once it is drained."""
@@ -106,22 +77,22 @@ class Served:
         ticking = asyncio.create_task(self._tick())
         if self._settings.watch_interval_ms:
             interval_s = self._settings.watch_interval_ms / 1000
-            watch = threading.Thread(target=self._registry.watch, args=(interval_s,), daemon=True)
+            watch = threading.Thread(
+                target=self._context.registry.watch, args=(interval_s,), daemon=True
+            )
             watch.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._lifecycle.draining = True
+        self._context.lifecycle.draining = True
         ticking.cancel()
         with suppress(asyncio.CancelledError):
             await ticking
-        await asyncio.to_thread(self._registry.close, _CLOSE_S)
-        for observer in self._observers:
-            observer.close()
+        await asyncio.to_thread(self._parts.close, _CLOSE_S)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _tick(self) -> None:
         while True:
             with faults.contained(logger, "the duties of each second could not be done"):
-                self._access.refresh()
-                self._metrics.share(self._registry)
+                self._context.access.refresh()
+                self._context.metrics.share(self._context.registry)
             await asyncio.sleep(_TICK_S)

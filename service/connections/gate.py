@@ -20,8 +20,8 @@ from itertools import count
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import faults, http
-from service.budget import Budget
-from service.connections.auth import OPEN_PATHS, Access, credentials
+from service.connections.auth import OPEN_PATHS, credentials
+from service.context import Context
 from service.errors import ServiceError
 from service.exchange import Exchange
 from service.protocols import shapes
@@ -84,28 +84,19 @@ class Gate:
 
     Args:
         app: the routes.
-        access: the keys.
-        metrics: counts every request.
-        budget: bytes of bodies for all requests together.
+        context: for the keys, the metrics, the budget and the observers.
         open_paths: need no key, besides health.
-        observers: told of every request after its answer.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        access: Access,
-        metrics: Metrics,
-        budget: Budget,
-        open_paths: frozenset[str] = frozenset(),
-        observers: Sequence[Observer] = (),
+        self, app: ASGIApp, context: Context, open_paths: frozenset[str] = frozenset()
     ) -> None:
         self._app = app
-        self.access = access
-        self.metrics = metrics
-        self._budget = budget
+        self.access = context.access
+        self.metrics = context.metrics
+        self.observers = context.observers
+        self._budget = context.budget
         self._open_paths = OPEN_PATHS | open_paths
-        self.observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

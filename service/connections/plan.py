@@ -25,11 +25,12 @@ from service.connections.gate import Gate, sane_id, show
 from service.connections.head import Head
 from service.connections.lifetime import status_line
 from service.connections.routes import HotRoutes
+from service.context import Context
 from service.errors import QueueFull, ServiceError
 from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols.call import Reader
-from service.protocols.endpoint import Context, Inference
+from service.protocols.endpoint import Inference
 
 if TYPE_CHECKING:
     from service.connections.connection import Connection

@@ -9,42 +9,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from service import http
 from service.codecs import compressed
-from service.connections.auth import Access
+from service.context import Context
 from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType, defect
 from service.exchange import Exchange
-from service.health import Lifecycle
-from service.models.registry import Registry
 from service.protocols.call import Call, Reader, Reply
-from service.settings import Settings
-from service.telemetry.tally import Tallies
 
 logger = logging.getLogger("foldserve.predict")
-
-# The pool is small because a decoded body takes several times its size in memory.
-_LARGE_JOBS_AT_ONCE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the routes of all protocols share."""
-
-    registry: Registry
-    settings: Settings
-    lifecycle: Lifecycle
-    access: Access
-    version: str = "0"
-    tallies: Tallies = field(default_factory=Tallies)
-    pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
-    )
 
 
 class Endpoint:

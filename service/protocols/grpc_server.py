@@ -15,22 +15,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import grpc
 from starlette.types import Scope
 
-from service.budget import Budget
 from service.connections.auth import credentials
-from service.connections.gate import Observer, request_id, tell
+from service.connections.gate import request_id, tell
+from service.context import Context
 from service.errors import ServiceError, TooManyBytes, defect
 from service.exchange import Exchange
 from service.protocols import grpc_health, grpc_messages, shapes
-from service.protocols.endpoint import Context
 from service.protocols.v2_grpc import Method, Methods
-from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("foldserve.grpc")
 
@@ -60,30 +58,24 @@ class GrpcServer:
 
     Args:
         context: as for the HTTP routes.
-        metrics: counts every call.
-        budget: bytes of requests, shared with HTTP.
         host: address to listen on.
         port: TCP port, 0 for a free one.
         shared: whether other processes listen on it as well.
-        observers: told of every call after its answer, as the gate's are.
     """
 
     def __init__(
         self,
         context: Context,
-        metrics: Metrics,
-        budget: Budget,
         host: str,
         port: int,
         *,
         shared: bool = False,
-        observers: Sequence[Observer] = (),
     ) -> None:
         self._shared = shared
-        self._observers = observers
+        self._observers = context.observers
         self._context = context
-        self._metrics = metrics
-        self._budget = budget
+        self._metrics = context.metrics
+        self._budget = context.budget
         self._host = f"[{host}]" if ":" in host else host
         self.port = port
         self._classes = grpc_messages.classes()

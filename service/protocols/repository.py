@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from service.context import Context
 from service.errors import InvalidBody, NotWithWorkers
-from service.protocols.endpoint import Context
 
 
 def versions(context: Context, name: str) -> list[str]:

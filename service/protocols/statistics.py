@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
+from service.context import Context
 from service.models.model import ServedModel
 from service.protocols import shapes
 from service.protocols.call import Reply
-from service.protocols.endpoint import Context
 from service.protocols.routes import Fixed
 from service.telemetry.tally import Span
 
@@ -49,7 +49,7 @@ def statistics(context: Context, name: str | None, version: str | None) -> list[
 
 
 def _entry(context: Context, model: ServedModel) -> dict[str, Any]:
-    numbers = context.tallies.numbers(model.name, model.version)
+    numbers = context.metrics.tallies.numbers(model.name, model.version)
     spans, batches = numbers["spans"], numbers["batches"]
     return {
         "name": model.name,

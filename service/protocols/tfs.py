@@ -21,12 +21,13 @@ import orjson
 from starlette.types import Scope
 
 from service.codecs import tfs
+from service.context import Context
 from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import nonfinite, shapes
 from service.protocols.call import Decoded, Reader, Reply
-from service.protocols.endpoint import Context, Endpoint, Inference
+from service.protocols.endpoint import Endpoint, Inference
 from service.protocols.names import Names
 from service.protocols.routes import Fixed, Route, Routes
 from service.signature import Tensors

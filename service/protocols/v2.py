@@ -30,12 +30,13 @@ from service import health, http
 from service.codecs import json_, v2, v2_heads
 from service.codecs.v2_request import DATATYPES, InferRequest
 from service.connections.auth import credentials
+from service.context import Context
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite, repository, shapes
 from service.protocols.call import OCTETS, Decoded, Reader, Reply
-from service.protocols.endpoint import Context, Endpoint, Inference
+from service.protocols.endpoint import Endpoint, Inference
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.model_config import PLATFORM, Config
 from service.protocols.names import Names

@@ -18,12 +18,12 @@ from google.protobuf.message import DecodeError
 from service import health
 from service.codecs import v2_grpc
 from service.codecs.v2_request import InferRequest
+from service.context import Context
 from service.errors import InvalidBody, ModelUnavailable, NotFound
 from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols import grpc_bounds, grpc_health, grpc_messages, nonfinite, repository, v2
 from service.protocols.call import Call, Decoded, Reader, Reply
-from service.protocols.endpoint import Context
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.model_config import config
 from service.protocols.statistics import statistics

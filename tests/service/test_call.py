@@ -16,11 +16,11 @@ from test_quick import BODY, PREDICT, Bench, X, answered, chunked, whole
 
 from service.batching import batch
 from service.codecs import json_
+from service.context import Context
 from service.errors import DeadlineExceeded, QueueFull, ServiceError
 from service.exchange import Exchange
 from service.protocols import grpc_messages, v2_grpc
 from service.protocols.call import Call
-from service.protocols.endpoint import Context
 
 CLASSES = grpc_messages.classes()
 WAYS: dict[str, Callable[..., bytes]] = {"without a task": whole, "in a task": chunked}
@@ -37,7 +37,7 @@ def served(tmp_path: Path) -> Iterator[Bench]:
 def grpc_call(served: Bench, seconds: float = 60) -> tuple[v2_grpc.Methods, bytes]:
     request = CLASSES["ModelInferRequest"](model_name="m", raw_input_contents=[X.tobytes()])
     request.inputs.add(name="x", datatype="FP32", shape=X.shape)
-    context = Context(served.registry, served.settings, None, None)  # type: ignore[arg-type]
+    context = Context(served.registry, served.settings)
     return v2_grpc.Methods(context, CLASSES), request.SerializeToString()
 
 

@@ -16,15 +16,13 @@ from test_connections import LIVE, answer, closed, connect
 from test_metrics import until
 
 from service.batching.room import Room
-from service.budget import Budget
 from service.connections import head as heads
 from service.connections.auth import Access
 from service.connections.gate import Gate
 from service.connections.plan import _MANY, Plan, Plans
 from service.connections.routes import HotRoutes
+from service.context import Context
 from service.errors import QueueFull
-from service.health import Lifecycle
-from service.protocols.endpoint import Context
 from service.protocols.predict import Predict
 from service.settings import parse
 from service.telemetry.metrics import Metrics
@@ -54,9 +52,9 @@ class Asked:
         self.metrics = Metrics("0")
         settings = parse(["--cors-origins", origins], {})
         registry: Any = SimpleNamespace(find=lambda *_: self.model)
-        context = Context(registry, settings, Lifecycle(), access or Access())
+        context = Context(registry, settings, access, metrics=self.metrics)
         routes = HotRoutes(None, Predict(context), {})  # type: ignore[arg-type]
-        gate = Gate(routes, context.access, self.metrics, Budget(10))
+        gate = Gate(routes, context)
         self.plans = Plans(gate, routes, context, cors=bool(origins))
         self.defaults: list[tuple[bytes, bytes]] = []
 

@@ -25,7 +25,7 @@ from service.batching.batcher import Batcher
 from service.batching.limits import Limits
 from service.connections.connection import connection_class
 from service.connections.lifetime import ConnectionLimits
-from service.health import Lifecycle
+from service.context import Context
 from service.models import model
 from service.models.registry import Registry
 from service.settings import Settings
@@ -188,9 +188,8 @@ def url(models: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     registry.load()
     metrics = BrokenMetrics("0") if request.param == "metrics" else Metrics("0")
     observers: list[Any] = [] if request.param == "metrics" else [broken]
-    app = create_app(
-        registry, Settings(models=models), Lifecycle(), metrics=metrics, observers=observers
-    )
+    settings = Settings(models=models)
+    app = create_app(Context(registry, settings, metrics=metrics, observers=observers))
     limits = ConnectionLimits(100, 65536, 60, 60, 60)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -15,9 +15,9 @@ from repository import elementwise, publish
 from test_quick import Bench, answered, whole
 
 from service.codecs import json_, tfs, v2, v2_grpc
+from service.context import Context
 from service.exchange import Exchange
 from service.protocols import grpc_messages
-from service.protocols.endpoint import Context
 from service.protocols.v2_grpc import Methods
 
 LARGE, SMALL = 70_000, 10
@@ -92,7 +92,7 @@ def test_over_grpc(monkeypatch: pytest.MonkeyPatch, models: Path, size: int):
     entry.contents.fp32_contents.extend(row.tolist())
 
     async def main():
-        context = Context(served.registry, served.settings, None, None)  # type: ignore[arg-type]
+        context = Context(served.registry, served.settings)
         infer = Methods(context, classes).table()["ModelInfer"]
         loop = asyncio.get_running_loop()
         return await infer(request.SerializeToString(), Exchange("1"), loop.time() + 60)

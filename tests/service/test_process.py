@@ -126,7 +126,7 @@ from pathlib import Path
 from service import device
 from service.models import model
 from service.app import create_app
-from service.health import Lifecycle
+from service.context import Context
 from service.models.registry import Registry
 from service.settings import parse
 import service.server, service.__main__
@@ -137,7 +137,7 @@ registry = Registry(
     partial(model.load, choice=device.choose("cpu"), threads=1, capacity_samples=8),
 )
 registry.load()
-app = create_app(registry, parse([], {}), Lifecycle())
+app = create_app(Context(registry, parse([], {})))
 
 async def ask(method, path, body=b""):
     sent = []

@@ -19,9 +19,8 @@ from repository import linear, pair, publish, reference
 
 from service import assembly, device
 from service.app import create_app
-from service.budget import Budget
 from service.connections.auth import Access, KeyFile
-from service.health import Lifecycle
+from service.context import Context
 from service.models.registry import Registry
 from service.settings import Settings, parse
 from service.telemetry.metrics import Metrics
@@ -94,7 +93,6 @@ class Bench:
     ) -> None:
         self.settings: Settings = parse(["--models", str(root), *flags], {})
         self.metrics = Metrics("0")
-        self.budget = Budget(self.settings.budget_bytes)
         self.registry = Registry(
             root,
             partial(
@@ -108,12 +106,10 @@ class Bench:
         self.registry.load()
         for model in self.registry.served():
             model.batcher.inline_rows = 8  # whatever the machine measured
-        app = create_app(
-            self.registry, self.settings, Lifecycle(), "0", access, self.metrics,
-            budget=self.budget,
-        )  # fmt: skip
+        context = Context(self.registry, self.settings, access, metrics=self.metrics)
+        self.budget = context.budget
         self._config = uvicorn.Config(
-            app, http=assembly.protocol(self.settings, self.metrics), log_config=None, ws="none",
+            create_app(context), http=assembly.protocol(context), log_config=None, ws="none",
             access_log=False, lifespan="off", server_header=False, interface="asgi3",
             proxy_headers=False,
         )  # fmt: skip
