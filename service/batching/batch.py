@@ -51,6 +51,9 @@ class Outputs(dict[str, np.ndarray]):
         return cls(tensors, finite, not texts and sum([a.nbytes for a in arrays]) <= COUNTED_BYTES)
 
 
+# Of a request that does not say how urgent it is; smaller numbers are served before larger ones.
+USUAL_PRIORITY = 2
+
 Outcome = Outputs | ServiceError
 Lane = tuple[object, ...]
 # Told for each item: when its runner was free, when the run began and ended (time.monotonic()),
@@ -83,8 +86,8 @@ class Item:
     """
 
     __slots__ = (
-        "answer", "count", "deadline", "gone", "inputs", "lane", "loop", "request", "rows",
-        "since", "taken", "told",
+        "answer", "count", "deadline", "gone", "inputs", "lane", "loop", "priority", "request",
+        "rows", "since", "taken", "told",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +101,7 @@ class Item:
         lane: Lane = (),
         told: Told | None = None,
         count: Count | None = None,
+        priority: int = USUAL_PRIORITY,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -108,6 +112,7 @@ class Item:
         self.lane = lane
         self.told = told
         self.count = count
+        self.priority = priority
         self.since = time.monotonic()
         self.taken = False  # by a runner: it no longer waits
         self.gone = False  # its answer is no longer wanted

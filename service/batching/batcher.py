@@ -22,6 +22,7 @@ import math
 import time
 
 from service.batching.batch import (
+    USUAL_PRIORITY,
     Answer,
     Count,
     Item,
@@ -47,7 +48,7 @@ _LONGEST_TURN_S = 0.25e-3
 
 
 class Batcher:
-    """Runs `run` for its callers, in the order of their arrival.
+    """Runs `run` for its callers, the urgent ones first, else in the order of their arrival.
 
     `room` admits requests, `execution` runs their batches and can be observed, `runners` are the
     threads. `inline_rows`: requests of up to so many rows run on the event loop.
@@ -141,6 +142,7 @@ class Batcher:
         request: str = "",
         told: Told | None = None,
         count: Count | None = None,
+        priority: int = USUAL_PRIORITY,
     ) -> Tensors:
         """Run the model on `inputs`.
 
@@ -152,6 +154,7 @@ class Batcher:
             told: when it ran, before the answer comes; in the thread in which it ran.
             count: counts the bytes of the answer, before the run and after it, in the same thread;
                 what it raises becomes the outcome.
+            priority: smaller ones are served first.
 
         Returns:
             {output name: array}, possibly views of a larger batch.
@@ -163,7 +166,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
         lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count, priority)
         if rows <= self.inline_rows:
             self.check_room(rows, deadline - item.since)
             self._turn.add(item, loop, self)
@@ -192,11 +195,13 @@ class Batcher:
         request: str,
         told: Told,
         count: Count | None = None,
+        priority: int = USUAL_PRIORITY,
     ) -> Item:
         """`submit` on the event loop without a task: `answer` is told at the end of the turn.
 
         Args:
-            inputs, rows, deadline, request, told, count: as in `submit`; rows up to `inline_rows`.
+            inputs, rows, deadline, request, told, count, priority: as in `submit`; rows up to
+                `inline_rows`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
             loop: the one that runs.
 
@@ -208,7 +213,7 @@ class Batcher:
         """
         self.check_room(rows, deadline - time.monotonic())
         lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count)
+        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count, priority)
         self._turn.add(item, loop, self)
         return item
 

@@ -5,6 +5,9 @@ request that has waited longest, whatever its lane, and takes those behind it in
 for as long as they fit. So a flooded lane cannot starve another: its items only fill batches that
 begin with an item of the same lane.
 
+Urgent requests have lanes of their own: the most urgent one that waits begins the next batch, and
+those that are less so fill it up.
+
 Not thread-safe: the owner of the lanes holds a lock.
 """
 
@@ -15,6 +18,8 @@ from collections.abc import Iterator
 
 from service.batching.batch import Item, Lane
 
+_Key = tuple[int, Lane]  # priority, and what can be joined
+
 
 class Lanes:
     """Items that wait, in the order of arrival; `rows` of them in all."""
@@ -22,7 +27,7 @@ class Lanes:
     def __init__(self) -> None:
         self.rows = 0
         # An ordered dict drops any item, and finds the first, in constant time.
-        self._lanes: dict[Lane, OrderedDict[Item, None]] = {}
+        self._lanes: dict[_Key, OrderedDict[Item, None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
@@ -32,27 +37,37 @@ class Lanes:
             yield from lane
 
     def put(self, item: Item) -> None:
-        lane = self._lanes.get(item.lane)
+        key = item.priority, item.lane
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[item.lane] = OrderedDict()
+            lane = self._lanes[key] = OrderedDict()
         lane[item] = None
         self.rows += item.rows
 
     def drop(self, item: Item) -> bool:
         """Take an item out unserved; False if it was not there."""
-        lane = self._lanes.get(item.lane)
+        key = item.priority, item.lane
+        lane = self._lanes.get(key)
         if lane is None or item not in lane:
             return False
         del lane[item]
         self.rows -= item.rows
         if not lane:
-            del self._lanes[item.lane]
+            del self._lanes[key]
         return True
 
     def oldest(self) -> Item | None:
         """The item that has waited longest."""
-        heads = [next(iter(lane)) for lane in self._lanes.values()]
+        heads = self._heads()
         return min(heads, key=_since) if len(heads) > 1 else heads[0] if heads else None
+
+    def first(self) -> Item | None:
+        """The item that has waited longest of the most urgent ones."""
+        heads = self._heads()
+        return min(heads, key=_order) if len(heads) > 1 else heads[0] if heads else None
+
+    def _heads(self) -> list[Item]:
+        return [next(iter(lane)) for lane in self._lanes.values()]
 
     def take(self, limit_rows: int, now: float) -> tuple[list[Item], list[Item]]:
         """The next batch, and the items met on the way whose deadline has passed.
@@ -65,22 +80,32 @@ class Lanes:
         batch: list[Item] = []
         expired: list[Item] = []
         rows = 0
-        while not batch and (head := self.oldest()) is not None:
-            lane = self._lanes[head.lane]
+        while not batch and (head := self.first()) is not None:
             full = False
-            while lane and not full:
-                item = next(iter(lane))
-                if now >= item.deadline:
-                    expired.append(item)
-                elif batch and rows + item.rows > limit_rows:
+            for position, lane in enumerate(self._joinable(head)):
+                if position and not batch:  # all of its own lane were late
                     break
-                else:
-                    batch.append(item)
-                    rows += item.rows
-                    full = rows >= limit_rows
-                self.drop(item)
-                item.taken = True
+                while lane and not full:
+                    item = next(iter(lane))
+                    if now >= item.deadline:
+                        expired.append(item)
+                    elif batch and rows + item.rows > limit_rows:
+                        full = True
+                        break
+                    else:
+                        batch.append(item)
+                        rows += item.rows
+                        full = rows >= limit_rows
+                    self.drop(item)
+                    item.taken = True
         return batch, expired
+
+    def _joinable(self, head: Item) -> list[OrderedDict[Item, None]]:
+        """The lanes whose items can run with `head`, its own first and the least urgent last."""
+        if len(self._lanes) == 1:
+            return [*self._lanes.values()]
+        keys = sorted(priority for priority, lane in self._lanes if lane == head.lane)
+        return [self._lanes[priority, head.lane] for priority in keys]
 
     def clear(self) -> list[Item]:
         """Take everything out."""
@@ -92,3 +117,7 @@ class Lanes:
 
 def _since(item: Item) -> float:
     return item.since
+
+
+def _order(item: Item) -> tuple[int, float]:
+    return item.priority, item.since

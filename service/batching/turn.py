@@ -10,10 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from operator import attrgetter
 from typing import Protocol
 
 from service import faults
-from service.batching.batch import Item, Outcome, late, not_in_time, settle
+from service.batching.batch import (
+    USUAL_PRIORITY,
+    Item,
+    Outcome,
+    late,
+    not_in_time,
+    settle,
+)
 
 logger = logging.getLogger("foldserve.batcher")
 
@@ -46,6 +54,7 @@ class Turn:
         self._items: list[Item] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slow = 0
+        self._ranked = False  # whether some are more, or less, urgent than others
 
     def add(self, item: Item, loop: asyncio.AbstractEventLoop, work: Work) -> None:
         """Take an item; its answer is told on `loop`, which is the one that runs."""
@@ -54,6 +63,8 @@ class Turn:
             self._items, self.rows, self._loop = [], 0, loop
             loop.call_soon(self._end, work)
         self._items.append(item)
+        if item.priority != USUAL_PRIORITY:
+            self._ranked = True
         self.rows += item.rows
 
     def _end(self, work: Work) -> None:
@@ -71,6 +82,8 @@ class Turn:
         if work.share_turn(self._items, self.rows):
             self._items, self.rows = [], 0
             return
+        if self._ranked:
+            self._items.sort(key=attrgetter("priority"))
         now = time.monotonic()
         batch = self._next_batch(now, work.turn_limit())
         if batch:
@@ -104,6 +117,6 @@ class Turn:
             batch.append(item)
             rows += item.rows
         else:
-            self._items = []
+            self._items, self._ranked = [], False
         self.rows -= rows
         return batch

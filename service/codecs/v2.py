@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.codecs import json_, nested, pieces, raw, strings, v2_classes, v2_heads
+from service.codecs import json_, nested, pieces, raw, strings, v2_classes, v2_heads, wish
 from service.codecs.v2_heads import Wanted
 from service.codecs.v2_request import DATATYPES, HINT, InferRequest, spec_of, unknown_output
 from service.errors import DuplicateKey, InvalidBody
@@ -60,7 +60,7 @@ def decode(
     text = bytes(body[:header_bytes])
     head = None if header_bytes is None else v2_heads.known(text, len(body), signature)
     if head is not None:
-        return InferRequest(head.tensors(body), None, head.outputs, head.binary, head)
+        return InferRequest(head.tensors(body), None, head.outputs, head.binary, head, head.wish)
     length = len(text)
     text, numbers = _taken_out(text, signature)
     document = json_.parse(text)
@@ -80,9 +80,10 @@ def decode(
     tensors = _tensors(inputs, signature, plain, body, length)
     parameters = _parameters(document, "The request")
     binary = parameters.get("binary_data_output") is True
-    request = InferRequest(tensors, _id(document), _wanted(document, signature, binary), binary)
+    wanted, own = _wanted(document, signature, binary), wish.of(parameters)
+    request = InferRequest(tensors, _id(document), wanted, binary, wish=own)
     if request.id is None and not any("data" in entry for entry in inputs):
-        head = v2_heads.keep(text, tensors, request.outputs, binary, signature)
+        head = v2_heads.keep(text, tensors, wanted, binary, own, signature)
     return request._replace(head=head)
 
 

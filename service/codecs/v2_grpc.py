@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs import raw, strings, v2_classes
+from service.codecs import raw, strings, v2_classes, wish
 from service.codecs.v2_heads import Wanted
 from service.codecs.v2_request import DATATYPES, InferRequest, spec_of, unknown_output
 from service.errors import DuplicateKey, InvalidBody, OutOfRange, WrongShape
@@ -78,7 +78,14 @@ def decode(request: Any, signature: Signature) -> InferRequest:
             tensors[spec.name] = raw.array(parts[position], spec, shape)
         else:
             tensors[spec.name] = _typed(entry.contents, spec, shape)
-    return InferRequest(tensors, request.id or None, _wanted(request, signature), bool(parts))
+    wanted, own = _wanted(request, signature), wish.of(_plain(request.parameters))
+    return InferRequest(tensors, request.id or None, wanted, bool(parts), wish=own)
+
+
+def _plain(parameters: Any) -> dict[str, Any]:
+    """Parameters of a message by name, each as the value that it holds."""
+    choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: getattr(parameters[name], choice) for name, choice in choices.items() if choice}
 
 
 def _typed(contents: Any, spec: TensorSpec, shape: list[int]) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from service.codecs import raw
+from service.codecs.wish import Wish
 from service.manifest import TensorSpec
 from service.signature import NUMPY_DTYPES, Signature, Tensors
 
@@ -39,6 +40,7 @@ class Head:
         outputs: as asked for, empty for all.
         binary: whether all of them are to be binary.
         plain: whether the answer is binary tensors alone.
+        wish: of the request for itself.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Head:
         outputs: list[Wanted],
         binary: bool,
         plain: bool,
+        wish: Wish,
     ) -> None:
         self.outputs = outputs
+        self.wish = wish
         self.binary = binary
         # How the answers are written, and whether that only copies bytes; set by who writes them.
         self.write: Any = None
@@ -104,14 +108,19 @@ def known(text: bytes, size: int, signature: Signature) -> Head | None:
 
 
 def keep(
-    text: bytes, tensors: Tensors, outputs: list[Wanted], binary: bool, signature: Signature
+    text: bytes,
+    tensors: Tensors,
+    outputs: list[Wanted],
+    binary: bool,
+    wish: Wish,
+    signature: Signature,
 ) -> Head | None:
     """Remember a head.
 
     Args:
         text: the head.
         tensors: what it and its binary data were read as, in the order of their bytes.
-        outputs, binary: see `Head`.
+        outputs, binary, wish: see `Head`.
         signature: of the model.
     """
     # Of strings the sizes do not tell the bytes.
@@ -120,7 +129,7 @@ def keep(
     inputs = [(signature.inputs[name], a.shape, a.nbytes) for name, a in tensors.items()]
     plain = all(w.binary and not w.classes for w in outputs) if outputs else binary
     size = len(text) + sum(nbytes for _, _, nbytes in inputs)
-    head = Head(inputs, size, len(text), outputs, binary, plain)
+    head = Head(inputs, size, len(text), outputs, binary, plain, wish)
     if len(signature.kept) >= _MOST_HEADS:
         signature.kept.clear()
     signature.kept[text] = head

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.codecs import nested
+from service.codecs import nested, wish
 from service.codecs.v2_heads import Head, Wanted
+from service.codecs.wish import Wish
 from service.errors import InvalidBody, UnknownInput, UnknownOutput, WrongType
 from service.manifest import TensorSpec
 from service.signature import STRING, Signature, Tensors, listing
@@ -37,6 +38,7 @@ class InferRequest(NamedTuple):
     outputs: list[Wanted]
     binary: bool
     head: Head | None = None
+    wish: Wish = wish.NONE
 
 
 def spec_of(name: object, datatype: object, signature: Signature) -> TensorSpec:

@@ -73,7 +73,7 @@ class Prediction(Call):
             assert self.decoded is not None
             self._item = model.batcher.enter(
                 self.decoded.tensors, rows, self.deadline, self, self._connection.loop,
-                exchange.request_id, exchange.run, exchange.expect,
+                exchange.request_id, exchange.run, exchange.expect, self.decoded.wish.priority,
             )  # fmt: skip
             if plan.raw is not None:
                 self._plans.keep(plan)

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from service import http
 from service.batching.batch import late, not_in_time
+from service.codecs import wish
+from service.codecs.wish import Wish
 from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols.light import LARGE_TEXT_BYTES, light_answer
@@ -44,11 +46,13 @@ class Decoded(NamedTuple):
     """A request in tensors, and how its answer is written.
 
     `encode`: the outputs, by name, to the reply. `light`: whether that only copies bytes.
+    `wish`: of the request for itself.
     """
 
     tensors: Tensors
     encode: Callable[[ServedModel, Tensors], Reply]
     light: bool = False
+    wish: Wish = wish.NONE
 
 
 class Reader(NamedTuple):
@@ -129,6 +133,8 @@ class Call:
         if reader.front is None:
             body = bytes(body)
         self.decoded = decoded = reader.read(body, model, exchange.make)
+        if decoded.wish is not wish.NONE:
+            self.deadline = min(self.deadline, exchange.read + decoded.wish.timeout_s)
         exchange.rows = rows = model.signature.check(decoded.tensors)
         exchange.decoded = now = time.monotonic()
         if now >= self.deadline:
@@ -166,7 +172,7 @@ class Call:
         assert self.decoded is not None
         outputs = await model.batcher.submit(
             self.decoded.tensors, rows, self.deadline, exchange.request_id, exchange.run,
-            exchange.expect,
+            exchange.expect, self.decoded.wish.priority,
         )  # fmt: skip
         exchange.answered = time.monotonic()
         return await self.encoded(outputs)

@@ -46,7 +46,8 @@ from service.signature import Tensors
 
 NAME = "foldserve"
 EXTENSIONS = [
-    "binary_tensor_data", "classification", "model_repository", "model_configuration", "statistics",
+    "binary_tensor_data", "classification", "model_repository", "model_configuration",
+    "schedule_policy", "statistics",
 ]  # fmt: skip
 _HEADER_LENGTH = b"inference-header-content-length"
 
@@ -97,7 +98,7 @@ class Infer(_V2, Inference):
                 v2_heads.known(bytes(body[:length]), len(body), model.signature) if length else None
             )
             if known is not None and known.write is not None:
-                return Decoded(known.tensors(body), known.write, known.light)
+                return Decoded(known.tensors(body), known.write, known.light, known.wish)
             request = v2.decode(body, length, model.signature)
             light = request.binary or bool(
                 request.outputs and all(wanted.binary for wanted in request.outputs)
@@ -105,7 +106,7 @@ class Infer(_V2, Inference):
             kept = request.head
             if kept is not None:  # what is written with it holds none of its tensors
                 kept.write, kept.light = partial(self._write, request._replace(tensors={})), light
-            return Decoded(request.tensors, partial(self._write, request), light)
+            return Decoded(request.tensors, partial(self._write, request), light, request.wish)
 
         if length is None:
             return Reader(read)

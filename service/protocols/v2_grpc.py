@@ -156,7 +156,7 @@ class Methods:
     def _decode(self, data: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
         request = v2_grpc.decode(self.read("ModelInfer", data), model.signature)
         encode = partial(self._encode, request._replace(tensors={}))
-        return Decoded(request.tensors, encode, request.binary or self._raw_outputs)
+        return Decoded(request.tensors, encode, request.binary or self._raw_outputs, request.wish)
 
     def _encode(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
         names = [wanted.name for wanted in request.outputs]
