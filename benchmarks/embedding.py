@@ -5,32 +5,45 @@
 
     raw          session.run with an array that is there, on one thread, without spinning
     predictor    foldserve.Predictor(...).predict of the same array, on one thread as well
+    mounted      POST /ml/predict of foldserve.app(...) in a FastAPI application, with the same
+                 array as raw bytes in both directions, and as JSON: ASGI calls, without a socket
 
 They take turns, so that whatever else the machine does hits each of them: a round calls each once,
 and the order turns round by round. What is told are the medians, and the median of the differences
-of a round, which is what the second costs over the first; all in microseconds.
+of a round, which is what the second costs over the first; all in microseconds. On a busy machine
+--clock processor is steadier: the time that the process was computing, in all of its threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import inspect
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import orjson
+from fastapi import FastAPI
 
+import foldserve
 from foldserve import Predictor
 
 ROOT = Path(__file__).parents[1]
 RAW = "raw"
 _WARM_UP = 20
 
-Call = Callable[[], object]
+Clock = Callable[[], int]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter_ns, "processor": time.process_time_ns}
+Call = Callable[[], object]  # or what it gives is awaited
 
 
 @dataclass(frozen=True)
@@ -48,25 +61,33 @@ class Cost:
         )
 
 
-def interleaved(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+async def interleaved(
+    calls: Mapping[str, Call], rounds: int, clock: Clock = time.perf_counter_ns
+) -> dict[str, list[float]]:
     """Microseconds of each call in each round, in the order of the rounds.
 
     Args:
         calls: what is compared, by name.
         rounds: how often each is called.
+        clock: nanoseconds.
     """
     took: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls.items())
     for _ in range(_WARM_UP):
         for call in calls.values():
-            call()
+            await _done(call())
     for _ in range(rounds):
         for name, call in order:
-            began = time.perf_counter_ns()
-            call()
-            took[name].append((time.perf_counter_ns() - began) / 1000)
+            began = clock()
+            await _done(call())
+            took[name].append((clock() - began) / 1000)
         order = [*order[1:], order[0]]
     return took
+
+
+async def _done(given: Any) -> None:
+    if inspect.isawaitable(given):
+        await given
 
 
 def costs(took: Mapping[str, Sequence[float]]) -> list[Cost]:
@@ -94,18 +115,73 @@ def session(file: Path) -> ort.InferenceSession:
     return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def measure(model: Path, rows: int, rounds: int) -> list[Cost]:
-    """What each way costs for so many rows."""
-    file = model if model.is_file() else newest(model) / "model.onnx"
-    with Predictor(model, threads=1) as predictor:
+async def measure(
+    model: Path, rows: int, rounds: int, clock: Clock = time.perf_counter_ns
+) -> list[Cost]:
+    """What each way costs for so many rows.
+
+    Args:
+        model: a model folder, a version folder or an ONNX file.
+        rows: of the array.
+        rounds: how often each way is taken.
+        clock: nanoseconds.
+    """
+    with tempfile.TemporaryDirectory() as folder, Predictor(model, threads=1) as predictor:
         x = example(predictor, rows)
         (name,) = predictor.inputs
+        target = Path(folder) / predictor.name / str(predictor.version)
+        file = model if model.is_file() else newest(model) / "model.onnx"
+        if model.is_file():
+            target.mkdir(parents=True)
+            shutil.copy(model, target / "model.onnx")
+        else:
+            shutil.copytree(file.parent, target)
         raw = session(file)
+        ml = foldserve.app(
+            folder, threads=1, watch_interval_ms=0, queue_capacity_samples=max(rows, 256)
+        )
+        application = FastAPI()
+        application.mount("/ml", ml)
+        text = orjson.dumps({"inputs": x}, option=orjson.OPT_SERIALIZE_NUMPY)
         calls: dict[str, Call] = {
             RAW: lambda: raw.run(None, {name: x}),
             "predictor": lambda: predictor.predict(x),
+            "mounted, bytes": lambda: posted(application, x.tobytes(), b"application/octet-stream"),
+            "mounted, JSON": lambda: posted(application, text, b"application/json"),
         }
-        return costs(interleaved(calls, rounds))
+        async with ml.lifespan():
+            return costs(await interleaved(calls, rounds, clock))
+
+
+async def posted(application: Any, body: bytes, kind: bytes) -> bytes:
+    """The answer to POST /ml/predict, asked as a server asks an application.
+
+    Raises:
+        RuntimeError: it is an error.
+    """
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "scheme": "http", "path": "/ml/predict", "raw_path": b"/ml/predict", "root_path": "",
+        "query_string": b"", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
+        "headers": [
+            (b"host", b"127.0.0.1"), (b"content-type", kind), (b"accept", kind),
+            (b"content-length", str(len(body)).encode()),
+        ],
+    }  # fmt: skip
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+    said: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return left.pop() if left else await asyncio.get_running_loop().create_future()
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    await application(scope, receive, send)
+    answer: bytes = b"".join(message.get("body", b"") for message in said)
+    if said[0]["status"] != 200:
+        raise RuntimeError(answer.decode())
+    return answer
 
 
 def newest(model: Path) -> Path:
@@ -122,11 +198,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("model", nargs="?", type=Path, default=ROOT / "models" / "mnist")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = parser.parse_args(words)
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     for rows in args.rows:
         print(f"{args.model.name}, {rows} rows: median, over raw (middle half), microseconds")
-        for cost in measure(args.model, rows, args.rounds):
+        for cost in asyncio.run(measure(args.model, rows, args.rounds, CLOCKS[args.clock])):
             print("  " + cost.line(), flush=True)
 
 

@@ -13,16 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from service.embedding.application import app
     from service.embedding.errors import InvalidInput, ModelUnusable, PredictionFailed
     from service.embedding.predictor import Predictor
+    from service.listen import CannotStart
 
-__all__ = ["InvalidInput", "ModelUnusable", "PredictionFailed", "Predictor"]
+__all__ = ["CannotStart", "InvalidInput", "ModelUnusable", "PredictionFailed", "Predictor", "app"]
 
 _WHERE = {
+    "CannotStart": "service.listen",
     "InvalidInput": "service.embedding.errors",
     "ModelUnusable": "service.embedding.errors",
     "PredictionFailed": "service.embedding.errors",
     "Predictor": "service.embedding.predictor",
+    "app": "service.embedding.application",
 }
 
 

@@ -50,6 +50,8 @@ _CORS_ANSWER_HEADERS = [
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 
 TITLE = "Foldserve"
+# In the scope of a request: the path under which another application has mounted this one.
+MOUNTED_AT = "foldserve.mounted_at"
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": openapi.ERROR_RESPONSE}
 
 
@@ -57,8 +59,9 @@ def create_app(context: Context) -> Application:
     """The whole application. It neither loads nor closes the registry: the server does."""
     registry, settings, lifecycle = context.registry, context.settings, context.lifecycle
     app = FastAPI(
-        title=TITLE, version=context.version, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
+        title=TITLE, version=context.version, openapi_url=None, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
     _add_error_handlers(app)
     predict = Predict(context)
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
@@ -142,16 +145,17 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
     async def index(request: Request) -> Response:
         if playground.wanted(request):
             return playground.answer(request, playground.PAGE)
+        at = request.scope.get(MOUNTED_AT, "")
         return _reply(
             {
                 "status": "alive",  # what KServe's clients of V1 look for
                 "name": TITLE,
                 "version": app.version,
-                "docs": "/docs",
-                "openapi": "/openapi.json",
-                "models": "/models",
-                "predict": list(hot.PATHS),
-                "health": ["/health/live", "/health/ready"],
+                "docs": f"{at}/docs",
+                "openapi": f"{at}/openapi.json",
+                "models": f"{at}/models",
+                "predict": [at + path for path in hot.PATHS],
+                "health": [f"{at}/health/live", f"{at}/health/ready"],
             },
             headers={"vary": "accept"},
         )
@@ -176,6 +180,11 @@ def _add_documents(app: FastAPI, registry: Registry) -> None:
             made = get_openapi(title=app.title, version=app.version, routes=app.routes)
             cached = (changes, openapi.extend(made, registry))
         return cached[1]
+
+    @_get(app, "/openapi.json", "The interface for programs", shown=False)
+    async def openapi_document(request: Request) -> Response:
+        at = request.scope.get(MOUNTED_AT, "")
+        return _reply({**document(), "servers": [{"url": at}]} if at else document())
 
     app.openapi = document  # type: ignore[method-assign]
 
@@ -246,8 +255,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 def _translate(request: Request, error: HTTPException) -> ServiceError:
     """The framework's own errors in our words; the path is cut, it may be a megabyte long."""
+    path = (request.scope.get(MOUNTED_AT, "") + request.url.path)[:128]
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return NotFound(f"There is no route {request.url.path[:128]!r}.")
+        return NotFound(f"There is no route {path!r}.")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed(f"{request.url.path[:128]!r} does not allow {request.method}.")
+        return MethodNotAllowed(f"{path!r} does not allow {request.method}.")
     return ClientError(str(error.detail))

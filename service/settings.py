@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.manifest import VERSION_POLICY
 from service.store.address import is_address
@@ -285,7 +285,43 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], *, prog: str = PROGRA
     try:
         return Settings(**flags)
     except ValidationError as error:
-        raise SettingsError(_sentences(error, flags)) from None
+        raise SettingsError(
+            _sentences(error, lambda n: _flag(n) if n in flags else PREFIX + n.upper())
+        ) from None
+
+
+class _Given(Settings):
+    """Settings without an environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def given(values: Mapping[str, Any]) -> Settings:
+    """Settings from a program that says them itself: no flags, and no environment.
+
+    Args:
+        values: by the names of the fields; the others have their defaults.
+
+    Raises:
+        SettingsError: an unknown name or an unusable value; the text names each.
+    """
+    for name in values:
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{name} is not a setting of the service.{meant}")
+    try:
+        return _Given(**values)
+    except ValidationError as error:
+        raise SettingsError(_sentences(error, str)) from None
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -319,11 +355,11 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
         raise SettingsError(f"{variable} is not a setting of this server.{meant}")
 
 
-def _sentences(error: ValidationError, flags: Mapping[str, object]) -> str:
+def _sentences(error: ValidationError, source_of: Callable[[str], str]) -> str:
     lines = []
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0])
-        source = _flag(name) if name in flags else PREFIX + name.upper()
+        source = source_of(name)
         why = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "string_pattern_mismatch":
             why = f"it sets the {Settings.model_fields[name].description}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.embedding import costs, interleaved, main
+from benchmarks.embedding import costs, interleaved, main, posted
 
 
 def test_the_calls_take_turns() -> None:
     called: list[str] = []
     calls = {name: (lambda name=name: called.append(name)) for name in ("raw", "a", "b")}
-    took = interleaved(calls, rounds=3)
+    took = asyncio.run(interleaved(calls, rounds=3))
     assert {name: len(times) for name, times in took.items()} == {"raw": 3, "a": 3, "b": 3}
     assert called[-9:] == ["raw", "a", "b", "a", "b", "raw", "b", "raw", "a"]
 
@@ -26,13 +30,30 @@ def test_what_a_call_costs_is_the_median_of_the_differences_within_a_round() -> 
 
 
 def test_it_measures_time() -> None:
-    took = interleaved({"raw": lambda: time.sleep(0.002)}, rounds=2)
+    calls = {"raw": lambda: time.sleep(0.002), "later": lambda: asyncio.sleep(0.002)}
+    took = asyncio.run(interleaved(calls, rounds=2))
     assert min(took["raw"]) >= 2000
+    assert min(took["later"]) >= 1900, "what has to be awaited is"
 
 
 def test_the_shipped_model_has_a_line_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--rounds", "5", "--rows", "1", "3"])
     out = capsys.readouterr().out
     assert re.findall(r"^mnist, (\d+) rows", out, re.MULTILINE) == ["1", "3"]
-    ways = re.findall(r"^  (\w+) +[\d.]+ +[+-][\d.]+ +\(", out, re.MULTILINE)
-    assert ways == ["raw", "predictor"] * 2
+    ways = re.findall(r"^  (\w.*?) +[\d.]+ +[+-][\d.]+ +\(", out, re.MULTILINE)
+    assert ways == ["raw", "predictor", "mounted, bytes", "mounted, JSON"] * 2
+
+
+def test_a_file_by_itself_is_measured_too(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(__file__).parents[2] / "models" / "mnist" / "1" / "model.onnx"
+    main([str(file), "--rounds", "3", "--rows", "2", "--clock", "processor"])
+    assert "model.onnx, 2 rows" in capsys.readouterr().out
+
+
+def test_an_error_is_no_figure() -> None:
+    async def refuses(scope: object, receive: object, send: Callable[..., Any]) -> None:
+        await send({"type": "http.response.start", "status": 400})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    with pytest.raises(RuntimeError, match="no"):
+        asyncio.run(posted(refuses, b"", b"application/json"))
