@@ -273,5 +273,6 @@ def protocol(context: Context) -> type[asyncio.Protocol]:
             stall_timeout_s=settings.body_timeout_ms / 1000,
             refused=context.metrics.refused,
             budget=context.budget,
+            max_of_one_address=settings.max_connections_per_address,
         )
     )

@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1000, ge=1, le=1_000_000, description="open connections, before 503"
     )
+    max_connections_per_address: int | None = Field(
+        None, ge=1, description="of these from one address (default: seven of eight)"
+    )
     max_image_pixels: int = Field(
         40_000_000, ge=1, description="pixels of the images of one request, before resizing"
     )

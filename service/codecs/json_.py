@@ -31,6 +31,9 @@ from service.signature import Signature, Tensors
 
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
 _LARGE_ELEMENTS = 64 * 1024
+# Three bytes that say "here is an empty list" become an object of 72, and are looked at one by one.
+_MOST_LISTS = 500_000
+_STEP_BYTES = 1024 * 1024
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
 
@@ -101,13 +104,34 @@ def _encode_array(array: np.ndarray) -> bytes:
 
 
 def parse(body: bytes) -> Any:
-    """The document. Raises EmptyBody, InvalidUtf8, MalformedJson, NonFiniteLiteral, OutOfRange."""
+    """The document.
+
+    Raises:
+        EmptyBody, InvalidUtf8, MalformedJson, NonFiniteLiteral, OutOfRange.
+        InvalidBody: so many lists that they would take many times the memory of the body.
+    """
     if not body or body.isspace():
         raise EmptyBody("The request has no body.")
+    if len(body) > _MOST_LISTS and _lists(body) > _MOST_LISTS:
+        raise InvalidBody(
+            f"The body has more than {_MOST_LISTS} lists and objects.",
+            hint="Send fewer rows at a time, or the tensor as raw bytes.",
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         _explain(body, error)
+
+
+def _lists(body: bytes) -> int:
+    """How many lists and objects there may be; with pauses, and no further than need be."""
+    found = 0
+    for begin in range(0, len(body), _STEP_BYTES):
+        end = begin + _STEP_BYTES
+        found += body.count(b"[", begin, end) + body.count(b"{", begin, end)
+        if found > _MOST_LISTS:
+            break
+    return found
 
 
 def _explain(body: bytes, error: orjson.JSONDecodeError) -> NoReturn:

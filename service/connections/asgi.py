@@ -235,4 +235,6 @@ class Request:
         if not more:
             self.done = True
             self._changed.set()
-            self._connection.answered(keep_alive=self._keep_alive, expects=self.head.expects)
+            self._connection.answered(
+                keep_alive=self._keep_alive, size=len(body), expects=self.head.expects
+            )

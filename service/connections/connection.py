@@ -33,6 +33,7 @@ from service.connections.crowd import Crowd, answer_too_many
 from service.connections.flow import Flow
 from service.connections.head import HeadParser
 from service.connections.lifetime import ConnectionLimits
+from service.connections.places import Places
 from service.connections.plan import Plan, Plans
 from service.connections.prediction import Prediction
 from service.errors import MalformedHttp, ServiceError, TooManyConnections
@@ -41,6 +42,8 @@ from service.models.model import ServedModel
 _MAX_PIPELINED = 100
 # How long the rest of a small body is awaited before its request gets a task.
 _BODY_WAIT_S = 0.05
+# So much of answers may wait for its reader before anything else is looked at.
+_UNREAD_BYTES = 64 * 1024
 
 
 class Connection(Flow):
@@ -54,6 +57,7 @@ class Connection(Flow):
     """
 
     crowd: Crowd
+    places: Places
 
     server: tuple[str, int] | None = None
     client: tuple[str, int] | None = None
@@ -88,7 +92,10 @@ class Connection(Flow):
         self.client = _address(transport.get_extra_info("peername"))
         self.state.connections.add(self)  # type: ignore[arg-type]
         self.since = time.monotonic()
-        if len(self.state.connections) > self.limits.max_connections:
+        # An answer is held until its last byte has left: only then is there room for the next.
+        transport.set_write_buffer_limits(high=_UNREAD_BYTES, low=0)
+        address = self.client[0] if self.client else ""
+        if not self.places.enter(self, address, self.since):
             self._excess = True
             self.crowd.enter(self, self.since)
 
@@ -102,9 +109,11 @@ class Connection(Flow):
         self.state.connections.discard(self)
         if self._excess:
             self.crowd.leave(self)
+        self.places.leave(self)
         self.forget_unread()
         self.hang_up()
         self.behind = b""
+        self.hold_waiting(0)
         self._parser = self._chunks = None
         self.wake()
 
@@ -121,6 +130,7 @@ class Connection(Flow):
                 if self.in_body:
                     data = self._read_body(data)
                 elif self.answering or self.write_paused:
+                    self.hold_waiting(len(data))
                     self.behind = data
                     self.pause_reading()
                     return
@@ -131,6 +141,8 @@ class Connection(Flow):
             self.refuse(error.with_traceback(None))
         finally:
             self._reading = False
+            if self._waiting and not (self.behind or self._parser or self._awaited):
+                self.hold_waiting(0)
 
     def _read_head(self, data: bytes) -> bytes:
         """Begin what is asked for if the head has ended; what is behind it is returned."""
@@ -154,6 +166,7 @@ class Connection(Flow):
         # A head that comes in pieces. It is never kept: see `Plans.keep`.
         end = parser.feed(data)
         if end < 0:
+            self.hold_waiting(parser.size)
             return b""
         self._parser = None
         return self._begin(self._plan(parser.head()), data, end)
@@ -183,8 +196,10 @@ class Connection(Flow):
                         self._refuse_early(head, refusal)
                         return data[end:]
                 if plan.direct and model.batcher.inline_rows:
-                    self.answering = True
                     stop = end + self._left
+                    if len(data) < stop:
+                        self.hold_waiting(self._left)
+                    self.answering = True
                     if len(data) >= stop:
                         self.in_body = False
                         self._predict(plan, model, data[end:stop])
@@ -277,6 +292,7 @@ class Connection(Flow):
 
     def _forget_the_awaited(self) -> None:
         self._awaited, self._parts = None, []
+        self.hold_waiting(0)
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
@@ -293,17 +309,18 @@ class Connection(Flow):
         task.add_done_callback(self.state.tasks.discard)
         return request
 
-    def answered(self, *, keep_alive: bool, expects: bool = False) -> None:
+    def answered(self, *, keep_alive: bool, size: int = 0, expects: bool = False) -> None:
         """The answer to the request has been written.
 
         Args:
             keep_alive: whether another may follow.
+            size: bytes of its body, or of the last part of it.
             expects: whether its body may be sent or not, as the client likes.
         """
         self.state.total_requests += 1
         self.answering, self.request = False, None
-        if self.write_paused:
-            self.count_unread()
+        if size > _UNREAD_BYTES or self.write_paused:
+            self.count_unread(size)
         if self.transport.is_closing() or self.ended is not None:
             return
         rare = self.in_body or self.last or self.behind or self.paused or self.half_closed
@@ -364,7 +381,9 @@ class Connection(Flow):
 
 def connection_class(limits: ConnectionLimits) -> type[Connection]:
     """The protocol class for uvicorn, which makes its instances without arguments of ours."""
-    return type("LimitedConnection", (Connection,), {"limits": limits, "crowd": Crowd()})
+    places = Places(limits.max_connections, limits.max_of_one_address)
+    own = {"limits": limits, "crowd": Crowd(), "places": places}
+    return type("LimitedConnection", (Connection,), own)
 
 
 def _address(found: object) -> tuple[str, int] | None:

@@ -54,7 +54,8 @@ class _Lines:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.strip(b" \t")))
+        if len(self.headers) <= MOST_HEADERS:  # of more, one too many says enough
+            self.headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -69,7 +70,7 @@ class HeadParser:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._size = 0
+        self.size = 0  # of what has come
         self._seam = b""  # what came last: the end may be in two pieces
         self._lines = _Lines()
         self._parser = httptools.HttpRequestParser(self._lines)
@@ -78,15 +79,15 @@ class HeadParser:
         """Read the next piece; where in `data` the head ends, -1 if it does not.
 
         Raises:
-            HeadersTooLarge: it has more bytes than it may.
+            HeadersTooLarge: it has more bytes or lines than it may.
             MalformedHttp: it is no head, or ends elsewhere.
         """
         end = (self._seam + data).find(END)
         if end >= 0:
             end += len(END) - len(self._seam)
         piece = data if end < 0 else data[:end]
-        self._size += len(piece)
-        if self._size > self._limit:
+        self.size += len(piece)
+        if self.size > self._limit:
             raise HeadersTooLarge(f"The headers exceed {self._limit} bytes.")
         self._seam = (self._seam + piece)[1 - len(END) :]
         try:
@@ -97,18 +98,17 @@ class HeadParser:
             raise _malformed() from None
         if self._lines.complete != (end >= 0):
             raise _malformed()
+        if len(self._lines.headers) > MOST_HEADERS:
+            raise HeadersTooLarge(f"The headers exceed {MOST_HEADERS} lines.")
         return end
 
     def head(self) -> Head:
         """What the head says.
 
         Raises:
-            HeadersTooLarge: too many lines.
             MalformedHttp: it contradicts itself.
         """
         headers, version = self._lines.headers, self._parser.get_http_version()
-        if len(headers) > MOST_HEADERS:
-            raise HeadersTooLarge(f"The headers exceed {MOST_HEADERS} lines.")
         method = self._parser.get_method().decode("ascii")
         if version not in _VERSIONS or method == "CONNECT":
             raise _malformed()

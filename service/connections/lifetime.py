@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import orjson
 from uvicorn.server import ServerState
 
-from service.budget import Budget
+from service.budget import Account, Budget
 from service.errors import HeaderTimeout, ServiceError
 
 # How long and how much is still read, and dropped, after the last answer; and how long nothing
@@ -29,6 +29,8 @@ from service.errors import HeaderTimeout, ServiceError
 _LINGER_S = 20.0
 _LINGER_SILENT_S = 2.0
 _LINGER_BYTES = 256 * 1024 * 1024
+# So little is not counted before a second has passed, or at all.
+_FEW_BYTES = 4096
 
 CLOSE = (b"connection", b"close")
 _STATUS_LINES = {
@@ -41,7 +43,7 @@ _STATUS_LINES = {
 class ConnectionLimits:
     """See the settings of the same names. `refused` is told the code of each refusal.
 
-    `budget`: in which answers are counted that are not read.
+    `budget`: in which is counted what they hold: answers that are not read, what is not looked at.
     """
 
     max_connections: int
@@ -51,6 +53,7 @@ class ConnectionLimits:
     stall_timeout_s: float
     refused: Callable[[str], object] = lambda _: None
     budget: Budget | None = None
+    max_of_one_address: int | None = None
 
 
 def status_line(status: int) -> bytes:
@@ -73,12 +76,14 @@ class Lifetime(asyncio.Protocol):
     last = False  # no request is read any more, and an answer is still to come
     _dropped_at = 0.0  # when something came last, and was dropped
     _dropped = 0  # bytes
-    _owed = 0  # bytes of answers that the budget counts until they have been read
+    _owed = 0  # bytes of answers that are held until the last byte of them has left
+    _waiting = 0  # bytes that have come and are not looked at yet, if they are many
     _unread = 0  # bytes of answers at the last sweep, and when they last went down
     _unread_since = 0.0
 
     def __init__(self, state: ServerState) -> None:
         self.state = state
+        self.account = Account(self.limits.budget)
 
     def write(
         self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]], *, close: bool
@@ -129,20 +134,36 @@ class Lifetime(asyncio.Protocol):
     def body_ended(self) -> None:
         self.in_body, self._rest_since = False, None
 
-    def count_unread(self) -> None:
-        """The answer is not the request's any more: until it has been read, it counts as ours."""
-        budget = self.limits.budget
-        if budget is not None:
-            unread = self.transport.get_write_buffer_size()
-            budget.give(self._owed - unread)
-            self._owed = unread
+    def count_unread(self, size: int) -> None:
+        """An answer of `size` bytes has been written, and is not the request's any more.
+
+        It is there, whole, until its last byte has left, however many have left before.
+        """
+        if self.transport.get_write_buffer_size():
+            self._owe(self._owed + size)
 
     def forget_unread(self) -> None:
-        """Almost all of the answer has been read, or it never will be."""
+        """All has left, or never will."""
         if self._owed:
-            assert self.limits.budget is not None
-            self.limits.budget.give(self._owed)
-            self._owed = 0
+            self._owe(0)
+
+    def _owe(self, size: int) -> None:
+        self._owed = size
+        self.account.owe(self._waiting + size)
+
+    def hold_waiting(self, size: int) -> None:
+        """Hold `size` bytes that are not looked at yet. Raises TooManyBytes."""
+        if size <= _FEW_BYTES:
+            size = 0
+        if size != self._waiting:
+            self.account.take(self._owed + size)
+            self._waiting = size
+
+    def silent_s(self, now: float) -> float:
+        """For how many seconds nothing was asked for, and all that was has been answered."""
+        if self.since is None or self.began or self._unread or self._owed:
+            return 0.0
+        return now - self.since
 
     def check_time(self, now: float) -> None:
         """End what takes too long; `now` is of time.monotonic()."""
@@ -169,3 +190,7 @@ class Lifetime(asyncio.Protocol):
             limits.refused("answer_not_read")
             self.transport.abort()
         self._unread = unread
+        if not unread:
+            self.forget_unread()
+        elif not self._owed:  # small ones, which nobody reads
+            self._owe(unread)

@@ -187,7 +187,7 @@ class Prediction(Call):
         self.done_with = True
         self._let_go()
         self._plans.over(exchange, self._plan, connection)
-        connection.answered(keep_alive=keep_alive)
+        connection.answered(keep_alive=keep_alive, size=len(body))
 
     def _excuse(self, error: Exception) -> None:
         """Answer with an error; one that nobody expected is logged, and has the usual shape."""

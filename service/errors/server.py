@@ -60,7 +60,7 @@ class TooManyConnections(ServiceError):
 
 
 class TooManyBytes(ServiceError):
-    """The bodies of the requests under way fill --max-in-flight-bytes."""
+    """What the requests under way hold fills --max-in-flight-bytes."""
 
     status = 503
     code = "too_many_bytes"

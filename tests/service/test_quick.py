@@ -84,6 +84,9 @@ class Pipe(asyncio.Transport):
     def get_write_buffer_size(self):
         return 0
 
+    def set_write_buffer_limits(self, high=None, low=None):
+        pass
+
 
 class Bench:
     """An application and connections to it, in this process."""
