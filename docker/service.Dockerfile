@@ -29,5 +29,5 @@ WORKDIR /models
 EXPOSE 8000
 # Healthy means ready: a model is loaded and self-tested, not merely that a process runs.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('FOLDSERVE_PORT', '8000') + '/health/ready', timeout=2)"]
+  CMD ["python", "-c", "import os, ssl, urllib.request as u; tls = os.environ.get('FOLDSERVE_TLS_CERTIFICATE'); u.urlopen(('https' if tls else 'http') + '://127.0.0.1:' + os.environ.get('FOLDSERVE_PORT', '8000') + '/health/ready', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 ENTRYPOINT ["foldserve", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from service.models.repository import StoreMirror
     from service.models.signed import Trust
     from service.protocols.grpc_server import GrpcServer
+    from service.tls.certificates import Certificates
 
 logger = logging.getLogger("foldserve")
 
@@ -52,6 +54,31 @@ def allow_files(connections: int) -> None:
             "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
             connections, wanted, granted,
         )  # fmt: skip
+
+
+def certificates(context: Context) -> Certificates | None:
+    """The server's certificate; None if it speaks in the clear.
+
+    Raises:
+        CannotStart: the files cannot be used, or one of them is not named.
+    """
+    settings = context.settings
+    certificate, key, roots = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if certificate is None and key is None and roots is None:
+        return None
+    if certificate is None or key is None:
+        raise CannotStart(
+            "TLS needs both --tls-certificate and --tls-key; if one file holds both, name it twice."
+        )
+    from service.tls.certificates import Certificates, CertificatesUnusable
+
+    metrics = context.metrics
+    try:
+        made = Certificates(certificate, key, roots, partial(metrics.reload_failed, "certificate"))
+    except CertificatesUnusable as error:
+        raise CannotStart(str(error)) from None
+    metrics.certificate_expires = lambda: made.now.validity.not_after
+    return made
 
 
 def trusted(settings: Settings) -> Trust | None:
@@ -190,11 +217,15 @@ def build(
     return Parts(context, create_app(context), choice, told)
 
 
-def grpc(context: Context, *, shared: bool) -> GrpcServer | None:
+def grpc(
+    context: Context, *, shared: bool, certificates: Certificates | None = None
+) -> GrpcServer | None:
     """The gRPC front end, if --grpc-port asks for one."""
     settings = context.settings
     if settings.grpc_port is None:
         return None
+    # Its core would log each handshake that a client fails. It reads this as it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from service.protocols.grpc_server import GrpcServer
     except ImportError:
@@ -203,7 +234,9 @@ def grpc(context: Context, *, shared: bool) -> GrpcServer | None:
         ) from None
     if shared and settings.grpc_port == 0:
         raise CannotStart("--grpc-port 0 is a different port in every worker: name one.")
-    return GrpcServer(context, settings.host, settings.grpc_port, shared=shared)
+    return GrpcServer(
+        context, settings.host, settings.grpc_port, shared=shared, certificates=certificates
+    )
 
 
 def open_registry(
@@ -258,13 +291,13 @@ def load_counted(
     return served
 
 
-def protocol(context: Context) -> type[asyncio.Protocol]:
+def protocol(context: Context, certificates: Certificates | None = None) -> type[asyncio.Protocol]:
     """uvicorn's protocol for a connection, with the limits of the settings."""
     from service.connections.connection import connection_class
     from service.connections.lifetime import ConnectionLimits
 
     settings = context.settings
-    return connection_class(
+    plain = connection_class(
         ConnectionLimits(
             max_connections=settings.max_connections,
             max_header_bytes=settings.max_header_bytes,
@@ -276,3 +309,8 @@ def protocol(context: Context) -> type[asyncio.Protocol]:
             max_of_one_address=settings.max_connections_per_address,
         )
     )
+    if certificates is None:
+        return plain
+    from service.connections.secured import secured_class
+
+    return secured_class(plain, certificates)

@@ -19,12 +19,13 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 
 from service import assembly, cpu, faults, listen
 from service.banner import banner, url_of
+from service.connections.auth import Access
 from service.context import Context
 from service.device import DeviceUnavailable
 from service.listen import CannotStart
@@ -35,6 +36,7 @@ from service.workers import Worker
 
 if TYPE_CHECKING:
     from service.protocols.grpc_server import GrpcServer
+    from service.tls.certificates import Certificates
 
 logger = logging.getLogger("foldserve")
 
@@ -54,10 +56,13 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         context: Context,
         grpc: GrpcServer | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         super().__init__(config)
         self._lifecycle = context.lifecycle
-        self._access = context.access
+        self._files: list[Access | Certificates] = [context.access]
+        if certificates is not None:
+            self._files.append(certificates)
         self._reread = False
         self.each_second: Callable[[], None] = lambda: None
         self.leaving: Callable[[], None] = lambda: None
@@ -93,13 +98,14 @@ class Server(uvicorn.Server):
         self._exit_at = time.monotonic() + self._delay_s
 
     def handle_hang_up(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """SIGHUP: read the key files again."""
+        """SIGHUP: read the files with keys and certificates again."""
         self._reread = True
 
     def _look_around(self, *, force: bool) -> None:
         """What is done once a second; if a part of it fails, the others are done all the same."""
-        with faults.contained(logger, "the keys could not be read again"):
-            self._access.refresh(force=force)
+        for each in self._files:
+            with faults.contained(logger, "keys or certificates could not be read again"):
+                each.refresh(force=force)
         with faults.contained(logger, "the duties of each second could not be done"):
             self.each_second()
         now = time.monotonic()
@@ -147,11 +153,17 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     )  # fmt: skip
     context = parts.context
     registry, metrics, budget = context.registry, context.metrics, context.budget
-    grpc = assembly.grpc(context, shared=count > 1)
+    certificates = assembly.certificates(context)
+    grpc = assembly.grpc(context, shared=count > 1, certificates=certificates)
+    http: type[asyncio.Protocol] | Literal["h11"] = "h11"
+    if _has("httptools"):
+        http = assembly.protocol(context, certificates)
+    elif certificates is not None:
+        raise CannotStart("--tls-certificate needs the package httptools: pip install httptools.")
     config = uvicorn.Config(
         parts.app,
         loop="uvloop" if _has("uvloop") else "asyncio",
-        http=assembly.protocol(context) if _has("httptools") else "h11",
+        http=http,
         limit_concurrency=None if _has("httptools") else settings.max_connections,
         ws="none",
         lifespan="off",
@@ -164,7 +176,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )
-    server = Server(config, context, grpc)
+    server = Server(config, context, grpc, certificates)
     trim = TrimWhenIdle()
 
     def each_second() -> None:
@@ -202,7 +214,10 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
             threads_line += f", in each of {count} workers"
         if not late:
             grpc_url = f"{settings.host}:{grpc.port}" if grpc else None
-            _say(banner(registry, parts.choice, url_of(listener), threads_line, version, grpc_url))
+            if grpc_url and certificates is not None:
+                grpc_url += " (TLS)"
+            url = url_of(listener, secure=certificates is not None)
+            _say(banner(registry, parts.choice, url, threads_line, version, grpc_url))
         if worker:
             worker.serving()
         if settings.watch_interval_ms:

@@ -30,8 +30,12 @@ _SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SC
 # Scheme, host and port as a browser sends them. "*" would let every page of the web in.
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
-# Empty variables are passed over. This one comes out of a secret that may be missing.
-_NEVER_EMPTY = f"{PREFIX}REQUIRE_SIGNATURE"
+# Empty variables are passed over. These come out of a secret that may be missing.
+_NEVER_EMPTY = {
+    f"{PREFIX}REQUIRE_SIGNATURE": "signatures are not required",
+    f"{PREFIX}TLS_CERTIFICATE": "everything is sent in the clear",
+    f"{PREFIX}TLS_CLIENT_CA": "every client may come in",
+}
 
 MiB = 1024 * 1024
 
@@ -54,6 +58,17 @@ class Settings(BaseSettings):
     )
     grpc_outputs: Literal["raw", "mirror"] = Field(
         "raw", description="tensors of gRPC answers: raw contents, or the form of the request"
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file with the server's certificate and those that lead to its root: HTTPS "
+        "and gRPC over TLS (default: no TLS)",
+    )
+    tls_key: Path | None = Field(None, description="PEM file with its private key, not encrypted")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of roots; a client needs a certificate that one of them has signed "
+        "(default: clients need none)",
     )
     models: Path | str = Field(
         Path("models"),
@@ -346,10 +361,10 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for variable in sorted(environ):
         upper = variable.upper()  # pydantic-settings ignores the case, so this does too
-        if upper == _NEVER_EMPTY and not environ[variable]:
+        if upper in _NEVER_EMPTY and not environ[variable]:
             raise SettingsError(
-                f"{variable} is set and empty, which must not mean that signatures are not "
-                "required. Give it a file, or unset it."
+                f"{variable} is set and empty, which must not mean that {_NEVER_EMPTY[upper]}. "
+                "Give it a file, or unset it."
             )
         if not upper.startswith(PREFIX) or upper in known or _SERVICE_LINK.fullmatch(upper):
             continue

@@ -75,6 +75,10 @@ def plan(settings: Settings, cpus: int) -> Plan:
             "--grpc-port is for --engine plain: Ray's proxies carry HTTP, where the V2 protocol "
             "has its binary form as well."
         )
+    if settings.tls_certificate is not None:
+        raise CannotStart(
+            "--tls-certificate is for --engine plain: on Ray, put a proxy that ends TLS before it."
+        )
     if settings.workers > 1:
         raise CannotStart("--workers is for --engine plain: on Ray, say --max-replicas.")
     most = settings.max_replicas

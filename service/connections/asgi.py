@@ -42,7 +42,7 @@ def scope_of(head: Head, connection: Connection) -> Scope:
         "http_version": head.version,
         "server": connection.server,
         "client": connection.client,
-        "scheme": "http",
+        "scheme": connection.scheme,
         "root_path": "",
         "method": head.method,
         "path": head.path,

@@ -61,6 +61,7 @@ class Connection(Flow):
 
     server: tuple[str, int] | None = None
     client: tuple[str, int] | None = None
+    scheme = "http"
     keeps = True
     _excess = False  # one connection too many
     _reading = False  # what is read is being looked at

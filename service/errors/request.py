@@ -10,7 +10,9 @@ class MalformedHttp(BadRequest):
     """What came over the connection is no HTTP request; the connection closes."""
 
     code = "malformed_http"
-    default_hint = "Speak HTTP/1.1, without TLS, and wait for the answers."
+    default_hint = (
+        "Speak HTTP/1.1, over TLS only if the server has a certificate, and wait for the answers."
+    )
 
 
 class InvalidTimeout(BadRequest):

@@ -29,6 +29,8 @@ from service.errors import ServiceError, TooManyBytes, defect
 from service.exchange import Exchange
 from service.protocols import grpc_health, grpc_messages, shapes
 from service.protocols.v2_grpc import Method, Methods
+from service.tls import grpc_credentials
+from service.tls.certificates import Certificates
 
 logger = logging.getLogger("foldserve.grpc")
 
@@ -61,6 +63,7 @@ class GrpcServer:
         host: address to listen on.
         port: TCP port, 0 for a free one.
         shared: whether other processes listen on it as well.
+        certificates: for TLS; None to speak in the clear.
     """
 
     def __init__(
@@ -70,7 +73,9 @@ class GrpcServer:
         port: int,
         *,
         shared: bool = False,
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._shared = shared
         self._observers = context.observers
         self._context = context
@@ -105,13 +110,20 @@ class GrpcServer:
             )
         )
         try:
-            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+            self.port = self._listen(f"{self._host}:{self.port}")
         except RuntimeError:
             raise CannotListen(
                 f"Cannot listen for gRPC: port {self.port} on {self._host} is in use or not "
                 "allowed. Choose another one with --grpc-port (0 takes a free one)."
             ) from None
         await self._server.start()
+
+    def _listen(self, address: str) -> int:
+        """The port; raises RuntimeError if it cannot be had."""
+        if self._certificates is None:
+            return int(self._server.add_insecure_port(address))
+        secure = grpc_credentials.credentials(self._certificates)
+        return int(self._server.add_secure_port(address, secure))
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls; cancel those that are still under way after `grace_s` seconds."""

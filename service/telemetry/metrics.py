@@ -33,6 +33,8 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 _KIND = attrgetter("route", "model", "version", "status", "error")
 
+# What is read again when its files change.
+RELOADED = ("certificate",)
 STAGES = ("decode", "queue", "batch_wait", "compute", "encode")
 
 
@@ -71,12 +73,14 @@ class Metrics:
         self.ready: Callable[[], bool] = lambda: False
         self.connections: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
+        self.certificate_expires: Callable[[], float] | None = None
         self._version = version
         self._started = time.time()
         self._requests: dict[tuple[str, str, int], int] = {}
         self._seconds: dict[str, Histogram] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}
         self._refused: dict[str, int] = {}
+        self._failed_reloads = dict.fromkeys(RELOADED, 0)
         self._batches: dict[str, _Batches] = {}
 
     def refused(self, code: str) -> None:
@@ -89,6 +93,10 @@ class Metrics:
         key = (route, model, error.status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self.refused(error.code)
+
+    def reload_failed(self, what: str) -> None:
+        """Count a change on disk that could not be used; what there was is used on."""
+        self._failed_reloads[what] = self._failed_reloads.get(what, 0) + 1
 
     def batches(self, model: str, version: int) -> Callable[[Ran], object]:
         """The observer for the batcher of a version that was loaded just now."""
@@ -175,6 +183,7 @@ class Metrics:
             "Models that are served though their files are gone, as of a volume not mounted.",
         )  # fmt: skip
         page.sample(len(registry.emptied))
+        self._render_files(page)
         self._render_process(page)
         return page.text()
 
@@ -218,6 +227,20 @@ class Metrics:
         page.family("foldserve_batch_rows", "histogram", "Rows that were run together.")
         for model, batches in sorted(self._batches.items()):
             page.histogram(batches.all(), {"model": model})
+
+    def _render_files(self, page: Exposition) -> None:
+        page.family(
+            "foldserve_failed_reloads_total", "counter",
+            "Changes on disk that could not be used; what there was is used on.",
+        )  # fmt: skip
+        for what, count in self._failed_reloads.items():
+            page.sample(count, {"what": what})
+        if self.certificate_expires is not None:
+            page.family(
+                "foldserve_certificate_expires_seconds", "gauge",
+                "Unix time at which the TLS certificate expires.",
+            )  # fmt: skip
+            page.sample(self.certificate_expires())
 
     def _render_process(self, page: Exposition) -> None:
         page.family("foldserve_build_info", "gauge", "Always 1; the versions are labels.")

@@ -23,7 +23,7 @@ from onnx import TensorProto
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
 
-URL = re.compile(r"^  url +(http://\S+)$", re.MULTILINE)
+URL = re.compile(r"^  url +(https?://\S+)$", re.MULTILINE)
 
 
 class Served:

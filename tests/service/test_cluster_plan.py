@@ -57,6 +57,7 @@ def test_a_fixed_number_is_not_scaled():
     ("values", "said"),
     [
         ({"grpc_port": 8001}, "--grpc-port is for --engine plain"),
+        ({"tls_certificate": "server.crt"}, "--tls-certificate is for --engine plain"),
         ({"workers": 2}, "--workers is for --engine plain"),
         ({"min_replicas": 3, "max_replicas": 2}, "--min-replicas 3 is more than --max-replicas 2"),
         ({"cpus_per_replica": 9}, "no replica could ever start"),

@@ -183,8 +183,9 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     assert "default: 8000" in text
 
 
-def test_signatures_are_not_turned_off_by_an_empty_variable():
+@pytest.mark.parametrize("name", ["REQUIRE_SIGNATURE", "TLS_CERTIFICATE", "TLS_CLIENT_CA"])
+def test_what_protects_is_not_turned_off_by_an_empty_variable(name: str):
     """As from a secret that is missing; other empty variables are passed over."""
-    assert parse([], {"FOLDSERVE_PORT": ""}).require_signature is None
-    with pytest.raises(SettingsError, match="FOLDSERVE_REQUIRE_SIGNATURE is set and empty"):
-        parse([], {"FOLDSERVE_REQUIRE_SIGNATURE": ""})
+    assert getattr(parse([], {"FOLDSERVE_PORT": ""}), name.lower()) is None
+    with pytest.raises(SettingsError, match=f"FOLDSERVE_{name} is set and empty"):
+        parse([], {f"FOLDSERVE_{name}": ""})

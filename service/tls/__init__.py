@@ -1,0 +1,1 @@
+"""TLS of the service: the files with the certificate, and when it expires."""
