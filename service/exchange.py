@@ -20,12 +20,16 @@ from __future__ import annotations
 
 import time
 
+from service.batching.limits import Ran
 from service.budget import SMALL_BYTES, Budget
 
 _CLIENT_GONE = 499
 
 # Answers from here on are counted in the budget of all requests.
 COUNTED_BYTES = SMALL_BYTES
+
+# Of a request that does not say how urgent it is; smaller numbers are served before larger ones.
+USUAL_PRIORITY = 2
 
 
 class Exchange:
@@ -39,10 +43,11 @@ class Exchange:
     model = ""  # only once it was found: a name that exists
     version = 0
     rows = 0
-    rows_in_batch = 0
+    priority = USUAL_PRIORITY
+    batch: Ran | None = None  # told by the batcher, in whatever thread it ran
     error = ""  # the code of the error that was answered
     status = _CLIENT_GONE  # until an answer begins
-    read = decoded = free = ran = computed = answered = encoded = finished = 0.0
+    read = decoded = answered = encoded = finished = 0.0
 
     def __init__(self, request_id: str, budget: Budget | None = None) -> None:
         self.request_id = request_id
@@ -122,10 +127,18 @@ class Exchange:
         spans = ((name, 1000 * (end - begin)) for name, begin, end in self.stages())
         return ", ".join(f"{name};dur={ms:.3f}" for name, ms in spans).encode()
 
-    def run(self, free: float, ran: float, computed: float, rows_in_batch: int) -> None:
-        """Told by the batcher, in whatever thread the batch ran."""
-        decoded = self.decoded
-        self.free = free = free if free > decoded else decoded
-        self.ran = ran if ran > free else free
-        self.computed = computed
-        self.rows_in_batch = rows_in_batch
+    @property
+    def rows_in_batch(self) -> int:
+        return 0 if self.batch is None else self.batch.rows
+
+    @property
+    def free(self) -> float:
+        return 0.0 if self.batch is None else max(self.batch.free, self.decoded)
+
+    @property
+    def ran(self) -> float:
+        return 0.0 if self.batch is None else max(self.batch.started, self.free)
+
+    @property
+    def computed(self) -> float:
+        return 0.0 if self.batch is None else self.batch.ended

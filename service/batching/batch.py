@@ -10,17 +10,15 @@ apart: the model is never batched again.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Protocol
 
 import numpy as np
 
-from service import faults
-from service.errors import DeadlineExceeded, InferenceFailed, ServiceError
+from service.batching.item import Item, Outcome, Outputs
+from service.batching.settling import late
+from service.errors import InferenceFailed, ServiceError
 from service.exchange import COUNTED_BYTES
 from service.signature import Tensors
 
@@ -29,121 +27,8 @@ logger = logging.getLogger("foldserve.batcher")
 Run = Callable[[Tensors], Tensors]
 
 
-class Outputs(dict[str, np.ndarray]):
-    """Tensors of a run, or one request's rows of them, and what is known of the whole run.
-
-    `finite`: no number of it is NaN or infinite. `small`: all of it does not count as memory, and
-    is written in no time.
-    """
-
-    __slots__ = ("finite", "small")
-
-    def __init__(self, tensors: Tensors, finite: bool, small: bool) -> None:
-        super().__init__(tensors)
-        self.finite = finite
-        self.small = small
-
-    @classmethod
-    def of(cls, tensors: Tensors) -> Outputs:
-        arrays = tensors.values()
-        finite = all(a.dtype.kind != "f" or bool(np.isfinite(a).all()) for a in arrays)
-        texts = any(a.dtype.kind == "O" for a in arrays)
-        return cls(tensors, finite, not texts and sum([a.nbytes for a in arrays]) <= COUNTED_BYTES)
-
-
-# Of a request that does not say how urgent it is; smaller numbers are served before larger ones.
-USUAL_PRIORITY = 2
-
-Outcome = Outputs | ServiceError
-Lane = tuple[object, ...]
-# Told for each item: when its runner was free, when the run began and ended (time.monotonic()),
-# and the rows that ran together.
-Told = Callable[[float, float, float, int], object]
-# Asked for each item whether there is memory for so many bytes of its answer: before the run for
-# what is known then, after it for all of them. Raises a ServiceError if there is none.
-Count = Callable[[int], object]
-
-
-class Answer(Protocol):
-    """Where an outcome goes: a future, or something else that takes a result once."""
-
-    def done(self) -> bool:
-        """Whether the outcome is no longer wanted, or has been given already."""
-
-    def set_result(self, outcome: Outcome, /) -> object:
-        """Take it."""
-
-
 class NotByRows(Exception):
     """The outputs of a joined run do not have one row for each row of the inputs."""
-
-
-class Item:
-    """A request on its way: what to run, until when, and whom to tell.
-
-    `answer` is told on the thread of `loop`. `lane`: only requests of one lane can be joined.
-    `told`, `count`: see `Told`, `Count`.
-    """
-
-    __slots__ = (
-        "answer", "count", "deadline", "gone", "inputs", "lane", "loop", "priority", "request",
-        "rows", "since", "taken", "told",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        inputs: Tensors,
-        rows: int,
-        deadline: float,
-        answer: Answer,
-        loop: asyncio.AbstractEventLoop,
-        request: str = "",
-        lane: Lane = (),
-        told: Told | None = None,
-        count: Count | None = None,
-        priority: int = USUAL_PRIORITY,
-    ) -> None:
-        self.inputs = inputs
-        self.rows = rows
-        self.deadline = deadline
-        self.answer = answer
-        self.loop = loop
-        self.request = request
-        self.lane = lane
-        self.told = told
-        self.count = count
-        self.priority = priority
-        self.since = time.monotonic()
-        self.taken = False  # by a runner: it no longer waits
-        self.gone = False  # its answer is no longer wanted
-
-
-def lane_of(inputs: Tensors) -> Lane:
-    """Names, shapes beyond the batch axis, and dtypes: equal for requests that can be joined."""
-    return tuple([(name, a.shape[1:], a.dtype.char) for name, a in sorted(inputs.items())])
-
-
-def settle(answer: Answer, outcome: Outcome) -> None:
-    """Give an outcome, if it is still wanted; never raises, for other items are behind it."""
-    try:
-        if not answer.done():
-            answer.set_result(outcome)
-    except Exception:  # noqa: BLE001  a defect of the one who waits
-        faults.report(logger, "an answer could not be given")
-
-
-def _settle_all(settled: Iterable[tuple[Item, Outcome]]) -> None:
-    for item, outcome in settled:
-        settle(item.answer, outcome)
-
-
-def deliver(settled: Sequence[tuple[Item, Outcome]]) -> None:
-    """Tell every one of them from a runner's thread: a single wake-up of each loop."""
-    loops = {item.loop for item, _ in settled}
-    for loop in loops:
-        mine = settled if len(loops) == 1 else [pair for pair in settled if pair[0].loop is loop]
-        with suppress(RuntimeError):  # the loop is closed, and with it all that waited
-            loop.call_soon_threadsafe(_settle_all, mine)
 
 
 def execute(run: Run, items: Sequence[Item], model: str) -> list[tuple[Item, Outcome]]:
@@ -178,8 +63,7 @@ def admit(
     refused: list[tuple[Item, Outcome]] = []
     for item in items:
         try:
-            if item.count is not None:
-                item.count(item.rows * answer_row_bytes)
+            item.exchange.expect(item.rows * answer_row_bytes)
         except ServiceError as error:
             refused.append((item, error.with_traceback(None)))
         else:
@@ -187,15 +71,21 @@ def admit(
     return admitted, refused
 
 
-def counted(item: Item, outcome: Outcome) -> Outcome:
-    """The outcome, or the refusal to keep it; in the thread that has made it.
+def counted(settled: list[tuple[Item, Outcome]]) -> list[tuple[Item, Outcome]]:
+    """The outcomes, each or the refusal to keep it; in the thread that has made them.
 
     The event loop may be far behind: what waits for it must not be without a count.
     """
-    if item.count is None or isinstance(outcome, ServiceError) or outcome.small:
+    if all(isinstance(outcome, Outputs) and outcome.small for _, outcome in settled):
+        return settled
+    return [(item, _counted(item, outcome)) for item, outcome in settled]
+
+
+def _counted(item: Item, outcome: Outcome) -> Outcome:
+    if isinstance(outcome, ServiceError) or outcome.small:
         return outcome
     try:
-        item.count(sum([array.nbytes for array in outcome.values()]))
+        item.exchange.expect(sum([array.nbytes for array in outcome.values()]))
     except ServiceError as error:
         return error.with_traceback(None)
     return outcome
@@ -214,22 +104,13 @@ def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, 
     return settled
 
 
-def late() -> DeadlineExceeded:
-    return DeadlineExceeded("The request waited until its deadline.")
-
-
-def not_in_time() -> DeadlineExceeded:
-    return DeadlineExceeded("The answer was not ready in time.")
-
-
 def _alone(run: Run, item: Item, model: str) -> Outcome:
     try:
         return Outputs.of(attempt(run, item.inputs))
     except ServiceError as error:
         if error.__cause__ is not None and isinstance(error, InferenceFailed):
-            logger.error(
-                "model %s failed on request %s", model, item.request, exc_info=error.__cause__
-            )
+            request, cause = item.exchange.request_id, error.__cause__
+            logger.error("model %s failed on request %s", model, request, exc_info=cause)
         return error.with_traceback(None)
 
 
@@ -257,7 +138,9 @@ def _split(outputs: Tensors, items: Sequence[Item]) -> list[Outputs]:
     start = 0
     for item in items:
         stop = start + item.rows
-        rows_of_it = {name: array[start:stop] for name, array in outputs.items()}
-        parts.append(Outputs(rows_of_it, whole.finite, whole.small))
+        part = Outputs(finite=whole.finite, small=whole.small)
+        for name, array in outputs.items():
+            part[name] = array[start:stop]
+        parts.append(part)
         start = stop
     return parts

@@ -19,26 +19,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 
-from service.batching.batch import (
-    USUAL_PRIORITY,
-    Answer,
-    Count,
-    Item,
-    Outcome,
-    Run,
-    Told,
-    lane_of,
-    not_in_time,
-    settle,
-)
+from service.batching.batch import Run
 from service.batching.execution import Execution
+from service.batching.item import Answer, Item, Lane, Outcome, Outputs, lane_of
 from service.batching.limits import Limits
 from service.batching.room import Room
 from service.batching.runners import Runners, died
 from service.batching.turn import Turn
 from service.errors import ServiceError, ShuttingDown
+from service.exchange import Exchange
 from service.signature import Tensors
 
 logger = logging.getLogger("foldserve.batcher")
@@ -139,44 +129,37 @@ class Batcher:
         inputs: Tensors,
         rows: int,
         deadline: float,
-        request: str = "",
-        told: Told | None = None,
-        count: Count | None = None,
-        priority: int = USUAL_PRIORITY,
-    ) -> Tensors:
+        exchange: Exchange | None = None,
+    ) -> Outputs:
         """Run the model on `inputs`.
 
         Args:
             inputs: {input name: array}, already checked against the signature.
             rows: samples in `inputs`, at least 1, for the room in the queue.
             deadline: on the clock of time.monotonic(), in seconds.
-            request: id of the request, for the log.
-            told: when it ran, before the answer comes; in the thread in which it ran.
-            count: counts the bytes of the answer, before the run and after it, in the same thread;
-                what it raises becomes the outcome.
-            priority: smaller ones are served first.
+            exchange: the record of the request. It is told its batch before the answer comes, and
+                asked before the run and after it whether there is memory for the answer; in the
+                thread in which it ran. What that raises becomes the outcome.
 
         Returns:
             {output name: array}, possibly views of a larger batch.
 
         Raises:
             ServiceError: what `check_room` raises; DeadlineExceeded; InferenceFailed or
-                whatever ServiceError the run or `count` raised.
+                whatever ServiceError the run or the record raised.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
-        lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count, priority)
         if rows <= self.inline_rows:
-            self.check_room(rows, deadline - item.since)
-            self._turn.add(item, loop, self)
-            try:
-                outcome = await answer
-            except asyncio.CancelledError:
-                self.abandon(item)
-                raise
+            item = self.enter(inputs, rows, deadline, answer, loop, exchange)
         else:
-            outcome = await self._in_a_thread(item, answer, loop)
+            item = Item(inputs, rows, deadline, answer, loop, exchange, self._lane(inputs))
+            self.runners.put(item, self._admit)
+        try:
+            outcome = await answer
+        except asyncio.CancelledError:
+            self.abandon(item)
+            raise
         if isinstance(outcome, ServiceError):
             try:
                 raise outcome
@@ -192,16 +175,12 @@ class Batcher:
         deadline: float,
         answer: Answer,
         loop: asyncio.AbstractEventLoop,
-        request: str,
-        told: Told,
-        count: Count | None = None,
-        priority: int = USUAL_PRIORITY,
+        exchange: Exchange | None = None,
     ) -> Item:
         """`submit` on the event loop without a task: `answer` is told at the end of the turn.
 
         Args:
-            inputs, rows, deadline, request, told, count, priority: as in `submit`; rows up to
-                `inline_rows`.
+            inputs, rows, deadline, exchange: as in `submit`; rows up to `inline_rows`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
             loop: the one that runs.
 
@@ -211,11 +190,13 @@ class Batcher:
         Raises:
             ServiceError: what `check_room` raises.
         """
-        self.check_room(rows, deadline - time.monotonic())
-        lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, request, lane, told, count, priority)
+        item = Item(inputs, rows, deadline, answer, loop, exchange, self._lane(inputs))
+        self._admit(item)
         self._turn.add(item, loop, self)
         return item
+
+    def _lane(self, inputs: Tensors) -> Lane:
+        return () if self._one_shape else lane_of(inputs)
 
     def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more.
@@ -236,18 +217,6 @@ class Batcher:
 
     def _admit(self, item: Item) -> None:
         self.check_room(item.rows, item.deadline - item.since)
-
-    async def _in_a_thread(
-        self, item: Item, answer: asyncio.Future[Outcome], loop: asyncio.AbstractEventLoop
-    ) -> Outcome:
-        self.runners.put(item, self._admit)
-        wait_s = max(0.0, item.deadline - time.monotonic())
-        timer = loop.call_later(wait_s, settle, answer, not_in_time())
-        try:
-            return await answer
-        finally:
-            timer.cancel()
-            self.runners.abandon(item)
 
     # --- for the turn of the event loop: see `turn.Work` ----------------------------------
 

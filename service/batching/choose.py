@@ -192,7 +192,10 @@ def running(
         batch = settings.max_batch_rows
     else:
         batch = best_batch(measured)
-        if batch == 1:
+        if batch == 1 and settings.max_wait_s:
+            batch = max(measured)
+            why.append("batched as max_wait_us asks, though it measured no faster by the row")
+        elif batch == 1:
             why.append("not batched: it measured no faster by the row in batches")
 
     inline = 0

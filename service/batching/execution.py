@@ -10,16 +10,8 @@ import time
 from collections.abc import Callable
 
 from service import faults
-from service.batching.batch import (
-    Item,
-    NotByRows,
-    Outcome,
-    Run,
-    admit,
-    counted,
-    execute,
-    one_by_one,
-)
+from service.batching.batch import NotByRows, Run, admit, counted, execute, one_by_one
+from service.batching.item import Item, Outcome
 from service.batching.limits import Ran
 from service.batching.room import Room
 from service.errors import defect
@@ -69,23 +61,25 @@ class Execution:
                     self.max_batch_rows = 1
                     logger.error("model %s is not batched any more: %s", self._name, reason)
                 ran = one_by_one(run, batch, self._name)
-            return [*refused, *[(item, counted(item, outcome)) for item, outcome in ran]]
+            return [*refused, *counted(ran)]
         except Exception:  # noqa: BLE001  a defect; the runner and the loop live on
             faults.report(logger, f"a batch of model {self._name} could not be run")
             return [*refused, *[(item, defect()) for item in batch]]
         finally:
             if batch:
-                self._count(batch, free, started, time.monotonic())
+                rows = sum([item.rows for item in batch])
+                self._tell(batch, Ran(rows, len(batch), free, started, time.monotonic()))
 
-    def _count(self, batch: list[Item], free: float, started: float, ended: float) -> None:
-        took_s = ended - started
-        rows = sum([item.rows for item in batch])
-        try:
-            self._room.learn(rows, len(batch), took_s)
-            for item in batch:
-                if item.told is not None:
-                    item.told(free, started, ended, rows)
-            if self.observe is not None:
-                self.observe(Ran(rows, len(batch), took_s))
-        except Exception:  # noqa: BLE001  an observer that fails must not end anything
-            faults.report(logger, f"a batch of model {self._name} could not be counted")
+    def _tell(self, batch: list[Item], ran: Ran) -> None:
+        """Tell of a batch; whatever fails there fails for itself."""
+        what = f"a batch of model {self._name} could not be counted"
+        for item in batch:
+            try:
+                item.exchange.batch = ran
+            except Exception:  # noqa: BLE001
+                faults.report(logger, what)
+        with faults.contained(logger, what):
+            self._room.learn(ran.rows, ran.requests, ran.seconds)
+        if self.observe is not None:
+            with faults.contained(logger, what):
+                self.observe(ran)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import accumulate
 
-from service.batching.batch import Item, Lane
+from service.batching.item import Item, Lane
 
 _Key = tuple[int, Lane]  # priority, and what can be joined
 
@@ -68,6 +69,11 @@ class Lanes:
 
     def _heads(self) -> list[Item]:
         return [next(iter(lane)) for lane in self._lanes.values()]
+
+    def has_with(self, item: Item, rows: int) -> bool:
+        """Whether so many rows wait that can run with an item."""
+        waiting = (each.rows for lane in self._joinable(item) for each in lane)
+        return any(found >= rows for found in accumulate(waiting))
 
     def take(self, limit_rows: int, now: float) -> tuple[list[Item], list[Item]]:
         """The next batch, and the items met on the way whose deadline has passed.

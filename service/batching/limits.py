@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What `Execution.observe` is told after each batch."""
+    """A batch that was run, as `Execution.observe` and each of its requests are told.
+
+    `free`: when its runner had nothing to do; it ran from `started` to `ended`. All three on the
+    clock of time.monotonic().
+    """
 
     rows: int
     requests: int
-    seconds: float = 0.0
+    free: float = field(default=0.0, compare=False)
+    started: float = field(default=0.0, compare=False)
+    ended: float = field(default=0.0, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.started

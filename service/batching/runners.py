@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from service import cpu
-from service.batching.batch import Item, Run, deliver, late
-from service.batching.deadlines import Deadlines
+from service.batching.batch import Run
 from service.batching.execution import Execution
+from service.batching.item import Item
 from service.batching.lanes import Lanes
 from service.batching.limits import Limits
+from service.batching.settling import Deadlines, deliver, late
 from service.errors import ModelUnavailable
 
 
@@ -71,7 +72,7 @@ class Runners:
             return 0.0 if head is None else time.monotonic() - head.since
 
     def put(self, item: Item, admit: Callable[[Item], object]) -> None:
-        """Add an item to the queue.
+        """Add an item to the queue, and answer it at its deadline at the latest.
 
         Args:
             item: what to run.
@@ -82,6 +83,7 @@ class Runners:
             admit(item)
             self.lanes.put(item)
             self._changed.notify()
+        self._deadlines.watch([item], item.loop)
 
     def share(self, items: Sequence[Item]) -> bool:
         """Take items of the event loop, and answer each at its deadline at the latest.
@@ -184,10 +186,12 @@ class Runners:
         head = self.lanes.oldest()
         if head is None:
             return None
-        full = self.lanes.rows >= self._execution.max_batch_rows
+        full = self.lanes.has_with(head, self._execution.max_batch_rows)
         if self._max_wait_s <= 0 or self.closing or full:
             return 0.0
-        return min(head.since + self._max_wait_s, head.deadline) - time.monotonic()
+        # Half of the time that the request has is left for its run.
+        wait_s = min(self._max_wait_s, (head.deadline - head.since) / 2)
+        return head.since + wait_s - time.monotonic()
 
 
 def died(name: str) -> ModelUnavailable:

@@ -14,14 +14,9 @@ from operator import attrgetter
 from typing import Protocol
 
 from service import faults
-from service.batching.batch import (
-    USUAL_PRIORITY,
-    Item,
-    Outcome,
-    late,
-    not_in_time,
-    settle,
-)
+from service.batching.item import Item, Outcome
+from service.batching.settling import late, settle, settle_all
+from service.exchange import USUAL_PRIORITY
 
 logger = logging.getLogger("foldserve.batcher")
 
@@ -89,11 +84,7 @@ class Turn:
         if batch:
             # After a slow run the time of the processor counts: other processes may take the rest.
             cpu = time.thread_time() if self._slow else None
-            outcomes = work.run_turn(batch)
-            ended = time.monotonic()
-            for item, outcome in outcomes:
-                # The loop was busy here, so no item could be answered at its deadline.
-                settle(item.answer, outcome if ended < item.deadline else not_in_time())
+            settle_all(work.run_turn(batch))
             took_s = time.monotonic() - now if cpu is None else time.thread_time() - cpu
             self._slow = self._slow + 1 if took_s > TOO_LONG_S else 0
             if self._slow == _CHANCES:

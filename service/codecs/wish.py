@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from service.batching.batch import USUAL_PRIORITY
 from service.errors import InvalidBody
+from service.exchange import USUAL_PRIORITY
 
 _LARGEST = 2**63
 

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from service import errors, faults, http
-from service.batching.batch import Item, Outcome, Outputs
+from service.batching.item import Item, Outcome, Outputs
 from service.connections.head import Head
 from service.connections.plan import Plan, Plans
 from service.errors import ServiceError
@@ -72,9 +72,8 @@ class Prediction(Call):
                 return self._leave()
             assert self.decoded is not None
             self._item = model.batcher.enter(
-                self.decoded.tensors, rows, self.deadline, self, self._connection.loop,
-                exchange.request_id, exchange.run, exchange.expect, self.decoded.wish.priority,
-            )  # fmt: skip
+                self.decoded.tensors, rows, self.deadline, self, self._connection.loop, exchange
+            )
             if plan.raw is not None:
                 self._plans.keep(plan)
         except Exception as error:  # noqa: BLE001

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from service import http
-from service.batching.batch import late, not_in_time
+from service.batching.settling import late, not_in_time
 from service.codecs import wish
 from service.codecs.wish import Wish
 from service.exchange import Exchange
@@ -135,6 +135,7 @@ class Call:
         self.decoded = decoded = reader.read(body, model, exchange.make)
         if decoded.wish is not wish.NONE:
             self.deadline = min(self.deadline, exchange.read + decoded.wish.timeout_s)
+            exchange.priority = decoded.wish.priority
         exchange.rows = rows = model.signature.check(decoded.tensors)
         exchange.decoded = now = time.monotonic()
         if now >= self.deadline:
@@ -170,10 +171,7 @@ class Call:
         assert model is not None
         rows = self.decode() if self.light else await self.in_thread(self.decode)
         assert self.decoded is not None
-        outputs = await model.batcher.submit(
-            self.decoded.tensors, rows, self.deadline, exchange.request_id, exchange.run,
-            exchange.expect, self.decoded.wish.priority,
-        )  # fmt: skip
+        outputs = await model.batcher.submit(self.decoded.tensors, rows, self.deadline, exchange)
         exchange.answered = time.monotonic()
         return await self.encoded(outputs)
 

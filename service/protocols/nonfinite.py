@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from service.batching.batch import Outputs
+from service.batching.item import Outputs
 from service.errors import NonFiniteOutput
 from service.signature import Tensors
 

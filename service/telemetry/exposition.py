@@ -33,6 +33,15 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> float:
+        """`observe` of each; their sum."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        total = sum(values)
+        self.total += total
+        return total
+
     def add(self, other: Histogram) -> None:
         """Add the counts of a histogram with the same bounds."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]

@@ -11,8 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -111,23 +110,11 @@ class Metrics:
 
     def finish(self, exchange: Exchange) -> None:
         """Count a request that has been answered or given up."""
-        key = (exchange.route, exchange.model, exchange.status)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        seconds = self._seconds.get(exchange.route)
-        if seconds is None:
-            seconds = self._seconds[exchange.route] = Histogram(SECONDS)
-        seconds.observe(exchange.finished - exchange.started)
-        if exchange.error:
-            self.refused(exchange.error)
-        if exchange.computed:
-            self._count_stages(exchange)
-        if exchange.model:
-            self.tallies.add([exchange], exchange.finished - exchange.started)
+        self.finish_all([exchange])
 
     def finish_all(self, exchanges: Iterable[Exchange]) -> None:
         """`finish` for requests that have ended at about the same time, mostly alike."""
-        bounds = SECONDS
-        for (route, model, _, status, error), alike in groupby(exchanges, _KIND):
+        for (route, model, version, status, error), alike in groupby(exchanges, _KIND):
             same = list(alike)
             key = (route, model, status)
             self._requests[key] = self._requests.get(key, 0) + len(same)
@@ -135,29 +122,32 @@ class Metrics:
                 self._refused[error] = self._refused.get(error, 0) + len(same)
             seconds = self._seconds.get(route)
             if seconds is None:
-                seconds = self._seconds[route] = Histogram(bounds)
-            counts, total = seconds.counts, 0.0
-            for exchange in same:
-                took = exchange.finished - exchange.started
-                counts[bisect_left(bounds, took)] += 1
-                total += took
-                if exchange.computed:
-                    self._count_stages(exchange)
-            seconds.total += total
+                seconds = self._seconds[route] = Histogram(SECONDS)
+            took_s = seconds.observe_all([each.finished - each.started for each in same])
             if model:
-                self.tallies.add(same, total)
+                run = [each for each in same if each.batch is not None]
+                spans = self._count_stages(model, run) if run else ()
+                self.tallies.add(model, version, same, took_s, len(run), spans)
 
-    def _count_stages(self, e: Exchange) -> None:
-        stages = self._stages.get(e.model)
+    def _count_stages(self, model: str, run: Sequence[Exchange]) -> list[float]:
+        """Requests that were run: the seconds of each stage in all, as in STAGES."""
+        stages = self._stages.get(model)
         if stages is None:
-            stages = self._stages[e.model] = tuple(Histogram(SECONDS) for _ in STAGES)
-        decode, queue, batch_wait, compute, encode = stages
-        decode.observe(e.decoded - e.read)
-        queue.observe(e.free - e.decoded)
-        batch_wait.observe(e.ran - e.free)
-        compute.observe(e.computed - e.ran)
-        if e.encoded:
-            encode.observe(e.encoded - e.answered)
+            stages = self._stages[model] = tuple(Histogram(SECONDS) for _ in STAGES)
+        seen: tuple[list[float], ...] = ([], [], [], [], [])
+        decode, queue, batch_wait, compute, encode = seen
+        for each in run:
+            batch, decoded = each.batch, each.decoded
+            assert batch is not None
+            free = batch.free if batch.free > decoded else decoded
+            ran = batch.started if batch.started > free else free
+            decode.append(decoded - each.read)
+            queue.append(free - decoded)
+            batch_wait.append(ran - free)
+            compute.append(batch.ended - ran)
+            if each.encoded:
+                encode.append(each.encoded - each.answered)
+        return [one.observe_all(values) for one, values in zip(stages, seen, strict=True)]
 
     def page(self, registry: Registry) -> str:
         """What GET /metrics answers: this process, and the other workers."""

@@ -41,20 +41,35 @@ class Tally:
         self._spans: dict[str, Span] = {name: [0, 0.0] for name in SPANS}
         self._batches: dict[int, dict[int, Span]] = {}  # by thread, by rows; 0 for other sizes
 
-    def add(self, requests: Sequence[Exchange], took_s: float, *, success: bool) -> None:
-        """Requests that have ended alike, `took_s` seconds in all."""
+    def add(
+        self,
+        requests: Sequence[Exchange],
+        took_s: float,
+        run: int,
+        stages: Sequence[float],
+        *,
+        success: bool,
+    ) -> None:
+        """Requests that have ended alike.
+
+        Args:
+            requests: what they were.
+            took_s: seconds of them all, from begin to end.
+            run: how many of them were run.
+            stages: seconds of these, as in `metrics.STAGES`.
+            success: whether they were answered with what they had asked for.
+        """
         self._count("success" if success else "fail", len(requests), took_s)
         if not success:
             return
         self._last_ms = time.time_ns() // 1_000_000
         self._rows += sum([each.rows for each in requests])
-        run = [each for each in requests if each.computed]
-        count = len(run)
-        self._count("queue", count, sum([each.ran - each.decoded for each in run]))
-        self._count("compute_input", count, sum([each.decoded - each.read for each in run]))
-        self._count("compute_infer", count, sum([each.computed - each.ran for each in run]))
-        encoded = [each.encoded - each.answered for each in run if each.encoded]
-        self._count("compute_output", count, sum(encoded))
+        if run:
+            decode, queue, batch_wait, compute, encode = stages
+            self._count("queue", run, queue + batch_wait)
+            self._count("compute_input", run, decode)
+            self._count("compute_infer", run, compute)
+            self._count("compute_output", run, encode)
 
     def _count(self, name: str, count: int, took_s: float) -> None:
         span = self._spans[name]
@@ -96,18 +111,25 @@ class Tallies:
         self._of[model, version] = tally = Tally()
         return tally
 
-    def add(self, requests: Sequence[Exchange], took_s: float) -> None:
-        """Requests of one version that have ended alike."""
-        first = requests[0]
-        tally = self._of.get((first.model, first.version))
+    def add(
+        self,
+        model: str,
+        version: int,
+        requests: Sequence[Exchange],
+        took_s: float,
+        run: int,
+        stages: Sequence[float],
+    ) -> None:
+        """Requests of one version that have ended alike; see `Tally.add`."""
+        tally = self._of.get((model, version))
         if tally is not None:
-            tally.add(requests, took_s, success=first.status == 200)
+            tally.add(requests, took_s, run, stages, success=requests[0].status == 200)
 
     def refused(self, model: str, version: int) -> None:
         """A request was refused before there was a record of it."""
         tally = self._of.get((model, version))
         if tally is not None:
-            tally.add([Exchange("")], 0.0, success=False)
+            tally.add([Exchange("")], 0.0, 0, (), success=False)
 
     def numbers(self, model: str, version: int) -> Numbers:
         """Of one version, in all workers; all 0 for one that is not there."""

@@ -51,9 +51,7 @@ def crowd(batcher: Batcher, budget: Budget, requests: int) -> list[Tensors | Bas
         books = [Exchange(str(i), budget) for i in range(requests)]
         tasks = [
             asyncio.ensure_future(
-                batcher.submit(
-                    {"x": np.array([float(i)])}, 1, time.monotonic() + 60, count=each.expect
-                )
+                batcher.submit({"x": np.array([float(i)])}, 1, time.monotonic() + 60, each)
             )
             for i, each in enumerate(books)
         ]
@@ -170,12 +168,13 @@ def test_a_refusal_before_the_run_says_nothing_of_how_long_runs_take():
     seen: list[object] = []
     batcher.execution.observe = seen.append
 
-    def refuse(_: int) -> None:
-        raise TooManyBytes("no room")
+    class Refusing(Exchange):
+        def expect(self, _: int) -> None:
+            raise TooManyBytes("no room")
 
     async def main() -> None:
         with pytest.raises(ServiceError, match="no room"):
-            await batcher.submit({"x": np.ones(1)}, 1, time.monotonic() + 60, count=refuse)
+            await batcher.submit({"x": np.ones(1)}, 1, time.monotonic() + 60, Refusing("1"))
 
     asyncio.run(main())
     assert seen == []

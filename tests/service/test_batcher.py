@@ -14,6 +14,7 @@ import pytest
 
 from service import errors
 from service.batching.batcher import Batcher
+from service.exchange import Exchange
 from service.signature import Tensors
 
 FOREVER = float("inf")
@@ -192,7 +193,8 @@ def test_a_failure_is_the_own_failure_of_one_item(
         gate.go.release(4)
         values = (1, -1, 99, 2)
         return await asyncio.gather(
-            *(batcher.submit(x(v), 1, soon(), f"id{v}") for v in values), return_exceptions=True
+            *(batcher.submit(x(v), 1, soon(), Exchange(f"id{v}")) for v in values),
+            return_exceptions=True,
         )
 
     good, failed, refused, after = asyncio.run(main())

@@ -15,8 +15,8 @@ import pytest
 
 from service import errors
 from service.batching import turn
-from service.batching.batch import Item, Outcome, lane_of
 from service.batching.batcher import Batcher
+from service.batching.item import Item, Outcome, lane_of
 from service.batching.lanes import Lanes
 from service.batching.limits import Limits, Ran
 from service.signature import Tensors
@@ -360,18 +360,37 @@ def test_more_than_a_batch_holds_is_as_few_batches_as_can_be(model: Model, make)
     assert sorted(model.ran) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_a_wait_for_company_ends_by_itself_and_at_the_deadline(model: Model, make):
+def test_a_wait_for_company_ends_by_itself_and_leaves_time_to_run(model: Model, make):
     model.go.set()
     batcher = make(max_batch_rows=4, max_wait_s=0.005)
     waiting = make(max_batch_rows=4, max_wait_s=3600)
 
     async def main():
         assert rows(await ask(batcher, 1)) == [2]
-        with pytest.raises(errors.DeadlineExceeded):
-            await ask(waiting, 2, deadline=soon(0.01))
+        assert rows(await ask(waiting, 2, deadline=soon(3))) == [3]
 
     asyncio.run(main())
-    assert model.ran == [[1]]
+    assert model.ran == [[1], [2]]
+
+
+@pytest.mark.parametrize("runners", [1, 2])
+def test_two_within_the_window_are_one_run_whatever_else_waits(model: Model, make, runners: int):
+    """What waits in another lane neither fills their batch nor ends their wait."""
+    model.go.set()
+    batcher = make(runners=runners, max_batch_rows=3, max_wait_s=1, one_shape=False)
+
+    async def main():
+        first = ask(batcher, 1)
+        await until(lambda: batcher.waiting_samples == 1)
+        other = asyncio.ensure_future(batcher.submit({"x": np.ones((2, 5))}, 2, soon()))
+        await until(lambda: batcher.waiting_samples == 3)
+        await asyncio.sleep(0.05)
+        assert model.ran == []
+        await asyncio.gather(first, ask(batcher, 2), other)
+
+    asyncio.run(main())
+    assert sorted(map(len, model.ran)) == [2, 10]
+    assert [1, 2] in model.ran
 
 
 def test_closing_does_not_wait_for_company(model: Model, make):
@@ -547,7 +566,7 @@ def test_what_leaves_the_loop_keeps_its_deadline(model: Model, make, by_task: bo
                 return
             answer: asyncio.Future[object] = loop.create_future()
             answer.add_done_callback(lambda answer: said.append((value, answer.result())))
-            batcher.enter(x(value), 1, deadline, answer, loop, "", lambda *_: None)
+            batcher.enter(x(value), 1, deadline, answer, loop)
 
         enter(0, soon(0.5))  # these two run, and a later one has less time
         enter(1, soon(0.6))
@@ -582,7 +601,7 @@ def test_who_leaves_after_a_turn_was_shared_gives_its_room_back(model: Model, ma
             leaves = ask(batcher, 2)
         else:
             answer: asyncio.Future[object] = loop.create_future()
-            item = batcher.enter(x(2), 1, soon(), answer, loop, "", lambda *_: None)
+            item = batcher.enter(x(2), 1, soon(), answer, loop)
         stay.append(ask(batcher, 3))
         await until(lambda: batcher.runners.lanes.rows == 2)
         if by_task:

@@ -14,7 +14,7 @@ import pytest
 from repository import linear, publish
 from test_quick import BODY, PREDICT, Bench, X, answered, chunked, whole
 
-from service.batching import batch
+from service.batching import item
 from service.codecs import json_
 from service.context import Context
 from service.errors import DeadlineExceeded, QueueFull, ServiceError
@@ -121,7 +121,7 @@ def test_who_waits_for_a_thread_is_told_at_the_deadline(
         monkeypatch.setattr(Call, "light", property(lambda _: False))
     else:
         monkeypatch.setattr(Call, "light_answer", lambda *_: False)
-        monkeypatch.setattr(batch, "COUNTED_BYTES", -1)  # nothing is small
+        monkeypatch.setattr(item, "COUNTED_BYTES", -1)  # nothing is small
     go = threading.Event()
 
     async def main():

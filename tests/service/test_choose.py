@@ -104,6 +104,15 @@ def test_but_not_if_its_time_may_vary_or_the_operator_says_otherwise(monkeypatch
     assert chosen(monkeypatch, TINY, **changes).limits.inline_rows == 0
 
 
+def test_who_asks_for_a_wait_gets_batches(monkeypatch):
+    level = {1: 0.01, 2: 0.02, 4: 0.04}
+    assert chosen(monkeypatch, level).limits.max_batch_rows == 1
+    made = chosen(monkeypatch, level, settings=RunSettings(max_wait_s=0.001))
+    assert made.limits.max_batch_rows == 4
+    made = chosen(monkeypatch, level, settings=RunSettings(max_wait_s=0.001, max_batch_rows=2))
+    assert made.limits.max_batch_rows == 2
+
+
 def test_a_large_model_has_a_runner_for_each_cpu(monkeypatch):
     made = chosen(monkeypatch, LARGE)
     assert (made.limits.runners, made.threads_per_run, made.threads_alone) == (4, 1, 1)

@@ -20,12 +20,14 @@ import uvicorn
 from service import device, errors, faults
 from service.app import create_app
 from service.batching import execution
-from service.batching.batch import Item, deliver, settle
 from service.batching.batcher import Batcher
+from service.batching.item import Item
 from service.batching.limits import Limits
+from service.batching.settling import deliver, settle
 from service.connections.connection import connection_class
 from service.connections.lifetime import ConnectionLimits
 from service.context import Context
+from service.exchange import Exchange
 from service.models import model
 from service.models.registry import Registry
 from service.settings import Settings
@@ -59,13 +61,19 @@ def broken(*_: object) -> None:
     raise RuntimeError("an observer of the test")
 
 
-async def ask(batcher: Batcher, value: float, told=None) -> float:
-    answer = await batcher.submit(x(value), 1, soon(), told=told)
+class Unwritable(Exchange):
+    """A record in which nothing can be noted."""
+
+    batch = property(lambda _: None, broken)  # type: ignore[assignment]
+
+
+async def ask(batcher: Batcher, value: float, exchange: Exchange | None = None) -> float:
+    answer = await batcher.submit(x(value), 1, soon(), exchange)
     return float(answer["y"][0])
 
 
 @pytest.mark.parametrize("limits", [INLINE, IN_A_THREAD, SHARED])
-@pytest.mark.parametrize("where", ["observe", "told", "learn", "execute"])
+@pytest.mark.parametrize("where", ["observe", "record", "learn", "execute"])
 def test_the_model_serves_on_whatever_fails_beside_its_runs(
     limits: Limits, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -78,10 +86,10 @@ def test_the_model_serves_on_whatever_fails_beside_its_runs(
         monkeypatch.setattr(execution, "execute", broken)
 
     async def main() -> list[float | BaseException]:
-        told = broken if where == "told" else None
+        record = Unwritable("1") if where == "record" else None
         async with asyncio.timeout(60):
             first = await asyncio.gather(
-                *(ask(batcher, i, told) for i in range(5)), return_exceptions=True
+                *(ask(batcher, i, record) for i in range(5)), return_exceptions=True
             )
             monkeypatch.undo()
             batcher.execution.observe = None
@@ -118,7 +126,7 @@ def test_an_answer_that_fails_does_not_take_the_others_along(limits: Limits):
         async with asyncio.timeout(60):
             before = asyncio.create_task(ask(batcher, 1))
             await asyncio.sleep(0)
-            batcher.enter(x(2), 1, soon(), Unsettled(), loop, "id", lambda *_: None)
+            batcher.enter(x(2), 1, soon(), Unsettled(), loop)
             after = asyncio.create_task(ask(batcher, 3))
             assert await asyncio.gather(before, after) == [2, 6]
             assert await ask(batcher, 4) == 8

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from repository import linear, publish
 
+from service.batching.limits import Ran
 from service.exchange import Exchange
 from service.telemetry import tracing
 from service.telemetry.tracing import Tracing, TracingUnavailable
@@ -34,8 +35,11 @@ def observed(status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
     exchange.route = "/predict"
     base = exchange.started
     exchange.finished = base + 1
+    if "ran" in fields:
+        moments = [base + fields.pop(name) for name in ("free", "ran", "computed")]
+        exchange.batch = Ran(fields.pop("rows_in_batch"), 1, *moments)
     for name, value in fields.items():
-        moment = name in {"read", "decoded", "free", "ran", "computed", "answered", "encoded"}
+        moment = name in {"read", "decoded", "answered", "encoded"}
         setattr(exchange, name, base + value if moment else value)
     Tracing(provider)(exchange, {"method": "POST", "headers": headers or []})
     return exporter.get_finished_spans()

@@ -18,9 +18,10 @@ from test_batching import item
 from test_v2_grpc import address, given
 from tritonclient.utils import InferenceServerException
 
-from service.batching.batch import USUAL_PRIORITY, Item, Outcome
+from service.batching.item import Item, Outcome
 from service.batching.lanes import Lanes
 from service.batching.turn import Turn
+from service.exchange import USUAL_PRIORITY, Exchange
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -189,7 +190,9 @@ def test_the_turn_of_the_event_loop_keeps_the_order():
 
     def made(priority: int) -> Item:
         loop = asyncio.get_running_loop()
-        return Item({}, 1, 1e12, loop.create_future(), loop, priority=priority)
+        exchange = Exchange("1")
+        exchange.priority = priority
+        return Item({}, 1, 1e12, loop.create_future(), loop, exchange)
 
     async def main() -> list[Item]:
         items = [made(p) for p in (3, USUAL_PRIORITY, 1, USUAL_PRIORITY, 1)]
