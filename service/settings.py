@@ -70,6 +70,29 @@ class Settings(BaseSettings):
         description="PEM file of roots; a client needs a certificate that one of them has signed "
         "(default: clients need none)",
     )
+    grpc_keepalive_time_ms: int = Field(
+        7_200_000, ge=1, description="silence after which a client over gRPC is pinged"
+    )
+    grpc_keepalive_timeout_ms: int = Field(
+        20_000, ge=1, description="and how long the answer may take, before it is cut off"
+    )
+    grpc_min_ping_interval_ms: int = Field(
+        300_000, ge=0, description="clients that ping more often than that are cut off"
+    )
+    grpc_max_connection_idle_ms: int | None = Field(
+        None, ge=1, description="without a call for so long, reconnect (default: never)"
+    )
+    grpc_max_connection_age_ms: int | None = Field(
+        None, ge=1, description="after so long, clients over gRPC reconnect (default: never)"
+    )
+    grpc_max_connection_age_grace_ms: int | None = Field(
+        None, ge=1, description="and calls under way are cut off after that (default: never)"
+    )
+    server_name: str = Field(
+        "foldserve",
+        pattern=r"^[\x21-\x7e]{1,64}$",
+        description="name in V2's metadata, for clients that look for triton or such",
+    )
     models: Path | str = Field(
         Path("models"),
         description="folder of models/<name>/<version>/, or the address of one (s3://...)",

@@ -78,6 +78,18 @@ _ENUM = _Field.Type.Value("TYPE_ENUM")
 
 def classes(package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES) -> dict[str, type[Any]]:
     """The message classes by name, such as "ModelInferRequest"."""
+    file = described(package, messages)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name, fields in messages.items()
+        if not fields.startswith("enum ")
+    }
+
+
+def described(package: str, messages: Mapping[str, str]) -> Any:
+    """The FileDescriptorProto of a package."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"foldserve/{package}.proto", package=package, syntax="proto3"
     )
@@ -95,12 +107,7 @@ def classes(package: str = PACKAGE, messages: Mapping[str, str] = MESSAGES) -> d
         made[name] = message
         for field in _FIELD.findall(fields):
             _add_field(message, (package, name), messages, *field)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
-        for name in made
-    }
+    return file
 
 
 def _add_field(

@@ -27,7 +27,15 @@ from service.connections.gate import request_id, tell
 from service.context import Context
 from service.errors import ServiceError, TooManyBytes, defect
 from service.exchange import Exchange
-from service.protocols import grpc_health, grpc_messages, shapes
+from service.protocols import (
+    grpc_health,
+    grpc_messages,
+    grpc_options,
+    grpc_reflection,
+    shapes,
+)
+from service.protocols.grpc_reflection import Reflection
+from service.protocols.grpc_streams import Streams
 from service.protocols.v2_grpc import Method, Methods
 from service.tls import grpc_credentials
 from service.tls.certificates import Certificates
@@ -47,8 +55,8 @@ _STATUS = {
 }
 _WITHOUT_KEY = frozenset({"ServerLive", "ServerReady", "HealthCheck"})
 _ADMIN = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
-# Room for names and shapes beside the tensors that --max-body-bytes is about.
-_ENVELOPE_BYTES = 64 * 1024
+# Of the calls that last, which would else take all that may be under way.
+_STREAMS_SHARE = 0.1
 
 
 class CannotListen(Exception):
@@ -86,27 +94,34 @@ class GrpcServer:
         self._classes = grpc_messages.classes()
         self._classes |= grpc_messages.classes(grpc_health.PACKAGE, grpc_health.MESSAGES)
         self._server: Any = None
+        self._streams = Streams(
+            max(1, int(_STREAMS_SHARE * context.settings.max_connections)),
+            context.settings.body_timeout_ms / 1000,
+        )
 
     async def start(self) -> None:
         """Listen and serve. Raises CannotListen."""
         settings = self._context.settings
         self._server = grpc.aio.server(
-            options=[
-                # Alone, a port in use is an error, and calls are not spread at random.
-                ("grpc.so_reuseport", int(self._shared)),
-                ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_metadata_size", settings.max_header_bytes),
-            ],
+            options=grpc_options.options(settings, shared=self._shared),
             maximum_concurrent_rpcs=settings.max_connections,
         )
         methods = Methods(self._context, self._classes).table()
         inference = {name: self._handler(name, each) for name, each in methods.items()}
-        health = {"Check": inference.pop("HealthCheck")}
+        watch = grpc_health.Watch(self._streams, self._classes, self._context.metrics.ready)
+        health = {
+            "Check": inference.pop("HealthCheck"),
+            "Watch": self._streams.handler(watch),
+        }
+        reflection = self._streams.handler(Reflection())
         self._server.add_generic_rpc_handlers(
             (
                 _Admission(grpc_messages.SERVICE, inference, self._refusal),
                 _Admission(grpc_health.HEALTH, health, lambda *_: None),
+                *(
+                    _Admission(service, {grpc_reflection.METHOD: reflection}, self._refusal)
+                    for service in grpc_reflection.SERVICES
+                ),
             )
         )
         try:
@@ -127,6 +142,7 @@ class GrpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls; cancel those that are still under way after `grace_s` seconds."""
+        self._streams.closing.set()
         if self._server is not None:
             await self._server.stop(grace_s)
 

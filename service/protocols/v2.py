@@ -44,7 +44,6 @@ from service.protocols.routes import Fixed, Route, Routes
 from service.protocols.statistics import Statistics
 from service.signature import Tensors
 
-NAME = "foldserve"
 EXTENSIONS = [
     "binary_tensor_data", "classification", "model_repository", "model_configuration",
     "schedule_policy", "statistics",
@@ -189,7 +188,11 @@ def ready_model(context: Context, name: str, version: str | None) -> ServedModel
 
 def server_metadata(context: Context) -> dict[str, Any]:
     """Name, version and extensions of the server."""
-    return {"name": NAME, "version": context.version, "extensions": EXTENSIONS}
+    return {
+        "name": context.settings.server_name,
+        "version": context.version,
+        "extensions": EXTENSIONS,
+    }
 
 
 class ServerMetadata(_V2, Fixed):

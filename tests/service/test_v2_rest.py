@@ -260,7 +260,14 @@ def test_metadata_and_health(client: httpx.Client):
     assert client.get("/v2").json() == {
         "name": "foldserve",
         "version": client.get("/").json()["version"],
-        "extensions": ["binary_tensor_data", "classification", "model_repository"],
+        "extensions": [
+            "binary_tensor_data",
+            "classification",
+            "model_repository",
+            "model_configuration",
+            "schedule_policy",
+            "statistics",
+        ],
     }
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
