@@ -11,6 +11,7 @@ from service.budget import Budget
 from service.connections.auth import Access
 from service.health import Lifecycle
 from service.models.registry import Registry
+from service.protocols.response_cache import Recall, ResponseCache
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -51,5 +52,14 @@ class Context:
         self.lifecycle = lifecycle = Lifecycle(every_model=settings.ready_when == "all")
         self.budget = budget = Budget(settings.budget_bytes)
         self.pool = ThreadPoolExecutor(_LARGE_JOBS_AT_ONCE, thread_name_prefix="codec")
+        self.response_cache: ResponseCache | None = None
+        if settings.response_cache_bytes:
+            self.response_cache = self.metrics.response_cache = ResponseCache(
+                settings.response_cache_bytes, registry, self.metrics.tallies.looked_up
+            )
         self.metrics.ready = lambda: not health.obstacles(registry, lifecycle)
         self.metrics.held_bytes = lambda: budget.held
+
+    def recall(self, *facts: object) -> Recall | None:
+        """How answers to requests with these facts in their heads are found; None to keep none."""
+        return None if self.response_cache is None else Recall(self.response_cache, *facts)

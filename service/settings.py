@@ -209,6 +209,12 @@ class Settings(BaseSettings):
         description="memory of all requests together, before 503 (default: 256 MiB, or as much "
         "as the largest body and pictures take)",
     )
+    response_cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="answers that are kept, and given again to the same request without a run; "
+        "0 keeps none",
+    )
     max_connections: int = Field(
         1000, ge=1, le=1_000_000, description="open connections, before 503"
     )

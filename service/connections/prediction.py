@@ -67,6 +67,13 @@ class Prediction(Call):
             exchange.hold(len(body))
             exchange.read = exchange.started
             self.deadline = exchange.read + plan.timeout_s
+            if self.reader.recall is not None:
+                reply = self.recalled()
+                if reply is not None:
+                    if plan.raw is not None:
+                        self._plans.keep(plan)
+                    self._answer(reply)
+                    return True
             rows = self.decode()
             if rows > model.batcher.inline_rows:
                 return self._leave()

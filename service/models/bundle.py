@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,7 +21,13 @@ from service.signing.names import SIGNATURE_FILE
 # Stands in the folder of a version that could not be fetched from a store, and holds the reason.
 UNFETCHED_FILE = "unfetched.txt"
 
-_CONTROL_FLOW = (b"Loop", b"Scan", b"If")
+# Nodes that may take longer for some values than for others.
+CONTROL_FLOW = (b"Loop", b"Scan", b"If")
+# Nodes that give something else each time.
+RANDOM = (
+    b"RandomNormal", b"RandomNormalLike", b"RandomUniform", b"RandomUniformLike", b"Multinomial",
+    b"Bernoulli",
+)  # fmt: skip
 _LONGEST_REASON = 1000
 LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
@@ -114,19 +121,23 @@ def own_file(folder: Path, name: str) -> Path:
     return path
 
 
-def has_control_flow(model: Path | bytes) -> bool:
-    """Whether a node of model.onnx may take longer for some values than for others.
+def has_node(model: Path | bytes, ops: Sequence[bytes]) -> bool:
+    """Whether a node of model.onnx may be of one of these types.
 
     `op_type` is field 4 of NodeProto: the bytes 0x22, length, name. Weights that happen to
     contain these bytes only make the answer too careful.
+
+    Args:
+        model: the file, or its content.
+        ops: the types.
     """
     if isinstance(model, bytes):
-        return any(_node_of(op) in model for op in _CONTROL_FLOW)
+        return any(_node_of(op) in model for op in ops)
     with model.open("rb") as file:
         if file.seek(0, 2) == 0:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(content.find(_node_of(op)) >= 0 for op in _CONTROL_FLOW)
+            return any(content.find(_node_of(op)) >= 0 for op in ops)
 
 
 def _node_of(op: bytes) -> bytes:

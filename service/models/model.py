@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.models.signed import Trust
 from service.signature import Signature, Tensors
 
 _EXAMPLE_ELEMENTS = 2048
+_LOADS = count()
 # Files up to this size are loaded twice where that pays: once for requests that are alone.
 _LARGEST_TWICE_BYTES = 256 * 1024**2
 
@@ -36,6 +38,8 @@ class ServedModel:
     `example`: one row of real (or made-up) input for the documentation, None when it is large.
     `running`: how its requests are run, and why.
     `signer`: who has signed it, None unless a signature is required.
+    `repeatable`: the same request has the same answer: no node of it draws random numbers.
+    `serial`: a number that no other load of a version has.
     """
 
     manifest: Manifest
@@ -48,6 +52,8 @@ class ServedModel:
     example: Tensors | None
     running: Running
     signer: str | None = None
+    repeatable: bool = False
+    serial: int = field(default_factory=_LOADS.__next__)
 
     @property
     def name(self) -> str:
@@ -123,6 +129,7 @@ def load(
     size = source.size_bytes if isinstance(source, Held) else bundle.size_bytes(source)
     run = partial(attempt, runtime.run)
     on_cpu = runtime.provider == CPU
+    content = model.model if isinstance(model, Held) else model
     running, run_alone = choose.running(
         runtime.run,
         signature,
@@ -131,7 +138,7 @@ def load(
         cpus=threads,
         invariant=declared.batch_invariant if declared else None,
         on_cpu=on_cpu,
-        steady=not bundle.has_control_flow(model.model if isinstance(model, Held) else model),
+        steady=not bundle.has_node(content, bundle.CONTROL_FLOW),
         make_alone=(
             (lambda: Runtime(model, choice, threads, runtime.left_out).run)
             if on_cpu and size <= _LARGEST_TWICE_BYTES
@@ -162,6 +169,7 @@ def load(
         example=example if small else None,
         running=running,
         signer=checked.signer,
+        repeatable=not bundle.has_node(content, bundle.RANDOM),
     )
     # Requests that have found the model may still use it; its threads end with the last reference.
     weakref.finalize(served, served.batcher.retire).atexit = False

@@ -25,6 +25,7 @@ from service.codecs.wish import Wish
 from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols.light import LARGE_TEXT_BYTES, light_answer
+from service.protocols.response_cache import Key, Recall
 from service.signature import Tensors
 
 T = TypeVar("T")
@@ -63,11 +64,13 @@ class Reader(NamedTuple):
     `light_bytes`: of a body up to which reading takes so little that the event loop may do it.
     `front`: what comes before the tensors in a body that holds them as they are, in bytes; None
     for a body of another kind.
+    `recall`: how the answer is found that the same request was given; None to look for none.
     """
 
     read: Callable[[Any, ServedModel, Callable[[int], object]], Decoded]
     light_bytes: float = LARGE_TEXT_BYTES
     front: int | None = None
+    recall: Recall | None = None
 
 
 class Call:
@@ -81,7 +84,7 @@ class Call:
         reader: as the head of the request has it; may be set before the body is read.
     """
 
-    __slots__ = ("body", "deadline", "decoded", "exchange", "model", "pool", "reader")
+    __slots__ = ("body", "deadline", "decoded", "exchange", "key", "model", "pool", "reader")
 
     def __init__(
         self, pool: ThreadPoolExecutor, exchange: Exchange, reader: Reader | None = None
@@ -93,6 +96,7 @@ class Call:
         self.deadline = 0.0
         self.model: ServedModel | None = None
         self.decoded: Decoded | None = None
+        self.key: Key | None = None  # under which its answer will be kept
 
     def admit(self, model: ServedModel, timeout_s: float) -> None:
         """Refuse what has no chance before the work of reading and decoding.
@@ -119,6 +123,25 @@ class Call:
         # Texts are read one by one, also where other tensors are only looked at.
         assert self.model is not None
         return size <= LARGE_TEXT_BYTES or not self.model.signature.texts
+
+    def recalled(self) -> Reply | None:
+        """The answer that is kept of the same request; without one, its own will be kept.
+
+        Raises:
+            TooManyBytes: answers that are not read leave no room for it.
+        """
+        model, exchange, reader = self.model, self.exchange, self.reader
+        assert model is not None
+        assert reader is not None
+        assert reader.recall is not None
+        self.key = key = reader.recall.key(model, self.body)
+        kept = None if key is None else reader.recall.cache.get(key, model)
+        if kept is None:
+            return None
+        self.body = b""
+        exchange.rows = kept.rows
+        exchange.answer(len(kept.reply.body))
+        return kept.reply
 
     def decode(self) -> int:
         """Read the body, which is not kept; how many rows it has.
@@ -154,6 +177,8 @@ class Call:
         reply = decoded.encode(model, outputs)
         exchange.encoded = time.monotonic()
         exchange.answer(len(reply.body))
+        if self.key is not None and self.reader is not None and self.reader.recall is not None:
+            self.reader.recall.cache.put(self.key, reply, exchange.rows)
         return reply
 
     def light_answer(self, outputs: Tensors) -> bool:
@@ -169,6 +194,11 @@ class Call:
         """
         model, exchange = self.model, self.exchange
         assert model is not None
+        assert self.reader is not None
+        if self.reader.recall is not None:
+            reply = self.recalled() if self.light else await self.in_thread(self.recalled)
+            if reply is not None:
+                return reply
         rows = self.decode() if self.light else await self.in_thread(self.decode)
         assert self.decoded is not None
         outputs = await model.batcher.submit(self.decoded.tensors, rows, self.deadline, exchange)

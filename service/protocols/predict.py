@@ -17,6 +17,7 @@ from service.models.model import ServedModel
 from service.protocols import media, nonfinite
 from service.protocols.call import Decoded, Reader, Reply
 from service.protocols.endpoint import Inference
+from service.protocols.light import LARGE_TEXT_BYTES
 from service.signature import STRING, Tensors, dtype_name
 
 Charge = Callable[[int], object]
@@ -58,9 +59,11 @@ class Predict(Inference):
             encode = partial(write, output, answer)
             return Decoded(read(body, model, how, charge), encode, light=True)
 
+        recall = self.context.recall("predict", *how, answer, query)
         if kind in media.BINARY:  # their tensors are looked at where they lie
-            return Reader(decode, math.inf, front=0)
-        return Reader(decode) if kind == media.JSON else Reader(decode, light_bytes=-1)
+            return Reader(decode, math.inf, front=0, recall=recall)
+        light = LARGE_TEXT_BYTES if kind == media.JSON else -1
+        return Reader(decode, light, recall=recall)
 
     def _write(self, output: str, answer: str, _: ServedModel, outputs: Tensors) -> Reply:
         array = outputs[output]

@@ -59,8 +59,6 @@ def _entry(context: Context, model: ServedModel) -> dict[str, Any]:
         "execution_count": sum(count for count, _ in batches.values()),
         "inference_stats": {
             **{name: _duration(span) for name, span in spans.items()},
-            "cache_hit": _duration(_NONE),
-            "cache_miss": _duration(_NONE),
         },
         "batch_stats": [
             {

@@ -73,7 +73,7 @@ class Predict(_Tfs, Inference):
     """POST ...:predict."""
 
     def reader(self, scope: Scope) -> Reader:  # noqa: ARG002
-        return Reader(self._read)
+        return Reader(self._read, recall=self.context.recall("tfs"))
 
     def _read(self, body: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
         tensors, by_rows = tfs.decode(body, model.signature)

@@ -107,9 +107,11 @@ class Infer(_V2, Inference):
                 kept.write, kept.light = partial(self._write, request._replace(tensors={})), light
             return Decoded(request.tensors, partial(self._write, request), light, request.wish)
 
+        recall = self.context.recall("v2", length)
         if length is None:
-            return Reader(read)
-        return Reader(read, math.inf if length <= LARGE_TEXT_BYTES else -1, front=length)
+            return Reader(read, recall=recall)
+        light = math.inf if length <= LARGE_TEXT_BYTES else -1
+        return Reader(read, light, front=length, recall=recall)
 
     def _write(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
         names = (wanted.name for wanted in request.outputs) if request.outputs else ()

@@ -50,7 +50,7 @@ class Methods:
         self._context = context
         self._classes = classes
         self._raw_outputs = context.settings.grpc_outputs == "raw"
-        self._reader = Reader(self._decode)
+        self._reader = Reader(self._decode, recall=context.recall("grpc"))
 
     def table(self) -> dict[str, Method]:
         """The methods of the service by name, and HealthCheck: Check of grpc.health.v1.Health."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.batching.limits import Ran
 from service.errors import ServiceError
@@ -23,6 +24,9 @@ from service.models.registry import Registry
 from service.telemetry.exposition import Exposition, Histogram, merge
 from service.telemetry.pages import SharedPages
 from service.telemetry.tally import Tallies
+
+if TYPE_CHECKING:
+    from service.protocols.response_cache import ResponseCache
 
 SECONDS = (
     25e-6, 50e-6, 1e-4, 25e-5, 5e-4, 1e-3, 25e-4, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
@@ -73,6 +77,7 @@ class Metrics:
         self.connections: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
         self.certificate_expires: Callable[[], float] | None = None
+        self.response_cache: ResponseCache | None = None
         self._version = version
         self._started = time.time()
         self._requests: dict[tuple[str, str, int], int] = {}
@@ -165,6 +170,8 @@ class Metrics:
         page = Exposition(self._shared.labels if self._shared else None)
         self._render_requests(page)
         self._render_stages(page)
+        if self.response_cache is not None:
+            self._render_cache(page, self.response_cache)
         page.family("foldserve_ready", "gauge", "1 when GET /health/ready answers 200.")
         page.sample(int(self.ready()))
         _render_models(page, registry)
@@ -201,6 +208,17 @@ class Metrics:
         page.sample(self.connections())
         page.family("foldserve_bodies_held_bytes", "gauge", "Bodies of requests under way.")
         page.sample(self.held_bytes())
+
+    def _render_cache(self, page: Exposition, cache: ResponseCache) -> None:
+        for name, counts, what in (
+            ("hits", cache.hits, "Answers that were given again without a run."),
+            ("misses", cache.misses, "Requests whose answer was looked for, and not there."),
+        ):
+            page.family(f"foldserve_response_cache_{name}_total", "counter", what)
+            for model, count in sorted(counts.items()):
+                page.sample(count, {"model": model})
+        page.family("foldserve_response_cache_bytes", "gauge", "Answers that are kept.")
+        page.sample(cache.held)
 
     def _render_stages(self, page: Exposition) -> None:
         descriptions = {

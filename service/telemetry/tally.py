@@ -7,6 +7,7 @@ theirs up as they were a second ago at most.
     success, fail    of a request, from the end of its head to the end of its answer
     queue            from the check of its tensors to the run of its batch
     compute_input, compute_infer, compute_output    bytes to tensors, the run, tensors to bytes
+    cache_hit, cache_miss    of a look for an answer that was kept, and found or not
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from service.batching.limits import Ran
 from service.exchange import Exchange
 from service.telemetry.pages import SharedPages
 
-SPANS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+SPANS = (
+    "success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit",
+    "cache_miss",
+)  # fmt: skip
 FILES = ".json"
 # Sizes of batches that are told one by one; the others only count as batches.
 _MOST_SIZES = 256
@@ -70,6 +74,10 @@ class Tally:
             self._count("compute_input", run, decode)
             self._count("compute_infer", run, compute)
             self._count("compute_output", run, encode)
+
+    def looked_up(self, found: bool, took_s: float) -> None:
+        """An answer was looked for, by one thread at a time."""
+        self._count("cache_hit" if found else "cache_miss", 1, took_s)
 
     def _count(self, name: str, count: int, took_s: float) -> None:
         span = self._spans[name]
@@ -124,6 +132,12 @@ class Tallies:
         tally = self._of.get((model, version))
         if tally is not None:
             tally.add(requests, took_s, run, stages, success=requests[0].status == 200)
+
+    def looked_up(self, model: str, version: int, found: bool, took_s: float) -> None:
+        """An answer to a request was looked for among those that are kept."""
+        tally = self._of.get((model, version))
+        if tally is not None:
+            tally.looked_up(found, took_s)
 
     def refused(self, model: str, version: int) -> None:
         """A request was refused before there was a record of it."""

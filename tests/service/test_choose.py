@@ -227,8 +227,8 @@ def test_a_real_model_is_measured_and_says_what_was_chosen(tmp_path: Path):
 def test_a_model_with_a_loop_in_it_stays_off_the_event_loop(tmp_path: Path):
     slow = repository.bare(tmp_path, "slow", repository.slow(1, size=2))
     plain = repository.bare(tmp_path, "plain", repository.linear())
-    assert bundle.has_control_flow(slow / "model.onnx")
-    assert not bundle.has_control_flow(plain / "model.onnx")
+    assert bundle.has_node(slow / "model.onnx", bundle.CONTROL_FLOW)
+    assert not bundle.has_node(plain / "model.onnx", bundle.CONTROL_FLOW)
     assert load(slow).running.limits.inline_rows == 0
     assert load(plain).running.limits.inline_rows > 0
 
