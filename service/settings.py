@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         1, ge=1, le=256, description="server processes on the port, the CPUs divided among them"
     )
     worker_timeout_ms: int = Field(
-        10_000, ge=0, description="a worker silent for so long is killed and replaced; 0 never"
+        5_000, ge=0, description="a worker silent for so long is killed and replaced; 0 never"
     )
     engine: Literal["plain", "ray"] = Field(
         "plain", description="ray serves with replicas on a Ray cluster (docs/cluster.md)"

@@ -7,7 +7,10 @@
     signals   SIGTERM, SIGINT and SIGHUP are handed on; the workers drain as a single server does
     crash     another is started after 0.1 s; after 0.2 s, 0.4 s, ... 30 s if it did not last
     no start  a worker that ends before it has ever served ends everything, with its exit code
-    hang      a worker whose event loop does not turn for --worker-timeout-ms is killed and replaced
+    hang      a worker whose event loop does not turn for --worker-timeout-ms is killed and
+              replaced; not while it loads its first models, and not because everything has
+              stood still, as on a machine that is suspended
+    told      in the log, and by foldserve_workers_replaced_total on the page that all workers show
     orphans   a worker whose supervisor has gone stops as on SIGTERM
 
 A worker is a whole server: it has models, queues and counters of its own, and an Nth of the CPUs.
@@ -35,6 +38,8 @@ from types import FrameType
 from service import listen
 from service.listen import CannotStart
 from service.settings import Settings
+from service.telemetry.pages import SharedPages
+from service.telemetry.replaced import Replaced
 
 logger = logging.getLogger("foldserve.workers")
 
@@ -87,6 +92,7 @@ class _Process:
     started: float = 0.0
     pipe: int = -1  # from which its messages are read
     heard: float | None = None  # when it last said that it lives; None before and after
+    silent: bool = False  # it was killed as it did not say so any more
     crashes: int = 0
     due: float = field(default=0.0)
 
@@ -124,6 +130,7 @@ class _Supervisor:
         self._end_by = math.inf
         self._run = run
         self._pages = pages
+        self._replaced = Replaced(SharedPages(pages, settings.workers), settings.workers)
         self._port = port
         self._processes = [_Process(index) for index in range(settings.workers)]
         self._ever_served = False
@@ -197,7 +204,7 @@ class _Supervisor:
             else:
                 continue
             logger.error("worker %d (pid %d) is killed: %s", process.index, process.pid, why)
-            process.heard = None
+            process.heard, process.silent = None, True
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
 
@@ -222,7 +229,7 @@ class _Supervisor:
         if pid == 0:
             self._become(process.index, writer)
         process.pid, process.started, process.pipe = pid, time.monotonic(), pipe
-        process.heard = None
+        process.heard, process.silent = None, False
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals())
 
@@ -277,6 +284,8 @@ class _Supervisor:
             self._code = _exit_code(code) or 1
             self._hand_on(signal.SIGTERM, None)
             return
+        SharedPages(self._pages, process.index).withdraw()
+        self._replaced.count(process.index, "silent" if process.silent else "ended")
         lived = time.monotonic() - process.started
         process.crashes = 0 if lived > _SETTLED_S else min(process.crashes + 1, 20)
         delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2**process.crashes)

@@ -21,6 +21,7 @@ from service.batching.limits import Ran
 from service.errors import ServiceError
 from service.exchange import Exchange
 from service.models.registry import Registry
+from service.telemetry import replaced
 from service.telemetry.exposition import Exposition, Histogram, merge
 from service.telemetry.pages import SharedPages
 from service.telemetry.tally import Tallies
@@ -181,6 +182,8 @@ class Metrics:
         )  # fmt: skip
         page.sample(len(registry.emptied))
         self._render_files(page)
+        if self._shared is None:
+            replaced.none(page)
         self._render_process(page)
         return page.text()
 

@@ -8,6 +8,7 @@ that was started again begin anew by themselves, as Prometheus expects.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("foldserve.metrics")
@@ -16,11 +17,11 @@ PAGES = ".prom"
 
 
 class SharedPages:
-    """One worker's view of the folder.
+    """One worker's view of the folder, or the supervisor's.
 
     Args:
         folder: made and removed by the supervisor.
-        index: of this worker, from 0.
+        index: of this worker, from 0; of the supervisor, the number that no worker has.
     """
 
     def __init__(self, folder: Path, index: int) -> None:
@@ -39,6 +40,11 @@ class SharedPages:
             if not self._said:  # a full disk must not fill the log as well
                 self._said = True
                 logger.error("the metrics cannot be shared: %s", error.strerror)
+
+    def withdraw(self) -> None:
+        """Who has ended is neither ready nor busy: its page is not shown any more."""
+        with suppress(OSError):
+            (self._folder / f"{self._name}{PAGES}").unlink(missing_ok=True)
 
     def others(self, end: str = PAGES) -> list[str]:
         """The pages of the other workers, as they were a second ago at most."""

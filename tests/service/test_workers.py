@@ -10,12 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 import pytest
 import repository
 from repository import linear, publish
+from test_metrics import parse
+
+if TYPE_CHECKING:
+    from conftest import Served
 
 X = np.random.default_rng(2).standard_normal((2, 4)).astype(np.float32)
 SCORES = repository.reference(linear(), {"x": X})["scores"]
@@ -148,6 +153,7 @@ def test_a_worker_that_dies_is_replaced_and_the_others_serve_on(start, tmp_path:
     assert victim not in serving(pid)
     right(ask(url))
     served.wait_for("ended with signal 9; another is started")
+    assert sum(replaced(served).values()) == 1
     assert served.stop() == 0
 
 
@@ -170,7 +176,8 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_serve_on(
                    env={"PYTHONPATH": path})  # fmt: skip
     pid, url = served.process.pid, served.url
     until(lambda: len(serving(pid)) == 2)
-    hung = serving(pid)[0]
+    which = int(number == signal.SIGSTOP)
+    hung = children(pid)[which]  # in the order in which they were started
     os.kill(hung, number)
     until(lambda: hung not in children(pid))
     served.wait_for(f"(pid {hung}) is killed: its event loop has not turned for")
@@ -178,6 +185,73 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_serve_on(
     for _ in range(8):
         right(ask(url))
     assert served.err.count("is killed") == 1
+    assert replaced(served) == {("0", "ended"): 0, ("1", "ended"): 0, ("0", "silent"): 1 - which,
+                                ("1", "silent"): which}  # fmt: skip
+    assert served.stop() == 0
+
+
+def replaced(served: Served) -> dict[tuple[str, str], float]:
+    """What the metrics say, by worker and reason."""
+    with served.client() as client:
+        samples = parse(client.get("/metrics").text)
+    return {
+        (dict(labels)["worker"], dict(labels)["reason"]): count
+        for (name, labels), count in samples.items()
+        if name == "foldserve_workers_replaced_total"
+    }
+
+
+SLOW = """
+import hashlib, time
+read = hashlib.file_digest
+hashlib.file_digest = lambda *of: (time.sleep(5), read(*of))[1]  # as of a file that is huge
+"""
+
+
+def test_a_long_load_is_not_taken_for_a_hang(start, tmp_path: Path):
+    """At the start in both, and of a new version while they serve."""
+    models, site = tmp_path / "models", tmp_path / "site"
+    publish(models, "m", linear(), test={"x": X})
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SLOW)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    served = start(models, "--workers", "2", "--worker-timeout-ms", "3000",
+                   "--watch-interval-ms", "200", env={"PYTHONPATH": path})  # fmt: skip
+    pid, url = served.process.pid, served.url
+    until(lambda: len(serving(pid)) == 2)
+    workers = serving(pid)
+    publish(models, "m", linear(), 2, test={"x": X})
+
+    def new() -> bool:
+        answers = [ask(url) for _ in range(4)]
+        for answer in answers:
+            right(answer)
+        return all(answer.json()["model"]["version"] == 2 for answer in answers)
+
+    until(new)
+    assert serving(pid) == workers
+    assert served.err.count("is killed") == 0
+    assert served.stop() == 0
+
+
+def test_a_machine_that_was_suspended_is_no_hang(start, tmp_path: Path):
+    """Everything stands still, and the supervisor is the first to go on."""
+    publish(tmp_path, "m", linear(), test={"x": X})
+    served = start(tmp_path, "--workers", "2", "--worker-timeout-ms", "3000")
+    pid, url = served.process.pid, served.url
+    until(lambda: len(serving(pid)) == 2)
+    workers = serving(pid)
+    for each in (pid, *workers):
+        os.kill(each, signal.SIGSTOP)
+    time.sleep(6)
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.5)
+    for each in workers:
+        os.kill(each, signal.SIGCONT)
+    time.sleep(4)  # in which one that is taken for silent would be killed
+    right(ask(url))
+    assert serving(pid) == workers
+    assert served.err == ""
     assert served.stop() == 0
 
 
