@@ -262,5 +262,5 @@ def _wanted(document: dict[str, Any], signature: Signature, binary: bool) -> lis
             raise InvalidBody(f"'classification' of output {name!r} is not a count.")
         wanted.append(Wanted(name, parameters.get("binary_data", binary) is True, classes))
     if len({entry.name for entry in wanted}) < len(wanted):
-        raise DuplicateKey("The same output is asked for twice.")
+        raise DuplicateKey("The same output is asked for twice.", hint="Name each once.")
     return wanted

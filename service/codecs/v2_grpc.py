@@ -134,7 +134,7 @@ def _wanted(request: Any, signature: Signature) -> list[Wanted]:
             raise InvalidBody("Shared memory is not served.", hint="Ask for the tensor itself.")
         wanted.append(Wanted(entry.name, binary=False, classes=classes))
     if len({entry.name for entry in wanted}) < len(wanted):
-        raise DuplicateKey("The same output is asked for twice.")
+        raise DuplicateKey("The same output is asked for twice.", hint="Name each once.")
     return wanted
 
 

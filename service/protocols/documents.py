@@ -132,7 +132,9 @@ SCHEMAS: dict[str, Schema] = {
         "oneOf": [_object("predictions", predictions=_LIST), _object("outputs", outputs={})]
     },
     "TfsStatus": _object(
-        "model_version_status",
+        "name ready model_version_status",
+        name=_TEXT,
+        ready={"type": "boolean"},
         model_version_status=_many(
             _object("version state status", version=_TEXT, state=_TEXT, status=_OBJECT)
         ),

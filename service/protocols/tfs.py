@@ -86,7 +86,7 @@ class Predict(_Tfs, Inference):
 
 
 class Status(_Tfs, Fixed):
-    """GET .../{model}: the state of each version, or of one."""
+    """GET .../{model}: the state of each version, or of one; `ready` is what KServe's ask for."""
 
     def reply(self, params: dict[str, str]) -> Reply:
         entry = self.context.registry.entry(params["name"])
@@ -101,7 +101,9 @@ class Status(_Tfs, Fixed):
             for version, state in states.items()
             if chosen in (None, version)
         ]
-        return Reply(orjson.dumps({"model_version_status": rows}))
+        ready = bool(entry.versions if chosen is None else rows[0]["state"] == "AVAILABLE")
+        told = {"name": entry.name, "ready": ready, "model_version_status": rows}
+        return Reply(orjson.dumps(told))
 
 
 def _state(state: str, code: str = "OK", message: str = "") -> dict[str, Any]:

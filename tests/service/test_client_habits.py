@@ -74,6 +74,9 @@ def test_ready_with_one_model_or_only_with_all(start, tmp_path: Path, when, read
     served = start(tmp_path, "--ready-when", when, "--grpc-port", "0")
     served.wait_for("  grpc ")
     with served.client() as client:
+        assert client.get("/v1/models/good").json()["ready"] is True
+        assert client.get("/v1/models/bad").json()["ready"] is False
+        assert client.get("/v1/models/bad/versions/1").json()["ready"] is False
         for path in ("/v2/health/ready", "/health/ready"):
             answer = client.get(path)
             assert answer.status_code == (200 if ready else 503)

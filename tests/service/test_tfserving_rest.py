@@ -114,7 +114,9 @@ def test_keys_that_occur_twice(client: httpx.Client):
 def test_status_and_metadata(client: httpx.Client):
     available = {"error_code": "OK", "error_message": ""}
     expected = {
-        "model_version_status": [{"version": "1", "state": "AVAILABLE", "status": available}]
+        "name": "animals",
+        "ready": True,
+        "model_version_status": [{"version": "1", "state": "AVAILABLE", "status": available}],
     }
     assert client.get("/v1/models/animals").json() == expected
     assert client.get("/v1/models/animals/versions/1").json() == expected
