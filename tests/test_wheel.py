@@ -204,6 +204,11 @@ def test_the_wheel_folds_and_the_base_install_serves(base: Environment, full: En
     manifest = json.loads((models / "mine" / "1" / "model.json").read_text(encoding="utf-8"))
     assert manifest["provenance"]["certificate"]["checker"] == checker_sha256(), "as in the tree"
 
+    predict = "import json, foldserve, numpy\nwith foldserve.Predictor('models/mine') as model:\n"
+    predict += f"    x = json.load(open({str(EXAMPLE)!r}))['inputs']\n"
+    predict += "    print(model.classify(numpy.asarray(x, numpy.float32))[0]['label'])"
+    assert base.python(predict) == ["7"]
+
     command = [base.command, "serve", "--port", "0", "--workers", "2"]
     with (
         serving(command, cwd=base.here, env=base.variables) as url,

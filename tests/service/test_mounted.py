@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -21,10 +22,13 @@ import pytest
 import repository as r
 import uvicorn
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.testclient import TestClient
 
 import foldserve
 from service.settings import SettingsError
+
+with warnings.catch_warnings():  # an older Starlette takes names that anyio has given up since
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from fastapi.testclient import TestClient
 
 ROOT = Path(__file__).parents[2]
 X = {"inputs": [[1.0, 2.0, 3.0, 4.0]]}

@@ -299,6 +299,18 @@ def test_errors_come_anew(client: httpx.Client) -> None:
     assert counted(client, "misses") == looked + 6
 
 
+def test_what_is_right_by_one_head_is_wrong_by_another(client: httpx.Client) -> None:
+    path, body, headers = REQUESTS["V2, binary"]
+    assert client.post(path, content=body, headers=headers).status_code == 200
+    longer = {key: str(int(value) + 1) for key, value in headers.items()}
+    for other in ({}, longer):
+        assert client.post(path, content=body, headers=other).status_code == 400
+    path, body, headers = REQUESTS["bytes to bytes"]
+    assert client.post(path, content=body, headers=headers).status_code == 200
+    for name, value in (("x-dtype", "float64"), ("x-shape", "4,1"), ("content-type", NPY)):
+        assert client.post(path, content=body, headers={**headers, name: value}).status_code == 400
+
+
 def test_random_numbers_are_drawn_anew(client: httpx.Client) -> None:
     answers = {client.post("/models/noise/predict", json=X).content for _ in range(4)}
     assert len(answers) == 4
