@@ -178,7 +178,7 @@ class Call:
         exchange.encoded = time.monotonic()
         exchange.answer(len(reply.body))
         if self.key is not None and self.reader is not None and self.reader.recall is not None:
-            self.reader.recall.cache.put(self.key, reply, exchange.rows)
+            self.reader.recall.cache.put(self.key, model, reply, exchange.rows)
         return reply
 
     def light_answer(self, outputs: Tensors) -> bool:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _ENTRY_BYTES = 512
 
 Key = tuple[int, bytes]
-# Told of a look-up: the model's name and version, whether it was found, and the seconds it took.
+# Told of an answer: the model's name and version, whether it was there, and the seconds that the
+# cache took.
 Told = Callable[[str, int, bool, float], object]
 
 
@@ -44,14 +45,13 @@ class Kept(NamedTuple):
 
 
 class ResponseCache:
-    """`held`: bytes of all that is kept. `hits`, `misses`: by the name of the model.
-
-    Used from any thread.
+    """`held`: bytes of all that is kept. `hits`: answers that were there, `misses`: those that had
+    to be made; by the name of the model. Used from any thread.
 
     Args:
         limit: bytes of all entries together; an answer that is larger is not kept.
         registry: whose models are served.
-        told: of each look-up.
+        told: of each hit and miss.
     """
 
     def __init__(self, limit: int, registry: Registry, told: Told = lambda *_: None) -> None:
@@ -73,33 +73,43 @@ class ResponseCache:
             model: which it is for.
         """
         began = time.perf_counter()
-        name = model.name
         with self._lock:
             kept = self._entries.get(key)
             if kept is not None:
                 self._entries.move_to_end(key)
-            counts = self.misses if kept is None else self.hits
-            counts[name] = counts.get(name, 0) + 1
-            self._told(name, model.version, kept is not None, time.perf_counter() - began)
+                self._count(self.hits, model, began)
         return kept
 
-    def put(self, key: Key, reply: Reply, rows: int) -> None:
-        """Keep an answer, in the place of those that were not asked for the longest."""
+    def put(self, key: Key, model: ServedModel, reply: Reply, rows: int) -> None:
+        """Keep an answer that was not there, in the place of those not asked for the longest.
+
+        Args:
+            key: of the request.
+            model: which has answered.
+            reply: its answer.
+            rows: how many were asked for.
+        """
         if reply.status != 200:
             return
+        began = time.perf_counter()
         kept = Kept(reply._replace(body=bytes(reply.body)), rows)
         size = _size(kept)
         with self._lock:
             if self._changes != self._registry.changes:
                 self._drop_what_is_not_served()
-            if size > self.limit:
-                return
-            before = self._entries.pop(key, None)
-            self.held += size - (_size(before) if before is not None else 0)
-            self._entries[key] = kept
-            while self.held > self.limit:
-                _, oldest = self._entries.popitem(last=False)
-                self.held -= _size(oldest)
+            if size <= self.limit:
+                before = self._entries.pop(key, None)
+                self.held += size - (_size(before) if before is not None else 0)
+                self._entries[key] = kept
+                while self.held > self.limit:
+                    _, oldest = self._entries.popitem(last=False)
+                    self.held -= _size(oldest)
+            self._count(self.misses, model, began)
+
+    def _count(self, counts: dict[str, int], model: ServedModel, began: float) -> None:
+        counts[model.name] = counts.get(model.name, 0) + 1
+        took_s = time.perf_counter() - began
+        self._told(model.name, model.version, counts is self.hits, took_s)
 
     def _drop_what_is_not_served(self) -> None:
         self._changes = self._registry.changes

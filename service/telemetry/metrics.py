@@ -215,7 +215,7 @@ class Metrics:
     def _render_cache(self, page: Exposition, cache: ResponseCache) -> None:
         for name, counts, what in (
             ("hits", cache.hits, "Answers that were given again without a run."),
-            ("misses", cache.misses, "Requests whose answer was looked for, and not there."),
+            ("misses", cache.misses, "Answers that were not there and had to be made."),
         ):
             page.family(f"foldserve_response_cache_{name}_total", "counter", what)
             for model, count in sorted(counts.items()):

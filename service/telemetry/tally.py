@@ -7,7 +7,7 @@ theirs up as they were a second ago at most.
     success, fail    of a request, from the end of its head to the end of its answer
     queue            from the check of its tensors to the run of its batch
     compute_input, compute_infer, compute_output    bytes to tensors, the run, tensors to bytes
-    cache_hit, cache_miss    of a look for an answer that was kept, and found or not
+    cache_hit, cache_miss    of the cache, for an answer that was there or had to be made
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Tally:
             self._count("compute_output", run, encode)
 
     def looked_up(self, found: bool, took_s: float) -> None:
-        """An answer was looked for, by one thread at a time."""
+        """An answer was there, or had to be made; told by one thread at a time."""
         self._count("cache_hit" if found else "cache_miss", 1, took_s)
 
     def _count(self, name: str, count: int, took_s: float) -> None:
@@ -134,7 +134,7 @@ class Tallies:
             tally.add(requests, took_s, run, stages, success=requests[0].status == 200)
 
     def looked_up(self, model: str, version: int, found: bool, took_s: float) -> None:
-        """An answer to a request was looked for among those that are kept."""
+        """An answer was there among those that are kept, or had to be made."""
         tally = self._of.get((model, version))
         if tally is not None:
             tally.looked_up(found, took_s)
