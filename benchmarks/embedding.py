@@ -8,10 +8,11 @@
     mounted      POST /ml/predict of foldserve.app(...) in a FastAPI application, with the same
                  array as raw bytes in both directions, and as JSON: ASGI calls, without a socket
 
-They take turns, so that whatever else the machine does hits each of them: a round calls each once,
-and the order turns round by round. What is told are the medians, and the median of the differences
-of a round, which is what the second costs over the first; all in microseconds. On a busy machine
---clock processor is steadier: the time that the process was computing, in all of its threads.
+They take turns, so that whatever else the machine does hits each of them: a round takes each way
+twice in a row, of which the second counts (the first finds the processor's caches as another way
+left them), in an order that is drawn anew. What is told are the medians, and the median of the
+differences of a round, which is what the second costs over the first; all in microseconds. On a busy
+machine --clock processor shows the time in which the process was computing, in all of its threads.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import asyncio
 import inspect
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -73,15 +75,17 @@ async def interleaved(
     """
     took: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls.items())
+    draw = random.Random(0)
     for _ in range(_WARM_UP):
         for call in calls.values():
             await _done(call())
     for _ in range(rounds):
+        draw.shuffle(order)
         for name, call in order:
+            await _done(call())
             began = clock()
             await _done(call())
             took[name].append((clock() - began) / 1000)
-        order = [*order[1:], order[0]]
     return took
 
 

@@ -19,7 +19,11 @@ def test_the_calls_take_turns() -> None:
     calls = {name: (lambda name=name: called.append(name)) for name in ("raw", "a", "b")}
     took = asyncio.run(interleaved(calls, rounds=3))
     assert {name: len(times) for name, times in took.items()} == {"raw": 3, "a": 3, "b": 3}
-    assert called[-9:] == ["raw", "a", "b", "a", "b", "raw", "b", "raw", "a"]
+    rounds = [called[at : at + 6] for at in range(len(called) - 18, len(called), 6)]
+    for each in rounds:
+        assert each[::2] == each[1::2], "twice in a row"
+        assert sorted(each[::2]) == ["a", "b", "raw"]
+    assert len({tuple(each) for each in rounds}) > 1
 
 
 def test_what_a_call_costs_is_the_median_of_the_differences_within_a_round() -> None:
