@@ -11,8 +11,9 @@
 They take turns, so that whatever else the machine does hits each of them: a round takes each way
 twice in a row, of which the second counts (the first finds the processor's caches as another way
 left them), in an order that is drawn anew. What is told are the medians, and the median of the
-differences of a round, which is what the second costs over the first; all in microseconds. On a busy
-machine --clock processor shows the time in which the process was computing, in all of its threads.
+differences of a round, which is what the second costs over the first; all in microseconds. On a
+busy machine --clock processor shows the time in which the process was computing, in all of its
+threads.
 """
 
 from __future__ import annotations
