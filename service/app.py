@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import catalog, health, http, openapi, playground
 from service.connections import routes as hot
+from service.connections.auth import credentials
 from service.connections.gate import Gate
 from service.connections.plan import Plans
 from service.context import Context
@@ -29,7 +30,6 @@ from service.errors import (
     ServiceError,
     defect,
 )
-from service.health import Lifecycle
 from service.models.registry import Registry
 from service.protocols import tfs, v2
 from service.protocols.predict import Predict
@@ -57,7 +57,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {"default": openapi.ERROR_RESPONSE}
 
 def create_app(context: Context) -> Application:
     """The whole application. It neither loads nor closes the registry: the server does."""
-    registry, settings, lifecycle = context.registry, context.settings, context.lifecycle
+    registry, settings = context.registry, context.settings
     app = FastAPI(
         title=TITLE, version=context.version, openapi_url=None, docs_url=None, redoc_url=None,
         redirect_slashes=False,
@@ -67,7 +67,7 @@ def create_app(context: Context) -> Application:
     protocols = {"v1": tfs.routes(context), "v2": v2.routes(context)}
     for path in hot.PATHS:
         app.add_route(path, predict, methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
-    _add_health(app, registry, lifecycle)
+    _add_health(app, context)
     _add_models(app, registry)
     _add_documents(app, registry)
     open_paths = playground.PATHS | ({"/metrics"} if settings.metrics == "open" else set())
@@ -108,14 +108,16 @@ def _reply(payload: Any, status: int = 200, headers: dict[str, str] | None = Non
     return Response(orjson.dumps(payload), status, headers, "application/json")
 
 
-def _add_health(app: FastAPI, registry: Registry, lifecycle: Lifecycle) -> None:
+def _add_health(app: FastAPI, context: Context) -> None:
     @_get(app, "/health/live", "Is the process alive?")
     async def live() -> Response:
         return _reply({"status": "live"})
 
     @_get(app, "/health/ready", "Should it get traffic?")
-    async def ready() -> Response:
-        return _reply(health.readiness(registry, lifecycle))
+    async def ready(request: Request) -> Response:
+        # Nobody needs a key for this, and what is served is not everybody's business.
+        named = context.access.knows(credentials(request.scope["headers"]))
+        return _reply(health.readiness(context.registry, context.lifecycle, named=named))
 
 
 def _add_metrics(app: FastAPI, registry: Registry, metrics: Metrics) -> None:

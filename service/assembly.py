@@ -150,11 +150,11 @@ def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
     return folder, mirror
 
 
-def observers(settings: Settings, version: str) -> list[AccessLog | Tracing]:
+def observers(settings: Settings, version: str, access: Access) -> list[AccessLog | Tracing]:
     """What is told of every request besides the metrics."""
     found: list[AccessLog | Tracing] = []
     if settings.access_log_every_requests:
-        found.append(AccessLog(settings.access_log_every_requests))
+        found.append(AccessLog(settings.access_log_every_requests, access))
     if settings.otlp_endpoint:
         try:
             found.append(tracing.over_http(settings.otlp_endpoint, version))
@@ -212,7 +212,8 @@ def build(
     )
     metrics = Metrics(version, shared)
     registry = open_registry(settings, source, metrics, choice, threads=threads, alone=alone)
-    told = observers(settings, version)
+    access.when_failed(partial(metrics.reload_failed, "keys"))
+    told = observers(settings, version, access)
     context = Context(registry, settings, access, version, metrics, told)
     return Parts(context, create_app(context), choice, told)
 
@@ -278,8 +279,9 @@ def open_registry(
     rule = policy.parse(settings.version_policy)
     models, mirror = source
     return Registry(
-        models, loader, settings.default_model, rule, alone=alone, mirror=mirror, trust=trust
-    )
+        models, loader, settings.default_model, rule, alone=alone, mirror=mirror, trust=trust,
+        failed=partial(metrics.reload_failed, "model"),
+    )  # fmt: skip
 
 
 def load_counted(

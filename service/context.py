@@ -58,7 +58,7 @@ class Context:
                 settings.response_cache_bytes, registry, self.metrics.tallies.looked_up
             )
         self.metrics.ready = lambda: not health.obstacles(registry, lifecycle)
-        self.metrics.held_bytes = lambda: budget.held
+        self.metrics.held_bytes, self.metrics.budget_bytes = lambda: budget.held, budget.limit
 
     def recall(self, *facts: object) -> Recall | None:
         """How answers to requests with these facts in their heads are found; None to keep none."""

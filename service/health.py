@@ -25,8 +25,13 @@ class Lifecycle:
     every_model: bool = False
 
 
-def obstacles(registry: Registry, lifecycle: Lifecycle) -> list[str]:
-    """Why the server is not ready, as sentences; empty when it is."""
+def obstacles(registry: Registry, lifecycle: Lifecycle, *, named: bool = True) -> list[str]:
+    """Why the server is not ready, as sentences; empty when it is.
+
+    Args:
+        registry, lifecycle: of the server.
+        named: False to tell of no model how it is called, nor how many there are.
+    """
     reasons = []
     if lifecycle.draining:
         reasons.append("The server is stopping.")
@@ -35,32 +40,44 @@ def obstacles(registry: Registry, lifecycle: Lifecycle) -> list[str]:
     served = registry.served()
     if not served and not registry.loading:
         broken = [f"{e.name!r} ({e.trouble})" for e in registry.entries.values()]
-        reasons.append(
-            f"No model works: {', '.join(broken)}." if broken else "The repository has no model."
-        )
+        if not named:
+            reasons.append("No model works.")
+        elif broken:
+            reasons.append(f"No model works: {', '.join(broken)}.")
+        else:
+            reasons.append("The repository has no model.")
     elif lifecycle.every_model:
         reasons += [
             f"No version of model {entry.name!r} works: {entry.trouble}."
+            if named
+            else "A model does not work."
             for entry in registry.entries.values()
             if not entry.versions
         ]
     reasons += [
         f"The worker of model {model.name!r} is not running."
+        if named
+        else "The worker of a model is not running."
         for model in registry.every_version()
         if not model.batcher.alive
     ]
-    return reasons
+    return list(dict.fromkeys(reasons))
 
 
-def readiness(registry: Registry, lifecycle: Lifecycle) -> dict[str, Any]:
+def readiness(registry: Registry, lifecycle: Lifecycle, *, named: bool = True) -> dict[str, Any]:
     """The body of GET /health/ready.
+
+    Args:
+        registry, lifecycle, named: as for `obstacles`.
 
     Raises:
         NotReady: with every reason in its message.
     """
-    reasons = obstacles(registry, lifecycle)
+    reasons = obstacles(registry, lifecycle, named=named)
     if reasons:
         raise NotReady(" ".join(reasons))
+    if not named:
+        return {"status": "ready"}
     return {
         "status": "ready",
         "models": [

@@ -87,6 +87,11 @@ PANELS = [
         },
     ),
     Panel(
+        "Latency by model",
+        "s",
+        {"{{model}} p99": quantile(0.99, "foldserve_request_seconds", "model")},
+    ),
+    Panel(
         "Refused, by reason",
         "reqps",
         {"{{reason}}": f"sum by (reason) (rate(foldserve_refused_total{WHERE}[$__rate_interval]))"},
@@ -110,6 +115,29 @@ PANELS = [
             f"{{{{model}}}} {stage}": mean(f"foldserve_{stage}_seconds")
             for stage in ("decode", "queue", "batch_wait", "compute", "encode")
         },
+    ),
+    Panel(
+        "Budget of all requests",
+        "bytes",
+        {
+            "{{instance}} in use": f"foldserve_bodies_held_bytes{WHERE}",
+            "{{instance}} all": f"foldserve_budget_bytes{WHERE}",
+        },
+    ),
+    Panel("Loading a version", "s", {"{{model}} {{version}}": f"foldserve_load_seconds{WHERE}"}),
+    Panel(
+        "Workers replaced, reloads failed, an hour",
+        "none",
+        {
+            "worker {{reason}}": "sum by (reason) "
+            f"(increase(foldserve_workers_replaced_total{WHERE}[1h]))",
+            "{{what}}": f"sum by (what) (increase(foldserve_failed_reloads_total{WHERE}[1h]))",
+        },
+    ),
+    Panel(
+        "Certificate holds",
+        "s",
+        {"{{instance}}": f"foldserve_certificate_expires_seconds{WHERE} - time()"},
     ),
     Panel("Memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{WHERE}"}),
     Panel(

@@ -5,11 +5,12 @@
     no --admin-keys-file    nobody may load or unload models: 403
     --admin-keys-file       an admin key, else 401; an admin key may predict as well
 
-A key file has one key a line; blank lines and lines that begin with # are passed over. Only
-sha256 digests of the keys are kept, and a key is compared with all of them, each in constant
-time: the time of an answer tells neither how much of a guess was right nor which key it was.
-A file that has changed is read again (`Access.refresh`, once a second and on SIGHUP); one that
-cannot be read any more leaves the keys as they were.
+A key file has one key a line, and behind it, if you like, a name for the access log (without one
+it is called after its line); blank lines and lines that begin with # are passed over. Only sha256
+digests of the keys are kept, and a key is compared with all of them, each in constant time: the
+time of an answer tells neither how much of a guess was right nor which key it was. A file that has
+changed is read again (`Access.refresh`, once a second and on SIGHUP); one that cannot be read any
+more leaves the keys as they were.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from service.errors import AdminClosed, Forbidden, Unauthorized
 
 logger = logging.getLogger("foldserve.auth")
 
+_NAME = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # Printable ASCII without spaces: what survives in a header. Short keys can be guessed.
 _KEY = re.compile(rb"[\x21-\x7e]{16,512}")
 _LARGEST_FILE_BYTES = 1024 * 1024
@@ -56,6 +58,7 @@ class KeyFile:
     def __init__(self, path: Path, flag: str) -> None:
         self._path = path
         self._flag = flag
+        self.failed: Callable[[], object] = lambda: None  # told of a change that cannot be used
         self._stamp, self._digests = self._read()
 
     def __len__(self) -> int:
@@ -68,6 +71,10 @@ class KeyFile:
             found |= hmac.compare_digest(known, digest)
         return found
 
+    def name(self, digest: bytes) -> str:
+        """What the key of that sha256 is called; "" for none of them."""
+        return self._digests.get(digest, "")
+
     def refresh(self, *, force: bool = False) -> bool:
         """Read the file again if it has changed (or if forced to); whether it was read."""
         try:
@@ -76,13 +83,14 @@ class KeyFile:
             self._stamp, self._digests = self._read()
         except (OSError, KeysUnusable) as error:
             if self._stamp is not None:  # said once, until it is readable again
+                self.failed()
                 logger.error("the keys stay as they were: %s", _sentence(error))
             self._stamp = None
             return False
         logger.info("%s was read again: %d keys", self._flag, len(self))
         return True
 
-    def _read(self) -> tuple[tuple[int, int, int] | None, tuple[bytes, ...]]:
+    def _read(self) -> tuple[tuple[int, int, int] | None, dict[bytes, str]]:
         try:
             stamp = _stamp(self._path)
             with self._path.open("rb") as file:
@@ -91,20 +99,23 @@ class KeyFile:
             raise KeysUnusable(f"{self._flag}: {error.strerror}.") from None
         if len(content) > _LARGEST_FILE_BYTES:
             raise KeysUnusable(f"{self._flag}: larger than {_LARGEST_FILE_BYTES} bytes.")
-        digests = []
+        digests: dict[bytes, str] = {}
+        whose = self._flag.strip("-").partition("-")[0]
         for number, line in enumerate(content.splitlines(), 1):
-            key = line.strip()
-            if not key or key.startswith(b"#"):
+            key, *name = line.split() or [b"#"]
+            if key.startswith(b"#"):
                 continue
-            if not _KEY.fullmatch(key):
+            if not _KEY.fullmatch(key) or len(name) > 1 or not all(map(_NAME.fullmatch, name)):
                 raise KeysUnusable(
                     f"{self._flag}: line {number} is not a key. A key has 16 to 512 printable "
-                    "ASCII characters without spaces, for example from: openssl rand -hex 32"
+                    "ASCII characters without spaces, for example from: openssl rand -hex 32; a "
+                    "name of letters, digits, '.', '_' and '-' may stand behind it"
                 )
-            digests.append(hashlib.sha256(key).digest())
+            called = name[0].decode() if name else f"{whose}-line-{number}"
+            digests[hashlib.sha256(key).digest()] = called
         if not digests:
             raise KeysUnusable(f"{self._flag}: the file has no key, so nobody could come in.")
-        return stamp, tuple(digests)
+        return stamp, digests
 
 
 class Access:
@@ -131,6 +142,28 @@ class Access:
     def closed(self) -> bool:
         """Whether a key is needed to predict."""
         return self._api is not None
+
+    def knows(self, key: bytes | None) -> bool:
+        """Whether it is the key of somebody, or none is needed."""
+        try:
+            self.require(key)
+        except Unauthorized:
+            return False
+        return True
+
+    def name(self, key: bytes | None) -> str:
+        """What a key is called in the access log; "" for one that is not known, or no key."""
+        if key is None:
+            return ""
+        digest = hashlib.sha256(key).digest()
+        names = [keys.name(digest) for keys in (self._api, self._admin) if keys is not None]
+        return next(filter(None, names), "")
+
+    def when_failed(self, failed: Callable[[], object]) -> None:
+        """Have `failed` told of each changed file that cannot be used."""
+        for keys in (self._api, self._admin):
+            if keys is not None:
+                keys.failed = failed
 
     def require(self, key: bytes | None) -> None:
         """For any request but health: `key` as `credentials` found it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +41,7 @@ class ServedModel:
     `signer`: who has signed it, None unless a signature is required.
     `repeatable`: the same request has the same answer: no node of it draws random numbers.
     `serial`: a number that no other load of a version has.
+    `load_s`: how long it took to load, from the first byte that was read, in seconds.
     """
 
     manifest: Manifest
@@ -54,6 +56,7 @@ class ServedModel:
     signer: str | None = None
     repeatable: bool = False
     serial: int = field(default_factory=_LOADS.__next__)
+    load_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -118,6 +121,7 @@ def load(
         DeviceUnavailable: CUDA was required and did not start.
     """
     settings = settings or RunSettings()
+    began = time.monotonic()
     checked = check(
         folder, name, version, choice, settings.threads_per_run, max_tensor_bytes, trust
     )
@@ -169,6 +173,7 @@ def load(
         example=example if small else None,
         running=running,
         signer=checked.signer,
+        load_s=time.monotonic() - began,
         repeatable=not bundle.has_node(content, bundle.RANDOM),
     )
     # Requests that have found the model may still use it; its threads end with the last reference.

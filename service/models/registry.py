@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 
 from service.errors import (
@@ -59,6 +59,7 @@ class Registry:
         alone: False if other processes serve the same repository on the same port.
         mirror: brings `root` up to date with a store before it is looked at.
         trust: whose signature a version must have, which the loader asks for.
+        failed: told of each version that came after the start and cannot be served.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class Registry:
         alone: bool = True,
         mirror: StoreMirror | None = None,
         trust: Trust | None = None,
+        failed: Callable[[], object] = lambda: None,
     ) -> None:
         self._repository = Repository(root, mirror)
-        self._trial = Trial(loader, policy or Policy(), trust)
+        self._trial = Trial(loader, policy or Policy(), trust, failed)
         self.default_model = default_model
         self.alone = alone
         self.entries: dict[str, Entry] = {}

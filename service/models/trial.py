@@ -27,9 +27,17 @@ class Trial:
         load: makes a ServedModel of a version folder, or raises Rejected.
         policy: which versions are served of models that do not say so themselves.
         trust: whose signature a version must have for its word on that to count.
+        failed: told of each version that came while others were served, and cannot be.
     """
 
-    def __init__(self, load: Loader, policy: Policy, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        load: Loader,
+        policy: Policy,
+        trust: Trust | None = None,
+        failed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._failed = failed
         self.load = load
         self._policy = policy
         self._trust = trust
@@ -115,6 +123,8 @@ class Trial:
             if not first:
                 logger.info("model %s version %d is served from now on", name, version)
             return served, None
+        if not first:
+            self._failed()
         if serving is not None:
             reason += " (its files were changed; as it was loaded before, it serves on)"
         return serving, reason

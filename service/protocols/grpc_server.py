@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from starlette.types import Scope
@@ -153,7 +154,7 @@ class GrpcServer:
     async def _call(self, name: str, method: Method, data: bytes, call: Any) -> bytes | None:
         """One call: key, deadline, the method, its errors as a status, and the count."""
         metadata = _metadata(call)
-        scope: Scope = {"method": "POST", "headers": metadata}
+        scope = _scope(call, metadata)
         exchange = Exchange(request_id(scope), self._budget)
         exchange.route = f"grpc {name}"
         self._metrics.in_flight += 1
@@ -189,7 +190,7 @@ class GrpcServer:
             return None
 
         async def refuse(_: Any, call: Any) -> None:
-            scope: Scope = {"method": "POST", "headers": metadata}
+            scope = _scope(call, metadata)
             exchange = Exchange(request_id(scope))
             exchange.route = f"grpc {name}"
             try:
@@ -243,6 +244,15 @@ class _Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
             return None
         metadata = _pairs(handler_call_details.invocation_metadata)
         return self._refusal(name, metadata) or handler
+
+
+def _scope(call: Any, metadata: list[tuple[bytes, bytes]]) -> Scope:
+    """What the observers are told of a call besides its record."""
+    # ipv4:127.0.0.1:1234 or ipv6:[::1]:1234, the brackets as in an address of the web
+    family, _, address = unquote(call.peer()).partition(":")
+    host, _, port = address.rpartition(":")
+    client = (host.strip("[]"), int(port)) if family in {"ipv4", "ipv6"} else None
+    return {"method": "POST", "headers": metadata, "client": client}
 
 
 def _metadata(call: Any) -> list[tuple[bytes, bytes]]:

@@ -212,10 +212,11 @@ class Live(_V2, Fixed):
 
 
 class Ready(_V2, Fixed):
-    """GET /v2/health/ready: 200, or 503 with the reasons."""
+    """GET /v2/health/ready: 200, or 503 with the reasons, without names where keys are in use."""
 
     def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
-        health.readiness(self.context.registry, self.context.lifecycle)
+        context = self.context
+        health.readiness(context.registry, context.lifecycle, named=not context.access.closed)
         return Reply(b'{"ready":true}')
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from starlette.types import Scope
 
 from service import faults
+from service.connections.auth import Access, credentials
 from service.exchange import Exchange
 from service.telemetry.logs import FIELDS
 
@@ -22,6 +23,8 @@ logger = logging.getLogger("foldserve.access")
 _CAPACITY_LINES = 10_000
 _PAUSE_S = 0.2
 _FAULT_OF_THE_SERVER = 500
+# What is kept of a request until its line is written.
+_OF_SCOPE = ("method", "client", "headers")
 
 
 class AccessLog:
@@ -29,13 +32,15 @@ class AccessLog:
 
     Args:
         every: one line for so many requests; answers of 500 and above always have theirs.
+        access: says how the key of a request is called; the key itself is written nowhere.
     """
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, access: Access | None = None) -> None:
         self._every = every
+        self._access = access or Access()
         self._count = 0
         self._dropped = 0
-        self._lines: deque[tuple[Exchange, str]] = deque()
+        self._lines: deque[tuple[Exchange, Scope]] = deque()
         self._stop = threading.Event()
         self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._writer.start()
@@ -47,7 +52,8 @@ class AccessLog:
         if len(self._lines) >= _CAPACITY_LINES:
             self._dropped += 1
             return
-        self._lines.append((exchange, scope["method"]))
+        kept = {name: scope.get(name) for name in _OF_SCOPE}
+        self._lines.append((exchange, kept))
 
     def close(self) -> None:
         """Write what is left."""
@@ -63,8 +69,8 @@ class AccessLog:
 
     def _flush(self) -> None:
         while self._lines:
-            exchange, method = self._lines.popleft()
-            fields = _fields(exchange, method)
+            exchange, scope = self._lines.popleft()
+            fields = _fields(exchange, scope, self._access)
             text = " ".join(f"{key}={value}" for key, value in fields.items())
             logger.info("%s", text, extra={FIELDS: fields})
         if self._dropped:
@@ -72,11 +78,15 @@ class AccessLog:
             logger.warning("%d requests have no line here: they came too fast", dropped)
 
 
-def _fields(exchange: Exchange, method: str) -> dict[str, str | int | float]:
+def _fields(exchange: Exchange, scope: Scope, access: Access) -> dict[str, str | int | float]:
     """What the line says of a request: nothing that holds text of the client's choice."""
-    fields: dict[str, str | int | float] = {
-        "request_id": exchange.request_id,
-        "method": method[:16],
+    fields: dict[str, str | int | float] = {"request_id": exchange.request_id}
+    if scope["client"]:
+        fields["client"] = scope["client"][0]
+    if name := access.name(credentials(scope["headers"] or ())):
+        fields["key"] = name
+    fields |= {
+        "method": scope["method"][:16],
         "route": exchange.route,
         "status": exchange.status,
         "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),

@@ -38,7 +38,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _KIND = attrgetter("route", "model", "version", "status", "error")
 
 # What is read again when its files change.
-RELOADED = ("certificate",)
+RELOADED = ("model", "keys", "certificate")
 STAGES = ("decode", "queue", "batch_wait", "compute", "encode")
 
 
@@ -77,12 +77,13 @@ class Metrics:
         self.ready: Callable[[], bool] = lambda: False
         self.connections: Callable[[], int] = lambda: 0
         self.held_bytes: Callable[[], int] = lambda: 0
+        self.budget_bytes = 0
         self.certificate_expires: Callable[[], float] | None = None
         self.response_cache: ResponseCache | None = None
         self._version = version
         self._started = time.time()
         self._requests: dict[tuple[str, str, int], int] = {}
-        self._seconds: dict[str, Histogram] = {}
+        self._seconds: dict[tuple[str, str], Histogram] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}
         self._refused: dict[str, int] = {}
         self._failed_reloads = dict.fromkeys(RELOADED, 0)
@@ -126,9 +127,9 @@ class Metrics:
             self._requests[key] = self._requests.get(key, 0) + len(same)
             if error:
                 self._refused[error] = self._refused.get(error, 0) + len(same)
-            seconds = self._seconds.get(route)
+            seconds = self._seconds.get((route, model))
             if seconds is None:
-                seconds = self._seconds[route] = Histogram(SECONDS)
+                seconds = self._seconds[route, model] = Histogram(SECONDS)
             took_s = seconds.observe_all([each.finished - each.started for each in same])
             if model:
                 run = [each for each in same if each.batch is not None]
@@ -198,8 +199,8 @@ class Metrics:
             "foldserve_request_seconds", "histogram",
             "From the end of the headers to the end of the answer.",
         )  # fmt: skip
-        for route, seconds in sorted(self._seconds.items()):
-            page.histogram(seconds, {"route": route})
+        for (route, model), seconds in sorted(self._seconds.items()):
+            page.histogram(seconds, {"route": route, "model": model})
         page.family(
             "foldserve_refused_total", "counter", "Errors by their code, as in the error's body."
         )
@@ -209,8 +210,13 @@ class Metrics:
         page.sample(self.in_flight)
         page.family("foldserve_connections_open", "gauge", "TCP connections that are open.")
         page.sample(self.connections())
-        page.family("foldserve_bodies_held_bytes", "gauge", "Bodies of requests under way.")
+        page.family(
+            "foldserve_bodies_held_bytes", "gauge",
+            "The budget in use: bodies, tensors, pictures, and answers until they are read.",
+        )  # fmt: skip
         page.sample(self.held_bytes())
+        page.family("foldserve_budget_bytes", "gauge", "The whole budget for all requests.")
+        page.sample(self.budget_bytes)
 
     def _render_cache(self, page: Exposition, cache: ResponseCache) -> None:
         for name, counts, what in (
@@ -277,6 +283,12 @@ def _render_models(page: Exposition, registry: Registry) -> None:
         states = dict.fromkeys(entry.older, "older") | dict.fromkeys(entry.rejected, "rejected")
         for version, state in sorted((states | serving).items()):
             page.sample(1, {"model": entry.name, "version": str(version), "state": state})
+    page.family(
+        "foldserve_load_seconds", "gauge",
+        "How long it took to load a version that is served, with its checks and first runs.",
+    )  # fmt: skip
+    for model in registry.every_version():
+        page.sample(model.load_s, {"model": model.name, "version": str(model.version)})
     page.family("foldserve_queue_rows", "gauge", "Rows that wait, the ones running not counted.")
     models = registry.every_version()
     for model in models:

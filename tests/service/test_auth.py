@@ -96,9 +96,11 @@ def test_credentials(headers: list[tuple[bytes, bytes]], key: bytes | None):
         (b"\nhas spaces in the middle of it\n", "line 2 is not a key"),
         ("schlüssel-mit-umlauten".encode(), "line 1"),
         (b"k" * 513, "line 1"),
+        (b"first-key-of-the-team two names\n", "line 1"),
+        (b"first-key-of-the-team na:me\n", "line 1"),
         (b"#" * (1024 * 1024 + 1), "larger than"),
     ],
-    ids=["empty", "comment", "short", "spaces", "umlaut", "long", "huge"],
+    ids=["empty", "comment", "short", "spaces", "umlaut", "long", "names", "odd-name", "huge"],
 )
 def test_a_file_that_is_no_key_file(tmp_path: Path, content: bytes, text: str):
     path = tmp_path / "keys"
@@ -122,11 +124,13 @@ def test_a_changed_file_is_read_again_and_a_bad_one_changes_nothing(
     with pytest.raises(Unauthorized):
         access.require(ONE)
     caplog.clear()
+    failures: list[None] = []
+    access.when_failed(lambda: failures.append(None))
     path.write_bytes(b"junk")
     access.refresh()
     access.refresh()
     access.require(TWO)
-    assert caplog.text.count("stay as they were") == 1
+    assert caplog.text.count("stay as they were") == len(failures) == 1
     path.unlink()
     access.refresh()
     access.require(TWO)
@@ -150,6 +154,21 @@ def test_the_same_stamp_is_read_again_when_forced(tmp_path: Path):
 # --- on a real server -------------------------------------------------------------------
 
 BODY = {"inputs": [[1, 2, 3, 4]]}
+
+
+def test_keys_have_names_for_the_log(tmp_path: Path):
+    api = write(tmp_path / "api", b"# team", ONE + b" team-a", b"", TWO)
+    access = Access.of(api, write(tmp_path / "admin", ADMIN + b"\tops.night", ADMIN[::-1]))
+    named = {key: access.name(key) for key in (ONE, TWO, ADMIN, ADMIN[::-1], b"another", None)}
+    assert list(named.values()) == [
+        "team-a", "api-line-4", "ops.night", "admin-line-2", "", "",
+    ]  # fmt: skip
+    for key in (ONE, TWO, ADMIN):
+        access.require(key)
+        assert access.knows(key)
+    assert not access.knows(ONE + b" team-a")
+    assert not access.knows(None)
+    assert Access().knows(None)
 
 
 def with_key(key: bytes) -> dict[str, bytes]:
@@ -182,6 +201,29 @@ def test_a_server_with_keys(start, tmp_path: Path):
     assert served.stop() == 0
     for key in (ONE, TWO, ADMIN):
         assert key.decode() not in served.out + served.err
+
+
+def test_readiness_tells_a_stranger_no_names(start, tmp_path: Path):
+    models = tmp_path / "models"
+    publish(models, "secret", linear())
+    keys = write(tmp_path / "keys", ONE)
+    served = start(models, "--api-keys-file", str(keys), "--ready-when", "all")
+    with served.client() as client:
+        for headers in ({}, with_key(TWO)):
+            assert client.get("/health/ready", headers=headers).json() == {"status": "ready"}
+        known = client.get("/health/ready", headers=with_key(ONE)).json()
+        assert [model["name"] for model in known["models"]] == ["secret"]
+        (models / "broken" / "1").mkdir(parents=True)
+        (models / "broken" / "1" / "model.onnx").write_bytes(b"none")
+        end = time.monotonic() + 60
+        while (answer := client.get("/health/ready")).status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert "broken" not in answer.text
+        assert "A model does not work." in answer.text
+        assert "broken" not in client.get("/v2/health/ready").text
+        assert "'broken'" in client.get("/health/ready", headers=with_key(ONE)).text
+    assert served.stop() == 0
 
 
 def until_answer(client: httpx.Client, headers: dict[str, bytes], status: int) -> None:

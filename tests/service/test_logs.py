@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 import repository
 from repository import linear, publish
@@ -56,6 +57,8 @@ def test_a_server_that_logs_json_and_every_request(start, tmp_path: Path):
     assert all(event["logger"] == "foldserve.access" for event in events)
     good, bad, lost = events
     assert good["request_id"] == "my-own-id"
+    assert {event["client"] for event in events} == {"127.0.0.1"}
+    assert not any("key" in event for event in events)
     assert (good["method"], good["route"], good["status"]) == ("POST", "/predict", 200)
     assert (good["model"], good["version"], good["rows"], good["batch_rows"]) == ("m", 1, 1, 1)
     assert good["duration_ms"] >= good["compute_ms"] > 0
@@ -63,6 +66,30 @@ def test_a_server_that_logs_json_and_every_request(start, tmp_path: Path):
     assert (bad["status"], bad["error"]) == (400, "wrong_shape")
     assert (lost["route"], lost["status"], lost["error"]) == ("other", 404, "not_found")
     assert "such" not in json.dumps(lost)
+
+
+def test_lines_name_the_key_and_do_not_quote_it(start, tmp_path: Path):
+    publish(tmp_path / "models", "m", linear())
+    key, other = "first-key-of-the-team", "second-key-of-the-team"
+    (tmp_path / "keys").write_text(f"{key} team-a\n{other}\n")
+    served = start(
+        tmp_path / "models", "--log-format", "json", "--access-log-every-requests", "1",
+        "--api-keys-file", str(tmp_path / "keys"), "--grpc-port", "0",
+    )  # fmt: skip
+    with served.client() as client:
+        for each in (key, other, "no-key-of-anybody-here"):
+            client.post("/predict", json=GOOD, headers={"x-api-key": each})
+    target = next(line for line in served.out.splitlines() if line.startswith("  grpc "))
+    with grpc.insecure_channel(target.split()[1]) as channel:
+        method = channel.unary_unary("/inference.GRPCInferenceService/ServerMetadata")
+        method(b"", metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+    assert served.stop() == 0
+    events = [json.loads(line) for line in served.err.splitlines()]
+    assert [event.get("key") for event in events] == ["team-a", "api-line-2", None, "team-a"]
+    assert [event["status"] for event in events] == [200, 200, 401, 200]
+    assert {event["client"] for event in events} == {"127.0.0.1"}
+    assert events[-1]["route"] == "grpc ServerMetadata"
+    assert not any(each in served.err for each in (key, other, "no-key"))
 
 
 def test_it_is_silent_by_default_and_failures_have_their_id(start, tmp_path: Path):

@@ -103,7 +103,7 @@ def test_what_was_asked_is_what_is_counted(start, tmp_path: Path):
     publish(tmp_path, "m", linear(), 2)
     publish(tmp_path, "m", linear(), 3)
     (tmp_path / "m" / "3" / "model.onnx").write_bytes(b"other")
-    served = start(tmp_path)
+    served = start(tmp_path, "--max-in-flight-bytes", "123456789")
     with served.client() as client:
         for _ in range(3):
             assert client.post("/predict", json=BODY).status_code == 200
@@ -148,11 +148,35 @@ def test_what_was_asked_is_what_is_counted(start, tmp_path: Path):
     assert value(samples, "foldserve_batch_rows_sum", model="m") == 5
     assert value(samples, "foldserve_queue_rows", model="m", version="2") == 0
     assert value(samples, "foldserve_queue_capacity_rows", model="m", version="2") == 256
-    assert value(samples, "foldserve_request_seconds_count", route="/predict") == 4
+    took = "foldserve_request_seconds_count"
+    assert value(samples, took, route="/predict", model="m") == 4
+    assert value(samples, took, route="other", model="") == 3
+    assert 0 < value(samples, "foldserve_load_seconds", model="m", version="2") < 60
+    assert value(samples, "foldserve_budget_bytes") == 123456789
+    for what in ("model", "keys", "certificate"):
+        assert value(samples, "foldserve_failed_reloads_total", what=what) == 0
     build = next(dict(k[1]) for k in samples if k[0] == "foldserve_build_info")
     assert set(build) == {"version", "python"}
     assert value(samples, "process_resident_memory_bytes") > 1e6
     assert not any(math.isnan(v) for v in samples.values())
+    assert served.stop() == 0
+
+
+def test_versions_and_keys_that_fail_while_it_serves_are_counted(start, tmp_path: Path):
+    models, keys = tmp_path / "models", tmp_path / "keys"
+    publish(models, "m", linear(), 1)
+    publish(models, "m", linear(), 2)
+    (models / "m" / "2" / "model.onnx").write_bytes(b"other")  # at the start: no reload
+    keys.write_text("0123456789abcdef")
+    served = start(models, "--api-keys-file", str(keys), "--watch-interval-ms", "200")
+    with served.client(headers={"x-api-key": "0123456789abcdef"}) as client:
+        until(client, "foldserve_failed_reloads_total", 0, what="model")
+        publish(models, "m", linear(), 3)
+        (models / "m" / "3" / "model.onnx").write_bytes(b"other")
+        keys.write_text("short")
+        until(client, "foldserve_failed_reloads_total", 1, what="model")
+        until(client, "foldserve_failed_reloads_total", 1, what="keys")
+        assert client.post("/predict", json=BODY).json()["model"]["version"] == 1
     assert served.stop() == 0
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import yaml
+from authority import Authority
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAME = re.compile(r"\b(?:foldserve|process)_[a-z_]+")
@@ -27,8 +28,9 @@ def watched() -> set[str]:
     }
 
 
-def test_every_metric_that_is_watched_exists(start, zoo: Path) -> None:
-    server = start(zoo)
+def test_every_metric_that_is_watched_exists(start, zoo: Path, tmp_path: Path) -> None:
+    certificate, key = Authority().pair().write(tmp_path, "server")
+    server = start(zoo, "--tls-certificate", str(certificate), "--tls-key", str(key))
     with server.client() as client:
         answer = client.post("/models/animals/predict", json={"inputs": [[0.0, 1.0, 2.0, 3.0]]})
         assert answer.status_code == 200
