@@ -4,7 +4,7 @@
     what is made       pictures in pixels x bytes x copies, tensors, parsed JSON, answers
     unread answers     whole, until their last byte has left
     connections        what has come and is not looked at yet: heads in pieces, what is piled up
-    messages of gRPC   as much as one may have, before it is read
+    messages of gRPC   a part is set aside in which they arrive; then they are bodies
 
 Whoever holds something takes its bytes before they are there and gives them back once: a request
 by its `Exchange`, a connection by its `Account`, a call of gRPC by both.
@@ -30,14 +30,15 @@ _RETRY_S = 1
 class Budget:
     """Bytes that all requests together may hold.
 
-    `held`: in use now. `limit`: the setting.
+    `held`: in use now. `most`: since it was last set. `limit`: the setting. `aside`: of that, for
+    what cannot be counted singly.
     """
 
-    __slots__ = ("held", "limit", "lock")
+    __slots__ = ("aside", "held", "limit", "lock", "most")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self.held = self.most = self.aside = 0
         # A request holds it while it changes what it counts: one that ends on the event loop may
         # still be counting in another thread.
         self.lock = threading.RLock()
@@ -54,19 +55,26 @@ class Budget:
                     "The requests under way hold too much memory.", retry_after_s=_RETRY_S
                 )
             self.held += size
+            self.most = max(self.most, self.held)
 
     def give(self, size: int) -> None:
         """Count `size` bytes no longer, or more if it is negative, whatever room there is."""
         with self.lock:
             self.held -= size
+            self.most = max(self.most, self.held)
 
-    def has_room(self, size: int) -> bool:
-        """Whether `take` would have counted so many bytes just now."""
-        with self.lock:
-            return not self.held or self.held + size <= self._room(size)
+    def set_aside(self, size: int) -> None:
+        """Keep `size` bytes for what arrives before its size is known."""
+        self.aside += size
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for anything."""
+        return self.held >= self.limit - self.aside
 
     def _room(self, size: int) -> int:
-        return self.limit if size <= SMALL_BYTES else self.limit - self.limit // _RESERVE
+        free = self.limit - self.aside
+        return free if size <= SMALL_BYTES else free - free // _RESERVE
 
 
 class Account:

@@ -29,7 +29,7 @@ from service.connections.auth import Access
 from service.context import Context
 from service.device import DeviceUnavailable
 from service.listen import CannotStart
-from service.models.heap import TrimWhenIdle, give_back
+from service.models.heap import TrimWhenIdle, give_back, map_large
 from service.settings import Settings
 from service.telemetry.pages import SharedPages
 from service.workers import Worker
@@ -140,6 +140,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         DeviceUnavailable: --device cuda without CUDA.
     """
     assembly.allow_files(settings.max_connections)
+    map_large()
     cpus = cpu.available()
     count = worker.count if worker else 1
     threads = max(cpus.threads // count, settings.threads or 1)
@@ -183,7 +184,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         if worker:
             worker.beat()
         metrics.share(registry)
-        trim.second(budget.held, metrics.in_flight)
+        trim.second(budget.held, metrics.in_flight, budget.most)
+        budget.most = budget.held
 
     server.each_second = each_second
     if worker:

@@ -273,12 +273,14 @@ class Settings(BaseSettings):
         """`max_in_flight_bytes`, by default what one request of the largest size fits into.
 
         A picture takes 4 bytes a pixel, and twice that while it is turned; a body as it came, and
-        the tensor of it. An eighth of the budget is kept for small requests.
+        the tensor of it. An eighth of the budget is kept for small requests, and a quarter for
+        messages of gRPC that arrive.
         """
         if self.max_in_flight_bytes is not None:
             return self.max_in_flight_bytes
         largest = self.max_body_bytes + max(8 * self.max_image_pixels, self.max_tensor_bytes)
-        return max(256 * MiB, -(-largest * 8 // 7))
+        needed = max(256 * MiB, -(-largest * 8 // 7))
+        return needed if self.grpc_port is None else -(-needed * 4 // 3)
 
     @field_validator("models", mode="before")
     @classmethod

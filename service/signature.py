@@ -177,6 +177,14 @@ def _row(spec: TensorSpec) -> tuple[str, np.dtype, tuple[int, ...]] | None:
     return spec.name, NUMPY_DTYPES[spec.dtype], sizes
 
 
+def size_of(tensors: Tensors) -> int:
+    """What they take in memory, in bytes; of strings about as much, as most are short."""
+    text_bytes = 64
+    return sum(
+        [a.nbytes + (text_bytes * a.size if a.dtype.kind == "O" else 0) for a in tensors.values()]
+    )
+
+
 def dtype_name(array: np.ndarray) -> str:
     """The element type of an array as a manifest names it."""
     return STRING if array.dtype.kind == "O" else array.dtype.name

@@ -10,6 +10,8 @@ A picture announces its size before its pixels: one of more than `max_pixels` is
 any of them is decoded, and what its pixels take is counted before they are made:
 
     bytes = width * height * (bytes of a pixel in Pillow: 1, 2 or 4) * (2 if it is turned)
+          + width * height * 2 * channels, of a progressive JPEG: its coefficients
+          + all rows that are made of the pictures of a request, twice
 
 What is made of them is small: a large picture is made plain and narrow by bands of rows, as
 Pillow's own resizing does it (the width, then the height, with 8 bits between). Of some tall
@@ -72,10 +74,12 @@ def rows(
     dtype = NUMPY_DTYPES[spec.dtype]
     if dtype.kind not in "fui" or dtype == np.int8:
         raise WrongType(f"The input {spec.name!r} is {spec.dtype}, not made for pixels.")
-    check_size(spec, [len(files), 1 if how.channels == "L" else 3, how.height, how.width])
+    shape = [len(files), 1 if how.channels == "L" else 3, how.height, how.width]
+    check_size(spec, shape)
+    rows_bytes = 2 * math.prod(shape) * dtype.itemsize
     made = []
     for file in files:
-        image, count = _open(file, how, max_pixels, charge)
+        image, count = _open(file, how, max_pixels, lambda size: charge(size + rows_bytes))
         max_pixels -= count
         made.append(_row(image, how, dtype))
     return np.stack(made)
@@ -115,7 +119,7 @@ def _open(
                         f"{max_pixels} more are read in this request."
                     )
                 size = count * _PIXEL_BYTES.get(image.mode, 4)
-                charge(size)
+                charge(size + _coefficients_bytes(image, count))
                 image.load()
                 # Only now: a PNG may say it behind its pixels.
                 if image.getexif().get(_ORIENTATION, 1) != 1:
@@ -126,6 +130,11 @@ def _open(
         raise ImageTooLarge(f"An image has more than {max_pixels} pixels.") from None
     except _BROKEN:
         raise InvalidImage(f"The {kind} file is broken or incomplete.") from None
+
+
+def _coefficients_bytes(image: Image.Image, count: int) -> int:
+    """What libjpeg keeps of a picture that comes in several scans: two bytes for each sample."""
+    return 2 * count * len(image.getbands()) if image.info.get("progressive") else 0
 
 
 def _turn_upright(image: Image.Image) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -32,25 +33,35 @@ from service.signature import Signature, Tensors
 _OF_NUMBERS_AND_LISTS = b"0123456789+-.eE,[] \t\r\n"
 _LARGE_ELEMENTS = 64 * 1024
 # Three bytes that say "here is an empty list" become an object of 72, and are looked at one by one.
-_MOST_LISTS = 500_000
+_MOST_LISTS = 1_000_000
+_LIST_BYTES, _VALUE_BYTES = 80, 64
+_LARGE_BYTES = 256 * 1024
 _STEP_BYTES = 1024 * 1024
+
+Charge = Callable[[int], object]
 _NON_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d")
 
 
-def decode(body: bytes, signature: Signature) -> Tensors:
+def uncounted(_: int) -> None:
+    """For who counts nothing."""
+
+
+def decode(body: bytes, signature: Signature, charge: Charge = uncounted) -> Tensors:
     """The tensors of a request: {input name: array of the input's dtype and rank}.
 
     Raises:
         BadRequest: one of its classes, with the position in the document. Shapes are
             checked here only as far as JSON is concerned; `Signature.check` does the rest.
     """
+    if len(body) > _LARGE_BYTES:
+        check_lists(body)
     if len(signature.inputs) == 1:
         ((name, spec),) = signature.inputs.items()
         array = pieces.decode(body, "inputs", spec)
         if array is not None:
             return {name: array}
-    document = parse(body)
+    document = parse(body, charge)
     named = _by_name(document, signature)
     inputs = document["inputs"]
     whole = not isinstance(inputs, dict)
@@ -103,8 +114,12 @@ def _encode_array(array: np.ndarray) -> bytes:
     return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, charge: Charge = uncounted) -> Any:
     """The document.
+
+    Args:
+        body: the JSON text.
+        charge: told how many bytes the objects of a large one take at most; may raise.
 
     Raises:
         EmptyBody, InvalidUtf8, MalformedJson, NonFiniteLiteral, OutOfRange.
@@ -112,26 +127,37 @@ def parse(body: bytes) -> Any:
     """
     if not body or body.isspace():
         raise EmptyBody("The request has no body.")
-    if len(body) > _MOST_LISTS and _lists(body) > _MOST_LISTS:
-        raise InvalidBody(
-            f"The body has more than {_MOST_LISTS} lists and objects.",
-            hint="Send fewer rows at a time, or the tensor as raw bytes.",
-        )
+    if len(body) > _LARGE_BYTES:
+        charge(_objects_bytes(body))
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         _explain(body, error)
 
 
-def _lists(body: bytes) -> int:
-    """How many lists and objects there may be; with pauses, and no further than need be."""
+def check_lists(body: bytes) -> int:
+    """How many lists and objects a body may have; counted with pauses, and not beyond the most.
+
+    Raises:
+        InvalidBody: more than that.
+    """
     found = 0
     for begin in range(0, len(body), _STEP_BYTES):
         end = begin + _STEP_BYTES
         found += body.count(b"[", begin, end) + body.count(b"{", begin, end)
         if found > _MOST_LISTS:
-            break
+            raise InvalidBody(
+                f"The body has more than {_MOST_LISTS} lists and objects.",
+                hint="Send fewer rows at a time, or the tensor as raw bytes.",
+            )
     return found
+
+
+def _objects_bytes(body: bytes) -> int:
+    """What a parser makes of it at most, in bytes: behind each comma stands a value."""
+    steps = range(0, len(body), _STEP_BYTES)
+    values = sum([body.count(b",", begin, begin + _STEP_BYTES) for begin in steps])
+    return len(body) + _LIST_BYTES * check_lists(body) + _VALUE_BYTES * values
 
 
 def _explain(body: bytes, error: orjson.JSONDecodeError) -> NoReturn:

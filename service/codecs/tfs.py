@@ -25,7 +25,9 @@ SIGNATURE = "serving_default"
 _HINT = 'Send {"instances": [...]} with a row for each sample, or {"inputs": ...}.'
 
 
-def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
+def decode(
+    body: bytes, signature: Signature, charge: json_.Charge = json_.uncounted
+) -> tuple[Tensors, bool]:
     """The tensors, and whether they came in rows.
 
     Raises:
@@ -37,7 +39,7 @@ def decode(body: bytes, signature: Signature) -> tuple[Tensors, bool]:
             array = pieces.decode(body, key, spec)
             if array is not None:
                 return {name: array}, key == "instances"
-    document = json_.parse(body)
+    document = json_.parse(body, charge)
     if not isinstance(document, dict):
         raise InvalidBody(f"The body is {nested.kind_of(document)}, not an object.", hint=_HINT)
     by_rows = "instances" in document

@@ -30,7 +30,10 @@ from service.signature import STRING, Signature, Tensors, check_size, dtype_name
 
 
 def decode(
-    body: bytes | memoryview, header_bytes: int | None, signature: Signature
+    body: bytes | memoryview,
+    header_bytes: int | None,
+    signature: Signature,
+    charge: json_.Charge = json_.uncounted,
 ) -> InferRequest:
     """The request in tensors.
 
@@ -40,6 +43,7 @@ def decode(
             that the body is the one tensor of a model whose shape the byte size tells, or its
             one string.
         signature: of the model.
+        charge: as for `json_.parse`.
 
     Raises:
         BadRequest: one of its classes; shapes are compared with the model later, by
@@ -63,7 +67,7 @@ def decode(
         return InferRequest(head.tensors(body), None, head.outputs, head.binary, head, head.wish)
     length = len(text)
     text, numbers = _taken_out(text, signature)
-    document = json_.parse(text)
+    document = json_.parse(text, charge)
     if not isinstance(document, dict):
         raise InvalidBody(
             f"The body is {nested.kind_of(document)}, expected an object with 'inputs'.", hint=HINT

@@ -26,9 +26,12 @@ from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols.light import LARGE_TEXT_BYTES, light_answer
 from service.protocols.response_cache import Key, Recall
-from service.signature import Tensors
+from service.signature import Tensors, size_of
 
 T = TypeVar("T")
+
+# The tensors of so small a body are not counted: a multiple of it for each that waits.
+_FEW_BYTES = 16 * 1024
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -156,6 +159,8 @@ class Call:
         if reader.front is None:
             body = bytes(body)
         self.decoded = decoded = reader.read(body, model, exchange.make)
+        if len(body) > _FEW_BYTES or exchange.made_bytes:
+            exchange.make(size_of(decoded.tensors))
         if decoded.wish is not wish.NONE:
             self.deadline = min(self.deadline, exchange.read + decoded.wish.timeout_s)
             exchange.priority = decoded.wish.priority

@@ -27,6 +27,11 @@ _SETTINGS = {
 }
 
 
+def largest_message(settings: Settings) -> int:
+    """In bytes."""
+    return settings.max_body_bytes + _ENVELOPE_BYTES
+
+
 def options(settings: Settings, *, shared: bool) -> list[tuple[str, int]]:
     """For grpc.aio.server.
 
@@ -38,7 +43,10 @@ def options(settings: Settings, *, shared: bool) -> list[tuple[str, int]]:
     return [
         # Alone, a port in use is an error, and calls are not spread at random.
         ("grpc.so_reuseport", int(shared)),
-        ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
+        ("grpc.max_receive_message_length", largest_message(settings)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", settings.header_timeout_ms),
+        ("grpc.http2.bdp_probe", 0),  # it raises what is read before it is asked for
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -8,6 +8,7 @@ metadata, before its message is received. What a call asks for is done by `v2_gr
     400, 413, 422            INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INVALID_ARGUMENT
     401, 403, 404            UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND
     409                      FAILED_PRECONDITION
+    408                      DEADLINE_EXCEEDED
     500, 503, 504            INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED
 """
 
@@ -35,6 +36,7 @@ from service.protocols import (
     grpc_reflection,
     shapes,
 )
+from service.protocols.grpc_reception import Reception
 from service.protocols.grpc_reflection import Reflection
 from service.protocols.grpc_streams import Streams
 from service.protocols.v2_grpc import Method, Methods
@@ -48,6 +50,7 @@ _STATUS = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     409: grpc.StatusCode.FAILED_PRECONDITION,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     422: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,6 +61,9 @@ _WITHOUT_KEY = frozenset({"ServerLive", "ServerReady", "HealthCheck"})
 _ADMIN = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 # Of the calls that last, which would else take all that may be under way.
 _STREAMS_SHARE = 0.1
+# Health has a few places of its own, which nobody keeps for long: its messages are of some bytes.
+_SMALL_AT_A_TIME = 4
+_SMALL_S = 1.0
 
 
 class CannotListen(Exception):
@@ -94,6 +100,10 @@ class GrpcServer:
         self.port = port
         self._classes = grpc_messages.classes()
         self._classes |= grpc_messages.classes(grpc_health.PACKAGE, grpc_health.MESSAGES)
+        timeout_s = context.settings.body_timeout_ms / 1000
+        largest = grpc_options.largest_message(context.settings)
+        self._reception = Reception.of(context.budget, largest, timeout_s)
+        self._small = Reception(_SMALL_AT_A_TIME, _SMALL_S)
         self._server: Any = None
         self._streams = Streams(
             max(1, int(_STREAMS_SHARE * context.settings.max_connections)),
@@ -148,41 +158,57 @@ class GrpcServer:
             await self._server.stop(grace_s)
 
     def _handler(self, name: str, method: Method) -> Any:
-        # Bytes, which are counted before they are read as a message.
-        return grpc.unary_unary_rpc_method_handler(partial(self._call, name, method))
+        # A stream of one: the library does not read a message of it before it is asked to.
+        return grpc.stream_unary_rpc_method_handler(partial(self._call, name, method))
 
-    async def _call(self, name: str, method: Method, data: bytes, call: Any) -> bytes | None:
+    async def _call(self, name: str, method: Method, _: Any, call: Any) -> bytes | None:
         """One call: key, deadline, the method, its errors as a status, and the count."""
         metadata = _metadata(call)
         scope = _scope(call, metadata)
         exchange = Exchange(request_id(scope), self._budget)
         exchange.route = f"grpc {name}"
         self._metrics.in_flight += 1
-        answer: bytes | None = None
         try:
-            self._check_key(name, metadata)
-            exchange.hold(len(data))
-            exchange.read = time.monotonic()
-            answer = await method(data, exchange, self._deadline(call))
+            answer = await self._answer(name, method, metadata, call, exchange)
+            if isinstance(answer, ServiceError):
+                await self._refuse(call, exchange, answer)
+                return None
             call.set_trailing_metadata((("x-request-id", exchange.request_id),))
             exchange.status = 200
-        except ServiceError as error:
-            await self._refuse(call, exchange, error)
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
-            await self._refuse(call, exchange, defect())
+            return answer
         finally:
             self._metrics.in_flight -= 1
             exchange.release()
             exchange.finished = time.monotonic()
             tell(self._metrics, self._observers, exchange, scope)
-        return answer
+
+    async def _answer(
+        self,
+        name: str,
+        method: Method,
+        metadata: list[tuple[bytes, bytes]],
+        call: Any,
+        exchange: Exchange,
+    ) -> bytes | ServiceError:
+        """What the method gives or raises; a message must not live on in an error's traceback."""
+        try:
+            self._check_key(name, metadata)
+            reception = self._small if name in _WITHOUT_KEY else self._reception
+            data = await reception.read(call, self._deadline(call))
+            exchange.hold(len(data))
+            exchange.read = time.monotonic()
+            return await method(data, exchange, self._deadline(call))
+        except ServiceError as error:
+            return error.with_traceback(None)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            return defect()
 
     def _refusal(self, name: str, metadata: list[tuple[bytes, bytes]]) -> Any:
         """The handler that refuses a call before its message is received; None to receive it."""
         try:
             self._check_key(name, metadata)
-            if self._budget.held >= self._budget.limit and name not in _WITHOUT_KEY:
+            if self._budget.full and name not in _WITHOUT_KEY:
                 raise TooManyBytes("The requests under way hold too much memory.", retry_after_s=1)
         except ServiceError as error:
             refused = error.with_traceback(None)

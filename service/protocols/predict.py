@@ -89,7 +89,7 @@ class Predict(Inference):
 
 
 def _json(body: bytes, model: ServedModel, how: _How, charge: Charge) -> Tensors:  # noqa: ARG001
-    return json_.decode(body, model.signature)
+    return json_.decode(body, model.signature, charge)
 
 
 def _npy(body: http.Body, model: ServedModel, how: _How, charge: Charge) -> Tensors:  # noqa: ARG001

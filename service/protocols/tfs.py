@@ -75,8 +75,8 @@ class Predict(_Tfs, Inference):
     def reader(self, scope: Scope) -> Reader:  # noqa: ARG002
         return Reader(self._read, recall=self.context.recall("tfs"))
 
-    def _read(self, body: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
-        tensors, by_rows = tfs.decode(body, model.signature)
+    def _read(self, body: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:
+        tensors, by_rows = tfs.decode(body, model.signature, charge)
         first = next(iter(tensors.values()))
         return Decoded(tensors, partial(self._write, by_rows, len(first) if first.ndim else 1))
 

@@ -92,13 +92,13 @@ class Infer(_V2, Inference):
     def reader(self, scope: Scope) -> Reader:
         length = _header_length(scope)
 
-        def read(body: http.Body, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG001
+        def read(body: http.Body, model: ServedModel, charge: Callable[[int], object]) -> Decoded:
             known = (
                 v2_heads.known(bytes(body[:length]), len(body), model.signature) if length else None
             )
             if known is not None and known.write is not None:
                 return Decoded(known.tensors(body), known.write, known.light, known.wish)
-            request = v2.decode(body, length, model.signature)
+            request = v2.decode(body, length, model.signature, charge)
             light = request.binary or bool(
                 request.outputs and all(wanted.binary for wanted in request.outputs)
             )

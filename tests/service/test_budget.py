@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
+import pytest
+from onnx import TensorProto
+from repository import elementwise, publish
+
+from service import device
 from service.budget import SMALL_BYTES, Account, Budget
-from service.errors import TooManyBytes
+from service.codecs import json_, tfs, v2
+from service.errors import InvalidBody, TooManyBytes
 from service.exchange import Exchange
+from service.models.model import load
+from service.protocols.call import Call, Decoded, Reader
 from service.settings import MiB, parse
+from service.signature import size_of
 
 LIMIT = 16 * SMALL_BYTES
 
@@ -70,10 +82,89 @@ def test_the_default_fits_the_largest_request():
     settings = parse((), {})
     assert settings.max_in_flight_bytes is None
     turned = 8 * settings.max_image_pixels + settings.max_body_bytes
-    Exchange("a", budget := Budget(settings.budget_bytes)).hold(1)  # so that none is alone
-    assert budget.has_room(turned - 1)
-    assert not budget.has_room(budget.limit)
+    budget = Budget(settings.budget_bytes)
+    lone, picture = Exchange("a", budget), Exchange("b", budget)
+    lone.hold(1)
+    picture.hold(turned - 1)
+    with pytest.raises(TooManyBytes):
+        picture.hold(budget.limit // 8)
     assert parse(("--max-image-pixels", "1000000"), {}).budget_bytes == 256 * MiB
     assert parse(("--max-in-flight-bytes", "1000"), {}).budget_bytes == 1000
+    with_grpc = parse(("--grpc-port", "0"), {}).budget_bytes
+    assert with_grpc * 3 // 4 in range(settings.budget_bytes - 2, settings.budget_bytes + 2)
     more = parse(("--max-body-bytes", str(1024 * MiB)), {})
     assert more.budget_bytes > 1024 * MiB
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory):
+    """Whole numbers of any two sizes, so that JSON of them is read as objects."""
+    root: Path = tmp_path_factory.mktemp("models")
+    folder = publish(root, "m", elementwise("Neg", TensorProto.INT64, ("rows", "n")))
+    made = load(folder, "m", 1, choice=device.choose("cpu"), threads=1, capacity_samples=8)
+    yield made
+    assert made.batcher.close(60)
+
+
+NUMBERS = [[7] * 200_000]
+V2 = {"name": "x", "shape": [1, 200_000], "datatype": "INT64", "data": NUMBERS}
+TEXTS = {
+    "json": (json_.decode, {"inputs": NUMBERS}),
+    "v2": (lambda *of: v2.decode(of[0], None, *of[1:]), {"inputs": [V2]}),
+    "tfs": (tfs.decode, {"instances": NUMBERS}),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_what_json_becomes_is_counted_before_it_is_read(model, kind: str):
+    decode, document = TEXTS[kind]
+    body = json.dumps(document).encode()
+    told: list[int] = []
+    decode(body, model.signature, told.append)
+    # At least a pointer for each, and the text itself; at most what the largest values take.
+    assert len(told) == 1
+    assert len(body) + 8 * 200_000 <= told[0] <= len(body) + 64 * 200_001 + 80 * 10
+
+    def refuse(size: int) -> None:
+        raise TooManyBytes("no room", retry_after_s=1)
+
+    with pytest.raises(TooManyBytes):
+        decode(body[:-1], model.signature, refuse)  # cut off, had it been read
+
+
+def test_a_body_of_very_many_lists_is_no_tensor(model):
+    body = b'{"inputs": [' + b"[]," * 1_000_001 + b"[]]}"
+    for decode in (json_.decode, tfs.decode):
+        with pytest.raises(InvalidBody, match="more than 1000000 lists"):
+            decode(body, model.signature)
+    with pytest.raises(InvalidBody, match="more than 1000000 lists"):
+        v2.decode(body, None, model.signature)
+
+
+def test_tensors_take_the_place_of_their_body(model):
+    budget = Budget(256 * MiB)
+    body = json.dumps({"inputs": NUMBERS}, separators=(",", ":")).encode()
+    tensor_bytes = 8 * 200_000
+    assert tensor_bytes > len(body)
+    with ThreadPoolExecutor(1) as pool:
+        exchange = Exchange("a", budget)
+        call = Call(pool, exchange, Reader(lambda b, m, c: Decoded(read(b, m, c), write)))
+        call.admit(model, 60.0)
+        exchange.hold(len(body))
+        call.body, call.deadline = body, float("inf")
+        assert call.decode() == 1
+        assert budget.held == tensor_bytes
+        exchange.release()
+        assert budget.held == 0
+    few = {"x": np.zeros((1, 4), np.int64)}
+    assert size_of(few) == 32
+    texts = {"x": np.array([["a", "b"]], object)}
+    assert size_of(texts) > 2 * 50
+
+
+def read(body, model, charge):
+    return json_.decode(body, model.signature, charge)
+
+
+def write(*_):
+    raise AssertionError

@@ -38,4 +38,8 @@ def test_what_a_crowd_took_is_given_back_once_it_has_gone():
     thread.join(60)
     assert calls == [1]
     assert trim.second(0, 0) is None  # once is enough
+    thread = trim.second(0, 0, much)  # it came and went within the second
+    assert thread is not None
+    thread.join(60)
+    assert calls == [1, 1]
     assert trim.second(little, 0) is None

@@ -99,8 +99,11 @@ def test_what_a_picture_takes_is_counted_before_it_is_decoded():
     exif = wide.getexif()
     exif[0x0112] = 6
     pictures = [file(wide), file(wide.convert("L")), file(wide, "JPEG"), file(wide, exif=exif)]
+    pictures += [file(wide, "JPEG", progressive=True)]
     images.rows(pictures, how, SPEC, WHOLE, told.append)
-    assert told == [4800, 1200, 4800, 4800, 9600]
+    rows = 2 * 5 * 3 * 32 * 24 * 4  # of all pictures, before they are one tensor and then
+    coefficients = 40 * 30 * 3 * 2
+    assert [size - rows for size in told] == [4800, 1200, 4800, 4800, 9600, 4800 + coefficients]
 
     class Full(Exception):
         pass
