@@ -42,7 +42,9 @@ def of(parameters: Mapping[str, Any]) -> Wish:
 
 
 def _number(parameters: Mapping[str, Any], name: str, meaning: str) -> int:
-    value = parameters.get(name, 0)
+    value = parameters.get(name)
+    if value is None:  # as clients send what was not asked for
+        return 0
     if type(value) is not int or not 0 <= value < _LARGEST:
         raise InvalidBody(
             f"The parameter {name!r} of the request is not a whole number from 0 on.",
