@@ -39,7 +39,9 @@ MESSAGES = {
     "ModelConfig": """name:string=1 platform:string=2 version_policy:ModelVersionPolicy=3
         max_batch_size:int32=4 input:ModelInput*=5 output:ModelOutput*=6
         instance_group:ModelInstanceGroup*=7 default_model_filename:string=8
-        dynamic_batching:ModelDynamicBatching=11 backend:string=17""",
+        dynamic_batching:ModelDynamicBatching=11 backend:string=17
+        response_cache:ModelResponseCache=24""",
+    "ModelResponseCache": "enable:bool=1",
     "ModelConfigRequest": "name:string=1 version:string=2",
     "ModelConfigResponse": "config:ModelConfig=1",
 }

@@ -5,6 +5,7 @@
     dynamic_batching   there if requests are joined: up to preferred_batch_size rows run together
     instance_group     as many runs at a time as `count`
     format             of pictures, if model.json has a `preprocessing`
+    response_cache     there if answers are kept (--response-cache-bytes)
 
 Source: Triton, extension_model_configuration.md and model_config.proto; its JSON has the names of
 the fields as they are.
@@ -24,6 +25,7 @@ from service.models.model import ServedModel
 from service.protocols import shapes
 from service.protocols.call import Reply
 from service.protocols.routes import Fixed
+from service.settings import Settings
 from service.signature import STRING
 
 PLATFORM = "onnxruntime_onnx"
@@ -31,12 +33,12 @@ _TYPES = {"float16": "FP16", "float32": "FP32", "float64": "FP64", STRING: "STRI
 _LAYOUTS = {"CHW": "FORMAT_NCHW", "HWC": "FORMAT_NHWC"}
 
 
-def config(model: ServedModel, version_policy: str) -> dict[str, Any]:
+def config(model: ServedModel, settings: Settings) -> dict[str, Any]:
     """The configuration; plain JSON types.
 
     Args:
         model: a version that is served.
-        version_policy: the setting, where the model's own manifest says nothing.
+        settings: of the server, where the model's own manifest says nothing.
     """
     batched, batcher, limits = model.signature.batched, model.batcher, model.running.limits
     picture = model.manifest.preprocessing
@@ -45,7 +47,7 @@ def config(model: ServedModel, version_policy: str) -> dict[str, Any]:
         "name": model.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
-        "version_policy": _policy(model.manifest.serving.version_policy or version_policy),
+        "version_policy": _policy(model.manifest.serving.version_policy or settings.version_policy),
         "max_batch_size": batcher.capacity_samples if batched else 0,
         "input": [
             {**each, "format": layout}
@@ -66,6 +68,8 @@ def config(model: ServedModel, version_policy: str) -> dict[str, Any]:
             "preferred_batch_size": [batcher.max_batch_rows],
             "max_queue_delay_microseconds": round(limits.max_wait_s * 1e6),
         }
+    if settings.response_cache_bytes and model.repeatable:
+        described["response_cache"] = {"enable": True}
     return described
 
 
@@ -94,4 +98,4 @@ class Config(Fixed):
 
     def reply(self, params: dict[str, str]) -> Reply:
         model = self.context.registry.find(params["name"], params.get("version"))
-        return Reply(orjson.dumps(config(model, self.context.settings.version_policy)))
+        return Reply(orjson.dumps(config(model, self.context.settings)))

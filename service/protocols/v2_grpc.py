@@ -136,7 +136,7 @@ class Methods:
     async def _model_config(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
         context = self._context
         model = context.registry.find(request.name or None, request.version or None)
-        told = config(model, context.settings.version_policy)
+        told = config(model, context.settings)
         return self._classes["ModelConfigResponse"](config=told)
 
     async def _model_infer(self, data: bytes, exchange: Exchange, deadline: float) -> bytes:

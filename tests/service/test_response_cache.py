@@ -381,6 +381,12 @@ def test_the_statistics_of_triton_have_hits_and_misses(client: httpx.Client) -> 
     assert after["execution_count"] - before["execution_count"] == 1
 
 
+def test_the_configuration_says_which_models_keep_answers(client: httpx.Client) -> None:
+    told = {name: client.get(f"/v2/models/{name}/config").json() for name in ("pair", "noise")}
+    assert told["pair"]["response_cache"] == {"enable": True}
+    assert "response_cache" not in told["noise"]
+
+
 def test_over_grpc(server: Served, client: httpx.Client) -> None:
     grpcclient = pytest.importorskip("tritonclient.grpc")
     found = re.search(r"^  grpc +(\S+)", server.out, re.MULTILINE)
@@ -393,6 +399,7 @@ def test_over_grpc(server: Served, client: httpx.Client) -> None:
         assert hits(client) == before + 1
         np.testing.assert_array_equal(first.as_numpy("scores"), second.as_numpy("scores"))
         assert first.get_response() == second.get_response()
+        assert made.get_model_config("animals").config.response_cache.enable
         third = made.infer("animals", [tensor], request_id="mine")
         assert third.get_response().id == "mine"
         assert hits(client) == before + 1
