@@ -19,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 
 from service.batching.batch import Run
 from service.batching.execution import Execution
-from service.batching.item import Answer, Item, Lane, Outcome, Outputs, lane_of
+from service.batching.item import Answer, Item, Outcome, Outputs, lane_of
 from service.batching.limits import Limits
 from service.batching.room import Room
 from service.batching.runners import Runners, died
@@ -151,9 +152,11 @@ class Batcher:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
         if rows <= self.inline_rows:
+            self.check_room(rows, deadline - time.monotonic())
             item = self.enter(inputs, rows, deadline, answer, loop, exchange)
         else:
-            item = Item(inputs, rows, deadline, answer, loop, exchange, self._lane(inputs))
+            lane = () if self._one_shape else lane_of(inputs)
+            item = Item(inputs, rows, deadline, answer, loop, exchange, lane)
             self.runners.put(item, self._admit)
         try:
             outcome = await answer
@@ -179,6 +182,8 @@ class Batcher:
     ) -> Item:
         """`submit` on the event loop without a task: `answer` is told at the end of the turn.
 
+        Whether there is room was asked before, by `check_room`.
+
         Args:
             inputs, rows, deadline, exchange: as in `submit`; rows up to `inline_rows`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
@@ -186,17 +191,11 @@ class Batcher:
 
         Returns:
             What to `abandon` when nobody waits for the answer any more.
-
-        Raises:
-            ServiceError: what `check_room` raises.
         """
-        item = Item(inputs, rows, deadline, answer, loop, exchange, self._lane(inputs))
-        self._admit(item)
+        lane = () if self._one_shape else lane_of(inputs)
+        item = Item(inputs, rows, deadline, answer, loop, exchange, lane)
         self._turn.add(item, loop, self)
         return item
-
-    def _lane(self, inputs: Tensors) -> Lane:
-        return () if self._one_shape else lane_of(inputs)
 
     def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more.

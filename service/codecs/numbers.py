@@ -8,6 +8,7 @@ but for their lengths: these it knows without counting.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -55,6 +56,37 @@ def of_member(
         return None
 
 
+def of_rows(text: bytes, key: str, dtype: np.dtype, length: int) -> np.ndarray | None:
+    """The tensor of two axes of `{"<key>": [[...], ...]}`, or None if the text is not just that.
+
+    That no list holds more than numbers is told by the count of the opening brackets: there is
+    one for the outer list and one for each row, and none of them is in a text, for one member
+    has no room for another key, and a text among the numbers is refused.
+
+    Args:
+        text: JSON, of which `key` is known to begin it.
+        key, dtype: as for `of_member`.
+        length: of each row.
+    """
+    try:
+        document = _parser(text).parse(text)
+        if not isinstance(document, Object) or len(document) != 1:
+            return None
+        found = document[key]
+        if not isinstance(found, Array):
+            return None
+        rows = len(found)
+        at = -1
+        for _ in range(rows + 1):  # faster than `count`
+            at = text.find(b"[", at + 1)
+        if not rows or at < 0 or text.find(b"[", at + 1) >= 0:
+            return None
+        array = _flat(found, dtype, (rows, length))
+    except _REFUSED:
+        return None
+    return None if array is None else array.reshape(rows, length)
+
+
 def _parser(text: bytes) -> Parser:
     """One for each thread, which all small texts share, or a new one."""
     if len(text) > _KEPT_BYTES:
@@ -75,7 +107,10 @@ def _flat(found: object, dtype: np.dtype, lengths: Sequence[int]) -> np.ndarray 
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             array = wide.astype(dtype)
-        return array if np.isfinite(array).all() else None
+            squares = array.dot(array)
+        # Their sum is finite only if all are; if it is not, it may be just large.
+        finite = math.isfinite(squares) or np.isfinite(array).all()
+        return array if finite else None
     array = wide.astype(dtype)
     return array if np.array_equal(array, wide) else None
 

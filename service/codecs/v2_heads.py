@@ -85,7 +85,7 @@ class Head:
         """The answer and the length of its JSON, if outputs of such shapes were answered before."""
         if not self._plain:
             return None
-        arrays = self._in_order(outputs)
+        arrays = [outputs[name] for name in self._names or outputs]
         text = self._answers.get(_shapes(arrays))
         if text is None:
             return None
@@ -94,11 +94,8 @@ class Head:
     def keep_answer(self, outputs: Tensors, text: bytes) -> None:
         """Remember the JSON for outputs of these shapes."""
         if self._plain and len(self._answers) < _MOST_ANSWERS:
-            self._answers[_shapes(self._in_order(outputs))] = text
-
-    def _in_order(self, outputs: Tensors) -> list[np.ndarray]:
-        """As the answer has them: as asked for, or all as the model gives them."""
-        return [outputs[name] for name in self._names or outputs]
+            arrays = [outputs[name] for name in self._names or outputs]
+            self._answers[_shapes(arrays)] = text
 
 
 def known(text: bytes, size: int, signature: Signature) -> Head | None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,10 @@ class Found:
     template: str
 
 
+def _nothing() -> None:
+    return None
+
+
 class Plan:
     """See above. Used on the event loop only.
 
@@ -70,8 +76,8 @@ class Plan:
     """
 
     __slots__ = (
-        "defaults", "direct", "found", "fresh_until", "granted", "head", "raw", "reader", "refusal",
-        "refused_by", "timeout_s",
+        "changes", "defaults", "direct", "found", "fresh_until", "granted", "head", "model",
+        "raw", "reader", "refusal", "refused_by", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +93,9 @@ class Plan:
         self.found = found
         self.direct = direct
         self.granted = -1  # the generation of the keys by which its key is good
+        # Which model it is for, as of so many changes of the repository.
+        self.model: Callable[[], ServedModel | None] = _nothing
+        self.changes = -1
         # How its body is read, and how many seconds it may take, once that was asked for.
         self.reader: Reader | None = None
         self.timeout_s = 0.0
@@ -168,13 +177,20 @@ class Plans:
 
     def model(self, plan: Plan) -> ServedModel | None:
         """Which model the request is for; None where the route has to say why there is none."""
-        found = plan.found
+        registry = self.registry
+        if plan.changes == registry.changes:
+            model = plan.model()
+            if model is not None:
+                return model
+        found, changes = plan.found, registry.changes
         if found is None:
             return None
         try:
-            return self.registry.find(found.params.get("name"), found.params.get("version"))
+            model = registry.find(found.params.get("name"), found.params.get("version"))
         except ServiceError:
             return None
+        plan.model, plan.changes = weakref.ref(model), changes
+        return model
 
     def admit(self, plan: Plan) -> Reader:
         """How the body of a request is read that may come in.
@@ -183,7 +199,8 @@ class Plans:
             Unauthorized: its key is not good, or not any more.
             ServiceError: its head asks for what there is not.
         """
-        self._check_key(plan)
+        if plan.granted != self.gate.access.generation:
+            self._check_key(plan)
         if plan.reader is None:
             head, found = plan.head, plan.found
             assert found is not None

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from service import errors, faults, http
 from service.batching.item import Item, Outcome, Outputs
+from service.codecs import wish
 from service.connections.head import Head
 from service.connections.plan import Plan, Plans
 from service.errors import ServiceError
 from service.models.model import ServedModel
-from service.protocols.call import Call, Reply
-from service.protocols.endpoint import reply_headers
+from service.protocols.call import JSON, Call, Reply
 
 if TYPE_CHECKING:
     from service.connections.connection import Connection
@@ -39,8 +39,8 @@ class Prediction(Call):
     """
 
     started = False  # its answer is written at once
-
-    __slots__ = ("_connection", "_item", "_plan", "_plans", "done_with")
+    done_with = False
+    _item: Item | None = None  # what the batcher has of it, until it is answered
 
     def __init__(self, plans: Plans, connection: Connection, plan: Plan, model: ServedModel):
         exchange = plans.gate.record(plan.head.first.get(b"x-request-id"))
@@ -48,9 +48,7 @@ class Prediction(Call):
         self._plans = plans
         self._connection = connection
         self._plan = plan
-        self.model: ServedModel | None = model
-        self._item: Item | None = None  # what the batcher has of it, until it is answered
-        self.done_with = False
+        self.model = model
 
     def begin(self, body: bytes) -> bool:
         """Put it into the batch of this turn, or refuse it; False to leave it to the usual way."""
@@ -78,6 +76,8 @@ class Prediction(Call):
             if rows > model.batcher.inline_rows:
                 return self._leave()
             assert self.decoded is not None
+            if rows > 1 or self.decoded.wish is not wish.NONE:
+                model.batcher.check_room(rows, self.deadline - exchange.decoded)
             self._item = model.batcher.enter(
                 self.decoded.tensors, rows, self.deadline, self, self._connection.loop, exchange
             )
@@ -112,7 +112,22 @@ class Prediction(Call):
     def set_result(self, outcome: Outcome) -> None:
         """Answer with what the batcher made of it; one that cannot be answered is hung up."""
         try:
-            self._take(outcome)
+            if isinstance(outcome, ServiceError):
+                self._refuse(outcome)
+                return
+            self.exchange.answered = time.monotonic()
+            if outcome.small or self.light_answer(outcome):
+                try:
+                    reply = self.encode(outcome)
+                except Exception as error:  # noqa: BLE001
+                    self._excuse(error)
+                else:
+                    self._answer(reply)
+            else:
+                state = self._connection.state
+                task = self._connection.loop.create_task(self._answer_later(outcome))
+                state.tasks.add(task)
+                task.add_done_callback(state.tasks.discard)
         except Exception:  # noqa: BLE001  a defect
             self._fail()
 
@@ -122,24 +137,6 @@ class Prediction(Call):
         if not self.done_with:
             self.hang_up()
             self._connection.transport.abort()
-
-    def _take(self, outcome: Outcome) -> None:
-        if isinstance(outcome, ServiceError):
-            self._refuse(outcome)
-            return
-        self.exchange.answered = time.monotonic()
-        if outcome.small or self.light_answer(outcome):
-            try:
-                reply = self.encode(outcome)
-            except Exception as error:  # noqa: BLE001
-                self._excuse(error)
-            else:
-                self._answer(reply)
-        else:
-            state = self._connection.state
-            task = self._connection.loop.create_task(self._answer_later(outcome))
-            state.tasks.add(task)
-            task.add_done_callback(state.tasks.discard)
 
     async def _answer_later(self, outcome: Outputs) -> None:
         """There is so much to write that a thread does it."""
@@ -163,16 +160,12 @@ class Prediction(Call):
         self._write(error.status, self._plan.found.endpoint.error_body(error), error.headers())
 
     def _answer(self, reply: Reply) -> None:
-        headers = reply_headers(self._plan.head.first, reply, self.exchange)
+        headers = reply.headers
+        if b"x-server-timing" in self._plan.head.first:
+            headers = [*headers, self.exchange.timing_header()]
         self._write(reply.status, reply.body, headers, reply.content_type)
 
-    def _write(
-        self,
-        status: int,
-        body: bytes,
-        headers: http.Headers,
-        content_type: bytes = b"application/json",
-    ) -> None:
+    def _write(self, status: int, body: bytes, headers: http.Headers, kind: bytes = JSON) -> None:
         connection, exchange = self._connection, self.exchange
         transport = connection.transport
         if self.done_with or transport.is_closing():
@@ -180,16 +173,19 @@ class Prediction(Call):
             return
         exchange.status = status
         keep_alive = self._plan.head.keep_alive and connection.keeps
-        answer = [
-            self._plans.answer_head(status, connection.state.default_headers),
-            content_type,
-            b"\r\ncontent-length: %d\r\n" % len(body),
-            *[b"%b: %b\r\n" % pair for pair in headers],
-            b"x-request-id: %b\r\n" % exchange.request_id.encode(),
-            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
-            body,
-        ]
-        transport.write(b"".join(answer))
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        transport.write(
+            b"%b%b\r\ncontent-length: %d\r\n%bx-request-id: %b\r\n%b\r\n%b"
+            % (
+                self._plans.answer_head(status, connection.state.default_headers),
+                kind,
+                len(body),
+                lines,
+                exchange.request_id.encode(),
+                b"" if keep_alive else b"connection: close\r\n",
+                body,
+            )
+        )
         self.done_with = True
         self._let_go()
         self._plans.over(exchange, self._plan, connection)

@@ -87,7 +87,12 @@ class Call:
         reader: as the head of the request has it; may be set before the body is read.
     """
 
-    __slots__ = ("body", "deadline", "decoded", "exchange", "key", "model", "pool", "reader")
+    # Defaults stand in the class until they are set: that is cheaper for each request.
+    body: http.Body = b""
+    deadline = 0.0
+    model: ServedModel | None = None
+    decoded: Decoded | None = None
+    key: Key | None = None  # under which its answer will be kept
 
     def __init__(
         self, pool: ThreadPoolExecutor, exchange: Exchange, reader: Reader | None = None
@@ -95,11 +100,6 @@ class Call:
         self.pool = pool
         self.exchange = exchange
         self.reader = reader
-        self.body: http.Body = b""
-        self.deadline = 0.0
-        self.model: ServedModel | None = None
-        self.decoded: Decoded | None = None
-        self.key: Key | None = None  # under which its answer will be kept
 
     def admit(self, model: ServedModel, timeout_s: float) -> None:
         """Refuse what has no chance before the work of reading and decoding.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -17,7 +16,6 @@ from service import http
 from service.codecs import compressed
 from service.context import Context
 from service.errors import ServiceError, ShuttingDown, UnsupportedMediaType, defect
-from service.exchange import Exchange
 from service.protocols.call import Call, Reader, Reply
 
 logger = logging.getLogger("foldserve.predict")
@@ -62,7 +60,9 @@ class Endpoint:
             logger.exception("request %s failed", request_id(scope))
             await self._refuse(scope, send, receive, defect())
         else:
-            headers = reply_headers(http.headers(scope), reply, http.exchange(scope))
+            headers = reply.headers
+            if http.header(scope, b"x-server-timing") is not None:
+                headers = [*headers, http.exchange(scope).timing_header()]
             await http.respond(send, reply.status, reply.body, headers, reply.content_type)
 
     async def _refuse(
@@ -113,18 +113,6 @@ class Inference(Endpoint):
             call.exchange.hold(len(piece))
             pieces.append(piece)
         call.body = b"".join(pieces)
-
-
-def reply_headers(asked: Mapping[bytes, bytes], reply: Reply, exchange: Exchange) -> http.Headers:
-    """The headers of a reply, with its times if the request asks for them (X-Server-Timing).
-
-    Args:
-        asked: the request's own headers, by name.
-        reply, exchange: of the request.
-    """
-    if b"x-server-timing" not in asked:
-        return reply.headers
-    return [*reply.headers, (b"server-timing", exchange.timing())]
 
 
 def content_coding(scope: Scope) -> bytes | None:

@@ -27,6 +27,7 @@ import orjson
 from starlette.types import Receive, Scope
 
 from service import health, http
+from service.batching.item import Outputs
 from service.codecs import json_, v2, v2_heads
 from service.codecs.v2_request import DATATYPES, InferRequest
 from service.connections.auth import credentials
@@ -114,8 +115,10 @@ class Infer(_V2, Inference):
         return Reader(read, light, front=length, recall=recall)
 
     def _write(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
-        names = (wanted.name for wanted in request.outputs) if request.outputs else ()
-        warnings = nonfinite.check(outputs, self.context.settings.nan_policy, names)
+        warnings: list[str] = []
+        if not (isinstance(outputs, Outputs) and outputs.finite):
+            names = [wanted.name for wanted in request.outputs]
+            warnings = nonfinite.check(outputs, self.context.settings.nan_policy, names)
         text, length = v2.encode(model, outputs, request, warnings)
         if length is None:
             return Reply(text)

@@ -41,9 +41,14 @@ def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pieces, "_PIECE_ELEMENTS", request.param)
 
 
-@pytest.fixture(autouse=True, params=[1, 100], ids=["lengths asked for", "commas looked at"])
+@pytest.fixture(
+    autouse=True, params=[(1, 0), (1, 2**16), (100, 2**16)],
+    ids=["lengths asked for", "brackets counted", "commas looked at"],
+)  # fmt: skip
 def long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_LONG", request.param)
+    long, small = request.param
+    monkeypatch.setattr(pieces, "_LONG", long)
+    monkeypatch.setattr(pieces, "_SMALL_BYTES", small)
 
 
 @pytest.mark.parametrize("row", SHAPES, ids=str)
