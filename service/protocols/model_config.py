@@ -30,6 +30,7 @@ from service.signature import STRING
 
 PLATFORM = "onnxruntime_onnx"
 _TYPES = {"float16": "FP16", "float32": "FP32", "float64": "FP64", STRING: "STRING"}
+_MOST = 2**31 - 1  # of an int32, which these are over gRPC
 _LAYOUTS = {"CHW": "FORMAT_NCHW", "HWC": "FORMAT_NHWC"}
 
 
@@ -48,7 +49,7 @@ def config(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "version_policy": _policy(model.manifest.serving.version_policy or settings.version_policy),
-        "max_batch_size": batcher.capacity_samples if batched else 0,
+        "max_batch_size": min(batcher.capacity_samples, _MOST) if batched else 0,
         "input": [
             {**each, "format": layout}
             for each in _tensors(model.signature.inputs.values(), batched)
@@ -65,7 +66,7 @@ def config(model: ServedModel, settings: Settings) -> dict[str, Any]:
     }
     if batcher.max_batch_rows > 1:
         described["dynamic_batching"] = {
-            "preferred_batch_size": [batcher.max_batch_rows],
+            "preferred_batch_size": [min(batcher.max_batch_rows, _MOST)],
             "max_queue_delay_microseconds": round(limits.max_wait_s * 1e6),
         }
     if settings.response_cache_bytes and model.repeatable:
@@ -87,7 +88,7 @@ def _tensors(specs: Iterable[TensorSpec], batched: bool) -> list[dict[str, Any]]
 def _policy(text: str) -> dict[str, Any]:
     chosen = policy.parse(text)
     if chosen.only is not None:
-        return {"specific": {"versions": sorted(chosen.only)}}
+        return {"specific": {"versions": [each for each in sorted(chosen.only) if each < 2**63]}}
     return {"all": {}} if chosen.wanted is None else {"latest": {"num_versions": chosen.wanted}}
 
 

@@ -212,6 +212,17 @@ def test_the_configuration(over_http, over_grpc):
             ask("nope")
 
 
+def test_numbers_too_large_for_the_message_are_told_as_the_largest(start, tmp_path: Path):
+    repository.publish(tmp_path, "m", repository.linear(), batch_invariant=True)
+    flags = ("--queue-capacity-samples", str(10**10), "--max-batch-size", str(10**10))
+    served = start(tmp_path, "--grpc-port", "0", "--version-policy", f"specific:1,{10**30}", *flags)
+    with triton_grpc.InferenceServerClient(address(served)) as client:
+        config = client.get_model_config("m").config
+    assert config.max_batch_size == 2**31 - 1
+    assert list(config.dynamic_batching.preferred_batch_size) == [2**31 - 1]
+    assert list(config.version_policy.specific.versions) == [1]
+
+
 def test_the_configuration_tells_the_layout_of_pictures(start, tmp_path: Path):
     image = repository.elementwise("Neg", TensorProto.FLOAT, ("batch", 3, 4, 4))
     repository.publish(tmp_path, "image", image, preprocessing=PICTURE)
