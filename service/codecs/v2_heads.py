@@ -30,6 +30,13 @@ class Wanted(NamedTuple):
     classes: int = 0
 
 
+class Answer(NamedTuple):
+    """The JSON of an answer, and the headers that tell its length."""
+
+    text: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
 class Head:
     """What a head says. Never changed, but for the answers that are kept.
 
@@ -60,42 +67,47 @@ class Head:
         self.write: Any = None
         self.light = False
         self.size = size
-        self._inputs = inputs
-        self._offset = offset
+        # Name, dtype, elements, shape and place of each; a dtype of None is not read as it lies.
+        self._inputs: list[tuple[TensorSpec, np.dtype | None, int, tuple[int, ...], int, int]] = []
+        for spec, shape, nbytes in inputs:
+            dtype = NUMPY_DTYPES[spec.dtype]
+            if dtype.kind == "b" or not dtype.isnative:  # not every byte is a bool
+                self._inputs.append((spec, None, 0, shape, offset, nbytes))
+            else:  # the sizes were found in order with the head
+                self._inputs.append((spec, dtype, nbytes // dtype.itemsize, shape, offset, nbytes))
+            offset += nbytes
         self._plain = plain
         self._names = [wanted.name for wanted in outputs]
-        self._answers: dict[tuple[tuple[int, ...], ...], bytes] = {}
+        self._answers: dict[tuple[tuple[int, ...], ...], Answer] = {}
 
     def tensors(self, body: bytes | memoryview) -> Tensors:
         """The inputs in a body of `size` bytes that begins with this head."""
         tensors: Tensors = {}
-        offset = self._offset
-        for spec, shape, size in self._inputs:
-            dtype = NUMPY_DTYPES[spec.dtype]
-            if dtype.kind == "b" or not dtype.isnative:  # not every byte is a bool
+        for spec, dtype, count, shape, offset, size in self._inputs:
+            if dtype is None:
                 tensors[spec.name] = raw.array(body, spec, shape, offset, size)
-            else:  # the sizes were found in order with the head
-                flat = np.frombuffer(body, dtype, size // dtype.itemsize, offset)
-                whole = flat if flat.flags.aligned else flat.copy()
-                tensors[spec.name] = whole.reshape(shape)
-            offset += size
+                continue
+            flat = np.frombuffer(body, dtype, count, offset)
+            whole = flat if flat.flags.aligned else flat.copy()
+            tensors[spec.name] = whole.reshape(shape)
         return tensors
 
-    def answer(self, outputs: Tensors) -> tuple[bytes, int] | None:
-        """The answer and the length of its JSON, if outputs of such shapes were answered before."""
-        if not self._plain:
-            return None
+    def answer(self, outputs: Tensors) -> tuple[bytes, Answer] | None:
+        """The whole answer and what is known of it, if such shapes were answered before."""
         arrays = [outputs[name] for name in self._names or outputs]
-        text = self._answers.get(_shapes(arrays))
-        if text is None:
+        answer = self._answers.get(tuple([array.shape for array in arrays]))
+        if answer is None:
             return None
-        return b"".join([text, *[raw.bytes_of(array) for array in arrays]]), len(text)
+        return b"".join([answer.text, *map(raw.bytes_of, arrays)]), answer
 
     def keep_answer(self, outputs: Tensors, text: bytes) -> None:
-        """Remember the JSON for outputs of these shapes."""
-        if self._plain and len(self._answers) < _MOST_ANSWERS:
-            arrays = [outputs[name] for name in self._names or outputs]
-            self._answers[_shapes(arrays)] = text
+        """Remember the JSON for outputs of these shapes; of strings these do not tell the bytes."""
+        arrays = [outputs[name] for name in self._names or outputs]
+        strings = any(array.dtype.kind == "O" for array in arrays)
+        if self._plain and not strings and len(self._answers) < _MOST_ANSWERS:
+            length = str(len(text)).encode()
+            made = Answer(text, [(b"inference-header-content-length", length)])
+            self._answers[tuple([array.shape for array in arrays])] = made
 
 
 def known(text: bytes, size: int, signature: Signature) -> Head | None:
@@ -131,7 +143,3 @@ def keep(
         signature.kept.clear()
     signature.kept[text] = head
     return head
-
-
-def _shapes(arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], ...]:
-    return tuple([array.shape for array in arrays])

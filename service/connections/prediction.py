@@ -173,7 +173,7 @@ class Prediction(Call):
             return
         exchange.status = status
         keep_alive = self._plan.head.keep_alive and connection.keeps
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers]) if headers else b""
         transport.write(
             b"%b%b\r\ncontent-length: %d\r\n%bx-request-id: %b\r\n%b\r\n%b"
             % (

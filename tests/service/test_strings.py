@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -18,7 +19,8 @@ import repository
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from conftest import Served
-from onnx import TensorProto
+from onnx import TensorProto, helper
+from test_quick import Bench, answered, whole
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 # Longer and shorter, empty, a NUL inside, outside of Latin and of the basic plane.
@@ -309,3 +311,40 @@ def test_the_document_of_the_api_names_them(client: httpx.Client):
     example = examples["application/json"]["examples"]["echo"]["value"]
     assert example["inputs"][0]["datatype"] == "BYTES"
     assert client.post("/v2/models/echo/infer", json=example).status_code == 200
+
+
+def test_texts_behind_a_head_that_comes_again_have_their_own_lengths(tmp_path: Path):
+    """The same JSON and the same shapes, and other bytes in the answer."""
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)
+    shape = ["batch", 1]
+    model = repository.graph(
+        [cast],
+        [repository.value("x", TensorProto.INT64, shape)],
+        [repository.value("y", TensorProto.STRING, shape)],
+    )
+    repository.publish(tmp_path, "m", model)
+    served = Bench(tmp_path)
+    entry = {"name": "x", "shape": [1, 1], "datatype": "INT64"}
+    entry["parameters"] = {"binary_data_size": 8}
+    text = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+
+    async def main() -> list[list[bytes]]:
+        found = []
+        for number in (1, 1, 123_456, 7):
+            connection = served.connect()
+            body = text + number.to_bytes(8, "little")
+            size = str(len(text))
+            connection.data_received(
+                whole("/v2/models/m/infer", body, Inference_Header_Content_Length=size)
+            )
+            status, headers, answer = await answered(connection)
+            assert status == 200
+            length = int(headers["inference-header-content-length"])
+            (output,) = json.loads(answer[:length])["outputs"]
+            rest = answer[length:]
+            assert output["parameters"]["binary_data_size"] == len(rest)
+            found.append(rest[4:])
+        return found
+
+    assert asyncio.run(main()) == [b"1", b"1", b"123456", b"7"]
+    served.registry.close(5)
