@@ -431,6 +431,32 @@ def test_an_answer_that_nobody_reads_is_counted_and_ended(begin: Begin):
     assert served.stop() == 0
 
 
+RAW = Path(__file__).parents[1] / "attacks" / "raw"
+
+
+def test_hostile_bytes_get_the_answers_that_they_get_without_tls(start, begin: Begin, models: Path):
+    limits = ("--header-timeout-ms", "700", "--body-timeout-ms", "700", "--max-body-bytes",
+              "200000")  # fmt: skip
+    plain, served = start(models, "--default-model", "m", *limits), begin(*limits)
+    host, _, port = plain.url.removeprefix("http://").partition(":")
+    for attack in sorted(RAW.iterdir()):
+        content = attack.read_bytes()
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(content)
+            wanted = connection.recv(12)
+        with Client(served) as over:
+            with contextlib.suppress(ConnectionError):
+                over.send(content)
+            assert over.step(lambda over=over: over.tls.read(12)) == wanted, attack.name
+    with client(served) as over:
+        assert over.post("/predict", json=BODY).status_code == 200
+        until(over, "foldserve_connections_open", 1)
+    for each in (plain, served):
+        assert each.stop() == 0
+        assert each.err == ""
+
+
 def held(over: httpx.Client) -> float:
     return value(parse(over.get("/metrics").text), "foldserve_bodies_held_bytes")
 
