@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ import tritonclient.http as triton_http
 from conftest import Served
 from test_batching import item
 from test_v2_grpc import address, given
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from service.batching.item import Item, Outcome
 from service.batching.lanes import Lanes
 from service.batching.turn import Turn
 from service.exchange import USUAL_PRIORITY, Exchange
+from service.protocols import grpc_messages
 
 ONE = np.ones((1, 1), np.float32)
 
@@ -90,6 +93,33 @@ def test_what_is_no_number_is_refused(served: Served, name: str, value: object):
         answer = client.post("/v2/models/quick/infer", json=body)
         assert answer.status_code == 400
         assert f"parameter '{name}'" in answer.json()["error"]
+
+
+@pytest.mark.slow
+def test_over_grpc_every_kind_of_number_is_one_and_text_is_none(served: Served):
+    request = service_pb2.ModelInferRequest(model_name="quick")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    request.raw_input_contents.append(bytes(16))
+    with grpc.insecure_channel(address(served)) as channel:
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        for field, value, refused in (
+            ("int64_param", 1, False),
+            ("int64_param", -1, True),
+            ("string_param", "1", True),
+            ("bool_param", True, True),
+        ):
+            setattr(request.parameters["priority"], field, value)
+            if not refused:
+                assert call(request).model_name == "quick"
+                continue
+            with pytest.raises(grpc.RpcError, match="parameter 'priority'") as caught:
+                call(request)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        ours = grpc_messages.classes()["ModelInferRequest"]()
+        ours.ParseFromString(request.SerializeToString())
+        ours.parameters["priority"].uint64_param = 1  # which this client does not know yet
+        unknown = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        assert unknown(ours.SerializeToString())
 
 
 @pytest.mark.slow
