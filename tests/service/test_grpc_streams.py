@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import re
 import shutil
@@ -100,6 +101,27 @@ def test_watch_of_liveness_and_of_a_service_that_there_is_not(channel: grpc.Chan
         unknown.next(1)
     assert unknown.call.is_active()
     unknown.call.cancel()
+
+
+def test_grpcs_own_client_keeps_away_from_a_server_that_is_not_ready(start, shared, tmp_path: Path):
+    """The library's client watches the health of each server by itself if it is asked to."""
+    choose = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+    empty = start(tmp_path, "--grpc-port", "0")
+    empty.wait_for("  ready ")
+    for served, ready in ((shared, True), (empty, False)):
+        where = re.search(r"^  grpc +(\S+)$", served.out, re.MULTILINE)[1]
+        options = [("grpc.service_config", json.dumps(choose))]
+        with grpc.insecure_channel(f"ipv4:{where}", options=options) as opened:
+            call = opened.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            if ready:
+                assert call(b"", timeout=30)
+                continue
+            with pytest.raises(grpc.RpcError, match="unhealthy") as caught:
+                call(b"", timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_streams_are_bounded_and_leave_room_for_calls(shared: Served, channel: grpc.Channel):
