@@ -46,8 +46,8 @@ can be repeated by the command that it names.
 _HEALTH_EVERY_S = 0.05
 _MEMORY_EVERY_S = 0.5
 _CAPACITY_CONNECTIONS = 16
-# Below the server's --max-connections of 1000, which is another limit.
-_CONNECTIONS = 900
+# Below what one address may have of the server's --max-connections, which is another limit.
+_CONNECTIONS = 850
 PROMPT_MS = 50.0
 
 

@@ -215,9 +215,13 @@ async def _messages(ground: Ground, metadata: tuple[tuple[str, str], ...]) -> No
     await asyncio.gather(*[one() for _ in range(200)])
 
 
+async def nothing(ground: Ground) -> None:
+    """Nothing, for comparison."""
+
+
 ATTACKS: dict[str, Callable[[Ground], Awaitable[None]]] = {
     made.__name__: made
-    for made in (readers, last_bytes, piled, bombs, lists, idle, messages, keyed_messages)
+    for made in (nothing, readers, last_bytes, piled, bombs, lists, idle, messages, keyed_messages)
 }
 
 

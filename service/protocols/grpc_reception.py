@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from service.budget import Budget
@@ -67,9 +69,7 @@ class Reception:
             BodyTimeout: it did not arrive in time.
             InvalidBody: there is none.
         """
-        address = network(_address(call.peer()))
-        await self._enter(address, deadline)
-        try:
+        async with self.place(call, deadline):
             # Not cancelled: the library would still be at it. It ends with the call.
             reading = asyncio.ensure_future(call.read())
             reading.add_done_callback(_seen)
@@ -77,11 +77,19 @@ class Reception:
             if not reading.done():
                 raise BodyTimeout("The message did not arrive in time.")
             message = reading.result()
-        finally:
-            self._leave(address)
         if not isinstance(message, bytes):
             raise InvalidBody("The call has no message.")
         return message
+
+    @asynccontextmanager
+    async def place(self, call: Any, deadline: float) -> AsyncIterator[None]:
+        """A place for what the block reads of a call. Raises TooManyBytes."""
+        address = network(_address(call.peer()))
+        await self._enter(address, deadline)
+        try:
+            yield
+        finally:
+            self._leave(address)
 
     def _left(self, deadline: float) -> float:
         return max(0.0, min(self._timeout_s, deadline - time.monotonic()))

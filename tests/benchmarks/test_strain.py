@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving import openloop, overload, poison, soak, subjects
+from benchmarks.serving import hostile, openloop, overload, poison, soak, subjects
 from benchmarks.serving.openloop import Stream
 from benchmarks.serving.target import Target, Usage, memory_trend, trend
 
@@ -90,3 +90,17 @@ def test_a_soak_with_reloads_has_no_wrong_answer(monkeypatch: pytest.MonkeyPatch
     assert set(row.outcome.answers) == {200}
     assert row.outcome.unanswered == 0
     assert "wrong | " in soak.text(soak.record(row)).replace("compared, ", "")
+
+
+@pytest.mark.parametrize("attack", ["readers", "idle", "keyed_messages", "worker"])
+def test_strangers_hold_no_more_than_the_budget(tmp_path: Path, attack: str):
+    """Health's and good requests' times are left to a run on a quiet machine."""
+    hostile.publish(tmp_path / "models")
+    row = hostile.measure(attack, tmp_path / "models", tmp_path, 5.0)
+    assert row.good > 0
+    assert row.good_failed == []
+    assert row.health_failed == []
+    assert row.of_budget <= hostile.MOST
+    assert row.held_after == 0
+    assert (row.exit_code, row.log) == (0, "")
+    assert row.what in hostile.text([hostile.record(row)])

@@ -10,6 +10,7 @@ import pytest
 from service.budget import Budget
 from service.errors import BodyTimeout, InvalidBody, TooManyBytes
 from service.protocols.grpc_reception import Reception
+from service.protocols.grpc_streams import Streams
 
 
 class Caller:
@@ -137,3 +138,18 @@ def test_a_part_of_the_budget_is_set_aside():
     small = Budget(1000)
     assert Reception.of(small, 10_000, 1).places == 1
     assert small.aside == 250
+
+
+def test_of_streams_only_a_few_are_waited_for():
+    async def main():
+        streams, reception = Streams(10, 60), Reception(4, 60)
+        callers = [Caller() for _ in range(4)]
+        tasks = [asyncio.ensure_future(streams._next(each, reception)) for each in callers]
+        await turn()
+        assert [each.asked for each in callers] == [True, True, True, False]
+        for each in callers:
+            each.message.set_result(b"x")
+        assert await asyncio.gather(*tasks) == [b"x"] * 4
+        assert not reception._taken
+
+    asyncio.run(main())
