@@ -151,10 +151,10 @@ def test_a_replica_of_a_cluster_asks_for_the_signature(root: Path, mine: Pair) -
     put(root, None, 2)
     settings = parse(["--models", str(root), "--require-signature", str(mine.public)], {})
     replica = Replica(settings.model_dump(), "0", "session")
-    entry = replica._registry.entries["m"]
+    entry = replica._context.registry.entries["m"]
     assert list(entry.versions) == [1]
     assert "it is not signed" in entry.rejected[2]
-    assert replica._registry.close(30)
+    assert replica._context.registry.close(30)
 
 
 def test_from_a_store(root: Path, mine: Pair, tmp_path: Path) -> None:
