@@ -22,7 +22,9 @@ magnitude is its own, and weights of that type may be moved by 64*k of its round
 Axes of open size that have one name are equally long. They are tried at two sizes and, where A can
 be computed with it, with a single sample (`Certified.sizes`); names that A needs equal are taken as
 equal. What B computes with sizes, A must compute, too (`origins.py`), as two sizes do not tell 1
-from N/2. What constant bounds cut out of an axis is taken to lie within it.
+from N/2; and no axis of A that may have another size has one size at both, as a number that is the
+same by chance (all that is left behind a large stride) must not be taken for one that stays
+(`telling.py`). What constant bounds cut out of an axis is taken to lie within it.
 
 What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels, of
 overflow, or of whether A is the right graph. Nothing is said of how far the outputs are apart: a
@@ -52,6 +54,7 @@ from converter.certificate.atoms import Space
 from converter.certificate.budget import Budget
 from converter.certificate.functions import inlined
 from converter.certificate.sizes import attempts, one_sample, shapes_at
+from converter.certificate.telling import Told, must_tell
 from converter.certificate.verdict import Certified, Doubt, NotCertified
 from converter.certificate.walk import Walk, unlike_output
 from converter.errors import UserError
@@ -109,15 +112,20 @@ def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCert
         single = one_sample(first, sizes[0])
         runs: list[tuple[float, int]] = []
         tried: list[dict[str, int]] = []
+        told: list[Told] = []
         try:
             for run in (*sizes, *(() if single is None else (single,))):
-                found = _at(first, second, k, run, memory, budget)
+                told.append(Told())
+                found = _at(first, second, k, run, memory, budget, told[-1])
                 if isinstance(found, NotCertified):
                     return found
                 runs.append(found)
                 tried.append(run)
+                if len(runs) == len(sizes) == 2:
+                    _must_tell(*told)
         except _Unfit as unfit:
-            if len(runs) < len(sizes):  # not every graph can be walked with a single sample
+            # Not every graph can be walked with a single sample.
+            if len(runs) < len(sizes) or unfit.alike:
                 doubt = doubt or unfit.why
                 continue
         moved, weights = (max(numbers) for numbers in zip(*runs, strict=True))
@@ -129,11 +137,18 @@ def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCert
 
 
 class _Unfit(Exception):
-    """The first graph cannot be walked at these sizes."""
+    """The first graph cannot be walked at these sizes, or they are too much alike for it."""
 
-    def __init__(self, why: Doubt) -> None:
+    def __init__(self, why: Doubt, *, alike: bool = False) -> None:
         super().__init__(str(why))
-        self.why = why
+        self.why, self.alike = why, alike
+
+
+def _must_tell(one: Told, other: Told) -> None:
+    try:
+        must_tell(one, other)
+    except Doubt as why:
+        raise _Unfit(Doubt(f"in the original, {why}"), alike=True) from why
 
 
 def _at(
@@ -143,13 +158,19 @@ def _at(
     sizes: dict[str, int],
     memory: dict[Any, Any],
     budget: Budget,
+    told: Told,
 ) -> tuple[float, int] | NotCertified:
-    """At one choice of sizes: the largest move and the number of weights."""
+    """At one choice of sizes: the largest move and the number of weights.
+
+    `told`: what depends on sizes in the first graph is put into it.
+    """
     space = Space(k, free=bool(sizes), budget=budget)
     one = Walk(first, space, shapes_at(first, sizes), memory)
     other = Walk(second, space, shapes_at(second, sizes), memory)
     try:
-        return _walked(one, other, space, second.graph.outputs)
+        found = _walked(one, other, space, second.graph.outputs)
+        told.axes, told.numbers = one.told.axes, one.told.numbers
+        return found
     finally:
         one.let_go()
         other.let_go()

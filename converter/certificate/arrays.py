@@ -33,7 +33,7 @@ def compressed(array: Array) -> Array:
             first = array[(slice(None),) * axis + (slice(0, 1),)]
             if np.array_equal(np.broadcast_to(first, array.shape), array):
                 array = first
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # of the same rank, also of a single number
 
 
 def varies(array: Array, axes: Sequence[int]) -> bool:

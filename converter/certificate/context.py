@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from converter.certificate.atoms import DOUBLE, Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.forms import OWN, Form, Known, Value, constant, of_atom
 from converter.certificate.inferable import must_be_inferable
+from converter.certificate.inferring import FEW, kind_of, question, schema
 from converter.certificate.stored import Stored
 from converter.certificate.verdict import Doubt
 
@@ -35,8 +35,6 @@ _MOVABLE = frozenset(
 )
 # The shape of a result, None if it is not known, and its type as onnx numbers it (0: no tensor).
 Result = tuple[Shape | None, int]
-# Constants of so many numbers may be sizes, which the shapes of results depend on.
-FEW = 64
 # Weights of so many numbers stay where they are, and are read when they are compared.
 LARGE = 1 << 12
 
@@ -193,7 +191,7 @@ def infinite(value: Value) -> bool:
 def value_of(atom: Atom, shape: Shape | None, dtype: int) -> Form:
     atom.more.setdefault("dtype", dtype)
     real = dtype in _REAL
-    if shape is None:
+    if shape is None or shape == (-1,):
         # Nothing is done with it but to read it by an op of which nothing is known.
         one = np.ones(())
         return Form((-1,), {atom: one}, np.zeros(()), np.zeros(()), real=False)
@@ -223,11 +221,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@cache
-def schema(op: str, opset: int) -> onnx.defs.OpSchema:
-    return onnx.defs.get_schema(op, opset, "")
-
-
 def frozen(attributes: dict[str, Any]) -> Hashable:
     """Attributes as part of a key."""
     parts: list[Hashable] = []
@@ -249,37 +242,18 @@ def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
         [None if value is None else value.shape for value in values],
         [isinstance(value, Form) for value in values],
     )
-    proto = onnx.NodeProto(op_type=node.op_type)
-    types, data = {}, {}
-    for place, value in enumerate(values):
-        name = f"i{place}" if value is not None else ""
-        proto.input.append(name)
-        if isinstance(value, Form):
-            shape = None if value.shape == (-1,) else value.shape
-            kind = onnx.TensorProto.FLOAT if value.real else kind_of(value)
-            types[name] = onnx.helper.make_tensor_type_proto(kind, shape)
-        elif value is not None:
-            kind = onnx.TensorProto.FLOAT
-            if not value.real:
-                kind = onnx.helper.np_dtype_to_tensor_dtype(value.array.dtype)
-            types[name] = onnx.helper.make_tensor_type_proto(kind, value.shape)
-            if value.size <= FEW:
-                array = value.array.astype(np.float32) if value.real else value.array
-                data[name] = onnx.numpy_helper.from_array(np.asarray(array), name)
-    proto.output.extend(f"o{place}" if v.name else "" for place, v in enumerate(node.outputs))
-    for attribute in node.attributes.values():
-        if attribute.type not in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
-            proto.attribute.append(ir.serde.serialize_attribute(attribute))
     try:
-        found = onnx.shape_inference.infer_node_outputs(
-            schema(node.op_type, opset), proto, types, data,
-            opset_imports=[onnx.helper.make_opsetid("", opset)],
-        )  # fmt: skip
+        asked = question(
+            node,
+            values,
+            lambda _, value: None if value.shape == (-1,) else value.shape,
+            lambda _: True,
+        )
+        answers = asked.answer(opset)
     except Exception as error:
         raise Doubt(f"the shape of a {node.op_type}'s result is not known ({error})") from error
     results: list[Result] = []
-    for name in proto.output:
-        inferred = found.get(name)
+    for inferred in answers:
         if inferred is None or not inferred.HasField("tensor_type"):
             results.append((None, 0))
             continue
@@ -288,8 +262,3 @@ def infer(node: ir.Node, values: Sequence[Value], opset: int) -> list[Result]:
         shape = tuple(d.dim_value for d in tensor.shape.dim) if fixed else None
         results.append((shape, tensor.elem_type))
     return results
-
-
-def kind_of(form: Form) -> int:
-    (atom,) = form.terms
-    return int(atom.more.get("dtype", onnx.TensorProto.INT64))

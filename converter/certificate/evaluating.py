@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from converter.certificate.arrays import MOST, count
+from converter.certificate.arrays import MOST, Array, count
 from converter.certificate.context import REAL, UNITS, Context, attributes, frozen
 from converter.certificate.forms import Known, Value
 from converter.certificate.moving import moved
@@ -48,7 +48,7 @@ _SIMPLE: dict[str, Any] = {
 
 
 # These give the numbers that they are given: minus infinity in a mask stays what it is.
-_HANDING_ON = frozenset(
+HANDING_ON = frozenset(
     {"Concat", "ConstantOfShape", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze"}
     | {"Tile", "Transpose", "Unsqueeze", "Where"}
 )
@@ -75,14 +75,20 @@ def evaluated(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Valu
         if str(array.dtype) in _FLOATS:
             types = [(value.unit, value.tiny) for value in reals] or [_FLOATS[str(array.dtype)]]
             array = array.astype(np.float64)
-            if np.isnan(array).any() or (
-                node.op_type not in _HANDING_ON and not np.isfinite(array).all()
-            ):
-                raise Doubt(f"a {node.op_type} of constants gives what is not finite")
-            gives.append(ctx.seen(Known(array, *max(types))))
+            why = _undefined(node.op_type, array, known)
+            gives.append(ctx.seen(Known(array, *max(types), undefined=why)))
         else:
             gives.append(Known(array))
     return list(_named(ctx, node, values, gives))
+
+
+def _undefined(op: str, array: Array, known: Sequence[Known]) -> str:
+    """Why a result is not finite, which is no fault as long as nothing but a Where reads it."""
+    before = next((value.undefined for value in known if value.undefined), "")
+    handed_on = op in HANDING_ON and not before and not np.isnan(array).any()
+    if handed_on or np.isfinite(array).all():
+        return ""
+    return before or f"a {op} of constants gives what is not finite"
 
 
 def _named(

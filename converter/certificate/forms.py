@@ -143,12 +143,15 @@ class Known:
         unit: one rounding of its type, relative; 0 for whole numbers.
         tiny: half of the smallest number of its type: what a rounding may be off by near zero.
         sized: how it was computed from sizes of values; None if it was not.
+        undefined: why a number of it is not finite, as 0 / 0 is; "" where all are, or where it is
+            a constant of the graph. A Where may choose another number in its place.
     """
 
     numbers: np.ndarray[tuple[int, ...], np.dtype[np.float64]] | Stored
     unit: float = 0.0
     tiny: float = 0.0
     sized: Sizes | None = None
+    undefined: str = ""
 
     @property
     def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

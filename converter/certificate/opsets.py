@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from converter.certificate.context import schema
+from converter.certificate.inferring import schema
 from converter.certificate.verdict import Doubt
 
 # Only types were added, in every version.

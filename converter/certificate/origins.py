@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 # So many numbers have a name each; more than that have one together.
 _MOST = 4096
+_FACTORS = 64  # of a product
 # The first operand is moved about; the others say how.
 _MOVING = frozenset(
     {"Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten"}
@@ -35,15 +36,26 @@ _EACH = frozenset(
 )
 
 
+# What gives the same in the same place, whatever else there is.
+_IN_PLACE = (
+    _EACH
+    | {"Cast", "CastLike", "Identity", "Gather", "Transpose", "Unsqueeze", "Trilu"}
+    | {"Cos", "Exp", "Log", "Reciprocal", "Sigmoid", "Sin", "Tanh"}
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Sizes:
     """The names of a constant's numbers: of each in its place, or one of all.
 
-    `counted`: whether there are always as many of them.
+    Attributes:
+        counted: whether there are always as many of them.
+        plain: whether each is a constant in its place: how many there are depends on sizes.
     """
 
     names: Index
     counted: bool = True
+    plain: bool = False
 
 
 class Operand(NamedTuple):
@@ -57,6 +69,30 @@ class Operand(NamedTuple):
 Again = Callable[[Sequence[Any]], Sequence[Any]]
 
 
+def _plain(node: ir.Node, operands: Sequence[Operand | None]) -> bool:
+    """Whether an op gives constants, each in its place, as many as sizes say."""
+    op = node.op_type
+    fixed = [o is None or o.sizes is None for o in operands]
+    plain = [ok or (o is not None and o.sizes is not None and o.sizes.plain)
+             for ok, o in zip(fixed, operands, strict=True)]  # fmt: skip
+    if op in {"ConstantOfShape", "EyeLike"}:
+        return True
+    if op == "Range":
+        return fixed[0] and fixed[2]
+    if op == "Expand":
+        return plain[0]
+    if op == "Einsum":
+        letters, _, result = node.attributes.get_string("equation", "").partition("->")
+        return all(plain) and set(letters) - {",", " "} == set(result) - {
+            " "
+        }  # nothing is added up
+    if op == "Slice":
+        starts = operands[1] if len(operands) > 1 else None
+        from_there = starts is not None and bool(np.all(starts.array >= 0))
+        return plain[0] and fixed[1] and from_there and all(fixed[4:])
+    return op in _IN_PLACE and all(plain)
+
+
 @dataclass(eq=False)
 class Names:
     """The names of both graphs.
@@ -68,6 +104,8 @@ class Names:
     strange: list[str] = field(default_factory=list)
     _held: dict[Hashable, int] = field(default_factory=dict)
     _constants: set[int] = field(default_factory=set)
+    _wholes: dict[int, int] = field(default_factory=dict)
+    _factors: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def name(self, op: str, expression: Hashable, *, allowed: bool) -> int:
         """`allowed`: whether the second graph may say it first."""
@@ -76,6 +114,8 @@ class Names:
             self._held[key] = len(self._held)
             if op == "constant":
                 self._constants.add(self._held[key])
+                if isinstance(expression, tuple) and expression[0] == "whole":
+                    self._wholes[self._held[key]] = int(expression[1])
             if not allowed:
                 self.strange.append(op)
         return self._held[key]
@@ -83,6 +123,14 @@ class Names:
     def constant(self, name: int) -> bool:
         """Whether it is the name of a constant."""
         return name in self._constants
+
+    def factors(self, name: int) -> tuple[int, ...]:
+        """Names that it is the product of, itself if it is none that is known."""
+        return self._factors.get(name, (name,))
+
+    def whole(self, name: int) -> int | None:
+        """The number that it is, if it is a constant one."""
+        return self._wholes.get(name)
 
     def fixed(self, sizes: Sizes) -> bool:
         """Whether all of the numbers are constants, whatever the sizes are."""
@@ -111,23 +159,24 @@ class Names:
             for n, o in zip(names, operands, strict=True)
         )
         counted = all(o is None or o.sizes is None or o.sizes.counted for o in operands)
+        plain = _plain(node, operands)
         if first is not None and not single:
             if op == "Cast" or (op == "CastLike" and alone):
                 cast = self._cast(names[0], first.array, results[0], second=second)
-                return [replace(cast, counted=counted)]
+                return [replace(cast, counted=counted, plain=plain)]
             if op in _MOVING and alone:
                 moved = again([names[0], *(None if o is None else o.array for o in operands[1:])])
-                return [Sizes(np.asarray(array, np.int64), counted) for array in moved]
+                return [Sizes(np.asarray(array, np.int64), counted, plain) for array in moved]
             if op == "Concat":
                 return [Sizes(np.asarray(again(names)[0], np.int64), counted)]
             if op in _EACH:
                 kinds = tuple(o.array.dtype.kind for o in operands if o is not None)
-                each = self._each(op, (attributes, kinds), names, results[0].size, second=second)
-                return [replace(each, counted=counted)]
+                each = self._each(op, (attributes, kinds), names, results[0], second=second)
+                return [replace(each, counted=counted, plain=plain)]
         read = tuple(None if n is None else bits(n) for n in names)
         whole = self.name(op, (attributes, read), allowed=not second)
         items = [self._items(whole, place, array) for place, array in enumerate(results)]
-        return [replace(sizes, counted=False) for sizes in items]
+        return [replace(sizes, counted=False, plain=plain) for sizes in items]
 
     def _names(self, operand: Operand) -> Index:
         if operand.sizes is None:
@@ -152,16 +201,25 @@ class Names:
         return Sizes(np.array(found, np.int64).reshape(names.shape))
 
     def _each(
-        self, op: str, more: Hashable, names: Sequence[Index | None], size: int, *, second: bool
+        self, op: str, more: Hashable, names: Sequence[Index | None], result: Array, *, second: bool
     ) -> Sizes:
         arrays = np.broadcast_arrays(*(n for n in names if n is not None))
-        if size > _MOST:
+        if result.size > _MOST:
             read = tuple(bits(n) for n in arrays)
             return Sizes(np.asarray(self.name(op, (more, read), allowed=not second)))
+        stays = self.of_constant(result).reshape(-1).tolist()  # where all that it reads does
+        each = zip(*(a.reshape(-1).tolist() for a in arrays), strict=True)
         found = [
-            self.name(op, (more, numbers), allowed=not second)
-            for numbers in zip(*(a.reshape(-1).tolist() for a in arrays), strict=True)
+            constant
+            if self._constants.issuperset(numbers)
+            else self.name(op, (more, numbers), allowed=not second)
+            for constant, numbers in zip(stays, each, strict=True)
         ]
+        if op == "Mul" and result.dtype.kind in "iu":
+            for name, *parts in zip(found, *(a.reshape(-1).tolist() for a in arrays), strict=True):
+                made = tuple(n for part in parts for n in self.factors(part))
+                if not self.constant(name) and len(made) <= _FACTORS:
+                    self._factors[name] = made
         return Sizes(np.array(found, np.int64).reshape(arrays[0].shape))
 
     def _items(self, whole: int, place: int, array: Array) -> Sizes:

@@ -17,11 +17,11 @@ from converter.certificate.context import (
     attributes,
     frozen,
     infinite,
-    kind_of,
 )
 from converter.certificate.convolution import conv, conv_transpose
 from converter.certificate.einsum import einsum
 from converter.certificate.forms import Form, Known, Value
+from converter.certificate.inferring import kind_of
 from converter.certificate.matmul import batched, gemm, matmul, matrix_times, with_vectors
 from converter.certificate.padding import pad
 from converter.certificate.products import product
@@ -55,6 +55,8 @@ def computed(ctx: Context, node: ir.Node, values: list[Value]) -> Sequence[Value
         if work is not None:
             part = _part(ctx, node, values, x)
             return [rearranged(ctx, x, each, part) for each in work]
+    if op == "Cast" and isinstance(x, Form) and not x.real and _is_of(x, node):
+        return [x]
     rule = _RULES.get(op)
     real = all(
         value is None or not isinstance(value, Form) or value.real
@@ -183,6 +185,13 @@ def _cast(ctx: Context, node: ir.Node, values: list[Value]) -> list[Value] | Non
         return None
     ctx.narrowed[to.name] = ctx.narrowed.get(to.name, 0) + 1
     return [x]
+
+
+def _is_of(x: Form, node: ir.Node) -> bool:
+    """Whether whole numbers or truths are of the type that a Cast gives."""
+    to = node.attributes.get_int("to", 0)
+    # The type of values of unknown shape, and what is told of floats, is not that of the graph.
+    return x.shape != (-1,) and to not in _REALS and x.single[0].more.get("dtype") == to
 
 
 def _exact(x: Known) -> bool:
@@ -377,6 +386,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("RNN", "LSTM", "GRU"), recurrent),
 }
 _LIKE = "the type of another value"
+_REALS = frozenset(int(dtype) for dtype in REAL)
 # Before opset 13 these made two axes of all, parted at the one that they name.
 _OF_TWO_AXES = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 # Rules that compute with all of their inputs.

@@ -59,6 +59,7 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
         for pairs in (_OTHERS if others else _OTHERS[:1])
         for apart in (True, False)
     ]
+    given_out: list[tuple[dict[str, int], ...]] = []
     last = [(_BATCH, pairs, False) for pairs in (_LONG if others else ())]
     for batches, pairs, apart in (*usual, (_FOURS, _OTHERS[0], False), *last):
         runs: list[dict[str, int]] = []
@@ -66,7 +67,9 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
             sizes = {n: batches[i % 3 if apart else 0][run] for i, n in enumerate(first)}
             sizes |= {n: pairs[i % 3 if apart else 0][run] for i, n in enumerate(others)}
             runs.append(sizes)
-        yield tuple(runs)
+        if tuple(runs) not in given_out:
+            given_out.append(tuple(runs))
+            yield tuple(runs)
 
 
 def one_sample(model: ir.Model, sizes: dict[str, int]) -> dict[str, int] | None:

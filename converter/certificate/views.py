@@ -33,7 +33,7 @@ def rearranged(ctx: Context, x: Form, apply: Apply, part: Hashable = None) -> Fo
     if count(x.shape) > MOST:
         raise Doubt(f"a rearranged value has {count(x.shape):,} numbers, which is too many")
     places = ctx.space.counted(count(x.shape)).reshape(x.shape)
-    index = np.ascontiguousarray(apply(places))
+    index = np.asarray(apply(places), order="C")
     rank = index.ndim
 
     def over(array: Array) -> Array:

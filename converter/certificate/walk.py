@@ -15,18 +15,20 @@ from converter.certificate.atoms import Space
 from converter.certificate.axes import Symbols
 from converter.certificate.closeness import same_forms
 from converter.certificate.context import Context
-from converter.certificate.evaluating import evaluated
+from converter.certificate.evaluating import HANDING_ON, evaluated
 from converter.certificate.forms import Form, Known, Value, of_atom
 from converter.certificate.origins import Sizes
 from converter.certificate.rules import computed
 from converter.certificate.settling import settled
 from converter.certificate.sizes import given
+from converter.certificate.telling import Told
 from converter.certificate.verdict import Differs, Doubt, Miss
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
      "Multinomial"}
 )  # fmt: skip
+_ROUNDS = {"Loop": bodies.loop, "Scan": bodies.scan}
 # Ops that repeat the numbers of a constant.
 _REPEATS = frozenset({"Expand", "Tile"})
 
@@ -53,6 +55,7 @@ class Walk:
         self._model = model
         self._shapes = shapes
         self._symbols = Symbols(space.names, opset, memory)
+        self.told = Told()
 
     def run(self) -> list[Value]:
         """The values of the outputs."""
@@ -66,7 +69,16 @@ class Walk:
                                    ir.DataType.BFLOAT16}  # fmt: skip
             self._env[value] = of_atom(atom, shape, real=real)
         self._nodes(self._graph)
-        return [self._value(value) for value in self._graph.outputs]
+        results = [self._value(value) for value in self._graph.outputs]
+        self._note("outputs", results)
+        self.told.close(self._env, self._symbols)
+        return results
+
+    def _note(self, reader: object, values: Sequence[Value]) -> None:
+        """That constants which were computed from sizes are read."""
+        for place, value in enumerate(values):
+            if isinstance(value, Known) and value.sized is not None:
+                self.told.note(reader, place, value, self._space.names)
 
     def let_go(self) -> None:
         """Of all values: what is walked and what it is walked with hold each other."""
@@ -98,25 +110,37 @@ class Walk:
             raise Doubt("it draws random numbers")
         if op in {"SequenceAt", "ConcatFromSequence"} and node.inputs[0] in self._sequences:
             result = self._of_sequence(node)
-            self._symbols.taken(node, result)
+            self._symbols.of_sequence(node, self._sequences[node.inputs[0]], result)
             return [result]
         values = [None if value is None else self._value(value) for value in node.inputs]
         while values and values[-1] is None:
             values.pop()
+        _must_be_defined(op, values)
+        if any(isinstance(value, Form) for value in values):
+            self._note(node, values)
         x = values[0] if values else None
         self.context.axes = self._symbols.of(node.inputs[0], x.rank) if isinstance(x, Form) else ()
         if op in sequences.MAKING:
-            self._sequences[node.outputs[0]] = sequences.made(self.context, node, values)
-            self._symbols.split(node, self.context.axes)
+            parts = sequences.made(self.context, node, values)
+            self._sequences[node.outputs[0]] = parts
+            self._symbols.sequence(node, self.context.axes, parts)
             return []
         if op == "Constant":
             return [self._constant(node)]
         if op == "If":
-            return bodies.branches(self.context, node, values)
-        if op == "Loop":
-            return bodies.loop(self.context, node, values)
-        if op == "Scan":
-            return bodies.scan(self.context, node, values)
+            found = bodies.branches(self.context, node, values)
+            for place, value in enumerate(node.outputs):
+                graphs = (a.as_graph() for a in node.attributes.values())
+                self._symbols.joined(value, found[place], [g.outputs[place] for g in graphs])
+            return found
+        if op in _ROUNDS:
+            self._symbols.enter(node, values)
+            found = _ROUNDS[op](self.context, node, values)
+            if self._space.free:
+                body = node.attributes["body"].as_graph()
+                given = [self._value(value) for value in body.outputs][op == "Loop" :]
+                self._symbols.leave(node, found, given)
+            return found
         results = self._leaf(node, values)
         if self._space.free:
             self._symbols.follow(node, values, results)
@@ -127,9 +151,9 @@ class Walk:
         if any(a.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
                for a in node.attributes.values()):  # fmt: skip
             raise Doubt("it has a body of which nothing is known")
-        if node.op_type in {"Shape", "Size"} and isinstance(values[0], Form):
-            return [self._size(node, values[0])]
         x = values[0] if values else None
+        if node.op_type in {"Shape", "Size"} and isinstance(x, Form) and x.shape != (-1,):
+            return [self._size(node, x)]
         counted = isinstance(x, Known) and x.sized is not None and x.sized.counted
         if counted and isinstance(x, Known) and node.op_type in {"Shape", "Size"}:
             return evaluated(self.context, node, [replace(x, sized=None)])
@@ -138,9 +162,47 @@ class Walk:
         ):  # fmt: skip
             # Numbers of a weight, as many as sizes say: they may be moved as any weight may.
             values = [self.context.form(x), *values[1:]]
+        if node.op_type == "Concat":
+            values = self._parts(node, values)
         if values and all(value is None or isinstance(value, Known) for value in values):
-            return evaluated(self.context, node, values)
+            results = evaluated(self.context, node, values)
+            return self._joined(node, values, results) if node.op_type == "Concat" else results
         return computed(self.context, node, values)
+
+    def _parts(self, node: ir.Node, values: list[Value]) -> list[Value]:
+        """What a Concat joins, without constants that are empty at any size."""
+        forms = [v for v in values if isinstance(v, Form) and v.real and v.shape != (-1,)]
+        if not forms:
+            return values
+        like, axis = forms[0], node.attributes.get_int("axis", 0)
+
+        def is_empty(name: ir.Value | None, value: Value) -> bool:
+            if not isinstance(value, Known) or not value.real or len(value.shape) != like.rank:
+                return False
+            at = axis % like.rank
+            if value.shape != (*like.shape[:at], 0, *like.shape[at + 1 :]):
+                return False
+            return value.sized is None or self._symbols.of(name, like.rank)[at] == 0
+
+        pairs = zip(node.inputs, values, strict=False)
+        return [value for name, value in pairs if not is_empty(name, value)]
+
+    def _joined(
+        self, node: ir.Node, values: list[Value], results: Sequence[Value]
+    ) -> Sequence[Value]:
+        """Constants in their places are such side by side, if those before them are as many."""
+        (made,) = results
+        if not isinstance(made, Known) or made.sized is None:
+            return results
+        axis = node.attributes.get_int("axis", 0) % len(made.shape)
+        for place, (name, value) in enumerate(zip(node.inputs, values, strict=True)):
+            if not isinstance(value, Known) or value.sized is None:
+                continue
+            size = self._symbols.of(name, len(value.shape))[axis]
+            last = place == len(values) - 1
+            if not value.sized.plain or not (last or isinstance(size, int)):
+                return results
+        return [replace(made, sized=replace(made.sized, plain=True))]
 
     def _of_sequence(self, node: ir.Node) -> Value:
         held, *others = node.inputs
@@ -153,8 +215,6 @@ class Walk:
         return sequences.taken(values, self._value(place), free=self._space.free)
 
     def _size(self, node: ir.Node, x: Form) -> Known:
-        if x.shape == (-1,):
-            raise Doubt("the size of a value is not known before it is computed")
         space, whole = self._space, node.op_type == "Size"
         chosen = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", x.rank))
         shape: Any = np.asarray(x.shape, np.int64)
@@ -162,7 +222,7 @@ class Walk:
         if space.free:
             known = bool(x.terms) and not any(atom.second for atom in x.terms)
             sizes = self._symbols.sizes(
-                node.inputs[0], x.ids, x.rank, allowed=known or not space.second
+                node.inputs[0], x.ids, x.shape, allowed=known or not space.second
             )
         if space.names.fixed(sizes if whole else Sizes(sizes.names[chosen])):
             return Known(np.asarray(np.prod(shape)) if whole else shape[chosen])
@@ -200,6 +260,18 @@ class Walk:
         self._nodes(graph)
         self._space.here = here
         return [self._value(value) for value in graph.outputs]
+
+
+def _must_be_defined(op: str, values: Sequence[Value]) -> None:
+    """
+    Raises:
+        Doubt: the op computes with a constant of which a number is not defined.
+    """
+    for value in values:
+        if isinstance(value, Known) and value.undefined:
+            moved = op in HANDING_ON and not any(isinstance(v, Form) for v in values)
+            if not moved:
+                raise Doubt(value.undefined)
 
 
 def _ended(*_: object) -> list[Value]:
