@@ -108,7 +108,7 @@ class Exchange:
         if budget is None:
             return
         with budget.lock:
-            budget.give(self.body_bytes + self.made_bytes)
+            budget.held -= self.body_bytes + self.made_bytes
             self.budget = None
 
     def stages(self) -> list[tuple[str, float, float]]:

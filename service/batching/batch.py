@@ -106,7 +106,7 @@ def one_by_one(run: Run, items: Iterable[Item], model: str) -> list[tuple[Item, 
 
 def _alone(run: Run, item: Item, model: str) -> Outcome:
     try:
-        return Outputs.of(attempt(run, item.inputs))
+        return Outputs.of(attempt(run, _aligned(item.inputs)))
     except ServiceError as error:
         if error.__cause__ is not None and isinstance(error, InferenceFailed):
             request, cause = item.exchange.request_id, error.__cause__
@@ -124,6 +124,13 @@ def attempt(run: Run, inputs: Tensors) -> Tensors:
         raise InferenceFailed("The model could not be run on this input.") from error
 
 
+def _aligned(inputs: Tensors) -> Tensors:
+    """With a copy of each array that begins at an address which does not suit its dtype."""
+    if all(array.flags.aligned for array in inputs.values()):
+        return inputs
+    return {name: np.require(array, requirements="A") for name, array in inputs.items()}
+
+
 def _join(items: Sequence[Item]) -> Tensors:
     return {name: np.concatenate([i.inputs[name] for i in items]) for name in items[0].inputs}
 
@@ -134,11 +141,13 @@ def _split(outputs: Tensors, items: Sequence[Item]) -> list[Outputs]:
         if array.ndim == 0 or len(array) != rows:
             raise NotByRows(f"output {name!r} has shape {array.shape} for a batch of {rows} rows")
     whole = Outputs.of(outputs)
+    finite, small, new = whole.finite, whole.small, Outputs.__new__
     parts: list[Outputs] = []
     start = 0
     for item in items:
         stop = start + item.rows
-        part = Outputs(finite=whole.finite, small=whole.small)
+        part = new(Outputs)
+        part.finite, part.small = finite, small
         for name, array in outputs.items():
             part[name] = array[start:stop]
         parts.append(part)

@@ -87,9 +87,8 @@ class Head:
             if dtype is None:
                 tensors[spec.name] = raw.array(body, spec, shape, offset, size)
                 continue
-            flat = np.frombuffer(body, dtype, count, offset)
-            whole = flat if flat.flags.aligned else flat.copy()
-            tensors[spec.name] = whole.reshape(shape)
+            # Where it begins may not suit the dtype: it is copied before it is run, in any case.
+            tensors[spec.name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
         return tensors
 
     def answer(self, outputs: Tensors) -> tuple[bytes, Answer] | None:
