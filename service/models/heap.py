@@ -18,6 +18,8 @@ from collections.abc import Callable
 _MUCH_BYTES = 8 * 1024**2
 # A buffer from here on is mapped by itself, which costs page faults, but leaves no gaps.
 _LARGE_BYTES = 4 * 1024**2
+# What the threads of a library have held of it is freed some seconds later.
+_AGAIN_S = 5
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 1024**2  # at the end of a heap, for what comes next
@@ -59,6 +61,7 @@ class TrimWhenIdle:
     def __init__(self, give_back: Callable[[], object] = give_back) -> None:
         self._give_back = give_back
         self._most_bytes = 0
+        self._seconds_left = 0
 
     def second(
         self, held_bytes: int, in_flight: int, most_bytes: int = 0
@@ -70,8 +73,15 @@ class TrimWhenIdle:
             most_bytes: that they held at a time since the last call.
         """
         self._most_bytes = max(self._most_bytes, held_bytes, most_bytes)
-        if in_flight or held_bytes or self._most_bytes < _MUCH_BYTES:
+        little = self._most_bytes < _MUCH_BYTES
+        if in_flight or held_bytes or (little and not self._seconds_left):
             return None
+        if self._most_bytes >= _MUCH_BYTES:
+            self._seconds_left = _AGAIN_S
+        else:
+            self._seconds_left -= 1
+            if self._seconds_left:
+                return None
         self._most_bytes = 0
         thread = threading.Thread(target=self._collect, name="give-back", daemon=True)
         thread.start()

@@ -103,6 +103,7 @@ class GrpcServer:
         timeout_s = context.settings.body_timeout_ms / 1000
         largest = grpc_options.largest_message(context.settings)
         self._reception = Reception.of(context.budget, largest, timeout_s)
+        self._metrics.budget_bytes = self._budget.limit - self._budget.aside
         self._small = Reception(_SMALL_AT_A_TIME, _SMALL_S)
         self._server: Any = None
         self._streams = Streams(
