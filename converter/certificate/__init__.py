@@ -21,9 +21,9 @@ magnitude is its own, and weights of that type may be moved by 64*k of its round
 
 Axes of open size that have one name are equally long. They are tried at two sizes and, where A can
 be computed with it, with a single sample (`Certified.sizes`); names that A needs equal are taken as
-equal. What B computes with sizes, A must compute, too (`origins.py`), as two sizes do not tell 1
-from N/2; and no axis of A that may have another size has one size at both, as a number that is the
-same by chance (all that is left behind a large stride) must not be taken for one that stays
+equal, and no others. What B computes with sizes, A must compute, too (`origins.py`), as two sizes
+do not tell 1 from N/2; and nothing of A that may have another size has one size at both, as what is
+the same by chance (all that is left behind a large stride) must not be taken for what stays
 (`telling.py`). What constant bounds cut out of an axis is taken to lie within it.
 
 What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels, of

@@ -3,32 +3,60 @@
 Twice, with other numbers for each name: an op that holds for one size only does not hold for the
 other. Two sizes determine what is made of them by adding and by multiplying with numbers
 (`evaluating.py` refuses the rest).
+
+First all names have numbers of their own. Then some are taken as equal, as few as the first graph
+needs: two names with the same numbers could stand for each other in the second graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import onnx_ir as ir
 
 from converter.certificate.arrays import Shape
 from converter.certificate.verdict import Doubt
 
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sizes of the first and of the second run, a pair for each name; no two are the same.
+
+    Attributes:
+        first: of the first three names.
+        step: between the last of them and what further names have.
+    """
+
+    first: tuple[Pair, Pair, Pair]
+    step: int
+
+    def of(self, name: int) -> Pair:
+        last = len(self.first) - 1
+        one, other = self.first[min(name, last)]
+        more = max(name - last, 0) * self.step
+        return one + more, other + more
+
+
 # For the names of first axes, and of others (divisible, as pyramids need them; large enough for
-# windows): the sizes of the first and of the second run, one pair for each name.
-_BATCH = ((2, 3), (5, 7), (11, 13))
+# windows).
+_BATCH = Pairs(((2, 3), (5, 7), (11, 13)), 4)
 _OTHERS = (
-    ((64, 96), (96, 160), (32, 64)),
-    ((224, 256), (256, 224), (160, 224)),
-    ((6, 10), (10, 14), (14, 18)),
+    Pairs(((64, 96), (96, 160), (32, 64)), 64),
+    Pairs(((224, 256), (256, 224), (160, 224)), 64),
+    Pairs(((6, 10), (10, 14), (14, 18)), 4),
 )
 # What is tried last: a batch that is cut into fours, and sizes of sounds and of genomes.
-_FOURS = ((4, 8), (8, 12), (12, 16))
+_FOURS = Pairs(((4, 8), (8, 12), (12, 16)), 4)
 _LONG = (
-    ((576, 704), (704, 832), (832, 960)),
-    ((2048, 2304), (2304, 2560), (2560, 2816)),
-    ((12288, 12800), (12800, 13312), (13312, 13824)),
+    Pairs(((576, 704), (704, 832), (832, 960)), 128),
+    Pairs(((2048, 2304), (2304, 2560), (2560, 2816)), 256),
+    Pairs(((12288, 12800), (12800, 13312), (13312, 13824)), 512),
 )
+_SOME = 4  # names of which some may be equal: there are 15 ways, and of five 52
 
 
 def given(model: ir.Model) -> list[ir.Value]:
@@ -54,22 +82,30 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
     if not first and not others:
         yield ({},)
         return
-    usual = [
-        (_BATCH, pairs, apart)
-        for pairs in (_OTHERS if others else _OTHERS[:1])
-        for apart in (True, False)
-    ]
-    given_out: list[tuple[dict[str, int], ...]] = []
-    last = [(_BATCH, pairs, False) for pairs in (_LONG if others else ())]
-    for batches, pairs, apart in (*usual, (_FOURS, _OTHERS[0], False), *last):
-        runs: list[dict[str, int]] = []
-        for run in (0, 1):
-            sizes = {n: batches[i % 3 if apart else 0][run] for i, n in enumerate(first)}
-            sizes |= {n: pairs[i % 3 if apart else 0][run] for i, n in enumerate(others)}
-            runs.append(sizes)
-        if tuple(runs) not in given_out:
-            given_out.append(tuple(runs))
-            yield tuple(runs)
+    usual = [(_BATCH, pairs) for pairs in (_OTHERS if others else _OTHERS[:1])]
+    last = [(_BATCH, pairs) for pairs in (_LONG if others else ())]
+    for one, other in _equal(len(first), len(others)):
+        for batches, pairs in (*usual, (_FOURS, _OTHERS[0]), *last):
+            yield tuple(
+                {name: batches.of(i)[run] for name, i in zip(first, one, strict=True)}
+                | {name: pairs.of(i)[run] for name, i in zip(others, other, strict=True)}
+                for run in (0, 1)
+            )
+
+
+def _equal(first: int, others: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Which names are taken as equal, as the number that they have together: fewest first."""
+    ways = product(_ways(first), _ways(others))
+    return sorted(ways, key=lambda way: -len(set(way[0])) - len(set(way[1])))
+
+
+def _ways(count: int) -> list[tuple[int, ...]]:
+    if count > _SOME:
+        return [tuple(range(count))]
+    found: list[tuple[int, ...]] = [()]
+    for _ in range(count):
+        found = [(*way, n) for way in found for n in range(len(set(way)) + 1)]
+    return found
 
 
 def one_sample(model: ir.Model, sizes: dict[str, int]) -> dict[str, int] | None:

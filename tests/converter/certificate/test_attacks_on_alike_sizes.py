@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from converter.certificate.sizes import attempts
 from patterns.graphs import Graph
 from tests.converter.certificate.pairs import Build, accepted, doubted, refused, written
 
@@ -203,3 +204,57 @@ def test_positions_that_are_multiplied_by_what_is_one_by_chance_are_not() -> Non
     """ceil(T / 100,000) times each place."""
     doubted(written(placed(by_size=True)), written(placed()))
     doubted(written(placed()), written(placed(by_size=True)))
+
+
+def of_several(read: int, inputs: int = 5, added: int = 1) -> Build:
+    """The first of several inputs, or a sum of some, times how many samples the one read has."""
+
+    def build(g: Graph) -> str:
+        given = [g.input(f"x{i}", f"N{i}", 4) for i in range(inputs)]
+        y = given[0]
+        for other in given[1:added]:
+            y = g.op("Add", y, other)
+        size = g.op("Shape", given[read], start=0, end=1)
+        return str(g.op("Mul", y, g.op("Cast", size, to=1)))
+
+    return build
+
+
+@pytest.mark.parametrize("other", range(1, 5))
+def test_no_two_names_have_the_same_sizes(other: int) -> None:
+    refused(written(of_several(0)), written(of_several(other)))
+
+
+def test_no_two_names_of_other_axes_have_the_same_sizes() -> None:
+    def build(axis: int) -> Build:
+        def inner(g: Graph) -> str:
+            x = g.input("x", "N", "A", "B", "C", "D")
+            size = g.op("Shape", x, start=axis, end=axis + 1)
+            return str(g.op("Mul", x, g.op("Cast", size, to=1)))
+
+        return inner
+
+    for axis in range(2, 5):
+        refused(written(build(1)), written(build(axis)))
+
+
+def test_only_names_that_the_original_needs_equal_are_taken_as_equal() -> None:
+    """x0 + x1 says that these two are as long, and nothing of the third."""
+    accepted(written(of_several(0, 3, 2)), written(of_several(1, 3, 2)))
+    refused(written(of_several(0, 3, 2)), written(of_several(2, 3, 2)))
+    accepted(written(of_several(0, 4, 3)), written(of_several(2, 4, 3)))
+    refused(written(of_several(0, 4, 3)), written(of_several(3, 4, 3)))
+
+
+def test_no_two_names_of_any_number_of_them_have_the_same_sizes() -> None:
+    names = [f"N{i}" for i in range(12)]
+
+    def build(g: Graph) -> str:
+        first, *_ = [g.input(name, name, f"of {name}") for name in names]
+        return str(g.op("Relu", first))
+
+    given = written(build)
+    runs = next(attempts(given))
+    tried = [tuple(run[name] for run in runs) for name in runs[0]]
+    assert len(tried) == len(set(tried)) == 2 * len(names)
+    assert all(one != other for one, other in tried)
