@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +214,32 @@ def test_grpc(server: Served):
         assert channel.unary_unary(CHECK)(b"", timeout=30) == b"\x08\x01"
     with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary(CHECK)(b"", timeout=30)
+
+
+def test_tritons_clients(server: Served, tmp_path: Path):
+    import gevent.ssl
+    import tritonclient.grpc
+    import tritonclient.http
+
+    root = tmp_path / "root.pem"
+    root.write_bytes(ROOT.certificate)
+    overs = [
+        tritonclient.http.InferenceServerClient(
+            "{}:{}".format(*address(server)),
+            ssl=True,
+            insecure=True,  # its own look at the name is deprecated; the context has another
+            ssl_options={"server_hostname": "127.0.0.1"},
+            ssl_context_factory=partial(gevent.ssl.create_default_context, cafile=str(root)),
+        ),
+        tritonclient.grpc.InferenceServerClient(
+            grpc_address(server), ssl=True, root_certificates=str(root)
+        ),
+    ]
+    for module, over in zip((tritonclient.http, tritonclient.grpc), overs, strict=True):
+        x = module.InferInput("x", [1, 4], "FP32")
+        x.set_data_from_numpy(np.ones((1, 4), np.float32))
+        assert over.infer("m", [x]).as_numpy("scores").shape[0] == 1
+        over.close()
 
 
 def test_plain_http_is_told_so(server: Served):
