@@ -184,7 +184,7 @@ async def messages(ground: Ground) -> None:
 
 
 async def keyed_messages(ground: Ground) -> None:
-    """The same with a key: they may come in, but not all at once."""
+    """200 gRPC messages of 16 MB with a key, which may come in."""
     await _messages(ground, (("x-api-key", KEY),))
 
 
