@@ -153,11 +153,7 @@ class Batcher:
         answer: asyncio.Future[Outcome] = loop.create_future()
         if rows <= self.inline_rows:
             self.check_room(rows, deadline - time.monotonic())
-            item = self.enter(inputs, rows, deadline, answer, loop, exchange)
-        else:
-            lane = () if self._one_shape else lane_of(inputs)
-            item = Item(inputs, rows, deadline, answer, loop, exchange, lane)
-            self.runners.put(item, self._admit)
+        item = self.enter(inputs, rows, deadline, answer, loop, exchange)
         try:
             outcome = await answer
         except asyncio.CancelledError:
@@ -180,21 +176,27 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         exchange: Exchange | None = None,
     ) -> Item:
-        """`submit` on the event loop without a task: `answer` is told at the end of the turn.
+        """`submit` without a task: `answer` is told on the event loop.
 
-        Whether there is room was asked before, by `check_room`.
+        For rows that the loop itself runs, at the end of this turn, `check_room` was asked before.
 
         Args:
-            inputs, rows, deadline, exchange: as in `submit`; rows up to `inline_rows`.
+            inputs, rows, deadline, exchange: as in `submit`.
             answer: takes the outcome; dropped without one if it says that it is done by then.
             loop: the one that runs.
 
         Returns:
             What to `abandon` when nobody waits for the answer any more.
+
+        Raises:
+            ServiceError: what `check_room` raises, if a runner is to run them.
         """
         lane = () if self._one_shape else lane_of(inputs)
         item = Item(inputs, rows, deadline, answer, loop, exchange, lane)
-        self._turn.add(item, loop, self)
+        if rows <= self.inline_rows:
+            self._turn.add(item, loop, self)
+        else:
+            self.runners.put(item, self._admit)
         return item
 
     def abandon(self, item: Item) -> None:

@@ -8,7 +8,7 @@ the socket, in plain calls:
     Turn       -> Prediction.set_result   encode, write, count
 
 The steps are those of every `Call`. What is unusual (a body that trickles in, a large one, an
-image, rows for a thread) takes the usual way.
+image) takes the usual way.
 """
 
 from __future__ import annotations
@@ -73,8 +73,6 @@ class Prediction(Call):
                     self._answer(reply)
                     return True
             rows = self.decode()
-            if rows > model.batcher.inline_rows:
-                return self._leave()
             assert self.decoded is not None
             if rows > 1 or self.decoded.wish is not wish.NONE:
                 model.batcher.check_room(rows, self.deadline - exchange.decoded)
