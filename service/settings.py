@@ -32,6 +32,7 @@ _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\
 
 # Empty variables are passed over. These come out of a secret that may be missing.
 _NEVER_EMPTY = {
+    f"{PREFIX}API_KEYS_FILE": "everybody may ask",
     f"{PREFIX}REQUIRE_SIGNATURE": "signatures are not required",
     f"{PREFIX}TLS_CERTIFICATE": "everything is sent in the clear",
     f"{PREFIX}TLS_CLIENT_CA": "every client may come in",

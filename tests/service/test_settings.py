@@ -184,7 +184,9 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     assert "default: 8000" in text
 
 
-@pytest.mark.parametrize("name", ["REQUIRE_SIGNATURE", "TLS_CERTIFICATE", "TLS_CLIENT_CA"])
+@pytest.mark.parametrize(
+    "name", ["API_KEYS_FILE", "REQUIRE_SIGNATURE", "TLS_CERTIFICATE", "TLS_CLIENT_CA"]
+)
 def test_what_protects_is_not_turned_off_by_an_empty_variable(name: str):
     """As from a secret that is missing; other empty variables are passed over."""
     assert getattr(parse([], {"FOLDSERVE_PORT": ""}), name.lower()) is None
