@@ -22,9 +22,10 @@ magnitude is its own, and weights of that type may be moved by 64*k of its round
 Axes of open size that have one name are equally long. They are tried at two sizes and, where A can
 be computed with it, with a single sample (`Certified.sizes`); names that A needs equal are taken as
 equal, and no others. What B computes with sizes, A must compute, too (`origins.py`), as two sizes
-do not tell 1 from N/2; and nothing of A that may have another size has one size at both, as what is
+do not tell 1 from N/2; and nothing that may have another size has one size at both, as what is
 the same by chance (all that is left behind a large stride) must not be taken for what stays
-(`telling.py`). What constant bounds cut out of an axis is taken to lie within it.
+(`telling.py`). That B can be computed at all is known of the sizes that are tried. What constant
+bounds cut out of an axis is taken to lie within it.
 
 What it does not mean. Nothing is said of how a runtime rounds while it computes, of its kernels, of
 overflow, or of whether A is the right graph. Nothing is said of how far the outputs are apart: a
@@ -112,10 +113,10 @@ def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCert
         single = one_sample(first, sizes[0])
         runs: list[tuple[float, int]] = []
         tried: list[dict[str, int]] = []
-        told: list[Told] = []
+        told: list[tuple[Told, Told]] = []
         try:
             for run in (*sizes, *(() if single is None else (single,))):
-                told.append(Told())
+                told.append((Told(), Told()))
                 found = _at(first, second, k, run, memory, budget, told[-1])
                 if isinstance(found, NotCertified):
                     return found
@@ -144,11 +145,12 @@ class _Unfit(Exception):
         self.why, self.alike = why, alike
 
 
-def _must_tell(one: Told, other: Told) -> None:
-    try:
-        must_tell(one, other)
-    except Doubt as why:
-        raise _Unfit(Doubt(f"in the original, {why}"), alike=True) from why
+def _must_tell(one: tuple[Told, Told], other: tuple[Told, Told]) -> None:
+    for whose, first, second in zip(("in the original, ", ""), one, other, strict=True):
+        try:
+            must_tell(first, second)
+        except Doubt as why:
+            raise _Unfit(Doubt(f"{whose}{why}"), alike=True) from why
 
 
 def _at(
@@ -158,18 +160,19 @@ def _at(
     sizes: dict[str, int],
     memory: dict[Any, Any],
     budget: Budget,
-    told: Told,
+    told: tuple[Told, Told],
 ) -> tuple[float, int] | NotCertified:
     """At one choice of sizes: the largest move and the number of weights.
 
-    `told`: what depends on sizes in the first graph is put into it.
+    `told`: what depends on sizes in both graphs is put into it.
     """
     space = Space(k, free=bool(sizes), budget=budget)
     one = Walk(first, space, shapes_at(first, sizes), memory)
     other = Walk(second, space, shapes_at(second, sizes), memory)
     try:
         found = _walked(one, other, space, second.graph.outputs)
-        told.axes, told.numbers = one.told.axes, one.told.numbers
+        for walk, into in zip((one, other), told, strict=True):
+            into.axes, into.numbers = walk.told.axes, walk.told.numbers
         return found
     finally:
         one.let_go()

@@ -63,7 +63,7 @@ class Symbols:
                 self._sizes[name] = size
 
     def sizes(
-        self, value: ir.Value | None, ids: object, shape: Shape, *, allowed: bool
+        self, value: ir.Value | None, ids: tuple[int, ...], shape: Shape, *, allowed: bool
     ) -> Sizes:  # fmt: skip
         """The names of the axes of a value.
 
@@ -72,10 +72,15 @@ class Symbols:
             ids: of its atoms, which name an axis of which nothing is known.
             shape: of the value.
             allowed: whether the second graph may say the names of such axes first.
+
+        Raises:
+            Doubt: nothing is known of an axis, and no atom names it.
         """
         axes, found = list(self.of(value, len(shape))), []
         for place, axis in enumerate(axes):
             if axis is None or axis in self._products or axis in self._unknown:
+                if not ids:
+                    raise Doubt("how long a constant is depends on the sizes")
                 found.append(self._names.name("Shape", (ids, place), allowed=allowed))
                 made = f"axis {place} of {ids}"
                 if axis is None and value is not None and made not in self._sizes:

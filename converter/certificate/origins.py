@@ -87,9 +87,12 @@ def _plain(node: ir.Node, operands: Sequence[Operand | None]) -> bool:
             " "
         }  # nothing is added up
     if op == "Slice":
-        starts = operands[1] if len(operands) > 1 else None
-        from_there = starts is not None and bool(np.all(starts.array >= 0))
-        return plain[0] and fixed[1] and from_there and all(fixed[4:])
+        starts, steps = (operands[i] if len(operands) > i else None for i in (1, 4))
+        from_begin = starts is not None and np.all(starts.array >= 0)
+        onward = steps is None or np.all(steps.array > 0)
+        return plain[0] and bool(from_begin and onward) and fixed[1] and all(fixed[4:])
+    if op == "Gather" and (operands[1] is None or np.any(operands[1].array < 0)):
+        return False  # counted from the end
     return op in _IN_PLACE and all(plain)
 
 

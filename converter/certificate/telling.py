@@ -1,9 +1,9 @@
-"""Whether two choices of sizes tell what of the first graph has other sizes.
+"""Whether two choices of sizes tell what of a graph has other sizes.
 
-All is compared at the sizes that are tried. A number of the first graph that depends on sizes and
-is the same in both runs (the length of what is left behind a stride of 128, a rounded quotient)
-would be taken for one that stays, and a second graph that has a constant there would be certified.
-So such sizes do not count: others are tried.
+All is compared at the sizes that are tried. A number that depends on sizes and is the same in both
+runs (the length of what is left behind a stride of 128, a rounded quotient) would be taken for one
+that stays, and a graph that has a constant there would be certified against one that has not. So
+such sizes do not count: others are tried.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Numbers:
 
 @dataclass(eq=False)
 class Told:
-    """What depends on sizes in one run of the first graph.
+    """What depends on sizes in one run of one graph.
 
     Attributes:
         axes: of the values.

@@ -29,6 +29,7 @@ _RANDOM = frozenset(
      "Multinomial"}
 )  # fmt: skip
 _ROUNDS = {"Loop": bodies.loop, "Scan": bodies.scan}
+_BODIES = {"If", *_ROUNDS}
 # Ops that repeat the numbers of a constant.
 _REPEATS = frozenset({"Expand", "Tile"})
 
@@ -116,7 +117,7 @@ class Walk:
         while values and values[-1] is None:
             values.pop()
         _must_be_defined(op, values)
-        if any(isinstance(value, Form) for value in values):
+        if op in _BODIES or any(isinstance(value, Form) for value in values):
             self._note(node, values)
         x = values[0] if values else None
         self.context.axes = self._symbols.of(node.inputs[0], x.rank) if isinstance(x, Form) else ()

@@ -258,3 +258,98 @@ def test_no_two_names_of_any_number_of_them_have_the_same_sizes() -> None:
     tried = [tuple(run[name] for run in runs) for name in runs[0]]
     assert len(tried) == len(set(tried)) == 2 * len(names)
     assert all(one != other for one, other in tried)
+
+
+def as_rounds(end: Build) -> Build:
+    """So many rounds, each of which adds what the graph around it has."""
+
+    def build(g: Graph) -> str:
+        x = g.input("x", "N", 4)
+        total = g.op("ReduceSum", x, g.const([0]), keepdims=0)
+        body = g.body()
+        body.input(body.name("round"), dtype="int64")
+        going, state = body.name("going"), body.name("state")
+        body.input(going, dtype="bool")
+        body.input(state, 4)
+        body.output(body.op("Identity", going), dtype="bool")
+        body.output(body.op("Tanh", body.op("Add", state, total)), shape=[4])
+        times, start = g.op("Squeeze", end(g), g.const([0])), g.const(np.array(1), dtype="bool")
+        return str(g.op("Loop", times, start, g.const(np.ones(4)), body=body.graph()))
+
+    return build
+
+
+def test_a_number_of_rounds_that_is_one_at_all_sizes_that_are_tried_is_not_one() -> None:
+    doubted(written(as_rounds(eighth)), written(as_rounds(lambda g: str(g.const([1])))))
+
+
+def last_of_a_range(how: str) -> Build:
+    """(N - 1) / 8, from the last place of a Range of N."""
+
+    def build(g: Graph) -> str:
+        size = g.op("Squeeze", g.op("Shape", "x", start=0, end=1), g.const([0]))
+        places = g.op("Range", g.const(np.array(0)), size, g.const(np.array(1)))
+        if how == "Gather":
+            last = g.op("Gather", places, g.const([-1]))
+        else:
+            bounds = [g.const([n]) for n in (2**40, -(2**40), 0, -1)]
+            turned = g.op("Slice", places, *bounds)
+            last = g.op("Gather", turned, g.const([0]))
+        return str(g.op("Div", last, g.const([8])))
+
+    return build
+
+
+@pytest.mark.parametrize("how", ["Gather", "Slice"])
+def test_the_last_place_is_another_at_another_size(how: str) -> None:
+    zero: Build = lambda g: str(g.const([0]))  # noqa: E731
+    doubted(written(as_number(last_of_a_range(how))), written(as_number(zero)))
+
+
+def test_how_long_one_constant_is_does_not_say_how_long_another_is() -> None:
+    def build(read: int) -> Build:
+        def inner(g: Graph) -> str:
+            x = g.input("x", "N", 4)
+            size = g.op("Shape", x, start=0, end=1)
+            longer = g.op("Sub", g.op("Mul", size, g.const([5])), g.const([6]))
+            square = g.op("Mul", size, size)
+            zero = g.const([0.0])
+            both = [g.op("Expand", zero, n) for n in (longer, square)]
+            sizes = [g.op("Cast", g.op("Shape", one), to=1) for one in both]
+            sums = [g.op("ReduceSum", one, keepdims=0) for one in both]
+            y = g.op("Add", g.op("Add", x, sums[0]), sums[1])
+            return str(g.op("Mul", y, sizes[read]))
+
+        return inner
+
+    doubted(written(build(0)), written(build(1)))
+    doubted(written(build(1)), written(build(0)))
+
+
+def test_nor_does_the_second_graph_have_what_is_one_by_chance() -> None:
+    """What is added and taken away again has as many windows as a stride leaves."""
+
+    def build(*, more: bool) -> Build:
+        def inner(g: Graph) -> str:
+            x = g.input("x", "N", 3, "T")
+            y = g.op("ReduceMean", x, g.const([2]))
+            if more:
+                weight = g.const(np.random.default_rng(0).normal(size=(3, 3, 1)))
+                z = g.op("Conv", x, weight, strides=[20_000])
+                y = g.op("Add", g.op("Sub", y, z), z)
+            return str(g.op("Relu", y))
+
+        return inner
+
+    refused(written(build(more=False)), written(build(more=True)))
+
+
+@pytest.mark.parametrize("read", [as_number, as_place, as_bound, as_count])
+def test_nor_does_it_read_what_the_original_computes_for_nothing(read: object) -> None:
+    assert callable(read)
+
+    def dead(g: Graph) -> str:
+        eighth(g)
+        return str(g.const([1]))
+
+    doubted(written(read(dead)), written(read(eighth)))
