@@ -38,7 +38,11 @@ _OTHER_FILES = 256
 
 
 def allow_files(connections: int) -> None:
-    """Each connection is an open file, and many systems begin with room for 1024."""
+    """Each connection is an open file, and many systems begin with room for 1024.
+
+    Args:
+        connections: over HTTP and gRPC together.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -51,7 +55,7 @@ def allow_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
     if granted < wanted:
         logger.warning(
-            "--max-connections %d needs %d open files, the system allows %d (ulimit -n)",
+            "%d connections (--max-connections) need %d files, the system allows %d (ulimit -n)",
             connections, wanted, granted,
         )  # fmt: skip
 

@@ -139,7 +139,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         CannotStart: no repository, no port, no keys where keys were asked for.
         DeviceUnavailable: --device cuda without CUDA.
     """
-    assembly.allow_files(settings.max_connections)
+    ways = 1 if settings.grpc_port is None else 2
+    assembly.allow_files(ways * settings.max_connections)
     map_large()
     cpus = cpu.available()
     count = worker.count if worker else 1

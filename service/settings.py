@@ -81,7 +81,9 @@ class Settings(BaseSettings):
         300_000, ge=0, description="clients that ping more often than that are cut off"
     )
     grpc_max_connection_idle_ms: int | None = Field(
-        None, ge=1, description="without a call for so long, reconnect (default: never)"
+        None,
+        ge=1,
+        description="without a call for so long, reconnect (default: --keep-alive-timeout-ms)",
     )
     grpc_max_connection_age_ms: int | None = Field(
         None, ge=1, description="after so long, clients over gRPC reconnect (default: never)"

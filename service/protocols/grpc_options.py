@@ -14,7 +14,8 @@ from service.settings import Settings
 # Room for names and shapes beside the tensors that --max-body-bytes is about.
 _ENVELOPE_BYTES = 64 * 1024
 
-# option: setting; a setting without a value leaves the library's own, which is never.
+# option: setting; a setting without a value leaves the library's own, which is never. Only an idle
+# connection ends all the same, as one over HTTP does.
 _SETTINGS = {
     "grpc.keepalive_time_ms": "grpc_keepalive_time_ms",
     "grpc.keepalive_timeout_ms": "grpc_keepalive_timeout_ms",
@@ -39,7 +40,9 @@ def options(settings: Settings, *, shared: bool) -> list[tuple[str, int]]:
         settings: of the server.
         shared: whether other processes listen on its port as well.
     """
-    chosen = ((option, getattr(settings, name)) for option, name in _SETTINGS.items())
+    chosen = [(option, getattr(settings, name)) for option, name in _SETTINGS.items()]
+    if settings.grpc_max_connection_idle_ms is None:  # or the idle would take all places for ever
+        chosen.append(("grpc.max_connection_idle_ms", settings.keep_alive_timeout_ms))
     return [
         # Alone, a port in use is an error, and calls are not spread at random.
         ("grpc.so_reuseport", int(shared)),

@@ -221,7 +221,7 @@ def test_connections_get_their_files_or_it_says_so(tmp_path: Path):
     assert run(1000) == "756\n"
     short = run(300)
     assert short.endswith("300\n")
-    assert "--max-connections 500 needs 756 open files, the system allows 300" in short
+    assert "500 connections (--max-connections) need 756 files, the system allows 300" in short
 
 
 def test_a_signal_while_a_model_is_loading_ends_it_with_code_0(start, tmp_path: Path):
