@@ -70,7 +70,9 @@ def create_app(context: Context) -> Application:
     _add_health(app, context)
     _add_models(app, registry)
     _add_documents(app, registry)
-    open_paths = playground.PATHS | ({"/metrics"} if settings.metrics == "open" else set())
+    open_paths = playground.PATHS
+    if settings.metrics == "open":
+        open_paths |= {"/metrics", "/metrics/"}
     if settings.metrics != "off":
         _add_metrics(app, registry, context.metrics)
     routes = hot.HotRoutes(app, predict, protocols)

@@ -33,11 +33,11 @@ _LARGEST_FILE_BYTES = 1024 * 1024
 _BEARER = b"bearer "
 # Health is asked by those that have no keys: load balancers and orchestrators.
 OPEN_PATHS = frozenset(
-    {
-        "/health/live", "/health/ready", "/v2/health/live", "/v2/health/live/",
-        "/v2/health/ready", "/v2/health/ready/",
-    }
-)  # fmt: skip
+    f"{prefix}/health/{question}{slash}"
+    for prefix in ("", "/v2")
+    for question in ("live", "ready")
+    for slash in ("", "/")
+)
 
 
 class KeysUnusable(Exception):

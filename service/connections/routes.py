@@ -22,7 +22,9 @@ PATHS = (
     "/models/{name}/predict",
     "/models/{name}/versions/{version}/predict",
 )
-_PATH = re.compile(r"(?:/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)?/predict")
+_PATH = re.compile(r"(?:/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?)?/predict/?")
+# Where a slash at the end says nothing; the links of a page would lead elsewhere from behind one.
+_SLASHED = frozenset({"predict", "models", "health", "metrics"})
 
 
 class HotRoutes:
@@ -61,4 +63,6 @@ class HotRoutes:
             if protocol is not None:
                 await protocol(scope, receive, send)
                 return
+            if path.endswith("/") and path[1:].partition("/")[0] in _SLASHED:
+                scope["path"] = path[:-1]
         await self._app(scope, receive, send)

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
     [
         "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/animals",
         "/v2/models/animals/ready", "/v2/models/animals/versions/1", "/v1/models",
-        "/v1/models/animals", "/v1/models/animals/metadata",
+        "/v1/models/animals", "/v1/models/animals/metadata", "/models", "/models/animals",
+        "/models/animals/versions/1", "/health/live", "/health/ready",
     ],
 )  # fmt: skip
 def test_a_slash_at_the_end_changes_nothing(client: httpx.Client, path: str):
@@ -38,10 +39,24 @@ def test_predictions_may_end_in_a_slash_too(client: httpx.Client):
     for path, body in (
         ("/v2/models/animals/infer", v2),
         ("/v1/models/animals:predict", {"instances": [[1, 2, 3, 4]]}),
+        ("/predict", {"inputs": [[1, 2, 3, 4]]}),
+        ("/models/animals/predict", {"inputs": [[1, 2, 3, 4]]}),
+        ("/models/animals/versions/1/predict", {"inputs": [[1, 2, 3, 4]]}),
     ):
         plain, slash = client.post(path, json=body), client.post(f"{path}/", json=body)
         assert plain.status_code == 200
         assert slash.content == plain.content
+        assert client.post(f"{path}//", json=body).status_code == 404
+        assert client.get(f"{path}/").status_code == 405
+
+
+def test_a_path_counts_as_the_same_with_a_slash(client: httpx.Client):
+    assert client.get("/metrics/").status_code == 200
+    for path in ("/models/animals/", "/predict/"):
+        client.get(path)
+    page = client.get("/metrics").text
+    assert 'route="/models/{name}"' in page
+    assert client.get("/docs/").status_code == 404  # its links are relative
 
 
 def test_health_with_a_slash_needs_no_key_either(start, tmp_path: Path):
@@ -49,9 +64,9 @@ def test_health_with_a_slash_needs_no_key_either(start, tmp_path: Path):
     keys = tmp_path / "keys"
     keys.write_text("a-key-of-sixteen-letters\n")
     with start(tmp_path, "--api-keys-file", str(keys)).client() as client:
-        for path in ("/v2/health/live/", "/v2/health/ready/"):
+        for path in ("/v2/health/live/", "/v2/health/ready/", "/health/live/", "/health/ready/"):
             assert client.get(path).status_code == 200
-        for path in ("/v2/", "/v2/models/", "/v1/models"):
+        for path in ("/v2/", "/v2/models/", "/v1/models", "/models/", "/metrics/"):
             assert client.get(path).status_code == 401
 
 
