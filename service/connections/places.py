@@ -13,15 +13,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from ipaddress import IPv6Address
-
-from service.connections.lifetime import Lifetime
+from typing import Protocol
 
 _SILENT_S = 1.0
 # To look for silent ones takes as long as there are connections, so it is not done for each.
 _LOOK_EVERY_S = 0.1
 _SHARE = 8  # one place in so many is for other addresses
 
-Group = dict[Lifetime, None]
+
+class _Closed(Protocol):
+    def close(self) -> object: ...
+
+
+class Holder(Protocol):
+    """What may have a place: a connection, or a stream of gRPC."""
+
+    @property
+    def transport(self) -> _Closed: ...
+
+    def silent_s(self, now: float) -> float: ...
+
+
+Group = dict[Holder, None]
 
 
 class Places:
@@ -37,11 +50,11 @@ class Places:
         self._most = most
         self._share = most - most // _SHARE if most_of_one is None else most_of_one
         self._groups: dict[str, Group] = {}
-        self._of: dict[Lifetime, str] = {}
-        self._silent: dict[str, deque[Lifetime]] = {}
+        self._of: dict[Holder, str] = {}
+        self._silent: dict[str, deque[Holder]] = {}
         self._looked_at = 0.0
 
-    def enter(self, connection: Lifetime, address: str, now: float) -> bool:
+    def enter(self, connection: Holder, address: str, now: float) -> bool:
         """Whether there is a place for it; `now` is of time.monotonic()."""
         name = network(address)
         group = self._groups.get(name, {})
@@ -56,7 +69,7 @@ class Places:
         self.taken += 1
         return True
 
-    def leave(self, connection: Lifetime) -> None:
+    def leave(self, connection: Holder) -> None:
         """It has gone, or makes room."""
         name = self._of.pop(connection, None)
         if name is None:
@@ -73,7 +86,7 @@ class Places:
             if now - self._looked_at < _LOOK_EVERY_S:
                 return False
             self._looked_at = now
-            found: deque[Lifetime] = deque()
+            found: deque[Holder] = deque()
             for group in groups:
                 silent = [other for other in group if other.silent_s(now) > _SILENT_S]
                 found.extend(sorted(silent, key=lambda other: -other.silent_s(now)))

@@ -52,6 +52,7 @@ MESSAGES = {
         raw_output_contents:bytes*=6""",
     "ModelInferResponse.InferOutputTensor": """name:string=1 datatype:string=2 shape:int64*=3
         parameters:InferParameter{}=4 contents:InferTensorContents=5""",
+    "ModelStreamInferResponse": "error_message:string=1 infer_response:ModelInferResponse=2",
     "ModelRepositoryParameter": """bool_param:bool|=1 int64_param:int64|=2
         string_param:string|=3 bytes_param:bytes|=4""",
     "RepositoryIndexRequest": "repository_name:string=1 ready:bool=2",

@@ -72,7 +72,7 @@ class Reception:
         async with self.place(call, deadline):
             # Not cancelled: the library would still be at it. It ends with the call.
             reading = asyncio.ensure_future(call.read())
-            reading.add_done_callback(_seen)
+            reading.add_done_callback(seen)
             await asyncio.wait({reading}, timeout=self._left(deadline))
             if not reading.done():
                 raise BodyTimeout("The message did not arrive in time.")
@@ -84,12 +84,12 @@ class Reception:
     @asynccontextmanager
     async def place(self, call: Any, deadline: float) -> AsyncIterator[None]:
         """A place for what the block reads of a call. Raises TooManyBytes."""
-        address = network(_address(call.peer()))
-        await self._enter(address, deadline)
+        whose = network(address(call.peer()))
+        await self._enter(whose, deadline)
         try:
             yield
         finally:
-            self._leave(address)
+            self._leave(whose)
 
     def _left(self, deadline: float) -> float:
         return max(0.0, min(self._timeout_s, deadline - time.monotonic()))
@@ -125,13 +125,13 @@ class Reception:
                 return
 
 
-def _seen(reading: asyncio.Future[Any]) -> None:
+def seen(reading: asyncio.Future[Any]) -> None:
     """That the call has ended before is no news to anybody."""
     if not reading.cancelled():
         reading.exception()
 
 
-def _address(peer: str) -> str:
+def address(peer: str) -> str:
     """`ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`: the address in it."""
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")

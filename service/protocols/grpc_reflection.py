@@ -51,7 +51,8 @@ _Methods = list[tuple[str, str, str, bool, bool]]
 def _of_inference() -> _Methods:
     messages = grpc_messages.MESSAGES
     names = [name.removesuffix("Request") for name in messages if name.endswith("Request")]
-    return [(name, f"{name}Request", f"{name}Response", False, False) for name in names]
+    stream = ("ModelStreamInfer", "ModelInferRequest", "ModelStreamInferResponse", True, True)
+    return [*((name, f"{name}Request", f"{name}Response", False, False) for name in names), stream]
 
 
 _ASK, _TELL = "HealthCheckRequest", "HealthCheckResponse"

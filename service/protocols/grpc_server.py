@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -31,11 +32,13 @@ from service.errors import ServiceError, TooManyBytes, defect
 from service.exchange import Exchange
 from service.protocols import (
     grpc_health,
+    grpc_infer_stream,
     grpc_messages,
     grpc_options,
     grpc_reflection,
     shapes,
 )
+from service.protocols.grpc_infer_stream import InferStreams, Write
 from service.protocols.grpc_reception import Reception
 from service.protocols.grpc_reflection import Reflection
 from service.protocols.grpc_streams import Streams
@@ -103,12 +106,13 @@ class GrpcServer:
         timeout_s = context.settings.body_timeout_ms / 1000
         largest = grpc_options.largest_message(context.settings)
         self._reception = Reception.of(context.budget, largest, timeout_s)
+        self._infer_streams = InferStreams(context.budget, largest, timeout_s)
         self._metrics.budget_bytes = self._budget.limit - self._budget.aside
         self._small = Reception(_SMALL_AT_A_TIME, _SMALL_S)
         self._server: Any = None
         self._streams = Streams(
             max(1, int(_STREAMS_SHARE * context.settings.max_connections)),
-            context.settings.body_timeout_ms / 1000,
+            timeout_s,
         )
 
     async def start(self) -> None:
@@ -120,6 +124,8 @@ class GrpcServer:
         )
         methods = Methods(self._context, self._classes).table()
         inference = {name: self._handler(name, each) for name, each in methods.items()}
+        stream = partial(self._stream, methods["ModelInfer"])
+        inference[grpc_infer_stream.METHOD] = grpc.stream_stream_rpc_method_handler(stream)
         watch = grpc_health.Watch(self._streams, self._classes, self._context.metrics.ready)
         health = {
             "Check": inference.pop("HealthCheck"),
@@ -155,6 +161,7 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Take no new calls; cancel those that are still under way after `grace_s` seconds."""
         self._streams.closing.set()
+        self._infer_streams.close()
         if self._server is not None:
             await self._server.stop(grace_s)
 
@@ -164,12 +171,7 @@ class GrpcServer:
 
     async def _call(self, name: str, method: Method, _: Any, call: Any) -> bytes | None:
         """One call: key, deadline, the method, its errors as a status, and the count."""
-        metadata = _metadata(call)
-        scope = _scope(call, metadata)
-        exchange = Exchange(request_id(scope), self._budget)
-        exchange.route = f"grpc {name}"
-        self._metrics.in_flight += 1
-        try:
+        with self._recorded(name, call) as (exchange, metadata):
             answer = await self._answer(name, method, metadata, call, exchange)
             if isinstance(answer, ServiceError):
                 await self._refuse(call, exchange, answer)
@@ -177,6 +179,41 @@ class GrpcServer:
             call.set_trailing_metadata((("x-request-id", exchange.request_id),))
             exchange.status = 200
             return answer
+
+    async def _stream(self, infer: Method, _: Any, call: Any) -> None:
+        """A call of ModelStreamInfer; what ends it before its client does is its status."""
+        name = grpc_infer_stream.METHOD
+
+        async def ask(message: bytes, write: Write) -> None:
+            with self._recorded(name, call) as (exchange, metadata):
+                answer = await self._answer(name, infer, metadata, call, exchange, message)
+                if isinstance(answer, ServiceError):
+                    status, exchange.error = answer.status, answer.code
+                    told = grpc_infer_stream.failed(answer, message)
+                else:
+                    status, told = 200, grpc_infer_stream.succeeded(answer)
+                del message, answer
+                await write(told)
+                exchange.status = status
+
+        try:
+            await self._infer_streams.serve(call, ask)
+        except ServiceError as error:
+            with self._recorded(name, call) as (exchange, _):
+                await self._refuse(call, exchange, error.with_traceback(None))
+
+    @contextmanager
+    def _recorded(
+        self, name: str, call: Any
+    ) -> Iterator[tuple[Exchange, list[tuple[bytes, bytes]]]]:
+        """The record of a request, told to the observers at the end; and its metadata."""
+        metadata = _metadata(call)
+        scope = _scope(call, metadata)
+        exchange = Exchange(request_id(scope), self._budget)
+        exchange.route = f"grpc {name}"
+        self._metrics.in_flight += 1
+        try:
+            yield exchange, metadata
         finally:
             self._metrics.in_flight -= 1
             exchange.release()
@@ -190,12 +227,17 @@ class GrpcServer:
         metadata: list[tuple[bytes, bytes]],
         call: Any,
         exchange: Exchange,
+        data: bytes | None = None,
     ) -> bytes | ServiceError:
-        """What the method gives or raises; a message must not live on in an error's traceback."""
+        """What the method gives or raises; a message must not live on in an error's traceback.
+
+        `data`: the message, if it is there already.
+        """
         try:
             self._check_key(name, metadata)
-            reception = self._small if name in _WITHOUT_KEY else self._reception
-            data = await reception.read(call, self._deadline(call))
+            if data is None:
+                reception = self._small if name in _WITHOUT_KEY else self._reception
+                data = await reception.read(call, self._deadline(call))
             exchange.hold(len(data))
             exchange.read = time.monotonic()
             return await method(data, exchange, self._deadline(call))

@@ -190,7 +190,7 @@ def test_every_method_that_reflection_names_is_served(shared: Served, channel: g
             call(b"")
         except grpc.RpcError as error:
             assert error.code() is not grpc.StatusCode.UNIMPLEMENTED, method.name  # noqa: PT017
-    assert len(service.method) == 11
+    assert len(service.method) == 12
 
 
 def test_reflection_says_what_there_is_not(channel: grpc.Channel):
