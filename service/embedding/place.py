@@ -9,13 +9,12 @@ models/mnist/1/model.onnx, with model.json beside it: its version folder
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from service.embedding.errors import ModelUnusable
 from service.manifest import MANIFEST_FILE, MODEL_FILE
-from service.models.bundle import LONGEST_MANIFEST_BYTES
+from service.models.bundle import peek
 from service.models.folders import NAME, VERSION
 from service.store.address import is_address
 
@@ -81,16 +80,8 @@ def _version(path: Path) -> Place:
     name, number = path.parent.name, path.name
     if VERSION.fullmatch(number) and NAME.fullmatch(name):
         return Place(path, name, int(number))
-    return Place(path, *_said(path / MANIFEST_FILE, path.name))
-
-
-def _said(manifest: Path, name: str) -> tuple[str, int]:
-    """Name and version as model.json has them; whether it is valid is not looked at here."""
+    said = peek(path)  # whether it is valid is not looked at here
     try:
-        # A pipe would block, a huge file fill the memory: the check of the version refuses both.
-        if manifest.is_file() and manifest.stat().st_size <= LONGEST_MANIFEST_BYTES:
-            said = json.loads(manifest.read_bytes())
-            return str(said["name"]), int(said["version"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return name, 1
+        return Place(path, str(said["name"]), int(said["version"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return Place(path, path.name, 1)

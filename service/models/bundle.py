@@ -8,14 +8,17 @@ published. A folder with a bare model.onnx and no model.json is taken as it is.
 from __future__ import annotations
 
 import hashlib
-import mmap
+import json
 import stat
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
+from service.models.external import mapped
 from service.signing.names import SIGNATURE_FILE
 
 # Stands in the folder of a version that could not be fetched from a store, and holds the reason.
@@ -86,6 +89,19 @@ def parse(text: bytes, name: str, version: int) -> Manifest:
     return manifest
 
 
+def peek(folder: Path) -> dict[str, Any]:
+    """What model.json of a version says, valid or not; {} if that cannot be read.
+
+    A pipe would block, a huge file fill the memory: the check of the version refuses both.
+    """
+    path = folder / MANIFEST_FILE
+    with suppress(OSError, ValueError, RecursionError):
+        if path.is_file() and path.stat().st_size <= LONGEST_MANIFEST_BYTES:
+            said = json.loads(path.read_bytes())
+            return said if isinstance(said, dict) else {}
+    return {}
+
+
 def refuse_unfetched(folder: Path) -> None:
     """Raises Rejected if the version could not be fetched from its store, with the reason."""
     if (folder / UNFETCHED_FILE).is_file():
@@ -131,17 +147,9 @@ def has_node(model: Path | bytes, ops: Sequence[bytes]) -> bool:
         model: the file, or its content.
         ops: the types.
     """
-    if isinstance(model, bytes):
-        return any(_node_of(op) in model for op in ops)
-    with model.open("rb") as file:
-        if file.seek(0, 2) == 0:
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(content.find(_node_of(op)) >= 0 for op in ops)
-
-
-def _node_of(op: bytes) -> bytes:
-    return b'"' + bytes([len(op)]) + op
+    marks = [b'"' + bytes([len(op)]) + op for op in ops]
+    with nullcontext(model) if isinstance(model, bytes) else mapped(model) as content:
+        return any(content.find(mark) >= 0 for mark in marks)
 
 
 def size_bytes(folder: Path) -> int:
@@ -179,13 +187,12 @@ def _refuse_unlisted_weights(folder: Path, manifest: Manifest) -> None:
     }
     if not strays:
         return
-    with (folder / MODEL_FILE).open("rb") as file:
-        if file.seek(0, 2) == 0:
+    with mapped(folder / MODEL_FILE) as content:
+        if not len(content):
             raise Rejected(f"{MODEL_FILE} is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for name in sorted(strays):
-                if content.find(name) >= 0:
-                    raise Rejected(
-                        f"{MODEL_FILE} mentions {name.decode()!r}, which {MANIFEST_FILE} does "
-                        "not list: list it with its sha256, or remove it"
-                    )
+        for name in sorted(strays):
+            if content.find(name) >= 0:
+                raise Rejected(
+                    f"{MODEL_FILE} mentions {name.decode()!r}, which {MANIFEST_FILE} does "
+                    "not list: list it with its sha256, or remove it"
+                )

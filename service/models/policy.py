@@ -12,14 +12,13 @@ highest version whose model.json is signed: nobody else decides what is served.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.manifest import MANIFEST_FILE, VERSION_POLICY
-from service.models.bundle import LONGEST_MANIFEST_BYTES
+from service.manifest import VERSION_POLICY
+from service.models.bundle import peek
 from service.models.signed import Trust, manifest_of
 
 _POLICY = re.compile(VERSION_POLICY)
@@ -76,11 +75,7 @@ def of_model(
         return parse(said) if said else default
     if not versions:
         return default
-    path = versions[max(versions)] / MANIFEST_FILE
     try:
-        # A pipe would block, a huge file fill the memory: loading the version will refuse both.
-        if not path.is_file() or path.stat().st_size > LONGEST_MANIFEST_BYTES:
-            return default
-        return parse(json.loads(path.read_bytes())["serving"]["version_policy"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return parse(peek(versions[max(versions)])["serving"]["version_policy"])
+    except (KeyError, TypeError, ValueError):
         return default

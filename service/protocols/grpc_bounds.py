@@ -1,17 +1,15 @@
 """How many parts a protobuf message has, counted before it is read into objects.
 
 A message of two bytes that says "here is an empty message" becomes an object of a hundred, so 16 MB
-of such take gigabytes. The tensors themselves are a few long fields, which are passed over here:
-
-    message  := (tag value)*          tag = field number << 3 | wire type, a varint
-    wire type 0: a varint, 1: eight bytes, 2: a length and so many bytes, 5: four bytes
-
-Source: Protocol Buffers, Encoding, "Message Structure".
+of such take gigabytes. The tensors themselves are a few long fields, which are passed over here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from service.protobuf import Malformed, fields
 
 # A request names its tensors, their shapes and some parameters: a hundred fields are many.
 MOST_FIELDS = 10_000
@@ -39,27 +37,16 @@ def within(data: bytes, method: str, most: int = MOST_FIELDS) -> bool:
     """
     view = memoryview(data)
     waiting: list[tuple[int, int, Tree]] = [(0, len(view), _TREES.get(method, {}))]
-    fields = 0
+    left = most
     while waiting:
         at, end, inner = waiting.pop()
-        while at < end:
-            fields += 1
-            if fields > most:
-                return False
-            tag, at = _varint(view, at, end)
-            kind = tag & 7
-            if kind == 0:
-                _, at = _varint(view, at, end)
-            elif kind == 2:
-                length, at = _varint(view, at, end)
-                below = inner.get(tag >> 3)
-                if below is not None:
-                    waiting.append((at, min(at + length, end), below))
-                at += length
-            elif kind in _FIXED:
-                at += _FIXED[kind]
-            else:
-                break
+        with suppress(Malformed):  # the parser gets no farther there, but to the others it may
+            for field in fields(view, at, end):
+                left -= 1
+                if left < 0:
+                    return False
+                if field.is_bytes and (below := inner.get(field.number)) is not None:
+                    waiting.append((field.begin, field.end, below))
     return True
 
 
@@ -72,45 +59,14 @@ def texts(data: bytes, numbers: Sequence[int], most: int = MOST_FIELDS) -> list[
             empty, and the last of several counts, as for every reader of protobuf.
         most: fields that are looked at.
     """
-    view, at, end = memoryview(data), 0, len(data)
+    view = memoryview(data)
     found = dict.fromkeys(numbers, b"")
-    for _ in range(most):
-        if at == end:
-            break
-        tag, at = _varint(view, at, end)
-        kind, number = tag & 7, tag >> 3
-        if not number:
-            return None
-        if kind == 0:
-            _, at = _varint(view, at, end)
-        elif kind == 2:
-            length, at = _varint(view, at, end)
-            if number in found:
-                found[number] = bytes(view[at : at + length])
-            at += length
-        elif kind in _FIXED:
-            at += _FIXED[kind]
-        else:
-            return None
-        if at > end:
-            return None
     try:
-        return [text.decode() for text in found.values()] if at == end else None
-    except UnicodeDecodeError:
+        for seen, field in enumerate(fields(view, 0, len(view))):
+            if seen >= most:
+                return None
+            if field.is_bytes and field.number in found:
+                found[field.number] = bytes(view[field.begin : field.end])
+        return [text.decode() for text in found.values()]
+    except ValueError:  # Malformed, or not UTF-8
         return None
-
-
-_FIXED = {1: 8, 5: 4}
-
-
-def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it; the end where it is cut off."""
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = view[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    return 0, end

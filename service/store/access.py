@@ -17,10 +17,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from service.manifest import MANIFEST_FILE
+from service.models.bundle import LONGEST_MANIFEST_BYTES
 from service.models.folders import NAME, VERSION
 from service.store.address import redacted, scheme
-
-LONGEST_MANIFEST_BYTES = 16 * 1024 * 1024
 
 # Extras of this package that bring what fsspec needs for a scheme.
 _EXTRAS = {

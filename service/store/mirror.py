@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.models import policy as policies
 from service.models.bundle import Rejected
 from service.models.policy import Policy
+from service.models.repository import Verdicts
 from service.models.signed import Trust
 from service.store.access import Missing, Store, StoreError, Versions
 from service.store.cache import Cache
@@ -28,9 +28,6 @@ logger = logging.getLogger("foldserve.store")
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 300.0
 
-
-# What the service made of each model's versions: those it serves, and those it has rejected.
-Verdicts = Mapping[str, tuple[frozenset[int], frozenset[int]]]
 _NONE: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 

@@ -128,6 +128,16 @@ def test_a_path_without_a_model(linear: Path, path: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["{", "[]", "{}", '{"name": "m", "version": 1e999}'])
+def test_a_manifest_of_a_copied_version_that_says_nothing_is_a_refusal(
+    linear: Path, tmp_path: Path, said: str
+) -> None:
+    copied = shutil.copytree(linear / "2", tmp_path / "elsewhere" / "build")
+    (copied / "model.json").write_text(said)
+    with pytest.raises(ModelUnusable, match=r"^build version 1 cannot be used: model\.json is not"):
+        Predictor(copied)
+
+
 def test_an_address_is_told_apart_from_a_folder() -> None:
     with pytest.raises(ModelUnusable, match="is an address"):
         Predictor("s3://bucket/models/mnist")
