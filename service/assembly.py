@@ -19,6 +19,7 @@ from service.listen import CannotStart
 from service.models import model, policy
 from service.models.registry import Registry
 from service.settings import Settings
+from service.signing import names as signing
 from service.telemetry import tracing
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
@@ -91,30 +92,42 @@ def trusted(settings: Settings) -> Trust | None:
     Raises:
         CannotStart: the keys cannot be used, or lie where whoever writes models writes.
     """
-    path = settings.require_signature
+    path, models = settings.require_signature, settings.models
     if path is None:
         return None
-    flag = "--require-signature"
-    try:
-        from service.signing.keys import TrustUnusable, read_trust
-    except ImportError:
-        raise CannotStart(
-            f"{flag} needs the extra [signing]: pip install 'foldserve[signing]'."
-        ) from None
-    models = settings.models
     if isinstance(models, Path) and models.resolve() in path.resolve().parents:
         raise CannotStart(
-            f"{flag}: {path} lies in the models folder, where whoever can write a model could "
-            "put another key. Keep it elsewhere."
+            f"--require-signature: {path} lies in the models folder, where whoever can write a "
+            "model could put another key. Keep it elsewhere."
         )
     try:
-        return read_trust(path, flag)
-    except TrustUnusable as error:
+        return signing.trusted(path, "--require-signature")
+    except signing.TrustUnusable as error:
         raise CannotStart(str(error)) from None
 
 
-def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
-    """The folder that is served, and what keeps it in step with a store.
+class Source(NamedTuple):
+    """The folder that is served, what keeps it in step with a store, and whose signatures count."""
+
+    folder: Path
+    mirror: StoreMirror | None
+    trust: Trust | None
+
+
+def check_models(settings: Settings) -> None:
+    """As far as that can be told at once: a store is asked only by who serves of it.
+
+    Raises:
+        CannotStart: as `repository`.
+    """
+    if isinstance(settings.models, Path):
+        repository(settings)
+    else:
+        trusted(settings)
+
+
+def repository(settings: Settings) -> Source:
+    """Where the models come from.
 
     Raises:
         CannotStart: there is no such folder, the store cannot be used, or the keys of signatures.
@@ -126,7 +139,7 @@ def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
                 f"The models folder {str(models)!r} does not exist. Create it, or point "
                 "--models to the folder that holds <name>/<version>/model.onnx."
             )
-        return models, None
+        return Source(models, None, trust)
     from service.store.access import Store, StoreError, StoreUnusable
     from service.store.cache import folder_of
     from service.store.mirror import Mirror
@@ -151,7 +164,7 @@ def repository(settings: Settings) -> tuple[Path, StoreMirror | None]:
             f"The model store {store.address} cannot be read: {error}. Nothing was fetched from "
             "it before, so there is nothing to serve. Check the address and your access."
         ) from None
-    return folder, mirror
+    return Source(folder, mirror, trust)
 
 
 def observers(settings: Settings, version: str, access: Access) -> list[AccessLog | Tracing]:
@@ -215,7 +228,26 @@ def build(
         memory_limit_bytes=settings.cuda_memory_limit_bytes,
     )
     metrics = Metrics(version, shared)
-    registry = open_registry(settings, source, metrics, choice, threads=threads, alone=alone)
+    loader = partial(
+        load_counted,
+        metrics=metrics,
+        choice=choice,
+        threads=threads,
+        capacity_samples=settings.queue_capacity_samples,
+        max_tensor_bytes=settings.max_tensor_bytes,
+        settings=RunSettings(
+            runners=settings.runners,
+            threads=settings.threads,
+            max_batch_rows=settings.max_batch_size,
+            max_wait_s=settings.max_wait_us / 1e6,
+        ),
+        trust=source.trust,
+    )
+    registry = Registry(
+        source.folder, loader, settings.default_model, policy.parse(settings.version_policy),
+        alone=alone, mirror=source.mirror, trust=source.trust,
+        failed=partial(metrics.reload_failed, "model"),
+    )  # fmt: skip
     access.when_failed(partial(metrics.reload_failed, "keys"))
     told = observers(settings, version, access)
     context = Context(registry, settings, access, version, metrics, told)
@@ -242,50 +274,6 @@ def grpc(
     return GrpcServer(
         context, settings.host, settings.grpc_port, shared=shared, certificates=certificates
     )
-
-
-def open_registry(
-    settings: Settings,
-    source: tuple[Path, StoreMirror | None],
-    metrics: Metrics,
-    choice: Choice,
-    *,
-    threads: int,
-    alone: bool,
-) -> Registry:
-    """The repository as the settings have it, nothing of it loaded yet.
-
-    Args:
-        settings: of the whole server.
-        source: as `repository` gives it.
-        metrics: counts the batches.
-        choice: where models run.
-        threads: that one model's run may use.
-        alone: False if other processes serve the same repository on the same port.
-    """
-    trust = trusted(settings)
-    run_settings = RunSettings(
-        runners=settings.runners,
-        threads=settings.threads,
-        max_batch_rows=settings.max_batch_size,
-        max_wait_s=settings.max_wait_us / 1e6,
-    )
-    loader = partial(
-        load_counted,
-        metrics=metrics,
-        choice=choice,
-        threads=threads,
-        capacity_samples=settings.queue_capacity_samples,
-        max_tensor_bytes=settings.max_tensor_bytes,
-        settings=run_settings,
-        trust=trust,
-    )
-    rule = policy.parse(settings.version_policy)
-    models, mirror = source
-    return Registry(
-        models, loader, settings.default_model, rule, alone=alone, mirror=mirror, trust=trust,
-        failed=partial(metrics.reload_failed, "model"),
-    )  # fmt: skip
 
 
 def load_counted(

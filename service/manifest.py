@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    ValidationError,
     field_validator,
     model_serializer,
     model_validator,
@@ -50,12 +51,20 @@ AxisSize = Annotated[int, Field(ge=1, le=2**20)]
 MOST_WARM_UP_SHAPES = 64
 MOST_CURVES = 8
 MOST_CURVE_POINTS = 200
+_LONGEST_REASON = 400
 
 
 class Strict(BaseModel):
     """A misspelled key is an error, not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where a document is not valid, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return (f"{where}: {first['msg']}" if where else first["msg"])[:_LONGEST_REASON]
 
 
 class FileEntry(Strict):

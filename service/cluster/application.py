@@ -85,9 +85,7 @@ def build(settings: Settings, cpus: int | None = None) -> Any:
     """
     if cpus is None:
         cpus = cluster_cpus() if ray.is_initialized() else cpu.available().threads
-    assembly.trusted(settings)
-    if isinstance(settings.models, Path):  # a store is for the replicas to reach
-        assembly.repository(settings)
+    assembly.check_models(settings)  # a store is for the replicas to reach
     made = cluster_plan.plan(settings, cpus)
     values = settings.model_dump()
     for name, value in values.items():

@@ -22,7 +22,6 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -52,9 +51,7 @@ def run(settings: Settings, version: str) -> int:
     Raises:
         CannotStart: no Ray, no repository, no keys, no port, replicas that cannot be.
     """
-    assembly.trusted(settings)
-    if isinstance(settings.models, Path):  # a store is for the replicas to reach
-        assembly.repository(settings)
+    assembly.check_models(settings)  # a store is for the replicas to reach
     own = not settings.ray_address
     if own:
         settings = settings.model_copy(update={"port": _port(settings)})

@@ -79,10 +79,9 @@ def app(models: str | Path = "models", **settings: Any) -> Embedded:
                 f"{name} is a matter of the server that runs your application: set it there."
             )
     found = given({"models": models, **settings})
-    assembly.trusted(found)
     if isinstance(found.models, Path):
         found = found.model_copy(update={"models": found.models.absolute()})
-        assembly.repository(found)
+    assembly.check_models(found)
     return Embedded(found, program_version())
 
 

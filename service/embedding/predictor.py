@@ -31,6 +31,7 @@ from service.models.check import Checked, check, check_file
 from service.models.classify import Prediction, predictions
 from service.models.signed import Trust
 from service.signature import STRING, show
+from service.signing.names import TrustUnusable, trusted
 
 _MOST_PIXELS = 40_000_000
 
@@ -250,13 +251,7 @@ def _trusted(keys: str | Path | None) -> Trust | None:
     if keys is None:
         return None
     try:
-        from service.signing.keys import TrustUnusable, read_trust
-    except ImportError:
-        raise ModelUnusable(
-            "require_signature needs the extra [signing]: pip install 'foldserve[signing]'."
-        ) from None
-    try:
-        return read_trust(Path(keys), "require_signature")
+        return trusted(Path(keys), "require_signature")
     except TrustUnusable as error:
         raise ModelUnusable(str(error)) from None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
+from service.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest, first_problem
 from service.models.external import mapped
 from service.signing.names import SIGNATURE_FILE
 
@@ -76,11 +76,7 @@ def parse(text: bytes, name: str, version: int) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Rejected(
-            f"{MANIFEST_FILE} is not valid: {where + ': ' if where else ''}{first['msg']}"
-        ) from None
+        raise Rejected(f"{MANIFEST_FILE} is not valid: {first_problem(error)}") from None
     if (manifest.name, manifest.version) != (name, version):
         raise Rejected(
             f"{MANIFEST_FILE} says {manifest.name!r} version {manifest.version}, "

@@ -1,20 +1,43 @@
-"""Which version a command line means."""
+"""What the command lines about signatures have in common: the version that is meant."""
 
 from __future__ import annotations
 
+import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 from service.models.folders import NAME, VERSION
 from service.store.address import is_address
 
 NEEDS_EXTRA = "signatures need the package cryptography: pip install 'foldserve[signing]'."
-METAVAR = "models/NAME[/VERSION]"
-MEANS = "the folder of a version, or of a model, whose highest version is meant"
+_WIDTH = 96
 
 
 class Wrong(Exception):
     """What was asked cannot be done; the text is a sentence."""
+
+
+def parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A command line with a version, for `version_folder`."""
+    made = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=partial(argparse.HelpFormatter, width=_WIDTH),
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "version",
+        metavar="models/NAME[/VERSION]",
+        help="the folder of a version, or of a model, whose highest version is meant",
+    )
+    return made
+
+
+def add_file(made: argparse.ArgumentParser, flag: str, meaning: str, **how: bool) -> None:
+    """A PEM file that the command line names."""
+    made.add_argument(flag, type=Path, metavar="FILE", help=f"PEM file of {meaning}", **how)  # type: ignore[arg-type]
 
 
 def version_folder(path: str) -> Path:

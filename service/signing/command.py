@@ -11,20 +11,19 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.manifest import MANIFEST_FILE
 from service.models import signed
 from service.models.bundle import Rejected
-from service.signing.asked import MEANS, METAVAR, NEEDS_EXTRA, Wrong, version_folder
+from service.signing import asked
+from service.signing.asked import NEEDS_EXTRA, Wrong, version_folder
 
 if TYPE_CHECKING:
     from service.signing.keys import Trust
 
 PROGRAM = "foldserve verify-signature"
-_WIDTH = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +61,27 @@ class Found:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code; `argv` without the program's name."""
-    asked = parser().parse_args(argv)
+    given = parser().parse_args(argv)
     try:
-        found = look(asked.version, trust(asked.public_key, asked.certificate_chain))
+        found = look(given.version, trust(given.public_key, given.certificate_chain))
     except Wrong as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    told = json.dumps(found.record(), indent=2) if asked.json else found.sentence()
+    told = json.dumps(found.record(), indent=2) if given.json else found.sentence()
     sys.stdout.write(told + "\n")
     return 0 if found.reason is None else 1
 
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Tell whether a version of a model is signed by somebody who is trusted, and "
-        "whether each of its files is as it was signed.",
-        epilog="Exit codes: 0 verified, 1 not, 2 it could not be looked at.",
-        formatter_class=partial(argparse.HelpFormatter, width=_WIDTH),
-        allow_abbrev=False,
+    made = asked.parser(
+        PROGRAM,
+        "Tell whether a version of a model is signed by somebody who is trusted, and whether each "
+        "of its files is as it was signed.",
+        "Exit codes: 0 verified, 1 not, 2 it could not be looked at.",
     )
-    made.add_argument("version", metavar=METAVAR, help=MEANS)
-    made.add_argument(
-        "--public-key",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the public keys that are trusted",
-    )
-    made.add_argument(
-        "--certificate-chain",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the root certificates that are trusted",
-    )
+    asked.add_file(made, "--public-key", "the public keys that are trusted")
+    asked.add_file(made, "--certificate-chain", "the root certificates that are trusted")
     made.add_argument("--json", action="store_true", help="write the answer as JSON")
     return made
 

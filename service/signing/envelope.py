@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from service.manifest import first_problem
 from service.signing.names import LONGEST_SIGNATURE_BYTES, SIGNATURE_FILE, Unverified
 
 MOST_CERTIFICATES = 16
@@ -111,10 +112,7 @@ def parse(text: bytes) -> Envelope:
     try:
         bundle = _Bundle.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        why = f"{where}: {first['msg'][:200]}" if where else first["msg"][:200]
-        raise Unverified(f"{SIGNATURE_FILE} is not a signature: {why}") from None
+        raise Unverified(f"{SIGNATURE_FILE} is not a signature: {first_problem(error)}") from None
     material, dsse = bundle.verificationMaterial, bundle.dsseEnvelope
     if bundle.mediaType != MEDIA_TYPE:
         raise Unverified(f"{SIGNATURE_FILE} is a {bundle.mediaType[:100]!r}, not a {MEDIA_TYPE!r}")

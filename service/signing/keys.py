@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from service.signing import chains, envelope, statement
+from service.signing import chains, envelope, names, statement
 from service.signing.envelope import Envelope
 from service.signing.names import SIGNATURE_FILE, Unverified
 
@@ -31,11 +31,8 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp521r1": hashes.SHA512(),
 }
 _CURVES = "an elliptic-curve key on P-256, P-384 or P-521"
+TrustUnusable = names.TrustUnusable
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
-
-
-class TrustUnusable(Exception):
-    """A file of keys cannot be used; the text is a sentence that says which and why."""
 
 
 @dataclass(frozen=True, slots=True)

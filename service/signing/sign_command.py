@@ -11,29 +11,28 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.manifest import MANIFEST_FILE
 from service.models import bundle
 from service.models.bundle import Rejected
-from service.signing.asked import MEANS, METAVAR, NEEDS_EXTRA, Wrong, version_folder
+from service.signing import asked
+from service.signing.asked import NEEDS_EXTRA, Wrong, version_folder
 from service.signing.names import SIGNATURE_FILE
 
 if TYPE_CHECKING:
     from service.signing.signing import SigningKey
 
 PROGRAM = "foldserve sign"
-_WIDTH = 96
 
 
 def main(argv: Sequence[str]) -> int:
     """The exit code; `argv` without the program's name."""
-    asked = parser().parse_args(argv)
+    given = parser().parse_args(argv)
     try:
-        folder = version_folder(asked.version)
-        sign(folder, _key(asked.key, asked.key_chain))
+        folder = version_folder(given.version)
+        sign(folder, _key(given.key, given.key_chain))
     except Wrong as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -43,28 +42,15 @@ def main(argv: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
-    made = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Sign a version of a model that was published before: write model.sig into "
-        "its folder, in the place of one that is there.",
-        epilog="Exit codes: 0 signed, 2 nothing was written.",
-        formatter_class=partial(argparse.HelpFormatter, width=_WIDTH),
-        allow_abbrev=False,
+    made = asked.parser(
+        PROGRAM,
+        "Sign a version of a model that was published before: write model.sig into its folder, in "
+        "the place of one that is there.",
+        "Exit codes: 0 signed, 2 nothing was written.",
     )
-    made.add_argument("version", metavar=METAVAR, help=MEANS)
-    made.add_argument(
-        "--key",
-        type=Path,
-        metavar="FILE",
-        required=True,
-        help="PEM file of the private key; its password is taken from SIGNING_KEY_PASSWORD",
-    )
-    made.add_argument(
-        "--key-chain",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of certificates of the key, the signing one first",
-    )
+    password = "its password is taken from SIGNING_KEY_PASSWORD"  # noqa: S105  the name of one
+    asked.add_file(made, "--key", f"the private key; {password}", required=True)
+    asked.add_file(made, "--key-chain", "certificates of the key, the signing one first")
     return made
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.manifest import first_problem
 from service.signing.names import SIGNATURE_FILE, Unverified
 
 STATEMENT_TYPE: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
@@ -74,10 +75,9 @@ def digests(payload: bytes) -> dict[str, str]:
     try:
         statement = _Statement.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
         raise Unverified(
             f"{SIGNATURE_FILE} signs something else than the sha256 of files: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg'][:200]}"
+            f"{first_problem(error)}"
         ) from None
     found: dict[str, str] = {}
     root = hashlib.sha256()

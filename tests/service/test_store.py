@@ -500,11 +500,11 @@ def test_a_store_that_is_away_at_the_start(remote: Path, tmp_path: Path) -> None
     with pytest.raises(CannotStart, match=r"cannot be read.*nothing to serve"):
         assembly.repository(parse(flags, {}))
     (remote.parent / "away").rename(remote)
-    _, mirror = assembly.repository(parse(flags, {}))
+    mirror = assembly.repository(parse(flags, {})).mirror
     assert mirror
     mirror.refresh()
     remote.rename(remote.parent / "away")
-    _, again = assembly.repository(parse(flags, {}))
+    again = assembly.repository(parse(flags, {})).mirror
     assert again
     assert again.trouble
 
