@@ -16,16 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
+from service.context import Context
 from service.device import CPU
 from service.manifest import MODEL_FILE, TensorSpec
 from service.models import policy
-from service.models.model import ServedModel
-from service.protocols import shapes
-from service.protocols.call import Reply
-from service.protocols.routes import Fixed
-from service.settings import Settings
 from service.signature import STRING
 
 PLATFORM = "onnxruntime_onnx"
@@ -34,13 +28,14 @@ _MOST = 2**31 - 1  # of an int32, which these are over gRPC
 _LAYOUTS = {"CHW": "FORMAT_NCHW", "HWC": "FORMAT_NHWC"}
 
 
-def config(model: ServedModel, settings: Settings) -> dict[str, Any]:
-    """The configuration; plain JSON types.
+def config(context: Context, name: str | None, version: str | None = None) -> dict[str, Any]:
+    """The configuration of a version that is served; plain JSON types.
 
     Args:
-        model: a version that is served.
-        settings: of the server, where the model's own manifest says nothing.
+        context: of the server, whose settings count where the model's own manifest says nothing.
+        name, version: as for `Registry.find`, which may raise.
     """
+    model, settings = context.registry.find(name, version), context.settings
     batched, batcher, limits = model.signature.batched, model.batcher, model.running.limits
     picture = model.manifest.preprocessing
     layout = _LAYOUTS[picture.layout] if picture else "FORMAT_NONE"
@@ -90,13 +85,3 @@ def _policy(text: str) -> dict[str, Any]:
     if chosen.only is not None:
         return {"specific": {"versions": [each for each in sorted(chosen.only) if each < 2**63]}}
     return {"all": {}} if chosen.wanted is None else {"latest": {"num_versions": chosen.wanted}}
-
-
-class Config(Fixed):
-    """GET .../config."""
-
-    error_body = staticmethod(shapes.one_text)
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        model = self.context.registry.find(params["name"], params.get("version"))
-        return Reply(orjson.dumps(config(model, self.context.settings)))

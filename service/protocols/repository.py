@@ -9,6 +9,11 @@ from service.context import Context
 from service.errors import InvalidBody, NotWithWorkers
 
 
+def names(context: Context) -> dict[str, list[str]]:
+    """Who can answer, in alphabetical order: KServe asks at /v1/models and /v2/models."""
+    return {"models": [model.name for model in context.registry.served()]}
+
+
 def versions(context: Context, name: str) -> list[str]:
     """The versions of a model that answer requests."""
     return [str(version) for version in context.registry.entry(name).versions]

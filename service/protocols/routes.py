@@ -7,13 +7,16 @@ protocol's own shape, so that its clients can read them. A slash at the end of a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from service import http
+from service.context import Context
 from service.errors import MethodNotAllowed, NotFound, ServiceError
+from service.protocols import shapes
 from service.protocols.call import Reply
 from service.protocols.endpoint import Endpoint
 
@@ -33,16 +36,13 @@ class Routes:
 
     Args:
         routes: tried in order; GET serves HEAD as well.
-        fallback: an endpoint of the protocol, for its shape of errors.
     """
 
-    def __init__(self, routes: Sequence[Route], fallback: type[Endpoint]) -> None:
+    def __init__(self, routes: Sequence[Route]) -> None:
         self.templates = [(route.method, route.path) for route in routes]
         self._routes = [
             (compiled(route.path), route.method, route.endpoint, route.path) for route in routes
         ]
-        self._context = routes[0].endpoint.context
-        self._fallback = fallback
 
     def find(self, path: str) -> tuple[Endpoint, dict[str, Any], str] | None:
         """The endpoint of a POST to `path`, the parameters of the path and its template."""
@@ -72,13 +72,28 @@ class Routes:
         else:
             error = NotFound(f"There is no route {path[:_SHOWN_PATH]!r}.")
         http.exchange(scope).error = error.code
-        refusal = self._fallback(self._context).error_body(error)
         headers = [(b"allow", ", ".join(sorted(set(allowed))).encode())] if allowed else []
-        await http.respond(send, error.status, refusal, headers)
+        await http.respond(send, error.status, shapes.one_text(error), headers)
 
 
-class Fixed(Endpoint):
-    """A route that reads nothing but its path; a subclass gives `reply`."""
+class OneText(Endpoint):
+    """An endpoint of a protocol whose errors are {"error": "<sentence>"}."""
+
+    error_body = staticmethod(shapes.one_text)
+
+
+class Fixed(OneText):
+    """A route that reads nothing but its path.
+
+    Args:
+        context: of the server.
+        told: what it answers, in plain JSON types; it is given the context, and the parameters of
+            the path by name. It may raise a ServiceError.
+    """
+
+    def __init__(self, context: Context, told: Callable[..., object]) -> None:
+        super().__init__(context)
+        self._told = told
 
     async def answer(
         self,
@@ -86,11 +101,7 @@ class Fixed(Endpoint):
         receive: Receive,  # noqa: ARG002
         hang_up: http.CancelOnHangUp,  # noqa: ARG002
     ) -> Reply:
-        return self.reply(scope["path_params"])
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        """The answer for the parameters of the path."""
-        raise NotImplementedError
+        return Reply(orjson.dumps(self._told(self.context, **scope["path_params"])))
 
 
 def compiled(template: str) -> re.Pattern[str]:

@@ -14,20 +14,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from service.context import Context
 from service.models.model import ServedModel
-from service.protocols import shapes
-from service.protocols.call import Reply
-from service.protocols.routes import Fixed
 from service.telemetry.tally import Span
 
 _NONE: Span = [0, 0.0]
 
 
-def statistics(context: Context, name: str | None, version: str | None) -> list[dict[str, Any]]:
-    """An entry for each version that is meant; plain JSON types.
+def statistics(
+    context: Context, name: str | None = None, version: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """`model_stats`, an entry for each version that is meant; plain JSON types.
 
     Args:
         context: of the server.
@@ -45,7 +42,7 @@ def statistics(context: Context, name: str | None, version: str | None) -> list[
         models = [*registry.entry(name).versions.values()]
     else:
         models = [registry.find(name, version)]
-    return [_entry(context, model) for model in models]
+    return {"model_stats": [_entry(context, model) for model in models]}
 
 
 def _entry(context: Context, model: ServedModel) -> dict[str, Any]:
@@ -57,9 +54,7 @@ def _entry(context: Context, model: ServedModel) -> dict[str, Any]:
         "last_inference": numbers["last_ms"],
         "inference_count": numbers["rows"],
         "execution_count": sum(count for count, _ in batches.values()),
-        "inference_stats": {
-            **{name: _duration(span) for name, span in spans.items()},
-        },
+        "inference_stats": {name: _duration(span) for name, span in spans.items()},
         "batch_stats": [
             {
                 "batch_size": size,
@@ -76,13 +71,3 @@ def _entry(context: Context, model: ServedModel) -> dict[str, Any]:
 def _duration(span: Span) -> dict[str, int]:
     count, seconds = span
     return {"count": int(count), "ns": round(seconds * 1e9)}
-
-
-class Statistics(Fixed):
-    """GET .../stats."""
-
-    error_body = staticmethod(shapes.one_text)
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        told = statistics(self.context, params.get("name"), params.get("version"))
-        return Reply(orjson.dumps({"model_stats": told}))

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-import orjson
 from starlette.types import Scope
 
 from service.codecs import tfs
@@ -25,11 +24,10 @@ from service.context import Context
 from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
-from service.protocols import nonfinite, shapes
+from service.protocols import nonfinite, repository
 from service.protocols.call import Decoded, Reader, Reply
-from service.protocols.endpoint import Endpoint, Inference
-from service.protocols.names import Names
-from service.protocols.routes import Fixed, Route, Routes
+from service.protocols.endpoint import Inference
+from service.protocols.routes import Fixed, OneText, Route, Routes
 from service.signature import Tensors
 
 DT = {
@@ -48,9 +46,10 @@ DT = {
 
 def routes(context: Context) -> Routes:
     """The application for every path under /v1."""
-    predict, other = Predict(context), NotServed(context)
-    status, metadata, labels = Status(context), Metadata(context), Labels(context)
-    made = [Route("GET", "/v1/models", Names(context))]
+    predict, other = Predict(context), Fixed(context, _not_served)
+    status, metadata = Fixed(context, _status), Fixed(context, _metadata)
+    labels = Fixed(context, _no_labels)
+    made = [Route("GET", "/v1/models", Fixed(context, repository.names))]
     for which, version in (("", True), ("/versions/{version}", True), ("/labels/{label}", False)):
         path = "/v1/models/{name}" + which
         made += [
@@ -60,16 +59,10 @@ def routes(context: Context) -> Routes:
             Route("POST", path + ":classify", other),
             Route("POST", path + ":regress", other),
         ]
-    return Routes(made, _Tfs)
+    return Routes(made)
 
 
-class _Tfs(Endpoint):
-    """An endpoint with the protocol's shape of errors."""
-
-    error_body = staticmethod(shapes.one_text)
-
-
-class Predict(_Tfs, Inference):
+class Predict(OneText, Inference):
     """POST ...:predict."""
 
     def reader(self, scope: Scope) -> Reader:  # noqa: ARG002
@@ -85,55 +78,39 @@ class Predict(_Tfs, Inference):
         return Reply(tfs.encode(outputs, by_rows, rows))
 
 
-class Status(_Tfs, Fixed):
-    """GET .../{model}: the state of each version, or of one; `ready` is what KServe's ask for."""
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        entry = self.context.registry.entry(params["name"])
-        states = {str(version): _state("AVAILABLE") for version in entry.versions}
-        for version, reason in entry.rejected.items():
-            states[str(version)] = _state("END", "UNKNOWN", reason)
-        chosen = params.get("version")
-        if chosen is not None and chosen not in states:
-            raise UnknownVersion(f"Could not find version {chosen[:20]!r} of that model.")
-        rows = [
-            {"version": version, **state}
-            for version, state in states.items()
-            if chosen in (None, version)
-        ]
-        ready = bool(entry.versions if chosen is None else rows[0]["state"] == "AVAILABLE")
-        told = {"name": entry.name, "ready": ready, "model_version_status": rows}
-        return Reply(orjson.dumps(told))
+def _status(context: Context, name: str, version: str | None = None) -> dict[str, Any]:
+    """The state of each version, or of one; `ready` is what KServe's clients ask for."""
+    entry = context.registry.entry(name)
+    states = {str(number): _state("AVAILABLE") for number in entry.versions}
+    for number, reason in entry.rejected.items():
+        states[str(number)] = _state("END", "UNKNOWN", reason)
+    if version is not None and version not in states:
+        raise UnknownVersion(f"Could not find version {version[:20]!r} of that model.")
+    rows = [
+        {"version": number, **state}
+        for number, state in states.items()
+        if version in (None, number)
+    ]
+    ready = bool(entry.versions if version is None else rows[0]["state"] == "AVAILABLE")
+    return {"name": entry.name, "ready": ready, "model_version_status": rows}
 
 
 def _state(state: str, code: str = "OK", message: str = "") -> dict[str, Any]:
     return {"state": state, "status": {"error_code": code, "error_message": message}}
 
 
-class Metadata(_Tfs, Fixed):
-    """GET .../metadata: names, dtypes and shapes as a SignatureDef; open sizes are -1."""
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        model = self.context.registry.find(params["name"], params.get("version"))
-        signature = {
-            "inputs": {s.name: _tensor_info(s) for s in model.signature.inputs.values()},
-            "outputs": {s.name: _tensor_info(s) for s in model.signature.outputs.values()},
-            "method_name": "tensorflow/serving/predict",
-        }
-        return Reply(
-            orjson.dumps(
-                {
-                    "model_spec": {
-                        "name": model.name,
-                        "signature_name": "",
-                        "version": str(model.version),
-                    },
-                    "metadata": {
-                        "signature_def": {"signature_def": {tfs.SIGNATURE: signature}},
-                    },
-                }
-            )
-        )
+def _metadata(context: Context, name: str, version: str | None = None) -> dict[str, Any]:
+    """Names, dtypes and shapes as a SignatureDef; open sizes are -1."""
+    model = context.registry.find(name, version)
+    signature = {
+        "inputs": {s.name: _tensor_info(s) for s in model.signature.inputs.values()},
+        "outputs": {s.name: _tensor_info(s) for s in model.signature.outputs.values()},
+        "method_name": "tensorflow/serving/predict",
+    }
+    return {
+        "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
+        "metadata": {"signature_def": {"signature_def": {tfs.SIGNATURE: signature}}},
+    }
 
 
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
@@ -148,17 +125,13 @@ def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-class Labels(_Tfs, Fixed):
+def _no_labels(context: Context, name: str, **_: str) -> NoReturn:
     """.../labels/{label}: there are none."""
-
-    def reply(self, params: dict[str, str]) -> NoReturn:
-        self.context.registry.entry(params["name"])
-        raise UnknownVersion("The versions of this server have no labels.", hint="Use /versions/.")
+    context.registry.entry(name)
+    raise UnknownVersion("The versions of this server have no labels.", hint="Use /versions/.")
 
 
-class NotServed(_Tfs, Fixed):
+def _not_served(context: Context, name: str, **_: str) -> NoReturn:
     """:classify and :regress, which take serialised tf.Example protocol buffers."""
-
-    def reply(self, params: dict[str, str]) -> NoReturn:
-        self.context.registry.entry(params["name"])
-        raise InvalidBody("Only :predict is served.", hint="Send the tensors to :predict.")
+    context.registry.entry(name)
+    raise InvalidBody("Only :predict is served.", hint="Send the tensors to :predict.")

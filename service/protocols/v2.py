@@ -35,14 +35,13 @@ from service.context import Context
 from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
-from service.protocols import media, nonfinite, repository, shapes
+from service.protocols import media, nonfinite, repository
 from service.protocols.call import OCTETS, Decoded, Reader, Reply
 from service.protocols.endpoint import Endpoint, Inference
 from service.protocols.light import LARGE_TEXT_BYTES
-from service.protocols.model_config import PLATFORM, Config
-from service.protocols.names import Names
-from service.protocols.routes import Fixed, Route, Routes
-from service.protocols.statistics import Statistics
+from service.protocols.model_config import PLATFORM, config
+from service.protocols.routes import Fixed, OneText, Route, Routes
+from service.protocols.statistics import statistics
 from service.signature import Tensors
 
 EXTENSIONS = [
@@ -54,25 +53,23 @@ _HEADER_LENGTH = b"inference-header-content-length"
 
 def routes(context: Context) -> Routes:
     """The application for every path under /v2."""
-    infer, metadata, ready = Infer(context), ModelMetadata(context), ModelReady(context)
-    statistics = Statistics(context)
+    fixed = partial(Fixed, context)
     return Routes(
         [
-            *_of_model("POST", "/infer", infer),
-            *_of_model("GET", "/ready", ready),
-            Route("GET", "/v2/models/stats", statistics),
-            *_of_model("GET", "/stats", statistics),
-            *_of_model("GET", "/config", Config(context)),
-            *_of_model("GET", "", metadata),
-            Route("GET", "/v2", ServerMetadata(context)),
-            Route("GET", "/v2/models", Names(context)),
-            Route("GET", "/v2/health/live", Live(context)),
-            Route("GET", "/v2/health/ready", Ready(context)),
+            *_of_model("POST", "/infer", Infer(context)),
+            *_of_model("GET", "/ready", fixed(_model_ready)),
+            Route("GET", "/v2/models/stats", fixed(statistics)),
+            *_of_model("GET", "/stats", fixed(statistics)),
+            *_of_model("GET", "/config", fixed(config)),
+            *_of_model("GET", "", fixed(model_metadata)),
+            Route("GET", "/v2", fixed(server_metadata)),
+            Route("GET", "/v2/models", fixed(repository.names)),
+            Route("GET", "/v2/health/live", fixed(lambda _: {"live": True})),
+            Route("GET", "/v2/health/ready", fixed(_ready)),
             Route("POST", "/v2/repository/index", Index(context)),
             Route("POST", "/v2/repository/models/{name}/load", Load(context)),
             Route("POST", "/v2/repository/models/{name}/unload", Unload(context)),
-        ],
-        _V2,
+        ]
     )
 
 
@@ -81,13 +78,7 @@ def _of_model(method: str, end: str, endpoint: Endpoint) -> list[Route]:
     return [Route(method, path + end, endpoint) for path in paths]
 
 
-class _V2(Endpoint):
-    """An endpoint with the protocol's shape of errors."""
-
-    error_body = staticmethod(shapes.one_text)
-
-
-class Infer(_V2, Inference):
+class Infer(OneText, Inference):
     """POST .../infer."""
 
     def reader(self, scope: Scope) -> Reader:
@@ -149,11 +140,15 @@ def _header_length(scope: Scope) -> int | None:
     return int(value)
 
 
-def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
+def model_metadata(
+    context: Context, name: str | None, version: str | None = None
+) -> dict[str, Any]:
     """Name, versions and tensors of a model as the protocol tells them; open sizes are -1.
 
-    `properties`, texts by name, is there where there is something to tell: a certificate.
+    `properties`, texts by name, is there where there is something to tell: a certificate. Raises
+    what `Registry.find` raises.
     """
+    model = context.registry.find(name, version)
 
     def tensors(specs: dict[str, TensorSpec]) -> list[dict[str, Any]]:
         return [
@@ -176,23 +171,12 @@ def model_metadata(context: Context, model: ServedModel) -> dict[str, Any]:
     }
 
 
-class ModelMetadata(_V2, Fixed):
-    """GET .../{model}."""
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        model = self.context.registry.find(params["name"], params.get("version"))
-        return Reply(orjson.dumps(model_metadata(self.context, model)))
+def _model_ready(context: Context, name: str, version: str | None = None) -> dict[str, Any]:
+    """200 when it is served, the reason with a 4xx or 5xx if not."""
+    return {"name": ready_model(context, name, version).name, "ready": True}
 
 
-class ModelReady(_V2, Fixed):
-    """GET .../{model}/ready: 200 when it is served, the reason with a 4xx or 5xx if not."""
-
-    def reply(self, params: dict[str, str]) -> Reply:
-        model = ready_model(self.context, params["name"], params.get("version"))
-        return Reply(orjson.dumps({"name": model.name, "ready": True}))
-
-
-def ready_model(context: Context, name: str, version: str | None) -> ServedModel:
+def ready_model(context: Context, name: str | None, version: str | None) -> ServedModel:
     """The model, if it can answer at this moment; raises what `Registry.find` raises."""
     model = context.registry.find(name, version)
     if not model.batcher.alive:
@@ -209,30 +193,13 @@ def server_metadata(context: Context) -> dict[str, Any]:
     }
 
 
-class ServerMetadata(_V2, Fixed):
-    """GET /v2."""
-
-    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
-        return Reply(orjson.dumps(server_metadata(self.context)))
-
-
-class Live(_V2, Fixed):
-    """GET /v2/health/live: the process answers."""
-
-    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
-        return Reply(b'{"live":true}')
+def _ready(context: Context) -> dict[str, bool]:
+    """200, or 503 with the reasons, without names where keys are in use."""
+    health.readiness(context.registry, context.lifecycle, named=not context.access.closed)
+    return {"ready": True}
 
 
-class Ready(_V2, Fixed):
-    """GET /v2/health/ready: 200, or 503 with the reasons, without names where keys are in use."""
-
-    def reply(self, params: dict[str, str]) -> Reply:  # noqa: ARG002
-        context = self.context
-        health.readiness(context.registry, context.lifecycle, named=not context.access.closed)
-        return Reply(b'{"ready":true}')
-
-
-class _Repository(_V2):
+class _Repository(OneText):
     """A repository route; the body is a JSON object or nothing."""
 
     admin = True

@@ -32,7 +32,6 @@ from service.signature import Tensors
 # A message, the record of its call, and the deadline on the clock of time.monotonic(), to the bytes
 # of the answer.
 Method = Callable[[bytes, Exchange, float], Awaitable[bytes]]
-_Simple = Callable[[Any, Exchange], Awaitable[Any]]
 
 # Of a ModelInferRequest.
 _MODEL_NAME, _MODEL_VERSION = 1, 2
@@ -54,31 +53,20 @@ class Methods:
 
     def table(self) -> dict[str, Method]:
         """The methods of the service by name, and HealthCheck: Check of grpc.health.v1.Health."""
-        simple: dict[str, _Simple] = {
-            "ServerLive": self._server_live,
-            "ServerReady": self._server_ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelReady": self._model_ready,
-            "ModelMetadata": self._model_metadata,
-            "ModelStatistics": self._model_statistics,
-            "ModelConfig": self._model_config,
-            "RepositoryIndex": self._repository_index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
-            "HealthCheck": self._health,
-        }
-        made = {name: partial(self._answer, name, method) for name, method in simple.items()}
+        made = {name: partial(self._answer, name) for name in (*_TOLD, *_DONE)}
         return {**made, "ModelInfer": self._model_infer}
 
-    async def _answer(
-        self, name: str, method: _Simple, data: bytes, exchange: Exchange, deadline: float
-    ) -> bytes:
+    async def _answer(self, name: str, data: bytes, exchange: Exchange, deadline: float) -> bytes:
         """A method whose message is small, or none that is meant."""
-        call = Call(self._context.pool, exchange, self._reader)
+        context = self._context
+        call = Call(context.pool, exchange, self._reader)
         call.deadline = deadline
         light = len(data) <= LARGE_TEXT_BYTES
         request = self.read(name, data) if light else await call.in_thread(self.read, name, data)
-        written: bytes = (await method(request, exchange)).SerializeToString()
+        if name in _DONE:
+            await _DONE[name](context, request)
+        told = _TOLD[name](context, request) if name in _TOLD else {}
+        written: bytes = self._classes[f"{name}Response"](**told).SerializeToString()
         return written
 
     def read(self, name: str, data: bytes) -> Any:
@@ -99,45 +87,6 @@ class Methods:
                 f"The message cannot be read as a {name}Request.",
                 hint="Send what a client made from the protocol's .proto file would send.",
             ) from None
-
-    async def _health(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        ready = not health.obstacles(self._context.registry, self._context.lifecycle)
-        status = grpc_health.status(request.service, ready=ready)
-        if status is None:
-            raise NotFound("There is no such service.", hint=f"Ask for {grpc_messages.SERVICE}.")
-        return self._classes["HealthCheckResponse"](status=status)
-
-    async def _server_live(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        return self._classes["ServerLiveResponse"](live=True)
-
-    async def _server_ready(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        missing = health.obstacles(self._context.registry, self._context.lifecycle)
-        return self._classes["ServerReadyResponse"](ready=not missing)
-
-    async def _server_metadata(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        return self._classes["ServerMetadataResponse"](**v2.server_metadata(self._context))
-
-    async def _model_ready(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        try:
-            v2.ready_model(self._context, request.name, request.version or None)
-        except (NotFound, ModelUnavailable):
-            return self._classes["ModelReadyResponse"](ready=False)
-        return self._classes["ModelReadyResponse"](ready=True)
-
-    async def _model_metadata(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        model = self._context.registry.find(request.name or None, request.version or None)
-        told = v2.model_metadata(self._context, model)
-        return self._classes["ModelMetadataResponse"](**told)
-
-    async def _model_statistics(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        told = statistics(self._context, request.name or None, request.version or None)
-        return self._classes["ModelStatisticsResponse"](model_stats=told)
-
-    async def _model_config(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        context = self._context
-        model = context.registry.find(request.name or None, request.version or None)
-        told = config(model, context.settings)
-        return self._classes["ModelConfigResponse"](config=told)
 
     async def _model_infer(self, data: bytes, exchange: Exchange, deadline: float) -> bytes:
         """Admitted by the model's name alone: nothing else is read of what is refused."""
@@ -165,22 +114,63 @@ class Methods:
         v2_grpc.encode(response, model, outputs, request, warnings, self._raw_outputs)
         return Reply(response.SerializeToString())
 
-    async def _repository_index(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        rows = repository.index(self._context, request.ready)
-        return self._classes["RepositoryIndexResponse"](models=rows)
 
-    async def _load(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        _refuse_repository_name(request)
-        options = {"parameters": dict(request.parameters)}
-        await repository.load(self._context, request.model_name, options)
-        return self._classes["RepositoryModelLoadResponse"]()
+def _health(context: Context, request: Any) -> dict[str, Any]:
+    status = grpc_health.status(request.service, ready=_is_ready(context))
+    if status is None:
+        raise NotFound("There is no such service.", hint=f"Ask for {grpc_messages.SERVICE}.")
+    return {"status": status}
 
-    async def _unload(self, request: Any, exchange: Exchange) -> Any:  # noqa: ARG002
-        _refuse_repository_name(request)
-        await repository.unload(self._context, request.model_name)
-        return self._classes["RepositoryModelUnloadResponse"]()
+
+def _is_ready(context: Context) -> bool:
+    return not health.obstacles(context.registry, context.lifecycle)
+
+
+def _model_ready(context: Context, request: Any) -> dict[str, Any]:
+    try:
+        v2.ready_model(context, *_which(request))
+    except (NotFound, ModelUnavailable):
+        return {"ready": False}
+    return {"ready": True}
+
+
+def _which(request: Any) -> tuple[str | None, str | None]:
+    """The name and the version of a model; an empty text says nothing."""
+    return request.name or None, request.version or None
+
+
+async def _load(context: Context, request: Any) -> None:
+    _refuse_repository_name(request)
+    options = {"parameters": dict(request.parameters)}
+    await repository.load(context, request.model_name, options)
+
+
+async def _unload(context: Context, request: Any) -> None:
+    _refuse_repository_name(request)
+    await repository.unload(context, request.model_name)
 
 
 def _refuse_repository_name(request: Any) -> None:
     if request.repository_name:
         raise InvalidBody("The server has one repository.", hint="Leave repository_name empty.")
+
+
+# Method: the fields of its answer.
+_TOLD: dict[str, Callable[[Context, Any], dict[str, Any]]] = {
+    "ServerLive": lambda *_: {"live": True},
+    "ServerReady": lambda context, _: {"ready": _is_ready(context)},
+    "ServerMetadata": lambda context, _: v2.server_metadata(context),
+    "ModelReady": _model_ready,
+    "ModelMetadata": lambda context, request: v2.model_metadata(context, *_which(request)),
+    "ModelStatistics": lambda context, request: statistics(context, *_which(request)),
+    "ModelConfig": lambda context, request: {"config": config(context, *_which(request))},
+    "RepositoryIndex": lambda context, request: {
+        "models": repository.index(context, request.ready)
+    },
+    "HealthCheck": _health,
+}
+# Method: what it does; its answer has no fields.
+_DONE: dict[str, Callable[[Context, Any], Awaitable[None]]] = {
+    "RepositoryModelLoad": _load,
+    "RepositoryModelUnload": _unload,
+}
