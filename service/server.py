@@ -29,6 +29,7 @@ from service.connections.auth import Access
 from service.context import Context
 from service.device import DeviceUnavailable
 from service.listen import CannotStart
+from service.models import subnormals
 from service.models.heap import TrimWhenIdle, give_back, map_large
 from service.settings import Settings
 from service.telemetry.pages import SharedPages
@@ -142,6 +143,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     ways = 1 if settings.grpc_port is None else 2
     assembly.allow_files(ways * settings.max_connections)
     map_large()
+    subnormals.flush()  # before there is another session, and before there are other threads
     cpus = cpu.available()
     count = worker.count if worker else 1
     threads = max(cpus.threads // count, settings.threads or 1)

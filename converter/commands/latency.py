@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import onnxruntime as ort
 
@@ -14,6 +16,7 @@ from converter.errors import UserError, first_line
 from converter.evaluation.oracle import Feeds
 from converter.proof.examples import random_feeds
 from converter.sources.loaded import Input
+from service.models import subnormals
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def compare(
 ) -> list[Comparison]:
     """Run both files in onnxruntime with all of its optimisations, A B A B .., for each batch.
 
+    They run in a thread of their own, in which subnormal numbers are computed as zero as in the
+    service (service/models/subnormals.py), unless this process has made a session before.
+
     Args:
         a, b: ONNX files with the same inputs.
         inputs: how random inputs are drawn.
@@ -63,25 +69,38 @@ def compare(
     Raises:
         UserError: a file does not load, or does not run on these inputs.
     """
-    sessions = [_session(path, threads) for path in (a, b)]
-    found = []
-    for batch in batches:
-        progress(f"batch {batch}" if batch else "the fixed batch")
-        feeds = random_feeds(inputs, batch, seed=0)
-        times: tuple[list[float], list[float]] = ([], [])
-        for pair in range(rounds + 3):
-            for path, session, taken in zip((a, b), sessions, times, strict=True):
-                seconds = _timed(session, feeds, path)
-                if pair >= 3:
-                    taken.append(seconds)
-        found.append(Comparison(batch, tuple(times[0]), tuple(times[1])))
-    return found
+    stopped = Event()
+
+    def measured() -> list[Comparison]:
+        sessions = [_session(path, threads) for path in (a, b)]
+        found: list[Comparison] = []
+        for batch in batches:
+            progress(f"batch {batch}" if batch else "the fixed batch")
+            feeds = random_feeds(inputs, batch, seed=0)
+            times: tuple[list[float], list[float]] = ([], [])
+            for pair in range(rounds + 3):
+                for path, session, taken in zip((a, b), sessions, times, strict=True):
+                    seconds = _timed(session, feeds, path)
+                    if pair >= 3:
+                        taken.append(seconds)
+                if stopped.is_set():
+                    return found
+            found.append(Comparison(batch, tuple(times[0]), tuple(times[1])))
+        return found
+
+    with ThreadPoolExecutor(1) as alone:
+        running = alone.submit(measured)
+        try:
+            return running.result()
+        finally:
+            stopped.set()  # by Ctrl-C, too, it ends with the pair under way
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    options.add_session_config_entry(subnormals.OPTION, "1")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import assembly, cpu, faults, health
 from service.cluster.pages import NodePages
+from service.models import subnormals
 from service.settings import Settings
 
 logger = logging.getLogger("foldserve")
@@ -42,6 +43,7 @@ class Served:
     """
 
     def __init__(self, values: Mapping[str, Any], version: str, session: str) -> None:
+        subnormals.flush()
         self._settings = settings = Settings(**values)
         self._parts = assembly.build(
             settings,

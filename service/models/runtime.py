@@ -19,6 +19,7 @@ from service.axes import is_symbol
 from service.device import CUDA, Choice
 from service.errors import InferenceFailed, InputRefused
 from service.manifest import Dim, TensorSpec
+from service.models import subnormals
 from service.models.binding import BoundRun
 from service.models.external import Unreadable
 from service.models.held import Held
@@ -81,6 +82,8 @@ class Runtime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if subnormals.asked():
+            options.add_session_config_entry(subnormals.OPTION, "1")
         model = _from_memory(source, options) if isinstance(source, Held) else source
         try:
             self._session = ort.InferenceSession(
