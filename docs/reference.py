@@ -26,7 +26,7 @@ from service.context import Context
 from service.models import model
 from service.models.registry import Registry
 from service.protocols import grpc_messages
-from service.settings import parse
+from service.settings_read import parse
 from service.signing import command as verify_signature
 from service.signing import sign_command
 

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.listen import CannotStart
-from service.settings import PROGRAM, Settings, SettingsError, parse
+from service.settings import Settings
+from service.settings_read import PROGRAM, SettingsError, parse
 from service.telemetry.logs import configure
 from service.version import program_version
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from service import device
+from service import device, source
 from service.app import Application, create_app
 from service.batching.choose import RunSettings
 from service.connections.auth import Access, KeysUnusable
@@ -19,7 +19,6 @@ from service.listen import CannotStart
 from service.models import model, policy
 from service.models.registry import Registry
 from service.settings import Settings
-from service.signing import names as signing
 from service.telemetry import tracing
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
@@ -27,8 +26,6 @@ from service.telemetry.pages import SharedPages
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    from service.models.repository import StoreMirror
-    from service.models.signed import Trust
     from service.protocols.grpc_server import GrpcServer
     from service.tls.certificates import Certificates
 
@@ -86,87 +83,6 @@ def certificates(context: Context) -> Certificates | None:
     return made
 
 
-def trusted(settings: Settings) -> Trust | None:
-    """Whose signatures versions must have; None if they need none.
-
-    Raises:
-        CannotStart: the keys cannot be used, or lie where whoever writes models writes.
-    """
-    path, models = settings.require_signature, settings.models
-    if path is None:
-        return None
-    if isinstance(models, Path) and models.resolve() in path.resolve().parents:
-        raise CannotStart(
-            f"--require-signature: {path} lies in the models folder, where whoever can write a "
-            "model could put another key. Keep it elsewhere."
-        )
-    try:
-        return signing.trusted(path, "--require-signature")
-    except signing.TrustUnusable as error:
-        raise CannotStart(str(error)) from None
-
-
-class Source(NamedTuple):
-    """The folder that is served, what keeps it in step with a store, and whose signatures count."""
-
-    folder: Path
-    mirror: StoreMirror | None
-    trust: Trust | None
-
-
-def check_models(settings: Settings) -> None:
-    """As far as that can be told at once: a store is asked only by who serves of it.
-
-    Raises:
-        CannotStart: as `repository`.
-    """
-    if isinstance(settings.models, Path):
-        repository(settings)
-    else:
-        trusted(settings)
-
-
-def repository(settings: Settings) -> Source:
-    """Where the models come from.
-
-    Raises:
-        CannotStart: there is no such folder, the store cannot be used, or the keys of signatures.
-    """
-    models, trust = settings.models, trusted(settings)
-    if isinstance(models, Path):
-        if not models.is_dir():
-            raise CannotStart(
-                f"The models folder {str(models)!r} does not exist. Create it, or point "
-                "--models to the folder that holds <name>/<version>/model.onnx."
-            )
-        return Source(models, None, trust)
-    from service.store.access import Store, StoreError, StoreUnusable
-    from service.store.cache import folder_of
-    from service.store.mirror import Mirror
-
-    try:
-        store = Store(models, settings.store_timeout_ms / 1000, settings.store_attempts)
-    except StoreUnusable as error:
-        raise CannotStart(f"The models cannot be fetched: {error}") from None
-    wanted = policy.parse(settings.version_policy)
-    folder = settings.model_cache or Path("~/.cache")
-    try:
-        folder = folder_of(models, settings.model_cache)
-        mirror = Mirror(store, folder, wanted, settings.max_model_cache_bytes, trust)
-        mirror.reach()
-    except OSError as error:
-        raise CannotStart(
-            f"Models cannot be kept in {str(folder)!r}: {error.strerror}. Name a folder that can "
-            "be written with --model-cache."
-        ) from None
-    except StoreError as error:
-        raise CannotStart(
-            f"The model store {store.address} cannot be read: {error}. Nothing was fetched from "
-            "it before, so there is nothing to serve. Check the address and your access."
-        ) from None
-    return Source(folder, mirror, trust)
-
-
 def observers(settings: Settings, version: str, access: Access) -> list[AccessLog | Tracing]:
     """What is told of every request besides the metrics."""
     found: list[AccessLog | Tracing] = []
@@ -217,7 +133,7 @@ def build(
         CannotStart: no repository, no keys where keys were asked for, an extra is missing.
         DeviceUnavailable: --device cuda without CUDA.
     """
-    source = repository(settings)
+    found = source.find(settings)
     try:
         access = Access.of(settings.api_keys_file, settings.admin_keys_file)
     except KeysUnusable as error:
@@ -241,11 +157,11 @@ def build(
             max_batch_rows=settings.max_batch_size,
             max_wait_s=settings.max_wait_us / 1e6,
         ),
-        trust=source.trust,
+        trust=found.trust,
     )
     registry = Registry(
-        source.folder, loader, settings.default_model, policy.parse(settings.version_policy),
-        alone=alone, mirror=source.mirror, trust=source.trust,
+        found.folder, loader, settings.default_model, policy.parse(settings.version_policy),
+        alone=alone, mirror=found.mirror, trust=found.trust,
         failed=partial(metrics.reload_failed, "model"),
     )  # fmt: skip
     access.when_failed(partial(metrics.reload_failed, "keys"))

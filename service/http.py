@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import (
     BodyTimeout,
@@ -27,6 +27,8 @@ from service.exchange import Exchange
 Headers = Iterable[tuple[bytes, bytes]]
 Body = bytes | memoryview
 
+# On every answer: a browser must not guess that JSON is something it could run.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 # An ASGI extension of the connection: a weak reference to what has `take_body`.
 STRAIGHT = "foldserve.straight"
 # Another: the connection itself waits for the rest of a body before it closes.
@@ -147,6 +149,18 @@ async def respond(
     """A complete response."""
     await send(_start(status, len(body), headers, content_type))
     await send({"type": "http.response.body", "body": body})
+
+
+def adding(send: Send, added: Headers, in_place_of: bytes = b"") -> Send:
+    """`send` with more headers of the answer, and without those of the name `in_place_of`."""
+
+    async def send_on(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [pair for pair in message.get("headers", ()) if pair[0] != in_place_of]
+            message["headers"] = [*kept, *added]
+        await send(message)
+
+    return send_on
 
 
 async def respond_error(

@@ -71,11 +71,7 @@ def _default(registry: Registry) -> list[ServedModel]:
 def _operation(
     summary: str, operation_id: str, models: list[ServedModel], *parameters: str
 ) -> dict[str, Any]:
-    examples = {
-        model.name: {"summary": _title(model), "value": example}
-        for model in models
-        if (example := _example(model)) is not None
-    }
+    examples = documents.examples(models, documents.example)
     names = [model.name for model in models]
     versions = sorted({model.version for model in models})
     return {
@@ -133,24 +129,14 @@ def _images() -> dict[str, Any]:
     }
 
 
-def _title(model: ServedModel) -> str:
-    return f"{model.name}, version {model.version}"
-
-
 def _describe(model: ServedModel) -> str:
     def tensors(specs: dict[str, TensorSpec]) -> str:
         return ", ".join(f"`{s.name}` {s.dtype} {show(s.shape)}" for s in specs.values())
 
     signature = model.signature
-    return f"**{_title(model)}**: {tensors(signature.inputs)} → {tensors(signature.outputs)}"
-
-
-def _example(model: ServedModel) -> dict[str, Any] | None:
-    """A request that works, as plain lists; None when the input is too large to show."""
-    if model.example is None:
-        return None
-    named = documents.plain(model.example)
-    return {"inputs": next(iter(named.values())) if len(named) == 1 else named}
+    return (
+        f"**{documents.title(model)}**: {tensors(signature.inputs)} → {tensors(signature.outputs)}"
+    )
 
 
 def _request_schema() -> dict[str, Any]:

@@ -28,6 +28,7 @@ from service.banner import banner, url_of
 from service.connections.auth import Access
 from service.context import Context
 from service.device import DeviceUnavailable
+from service.http import NOSNIFF
 from service.listen import CannotStart
 from service.models import subnormals
 from service.models.heap import TrimWhenIdle, give_back, map_large
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("foldserve")
 
 _TICKS_PER_REFRESH = 10  # of 0.1 s
-# On every answer: a browser must not guess that JSON is something it could run.
-_HEADERS = [("x-content-type-options", "nosniff")]
 _LAST = (b"connection", b"close")
 # How long the threads of the models may take: they have nothing left to do, unless a run hangs.
 _CLOSE_S = 1.0
@@ -176,7 +175,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        headers=_HEADERS,
+        headers=[(NOSNIFF[0].decode(), NOSNIFF[1].decode())],
         timeout_keep_alive=settings.keep_alive_timeout_ms / 1000,  # type: ignore[arg-type]
         timeout_graceful_shutdown=settings.drain_timeout_ms / 1000,  # type: ignore[arg-type]
     )

@@ -7,42 +7,22 @@ description the help text. Every quantity has its unit in its name.
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.manifest import VERSION_POLICY
 from service.store.address import is_address
-from service.version import program_version
 
 PREFIX = "FOLDSERVE_"
-PROGRAM = "python -m service"
-
-# Kubernetes sets these by itself in every pod beside a Service named "foldserve".
-_SERVICE_LINK = re.compile(r"FOLDSERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
 
 # Scheme, host and port as a browser sends them. "*" would let every page of the web in.
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
-# Empty variables are passed over. These come out of a secret that may be missing.
-_NEVER_EMPTY = {
-    f"{PREFIX}API_KEYS_FILE": "everybody may ask",
-    f"{PREFIX}REQUIRE_SIGNATURE": "signatures are not required",
-    f"{PREFIX}TLS_CERTIFICATE": "everything is sent in the clear",
-    f"{PREFIX}TLS_CLIENT_CA": "every client may come in",
-}
-
 MiB = 1024 * 1024
-
-
-class SettingsError(ValueError):
-    """A flag or variable is unknown or has a value that cannot be used."""
 
 
 class Settings(BaseSettings):
@@ -311,115 +291,3 @@ class Settings(BaseSettings):
         if isinstance(value, str) and value.startswith(("tcp://", "udp://")):
             return 8000  # FOLDSERVE_PORT=tcp://10.0.0.1:80 is Kubernetes talking, not the user
         return value
-
-
-def parse(argv: Sequence[str], environ: Mapping[str, str], *, prog: str = PROGRAM) -> Settings:
-    """Settings from flags and from the process's environment.
-
-    Args:
-        argv: the flags, without the program's name.
-        environ: os.environ, searched here for misspelled FOLDSERVE_ variables.
-        prog: what the help calls the program.
-
-    Raises:
-        SettingsError: an unknown variable or an unusable value; the text names each.
-        SystemExit: argparse's own, code 2 for an unknown flag, 0 after --help.
-    """
-    parser = _parser(prog)
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flag = unknown[0].partition("=")[0]
-        near = difflib.get_close_matches(flag, map(_flag, Settings.model_fields), n=1)
-        meant = f". Did you mean {near[0]}?" if near else " (--help lists all)"
-        parser.error(f"unknown argument {flag}{meant}")
-    flags = {k: v for k, v in vars(known).items() if v is not None}
-    _refuse_unknown(environ)
-    try:
-        return Settings(**flags)
-    except ValidationError as error:
-        raise SettingsError(
-            _sentences(error, lambda n: _flag(n) if n in flags else PREFIX + n.upper())
-        ) from None
-
-
-class _Given(Settings):
-    """Settings without an environment."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        *_: PydanticBaseSettingsSource,
-        **__: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
-def given(values: Mapping[str, Any]) -> Settings:
-    """Settings from a program that says them itself: no flags, and no environment.
-
-    Args:
-        values: by the names of the fields; the others have their defaults.
-
-    Raises:
-        SettingsError: an unknown name or an unusable value; the text names each.
-    """
-    for name in values:
-        if name not in Settings.model_fields:
-            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"{name} is not a setting of the service.{meant}")
-    try:
-        return _Given(**values)
-    except ValidationError as error:
-        raise SettingsError(_sentences(error, str)) from None
-
-
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} [--models FOLDER] [--port PORT] [--SETTING VALUE ...]",
-        description="Answer predictions from the ONNX models of a repository.",
-        epilog="Each flag has an environment variable, for example FOLDSERVE_PORT for --port.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"Foldserve {program_version()}")
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f" (default: {field.default})"
-        parser.add_argument(_flag(name), metavar="VALUE", help=f"{field.description}{default}")
-    return parser
-
-
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for variable in sorted(environ):
-        upper = variable.upper()  # pydantic-settings ignores the case, so this does too
-        if upper in _NEVER_EMPTY and not environ[variable]:
-            raise SettingsError(
-                f"{variable} is set and empty, which must not mean that {_NEVER_EMPTY[upper]}. "
-                "Give it a file, or unset it."
-            )
-        if not upper.startswith(PREFIX) or upper in known or _SERVICE_LINK.fullmatch(upper):
-            continue
-        near = difflib.get_close_matches(upper, known, n=1)
-        meant = f" Did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{variable} is not a setting of this server.{meant}")
-
-
-def _sentences(error: ValidationError, source_of: Callable[[str], str]) -> str:
-    lines = []
-    for detail in error.errors(include_url=False):
-        name = str(detail["loc"][0])
-        source = source_of(name)
-        why = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "string_pattern_mismatch":
-            why = f"it sets the {Settings.model_fields[name].description}"
-        elif detail["type"] in {"int_parsing", "float_parsing"}:
-            why = "it must be a number" if detail["type"][0] == "f" else "it must be a whole number"
-        lines.append(f"{source}={detail['input']!r} cannot be used: {why}.")
-    return "\n".join(lines)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

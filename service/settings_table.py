@@ -6,7 +6,8 @@ import sys
 
 from pydantic.fields import FieldInfo
 
-from service.settings import PREFIX, Settings
+from service.settings import Settings
+from service.settings_read import flag, variable
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 # The end of a name, and its unit.
@@ -29,9 +30,8 @@ def table() -> str:
     """Flag, variable, default, unit and description of every setting, in their order."""
     lines = ["| flag | variable | default | unit | |", "|---|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        flag = "--" + name.replace("_", "-")
         lines.append(
-            f"| `{flag}` | `{PREFIX}{name.upper()}` | {_default(field)} | {_unit(name)} "
+            f"| `{flag(name)}` | `{variable(name)}` | {_default(field)} | {_unit(name)} "
             f"| {field.description} |"
         )
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from service import assembly, cpu
+from service import cpu, source
 from service.cluster import plan as cluster_plan
 from service.cluster.replica import Served
 from service.listen import CannotStart
@@ -85,7 +85,7 @@ def build(settings: Settings, cpus: int | None = None) -> Any:
     """
     if cpus is None:
         cpus = cluster_cpus() if ray.is_initialized() else cpu.available().threads
-    assembly.check_models(settings)  # a store is for the replicas to reach
+    source.check(settings)  # a store is for the replicas to reach
     made = cluster_plan.plan(settings, cpus)
     values = settings.model_dump()
     for name, value in values.items():

@@ -30,7 +30,8 @@ from service.errors import DeadlineExceeded, QueueFull, ReplicaLost, ServiceErro
 from service.exchange import Exchange
 from service.http import ClientGone
 from service.protocols import shapes
-from service.settings import Settings, parse
+from service.settings import Settings
+from service.settings_read import parse
 
 _OWN_PATHS = "/-/"  # Ray's, for load balancers
 _CHANGING = "/v2/repository/"
@@ -47,7 +48,6 @@ _STEERING = frozenset(
         b"x-session-id",
     }
 )
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _TRIES = 2
 
 
@@ -85,12 +85,7 @@ class Proxied:
         except ServiceError as error:
             live = _LIVE.get(scope["path"]) if scope["method"] in {"GET", "HEAD"} else None
             body = shapes.error_body(scope["path"], error)
-
-            async def send_error(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (_ID, own.encode()), _NOSNIFF]
-                await send(message)
-
+            send_error = http.adding(send, [(_ID, own.encode()), http.NOSNIFF])
             if live is not None:
                 await http.respond(send_error, 200, live)
             else:
@@ -127,7 +122,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             # Every answer of a replica has this header, and no answer of the proxy itself.
-            if any(key == _NOSNIFF[0] for key, _ in message["headers"]):
+            if any(key == http.NOSNIFF[0] for key, _ in message["headers"]):
                 self._start = message
             else:
                 self.refusal = _in_our_words(message["status"])

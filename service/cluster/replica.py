@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from service import assembly, cpu, faults, health
+from service import assembly, cpu, faults, health, http
 from service.cluster.pages import NodePages
 from service.models import subnormals
 from service.settings import Settings
@@ -25,8 +25,6 @@ logger = logging.getLogger("foldserve")
 
 _CLOSE_S = 1.0
 _TICK_S = 1.0
-# As the plain server sets it on every answer; and the proxies know by it whose answer it is.
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Served:
@@ -63,14 +61,8 @@ class Served:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-
-        async def send_on(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                # The proxy puts the id on every answer, its own ones as well.
-                headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-                message["headers"] = [*headers, _NOSNIFF]
-            await send(message)
-
+        # The proxies know by nosniff whose answer it is; the id they put on every one themselves.
+        send_on = http.adding(send, [http.NOSNIFF], in_place_of=b"x-request-id")
         await self._parts.app(scope, receive, send_on)
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -25,11 +25,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from service import assembly, cpu, listen
+from service import cpu, listen, source
 from service.cluster import plan as cluster_plan
 from service.cluster.imports import of_this_package
 from service.listen import CannotStart
-from service.settings import PREFIX, Settings
+from service.settings import Settings
+from service.settings_read import variable
 
 _TICK_S = 0.2
 _PORTS = range(20_000, 32_768)
@@ -51,14 +52,14 @@ def run(settings: Settings, version: str) -> int:
     Raises:
         CannotStart: no Ray, no repository, no keys, no port, replicas that cannot be.
     """
-    assembly.check_models(settings)  # a store is for the replicas to reach
+    source.check(settings)  # a store is for the replicas to reach
     own = not settings.ray_address
     if own:
         settings = settings.model_copy(update={"port": _port(settings)})
         cluster_plan.plan(settings, cpu.available().threads)  # before Ray takes its time
     told = {name: getattr(settings, name) for name in _FOR_PROXIES}
     for name, value in {**told, "max_in_flight_bytes": settings.budget_bytes}.items():
-        os.environ[PREFIX + name.upper()] = str(value)
+        os.environ[variable(name)] = str(value)
     if own or settings.ray_address.startswith(("127.", "localhost:")):
         os.environ.update(cluster_plan.ALONE)
     cluster_plan.prepare(os.environ)

@@ -29,16 +29,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import assembly, cpu, http
+from service import assembly, cpu, http, source
 from service.app import MOUNTED_AT
 from service.device import DeviceUnavailable
 from service.embedding.running import Running
 from service.errors import ModelUnavailable
 from service.listen import CannotStart
 from service.protocols import shapes
-from service.settings import Settings, SettingsError, given
+from service.settings import Settings
+from service.settings_read import SettingsError, given
 from service.version import program_version
 
 logger = logging.getLogger("foldserve")
@@ -49,7 +50,6 @@ _OF_ASGI = (
     "type", "asgi", "http_version", "method", "scheme", "raw_path", "query_string", "headers",
     "client", "server", "extensions", "subprotocols",
 )  # fmt: skip
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 # Beginnings of the settings that are about a process, its port and its log.
 _OF_A_SERVER = (
     "host", "port", "grpc_", "engine", "ray_", "min_replicas", "max_replicas", "cpus_per",
@@ -81,7 +81,7 @@ def app(models: str | Path = "models", **settings: Any) -> Embedded:
     found = given({"models": models, **settings})
     if isinstance(found.models, Path):
         found = found.model_copy(update={"models": found.models.absolute()})
-    assembly.check_models(found)
+    source.check(found)
     return Embedded(found, program_version())
 
 
@@ -127,12 +127,7 @@ class Embedded:
             await self._live(receive, send)
             return
         inside = _inside(scope)
-
-        async def send_on(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), _NOSNIFF]
-            await send(message)
-
+        send_on = http.adding(send, [http.NOSNIFF])
         running = self._running
         if running is None:
             try:
@@ -198,11 +193,7 @@ class _HandedOn(Response):
         self._added = added
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_on(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._added]
-            await send(message)
-
+        send_on = http.adding(send, self._added)
         await self._app({**scope, "root_path": self._prefix}, receive, send_on)
         if self.background is not None:
             await self.background()

@@ -9,7 +9,7 @@ run at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from service.batching.batch import Run, attempt
 from service.batching.choose import why_not_batched
 from service.codecs import images
 from service.embedding import place
+from service.embedding.arrays import plain
 from service.embedding.errors import InvalidInput, ModelUnusable, PredictionFailed, translated
 from service.errors import InferenceFailed, ServiceError
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
@@ -30,7 +31,7 @@ from service.models.bundle import Rejected
 from service.models.check import Checked, check, check_file
 from service.models.classify import Prediction, predictions
 from service.models.signed import Trust
-from service.signature import STRING, show
+from service.signature import show
 from service.signing.names import TrustUnusable, trusted
 
 _MOST_PIXELS = 40_000_000
@@ -136,7 +137,7 @@ class Predictor:
         run = self._run
         if run is None:
             raise PredictionFailed(f"The predictor of {self.name!r} is closed.")
-        tensors = {name: _plain(name, value, self.inputs) for name, value in inputs.items()}
+        tensors = {name: plain(name, value, self.inputs) for name, value in inputs.items()}
         try:
             rows = self._signature.check(tensors)
             size = self._batch_size
@@ -277,38 +278,3 @@ def _loaded(
         raise ModelUnusable(f"{where} cannot be used: {why}.") from None
     except device.DeviceUnavailable as error:
         raise ModelUnusable(str(error)) from None
-
-
-def _plain(name: str, value: Any, inputs: Mapping[str, TensorSpec]) -> np.ndarray:
-    """The array as onnxruntime takes it; anything that would have to be guessed is refused."""
-    if type(value) is np.ndarray and value.dtype.isnative and value.dtype.kind not in "OU":
-        return value
-    if name not in inputs:
-        return np.asarray(value)  # the check of the names refuses it
-    expected = inputs[name].dtype
-    if not isinstance(value, np.ndarray | np.generic) or isinstance(value, np.ma.MaskedArray):
-        raise InvalidInput(
-            f"Input {name!r} is a {type(value).__name__}, expected a numpy array of {expected}.",
-            "wrong_type",
-        )
-    array = np.asarray(value)
-    if array.dtype.kind == "U":
-        return array.astype(object)
-    if array.dtype.kind == "O":
-        if expected != STRING:
-            raise InvalidInput(
-                f"Input {name!r} is an array of Python objects, expected {expected}.", "wrong_type"
-            )
-        _refuse_all_but_texts(name, array.ravel().tolist())
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _refuse_all_but_texts(name: str, elements: Sequence[object]) -> None:
-    """onnxruntime would write whatever it finds as a string, None as "None"."""
-    for position, element in enumerate(elements):
-        if not isinstance(element, str):
-            raise InvalidInput(
-                f"Input {name!r} holds a {type(element).__name__} at position {position}, "
-                "expected str.",
-                "wrong_type",
-            )

@@ -12,6 +12,7 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 # Bodies and answers that were held at a time. To return less than this is not worth the page
 # faults that the next requests would have.
@@ -30,12 +31,7 @@ def map_large() -> bool:
 
     By itself glibc learns to keep pieces as large as any that was freed, up to 32 MB each.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library than glibc
-        return False
+    set_option = _of_glibc("mallopt")
     return bool(
         set_option(_MMAP_THRESHOLD, _LARGE_BYTES) and set_option(_TRIM_THRESHOLD, _KEPT_BYTES)
     )
@@ -43,12 +39,16 @@ def map_large() -> bool:
 
 def give_back() -> bool:
     """Return free memory to the system, where the C library can; takes a few milliseconds."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (OSError, AttributeError):  # another C library than glibc
-        return False
+    return bool(_of_glibc("malloc_trim")(0))
+
+
+def _of_glibc(name: str) -> Callable[..., int]:
+    """A function of the C library; one that does nothing where that is another library."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+            return found
+    return lambda *_: 0
 
 
 class TrimWhenIdle:

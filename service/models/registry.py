@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable
 from pathlib import Path
 
 from service.errors import (
@@ -82,9 +82,13 @@ class Registry:
         self.loading = True
         self.changes = 0  # grows with each change: readers compare it with what they have cached
         self._one_at_a_time = threading.Lock()
-        self.emptied: frozenset[str] = frozenset()  # served on, though their folders are empty
         self._stopped = threading.Event()
         self._seen: object = None  # what `load` found, for `watch`
+
+    @property
+    def emptied(self) -> frozenset[str]:
+        """The models that are served on though their folders are empty."""
+        return self._repository.emptied
 
     @property
     def mirror(self) -> StoreMirror | None:
@@ -130,7 +134,7 @@ class Registry:
             found = dict(scan(self._repository.root))
             if name is not None and name not in found:
                 raise UnknownModel(f"The repository has no folder for model {name[:128]!r}.")
-            emptied = self._emptied(found)
+            emptied = self._repository.look_for_emptied(self.entries, found)
             if emptied and not any(found.values()):
                 return []
             for each in [name] if name is not None else sorted({*found, *self.entries}):
@@ -181,10 +185,10 @@ class Registry:
             settled = self._repository.refresh(self.entries)
             now = self._repository.snapshot()
             if now is None:
-                self._emptied({})
+                self._repository.look_for_emptied(self.entries, {})
                 continue
             if self.emptied:
-                self._emptied(dict(now))
+                self._repository.look_for_emptied(self.entries, dict(now))
             if now != self._seen and (settled or now == before):
                 self._seen = now
                 try:
@@ -193,27 +197,6 @@ class Registry:
                 except Exception:  # what is served is served on
                     logger.exception("the repository could not be read again")
             before = now
-
-    def _emptied(self, found: Mapping[str, Sized]) -> frozenset[str]:
-        """The models that are served on though the repository has no version of them; logs them.
-
-        Args:
-            found: of each model whose folder is there, its versions.
-        """
-        lost = not any(map(len, found.values()))
-        served = [entry.name for entry in self.entries.values() if entry.versions]
-        now = frozenset(name for name in served if lost or (name in found and not found[name]))
-        if now and now != self.emptied:
-            logger.error(
-                "%s no version any more (is a volume not mounted?): %s, served on from memory. To "
-                "take a model away, remove its own folder or unload it.",
-                "the models folder has" if lost else "these models' folders have",
-                listing(sorted(now)),
-            )
-        if self.emptied - now:
-            logger.warning("the folders have versions again: %s", listing(sorted(self.emptied)))
-        self.emptied = now
-        return now
 
     def _all_served(self) -> bool:
         """Whether each model has a version that works."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Protocol
 
 from service.models.entry import Entry
 from service.models.folders import Fingerprint, fingerprint, scan
+from service.signature import listing
 
 logger = logging.getLogger("foldserve.registry")
 
@@ -33,6 +34,8 @@ class StoreMirror(Protocol):
 class Repository:
     """The folders, and what keeps them in step with a store.
 
+    `emptied`: the models that are served on though their folders had no version at the last look.
+
     Args:
         root: of the models.
         mirror: brings `root` up to date with a store before it is looked at.
@@ -41,6 +44,7 @@ class Repository:
     def __init__(self, root: Path, mirror: StoreMirror | None) -> None:
         self.root = root
         self.mirror = mirror
+        self.emptied: frozenset[str] = frozenset()
 
     def refresh(self, entries: Mapping[str, Entry], again: str | None = None) -> bool:
         """Whether the mirror has changed something; False without one.
@@ -71,3 +75,27 @@ class Repository:
         except OSError as error:
             logger.error("the models folder cannot be read: %s", error.strerror)
             return None
+
+    def look_for_emptied(
+        self, entries: Mapping[str, Entry], found: Mapping[str, Sized]
+    ) -> frozenset[str]:
+        """`emptied` as it is now; what has changed of it is logged.
+
+        Args:
+            entries: what is served, by name.
+            found: of each model whose folder is there, its versions.
+        """
+        lost = not any(map(len, found.values()))
+        served = [entry.name for entry in entries.values() if entry.versions]
+        now = frozenset(name for name in served if lost or (name in found and not found[name]))
+        if now and now != self.emptied:
+            logger.error(
+                "%s no version any more (is a volume not mounted?): %s, served on from memory. To "
+                "take a model away, remove its own folder or unload it.",
+                "the models folder has" if lost else "these models' folders have",
+                listing(sorted(now)),
+            )
+        if self.emptied - now:
+            logger.warning("the folders have versions again: %s", listing(sorted(self.emptied)))
+        self.emptied = now
+        return now

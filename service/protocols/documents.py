@@ -17,7 +17,6 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _SIZES: Schema = {"type": "array", "items": {"type": "integer", "minimum": -1}}
 _DATATYPE: Schema = {"type": "string", "enum": [*DATATYPES.values()]}
-_PARAMETERS: Schema = {"type": "object", "additionalProperties": {}}
 _LIST: Schema = {"type": "array", "items": {}}
 _OBJECT: Schema = {"type": "object", "additionalProperties": {}}
 
@@ -34,6 +33,13 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def _tensor(data: Schema) -> Schema:
+    return _object(
+        "name shape datatype",
+        name=_TEXT, shape=_SIZES, datatype=_DATATYPE, parameters=_OBJECT, data=data,
+    )  # fmt: skip
+
+
 _TENSOR_INFO = _object("name datatype shape", name=_TEXT, datatype=_DATATYPE, shape=_SIZES)
 
 SCHEMAS: dict[str, Schema] = {
@@ -41,35 +47,17 @@ SCHEMAS: dict[str, Schema] = {
     "V2InferRequest": _object(
         "inputs",
         id=_TEXT,
-        parameters=_PARAMETERS,
-        inputs=_many(
-            _object(
-                "name shape datatype",
-                name=_TEXT,
-                shape=_SIZES,
-                datatype=_DATATYPE,
-                parameters=_PARAMETERS,
-                data={**_LIST, "description": "flat or nested, in row-major order"},
-            )
-        ),
-        outputs=_many(_object("name", name=_TEXT, parameters=_PARAMETERS)),
+        parameters=_OBJECT,
+        inputs=_many(_tensor({**_LIST, "description": "flat or nested, in row-major order"})),
+        outputs=_many(_object("name", name=_TEXT, parameters=_OBJECT)),
     ),
     "V2InferResponse": _object(
         "model_name model_version outputs",
         model_name=_TEXT,
         model_version=_TEXT,
         id=_TEXT,
-        parameters=_PARAMETERS,
-        outputs=_many(
-            _object(
-                "name shape datatype",
-                name=_TEXT,
-                shape=_SIZES,
-                datatype=_DATATYPE,
-                parameters=_PARAMETERS,
-                data=_LIST,
-            )
-        ),
+        parameters=_OBJECT,
+        outputs=_many(_tensor(_LIST)),
     ),
     "V2ModelMetadata": _object(
         "name versions platform inputs outputs",
@@ -228,15 +216,21 @@ def extend(document: dict[str, Any], served: list[ServedModel]) -> None:
             operation["requestBody"] = {"required": required, "content": _content(request)}
         if request in _EXAMPLES:
             json_body = operation["requestBody"]["content"]["application/json"]
-            json_body["examples"] = _examples(served, _EXAMPLES[request])
+            json_body["examples"] = examples(served, _EXAMPLES[request])
         if path.endswith("/infer"):
             _add_binary(operation)
         document["paths"].setdefault(path, {})[method] = operation
 
 
-def _examples(served: list[ServedModel], of: Callable[[Tensors], Schema]) -> dict[str, Schema]:
+def title(model: ServedModel) -> str:
+    """How a version is called."""
+    return f"{model.name}, version {model.version}"
+
+
+def examples(served: list[ServedModel], of: Callable[[Tensors], Schema]) -> dict[str, Schema]:
+    """A request for each model whose inputs are small enough to be shown."""
     return {
-        model.name: {"summary": f"{model.name}, version {model.version}", "value": of(tensors)}
+        model.name: {"summary": title(model), "value": of(tensors)}
         for model in served
         if (tensors := model.example) is not None
     }
@@ -249,19 +243,20 @@ def _v2_example(tensors: Tensors) -> Schema:
                 "name": name,
                 "shape": list(array.shape),
                 "datatype": DATATYPES[dtype_name(array)],
-                "data": plain({name: array.reshape(-1)})[name],
+                "data": _plain({name: array.reshape(-1)})[name],
             }
             for name, array in tensors.items()
         ]
     }
 
 
-def _tfs_example(tensors: Tensors) -> Schema:
-    named = plain(tensors)
+def example(tensors: Tensors) -> Schema:
+    """The `inputs` of a request that works, of our own protocol and of TensorFlow Serving's."""
+    named = _plain(tensors)
     return {"inputs": next(iter(named.values())) if len(named) == 1 else named}
 
 
-def plain(tensors: Tensors) -> dict[str, Any]:
+def _plain(tensors: Tensors) -> dict[str, Any]:
     """Nested lists of the numbers as an answer writes them."""
     text = json_.encode({name: json_.tensor(array) for name, array in tensors.items()})
     found: dict[str, Any] = orjson.loads(text)
@@ -270,7 +265,7 @@ def plain(tensors: Tensors) -> dict[str, Any]:
 
 _EXAMPLES: dict[str, Callable[[Tensors], Schema]] = {
     "V2InferRequest": _v2_example,
-    "TfsPredictRequest": _tfs_example,
+    "TfsPredictRequest": example,
 }
 
 

@@ -7,6 +7,11 @@ from service.telemetry.pages import SharedPages
 
 # Its event loop did not turn any more, or the process came to an end.
 REASONS = ("silent", "ended")
+FAMILY = (
+    "foldserve_workers_replaced_total",
+    "counter",
+    "Workers that had ended or did not answer their supervisor, and were replaced.",
+)
 
 
 class Replaced:
@@ -29,26 +34,7 @@ class Replaced:
 
     def _show(self) -> None:
         page = Exposition()
-        begin(page)
+        page.family(*FAMILY)
         for (worker, why), count in self._counts.items():
-            page.sample(count, _labels(why) | {"worker": str(worker)})
+            page.sample(count, {"reason": why, "worker": str(worker)})
         self._page.publish(page.text())
-
-
-def begin(page: Exposition) -> None:
-    """Begin the family."""
-    page.family(
-        "foldserve_workers_replaced_total", "counter",
-        "Workers that had ended or did not answer their supervisor, and were replaced.",
-    )  # fmt: skip
-
-
-def none(page: Exposition) -> None:
-    """The family of a server without a supervisor."""
-    begin(page)
-    for why in REASONS:
-        page.sample(0, _labels(why))
-
-
-def _labels(why: str) -> dict[str, str]:
-    return {"reason": why}

@@ -13,7 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.settings import Settings, parse
+from service.settings import Settings
+from service.settings_read import parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"

@@ -141,7 +141,7 @@ def test_piles_for_which_there_is_no_memory_end_with_the_answer(served: Bench):
         assert status == 200
         assert "scores" in json.loads(body)["outputs"]
         assert connection.ended is not None  # and nothing of what came behind it is answered
-        assert served.metrics._refused == {"too_many_bytes": 1}
+        assert served.metrics.errors == {"too_many_bytes": 1}
         other.account.take(0)
         connection.connection_lost(None)
         await until(served.at_rest)

@@ -18,7 +18,8 @@ from service.errors import InvalidBody, TooManyBytes
 from service.exchange import Exchange
 from service.models.model import load
 from service.protocols.call import Call, Decoded, Reader
-from service.settings import MiB, parse
+from service.settings import MiB
+from service.settings_read import parse
 from service.signature import size_of
 
 LIMIT = 16 * SMALL_BYTES

@@ -223,7 +223,7 @@ os.environ.update(cluster_plan.ALONE)
 import ray
 from ray import serve
 from service.cluster import application as cluster
-from service.settings import parse
+from service.settings_read import parse
 ray.init(address=sys.argv[1], namespace="serve")
 serve.run(cluster.build(parse(sys.argv[2:], {})), name=cluster_plan.APP)
 """

@@ -24,7 +24,7 @@ from service.connections.routes import HotRoutes
 from service.context import Context
 from service.errors import QueueFull
 from service.protocols.predict import Predict
-from service.settings import parse
+from service.settings_read import parse
 from service.telemetry.metrics import Metrics
 
 
@@ -78,8 +78,8 @@ def test_a_model_is_asked_only_after_its_queue_was_full(monkeypatch: pytest.Monk
     clock = time.monotonic
     monkeypatch.setattr("service.connections.plan.time.monotonic", lambda: clock() + 99)
     assert asked.let_in(plan, 99.0)  # long after
-    assert asked.metrics._requests == {("/models/{name}/predict", "m", 503): 2}
-    assert asked.metrics._refused == {"queue_full": 2}
+    assert asked.metrics.requests == {("/models/{name}/predict", "m", 503): 2}
+    assert asked.metrics.errors == {"queue_full": 2}
 
 
 def test_a_crowd_in_one_turn_is_let_in_as_far_as_there_is_room():

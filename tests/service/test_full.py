@@ -91,7 +91,7 @@ def test_the_second_refusal_is_ready_made_and_says_the_same(
     assert last == b""  # there is room again: it waits for its run
     assert answering
     assert served.count(503) == 3
-    assert served.metrics._refused == {"queue_full": 5}
+    assert served.metrics.errors == {"queue_full": 5}
 
 
 def test_nothing_is_kept_of_a_body_that_is_still_to_come(served: Bench):

@@ -24,7 +24,7 @@ import uvicorn
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response
 
 import foldserve
-from service.settings import SettingsError
+from service.settings_read import SettingsError
 
 with warnings.catch_warnings():  # an older Starlette takes names that anyio has given up since
     warnings.simplefilter("ignore", DeprecationWarning)

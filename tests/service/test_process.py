@@ -128,7 +128,7 @@ from service.models import model
 from service.app import create_app
 from service.context import Context
 from service.models.registry import Registry
-from service.settings import parse
+from service.settings_read import parse
 import service.server, service.__main__
 import uvloop, httptools, uvicorn.protocols.http.httptools_impl
 

@@ -22,7 +22,8 @@ from service.app import create_app
 from service.connections.auth import Access, KeyFile
 from service.context import Context
 from service.models.registry import Registry
-from service.settings import Settings, parse
+from service.settings import Settings
+from service.settings_read import parse
 from service.telemetry.metrics import Metrics
 
 X = np.linspace(-1, 1, 4, dtype=np.float32)[None]
@@ -127,7 +128,7 @@ class Bench:
         return connection
 
     def count(self, status: int, route: str = "/models/{name}/predict") -> int:
-        return self.metrics._requests.get((route, "m", status), 0)
+        return self.metrics.requests.get((route, "m", status), 0)
 
     def at_rest(self) -> bool:
         model = self.registry.find("m")
@@ -237,8 +238,8 @@ def test_both_ways_say_the_same(bench: Make, path: str, body: bytes, headers: di
         assert all(stage in stages[0] for stage in ("decode", "compute", "encode"))
     assert told == theirs[1]
     assert served.at_rest()
-    assert sum(served.metrics._requests.values()) == 2
-    assert sum(served.metrics._refused.values()) == (2 if status >= 400 else 0)
+    assert sum(served.metrics.requests.values()) == 2
+    assert sum(served.metrics.errors.values()) == (2 if status >= 400 else 0)
 
 
 def test_the_answer_is_right(bench: Make):
@@ -311,7 +312,7 @@ def test_a_body_is_no_head(bench: Make):
         return first[0], second[0], (await answered(connection))[0]
 
     assert asyncio.run(main()) == (200, 400, 200)
-    assert served.metrics._refused == {"malformed_json": 1}
+    assert served.metrics.errors == {"malformed_json": 1}
 
 
 def test_pipelined_requests_are_answered_in_their_order(bench: Make):
@@ -368,7 +369,7 @@ def test_who_hangs_up_is_not_run(bench: Make):
 
     assert asyncio.run(main()) == b""
     assert (served.count(499), served.count(200)) == (1, 1)
-    assert served.metrics._batches["m"].all().counts[0] == 1  # a batch of one row
+    assert served.metrics.batch_rows["m"].all().counts[0] == 1  # a batch of one row
     assert served.at_rest()
 
 

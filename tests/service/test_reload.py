@@ -23,7 +23,7 @@ from service.models import model, policy
 from service.models.policy import Policy
 from service.models.registry import Registry
 from service.protocols import repository
-from service.settings import SettingsError, parse
+from service.settings_read import SettingsError, parse
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from service.protocols import tfs, v2
 from service.protocols.call import Reply
 from service.protocols.predict import Predict
 from service.protocols.response_cache import Kept, Recall, ResponseCache
-from service.settings import given as settings_of
+from service.settings_read import given as settings_of
 
 if TYPE_CHECKING:
     from conftest import Served

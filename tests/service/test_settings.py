@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import PREFIX, Settings, SettingsError, parse
+from service.settings import PREFIX, Settings
+from service.settings_read import SettingsError, parse
 from service.version import program_version
 
 

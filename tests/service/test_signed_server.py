@@ -145,7 +145,7 @@ def test_each_worker_asks_for_the_signature(
 def test_a_replica_of_a_cluster_asks_for_the_signature(root: Path, mine: Pair) -> None:
     """What Ray starts on each node, here without Ray."""
     from service.cluster.replica import Served as Replica
-    from service.settings import parse
+    from service.settings_read import parse
 
     put(root, mine, 1)
     put(root, None, 2)

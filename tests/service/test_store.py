@@ -16,11 +16,11 @@ import pytest
 import repository
 from repository import linear
 
-from service import assembly
+from service import source
 from service.listen import CannotStart
 from service.models import policy
 from service.models.bundle import UNFETCHED_FILE
-from service.settings import parse
+from service.settings_read import parse
 from service.store import cache as caching
 from service.store import download as downloading
 from service.store import mirror as mirroring
@@ -154,7 +154,7 @@ def test_an_unknown_scheme() -> None:
         Store("nonsense://me:secret@x/models")
     settings = parse(["--models", "nonsense://me:secret@x/models"], {})
     with pytest.raises(CannotStart) as caught:
-        assembly.repository(settings)
+        source.find(settings)
     assert "secret" not in str(caught.value)
 
 
@@ -498,13 +498,13 @@ def test_a_store_that_is_away_at_the_start(remote: Path, tmp_path: Path) -> None
     flags = ["--models", f"file://{remote}", "--model-cache", str(tmp_path / "cache")]
     remote.rename(remote.parent / "away")
     with pytest.raises(CannotStart, match=r"cannot be read.*nothing to serve"):
-        assembly.repository(parse(flags, {}))
+        source.find(parse(flags, {}))
     (remote.parent / "away").rename(remote)
-    mirror = assembly.repository(parse(flags, {})).mirror
+    mirror = source.find(parse(flags, {})).mirror
     assert mirror
     mirror.refresh()
     remote.rename(remote.parent / "away")
-    again = assembly.repository(parse(flags, {})).mirror
+    again = source.find(parse(flags, {})).mirror
     assert again
     assert again.trouble
 
@@ -513,7 +513,7 @@ def test_a_cache_that_cannot_be_written(remote: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     flags = ["--models", f"file://{remote}", "--model-cache", str(tmp_path / "file" / "cache")]
     with pytest.raises(CannotStart, match="--model-cache"):
-        assembly.repository(parse(flags, {}))
+        source.find(parse(flags, {}))
 
 
 def test_versions_that_do_not_work_are_passed_by_at_the_start(
