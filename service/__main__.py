@@ -18,7 +18,7 @@ from service.telemetry.logs import configure
 from service.version import program_version
 
 if TYPE_CHECKING:
-    from service.workers import Worker
+    from service.worker import Worker
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = PROGRAM) -> int:

@@ -226,39 +226,26 @@ def _get(
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    async def service_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
-        http.exchange(request.scope).error = error.code
-        headers = {k.decode(): v.decode() for k, v in error.headers()}
-        return _reply(error.body(), error.status, headers)
-
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+    async def failed(request: Request, error: Exception) -> Response:
         ours = _translate(request, error)
         http.exchange(request.scope).error = ours.code
-        headers = dict(error.headers or {})
-        return _reply(ours.body(), error.status_code, headers)
+        if isinstance(error, HTTPException):
+            return _reply(ours.body(), error.status_code, dict(error.headers or {}))
+        return _reply(ours.body(), ours.status, {k.decode(): v.decode() for k, v in ours.headers()})
 
-    async def validation_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        ours = BadRequest(f"The request is not valid: {where}.")
-        return _reply(ours.body(), ours.status)
-
-    async def unexpected(request: Request, _: Exception) -> Response:
-        # The server logs the exception itself, with its traceback.
-        ours = defect()
-        http.exchange(request.scope).error = ours.code
-        return _reply(ours.body(), ours.status)
-
-    app.add_exception_handler(ServiceError, service_error)
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(Exception, unexpected)
+    for kind in (ServiceError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, failed)
 
 
-def _translate(request: Request, error: HTTPException) -> ServiceError:
+def _translate(request: Request, error: Exception) -> ServiceError:
     """The framework's own errors in our words; the path is cut, it may be a megabyte long."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        return BadRequest(f"The request is not valid: {where}.")
+    if not isinstance(error, HTTPException):
+        return defect()  # the server logs the exception itself, with its traceback
     path = (request.scope.get(MOUNTED_AT, "") + request.url.path)[:128]
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound(f"There is no route {path!r}.")

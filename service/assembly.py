@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from service.tls.certificates import Certificates
 
 logger = logging.getLogger("foldserve")
+
+# How long the threads of the models may take: they have nothing left to do, unless a run hangs.
+CLOSE_S = 1.0
 
 # Open files besides connections: models, the reserve for connections that are refused, the rest.
 _OTHER_FILES = 256
@@ -86,13 +90,13 @@ def certificates(context: Context) -> Certificates | None:
 def observers(settings: Settings, version: str, access: Access) -> list[AccessLog | Tracing]:
     """What is told of every request besides the metrics."""
     found: list[AccessLog | Tracing] = []
-    if settings.access_log_every_requests:
-        found.append(AccessLog(settings.access_log_every_requests, access))
     if settings.otlp_endpoint:
         try:
             found.append(tracing.over_http(settings.otlp_endpoint, version))
         except tracing.TracingUnavailable as error:
             raise CannotStart(str(error)) from None
+    if settings.access_log_every_requests:  # last: it has a thread from here on
+        found.append(AccessLog(settings.access_log_every_requests, access))
     return found
 
 
@@ -104,9 +108,19 @@ class Parts(NamedTuple):
     choice: Choice
     observers: list[AccessLog | Tracing]
 
-    def close(self, timeout_s: float) -> bool:
+    def watch(self) -> None:
+        """Look for new versions from now on, in a thread, if the settings ask for it."""
+        if interval_ms := self.context.settings.watch_interval_ms:
+            threading.Thread(
+                target=self.context.registry.watch,
+                args=(interval_ms / 1000,),
+                name="foldserve-watch",
+                daemon=True,
+            ).start()
+
+    def close(self) -> bool:
         """End the models' threads and the observers; False if a model was still running."""
-        clean = self.context.registry.close(timeout_s)
+        clean = self.context.registry.close(CLOSE_S)
         for observer in self.observers:
             observer.close()
         return clean

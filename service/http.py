@@ -115,22 +115,23 @@ async def read_body(
                 if taken is not None:
                     record.read = time.monotonic()
                     return taken
-            chunks: list[bytes] = []
-            size = 0
+            # One buffer: of a body in pieces of a byte each piece would take forty.
+            body = bytearray()
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
+                piece: bytes = message.get("body", b"")
+                size = len(body) + len(piece)
                 if size > record.body_bytes:  # a body that came without its length
                     if size > max_bytes:
                         raise _too_large(max_bytes)
                     record.hold(size - record.body_bytes)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
+                whole = not message.get("more_body", False)
+                if whole:
                     record.read = time.monotonic()
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    return b"".join([body, piece]) if body else piece
+                body += piece
     except TimeoutError:
         raise BodyTimeout("The body did not arrive in time.") from None
 

@@ -34,7 +34,7 @@ from service.models import subnormals
 from service.models.heap import TrimWhenIdle, give_back, map_large
 from service.settings import Settings
 from service.telemetry.pages import SharedPages
-from service.workers import Worker
+from service.worker import Worker
 
 if TYPE_CHECKING:
     from service.protocols.grpc_server import GrpcServer
@@ -44,8 +44,6 @@ logger = logging.getLogger("foldserve")
 
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 _LAST = (b"connection", b"close")
-# How long the threads of the models may take: they have nothing left to do, unless a run hangs.
-_CLOSE_S = 1.0
 
 
 class Server(uvicorn.Server):
@@ -236,8 +234,8 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     loader = threading.Thread(target=begin, name="load", daemon=True)
     loader.start()
     server.run(sockets=listen.several(listener))
-    clean = parts.close(_CLOSE_S)
-    loader.join(_CLOSE_S)
+    clean = parts.close()
+    loader.join(assembly.CLOSE_S)
     if failure:
         raise failure[0]
     if server.failure is not None:

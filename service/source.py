@@ -68,6 +68,13 @@ def find(settings: Settings) -> Source:
                 f"The models folder {str(models)!r} does not exist. Create it, or point "
                 "--models to the folder that holds <name>/<version>/model.onnx."
             )
+        try:
+            next(models.iterdir(), None)
+        except OSError as error:
+            raise CannotStart(
+                f"The models folder {str(models)!r} cannot be read: {error.strerror}. Let the user "
+                "who runs the server list it."
+            ) from None
         return Source(models, None, trust)
     from service.store.access import Store, StoreError, StoreUnusable
     from service.store.cache import folder_of

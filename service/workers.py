@@ -40,6 +40,7 @@ from service.listen import CannotStart
 from service.settings import Settings
 from service.telemetry.pages import SharedPages
 from service.telemetry.replaced import Replaced
+from service.worker import ALIVE, LEAVING, SERVING, Worker
 
 logger = logging.getLogger("foldserve.workers")
 
@@ -49,38 +50,8 @@ _SETTLED_S = 10.0  # a worker that ran so long has not crashed at its start
 _POLL_S = 1.0
 # Beyond the time that a drain may take; workers that still run are killed then.
 _LATE_S = 10.0
-# What a worker says through its pipe.
-_SERVING, _ALIVE, _LEAVING = b"s", b".", b"e"
 _HANDED_ON = ("SIGTERM", "SIGINT", "SIGHUP")
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What a worker is told.
-
-    `index`: from 0, the same again after a crash. `pages`: a folder for the metrics of all.
-    `say`: hands a message to the supervisor.
-    """
-
-    count: int
-    index: int
-    port: int
-    first: bool
-    pages: Path
-    say: Callable[[bytes], None]
-
-    def serving(self) -> None:
-        """Tell the supervisor that the models are loaded."""
-        self.say(_SERVING)
-
-    def beat(self) -> None:
-        """Tell it that the event loop turns; the loop calls this about once a second."""
-        self.say(_ALIVE)
-
-    def leaving(self) -> None:
-        """Tell it that the event loop is about to end, and that no more beats follow."""
-        self.say(_LEAVING)
 
 
 @dataclass(slots=True)
@@ -177,13 +148,13 @@ class _Supervisor:
     def _read(self, process: _Process) -> None:
         """Take what a worker has said, or that it says no more."""
         said = os.read(process.pipe, 4096)
-        self._ever_served |= _SERVING in said
+        self._ever_served |= SERVING in said
         if not said:
             os.close(process.pipe)
             process.pipe = -1
-        if not said or _LEAVING in said:
+        if not said or LEAVING in said:
             process.heard = None
-        elif _ALIVE in said:
+        elif ALIVE in said:
             process.heard = time.monotonic()
 
     def _forgive(self, seconds: float) -> None:

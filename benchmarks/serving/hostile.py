@@ -39,10 +39,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import document
-from benchmarks.serving import strangers, subjects
+from benchmarks.serving import strain, strangers, subjects
 from benchmarks.serving.beside import Beside
 from benchmarks.serving.openloop import percentile
-from benchmarks.serving.overload import DOCUMENT, PREFACE, PROMPT_MS
 from benchmarks.serving.target import ROOT, Target
 
 COMMAND = "python -m benchmarks.serving.hostile"
@@ -89,7 +88,7 @@ class Row:
         found = []
         if self.of_budget > MOST:
             found.append(f"{self.of_budget:.2f} times the budget")
-        if self.health_failed or self.health_p99_ms > PROMPT_MS:
+        if self.health_failed or self.health_p99_ms > strain.PROMPT_MS:
             found.append("late health")
         if self.good_failed or not self.good:
             found.append(f"{len(self.good_failed)} good requests failed")
@@ -342,9 +341,7 @@ def main() -> int:
             rows.append(record(measure(attack, folder / "models", folder, args.seconds)))
             print(json.dumps(rows[-1]), flush=True)
     if not args.trial:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        document.write(DOCUMENT, COMMAND, text(rows), PREFACE)
+        strain.save(RESULTS, rows, COMMAND, text(rows))
     return 1 if any(row["broken"] for row in rows) else 0
 
 

@@ -31,24 +31,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks import document
-from benchmarks.serving import openloop, subjects
+from benchmarks.serving import openloop, strain, subjects
 from benchmarks.serving.openloop import Outcome, Stream, percentile
 from benchmarks.serving.target import TOLERATED_MB, Probe, Target, Watch, memory_trend
 
 COMMAND = "python -m benchmarks.serving.overload"
 RESULTS = Path(__file__).parent / "results" / "overload.jsonl"
-DOCUMENT = Path(__file__).parents[2] / "docs" / "serving-strain.md"
-PREFACE = """# The service under strain
-
-What happens beyond the capacity, over a long time, and beside poisonous requests. Every block
-can be repeated by the command that it names.
-"""
 _HEALTH_EVERY_S = 0.05
 _MEMORY_EVERY_S = 0.5
 _CAPACITY_CONNECTIONS = 16
 # Below what one address may have of the server's --max-connections, which is another limit.
 _CONNECTIONS = 850
-PROMPT_MS = 50.0
 
 
 @dataclass(frozen=True)
@@ -104,13 +97,13 @@ class Row:
         found = []
         if accepted is None or accepted.p99_ms > self.deadline_ms:
             found.append("accepted answers beyond the deadline")
-        if refused is not None and refused.p99_ms > PROMPT_MS:
+        if refused is not None and refused.p99_ms > strain.PROMPT_MS:
             found.append("late refusals")
         if others or self.outcome.unanswered:
             found.append(f"other ends: {others}, unanswered: {self.outcome.unanswered}")
         if self.outcome.without_retry_after:
             found.append("503 without Retry-After")
-        if self.health_failed or self.health_p99_ms > PROMPT_MS:
+        if self.health_failed or self.health_p99_ms > strain.PROMPT_MS:
             found.append("late health")
         if self.memory_grows:
             found.append("memory grows")
@@ -231,9 +224,7 @@ def main() -> int:
                 print(json.dumps(row), flush=True)
                 rows.append(row)
     if not args.trial:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        document.write(DOCUMENT, COMMAND, text(rows), PREFACE)
+        strain.save(RESULTS, rows, COMMAND, text(rows))
     return 1 if any(row["broken"] for row in rows) else 0
 
 

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import document
-from benchmarks.serving import subjects
-from benchmarks.serving.overload import DOCUMENT, PREFACE
+from benchmarks.serving import strain, subjects
 from benchmarks.serving.target import Target
 
 COMMAND = "python -m benchmarks.serving.poison"
@@ -141,9 +140,7 @@ def main() -> int:
     for row in rows:
         print(json.dumps(row))
     if not args.trial:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        document.write(DOCUMENT, COMMAND, text(rows), PREFACE)
+        strain.save(RESULTS, rows, COMMAND, text(rows))
     return 1 if any(row["failed"] or row["wrong"] for row in rows) else 0
 
 

@@ -31,10 +31,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import document
-from benchmarks.serving import openloop, subjects
+from benchmarks.serving import openloop, strain, subjects
 from benchmarks.serving.beside import Beside
 from benchmarks.serving.openloop import Outcome, Stream
-from benchmarks.serving.overload import DOCUMENT, PREFACE
 from benchmarks.serving.target import TOLERATED_MB, Target, Usage, Watch, memory_trend
 
 COMMAND = "python -m benchmarks.serving.soak"
@@ -271,9 +270,7 @@ def main() -> int:
     shown = {key: value for key, value in row.items() if key != "samples"}
     print(json.dumps(shown))
     if not args.trial:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(row) + "\n", encoding="utf-8")
-        document.write(DOCUMENT, COMMAND, text(row), PREFACE)
+        strain.save(RESULTS, [row], COMMAND, text(row))
     return 1 if row["broken"] else 0
 
 

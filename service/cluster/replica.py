@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,7 +22,6 @@ from service.settings import Settings
 
 logger = logging.getLogger("foldserve")
 
-_CLOSE_S = 1.0
 _TICK_S = 1.0
 
 
@@ -42,7 +40,7 @@ class Served:
 
     def __init__(self, values: Mapping[str, Any], version: str, session: str) -> None:
         subnormals.flush()
-        self._settings = settings = Settings(**values)
+        settings = Settings(**values)
         self._parts = assembly.build(
             settings,
             version,
@@ -69,19 +67,14 @@ class Served:
         """From the start of the replica to its end, which Ray begins once it is drained."""
         await receive()
         ticking = asyncio.create_task(self._tick())
-        if self._settings.watch_interval_ms:
-            interval_s = self._settings.watch_interval_ms / 1000
-            watch = threading.Thread(
-                target=self._context.registry.watch, args=(interval_s,), daemon=True
-            )
-            watch.start()
+        self._parts.watch()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._context.lifecycle.draining = True
         ticking.cancel()
         with suppress(asyncio.CancelledError):
             await ticking
-        await asyncio.to_thread(self._parts.close, _CLOSE_S)
+        await asyncio.to_thread(self._parts.close)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _tick(self) -> None:

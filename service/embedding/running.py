@@ -16,7 +16,6 @@ from service.models.heap import give_back
 
 logger = logging.getLogger("foldserve")
 
-_CLOSE_S = 1.0
 _SECOND_S = 1.0
 
 
@@ -35,21 +34,20 @@ class Running:
         self._parts = parts
         self._context = context = parts.context
         self._closed = threading.Event()
-        context.registry.load()
+        try:
+            context.registry.load()
+        except BaseException:
+            parts.close()  # whoever asks next begins anew
+            raise
         give_back()  # loading has used several times the memory that is needed afterwards
         threading.Thread(target=self._look_at_keys, name="foldserve-keys", daemon=True).start()
-        if context.settings.watch_interval_ms:
-            interval_s = (context.settings.watch_interval_ms / 1000,)
-            watch = context.registry.watch
-            threading.Thread(
-                target=watch, args=interval_s, name="foldserve-watch", daemon=True
-            ).start()
+        parts.watch()
 
     def close(self) -> None:
         """End its threads. Runs that have begun are waited for, but no longer than a second."""
         self._context.lifecycle.draining = True
         self._closed.set()
-        if not self._parts.close(_CLOSE_S):
+        if not self._parts.close():
             logger.warning("a model was still running at the end; its answer is lost")
 
     def _look_at_keys(self) -> None:

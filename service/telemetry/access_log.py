@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -23,8 +24,15 @@ logger = logging.getLogger("foldserve.access")
 _CAPACITY_LINES = 10_000
 _PAUSE_S = 0.2
 _FAULT_OF_THE_SERVER = 500
-# What is kept of a request until its line is written.
-_OF_SCOPE = ("method", "client", "headers")
+
+
+class _Line(NamedTuple):
+    """What is kept of a request until its line is written: little, as many may wait."""
+
+    exchange: Exchange
+    method: str
+    client: str
+    key: str  # what the key is called
 
 
 class AccessLog:
@@ -40,7 +48,7 @@ class AccessLog:
         self._access = access or Access()
         self._count = 0
         self._dropped = 0
-        self._lines: deque[tuple[Exchange, Scope]] = deque()
+        self._lines: deque[_Line] = deque()
         self._stop = threading.Event()
         self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._writer.start()
@@ -52,8 +60,9 @@ class AccessLog:
         if len(self._lines) >= _CAPACITY_LINES:
             self._dropped += 1
             return
-        kept = {name: scope.get(name) for name in _OF_SCOPE}
-        self._lines.append((exchange, kept))
+        client = scope.get("client")
+        key = self._access.name(credentials(scope.get("headers") or ()))
+        self._lines.append(_Line(exchange, scope["method"][:16], client[0] if client else "", key))
 
     def close(self) -> None:
         """Write what is left."""
@@ -69,8 +78,7 @@ class AccessLog:
 
     def _flush(self) -> None:
         while self._lines:
-            exchange, scope = self._lines.popleft()
-            fields = _fields(exchange, scope, self._access)
+            fields = _fields(*self._lines.popleft())
             text = " ".join(f"{key}={value}" for key, value in fields.items())
             logger.info("%s", text, extra={FIELDS: fields})
         if self._dropped:
@@ -78,15 +86,15 @@ class AccessLog:
             logger.warning("%d requests have no line here: they came too fast", dropped)
 
 
-def _fields(exchange: Exchange, scope: Scope, access: Access) -> dict[str, str | int | float]:
+def _fields(exchange: Exchange, method: str, client: str, key: str) -> dict[str, str | int | float]:
     """What the line says of a request: nothing that holds text of the client's choice."""
     fields: dict[str, str | int | float] = {"request_id": exchange.request_id}
-    if scope["client"]:
-        fields["client"] = scope["client"][0]
-    if name := access.name(credentials(scope["headers"] or ())):
-        fields["key"] = name
+    if client:
+        fields["client"] = client
+    if key:
+        fields["key"] = key
     fields |= {
-        "method": scope["method"][:16],
+        "method": method,
         "route": exchange.route,
         "status": exchange.status,
         "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),

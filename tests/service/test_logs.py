@@ -135,3 +135,19 @@ def test_lines_that_come_too_fast_are_dropped_and_counted(
     log.close()
     assert len(caplog.records) == 6
     assert caplog.records[-1].getMessage().startswith("7 requests have no line")
+
+
+def test_lines_that_wait_hold_nothing_of_the_heads(monkeypatch: pytest.MonkeyPatch):
+    """When nobody reads the log ten thousand wait, each of a head of up to --max-header-bytes."""
+    monkeypatch.setattr("service.telemetry.access_log._PAUSE_S", 3600)
+    log = AccessLog(1)
+    (exchange,) = exchanges(1)
+    value = b"v" * 30_000
+    scope = {"method": "GET" * 99, "client": ("10.0.0.1", 5), "headers": [(b"x-api-key", value)]}
+    held = sys.getrefcount(value)
+    log(exchange, scope)
+    scope.clear()
+    (line,) = log._lines
+    assert line[1:] == (("GET" * 99)[:16], "10.0.0.1", "")
+    assert sys.getrefcount(value) < held
+    log.close()

@@ -24,6 +24,8 @@ import uvicorn
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response
 
 import foldserve
+from service.device import DeviceUnavailable
+from service.models.registry import Registry
 from service.settings_read import SettingsError
 
 with warnings.catch_warnings():  # an older Starlette takes names that anyio has given up since
@@ -333,6 +335,24 @@ def test_a_folder_that_goes_before_the_start_is_told(
         assert "does not exist" in caplog.text
         (models.parent / "moved").rename(models)
         assert scores(client.post("/ml/predict", json=X)), "the next request tries again"
+
+
+def test_a_start_that_fails_leaves_no_thread_behind(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request tries anew: what is left by each would have no bound."""
+
+    def load(registry: Registry) -> None:
+        raise DeviceUnavailable("no CUDA")
+
+    monkeypatch.setattr(Registry, "load", load)
+    app = FastAPI()
+    app.mount("/ml", foldserve.app(models, access_log_every_requests=1))
+    with TestClient(app) as client:
+        for _ in range(3):
+            assert client.post("/ml/predict", json=X).status_code == 503
+        writers = [thread for thread in threading.enumerate() if thread.name == "access-log"]
+    assert writers == []
 
 
 PROGRAM = """
