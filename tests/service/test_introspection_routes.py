@@ -33,7 +33,7 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str):
     assert head.headers["content-length"] == get.headers["content-length"]
 
 
-@pytest.mark.parametrize("path", ["/nope", "/predict/", "/models/a/b/c", "/models/", "/%00%ff"])
+@pytest.mark.parametrize("path", ["/nope", "/nope/", "/models/a/b/c", "/models/a/b/c/", "/%00%ff"])
 def test_unknown_routes(client: httpx.Client, path: str):
     refused(client.get(path), 404, "not_found")
 
