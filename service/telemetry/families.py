@@ -47,7 +47,7 @@ def _one(value: float | None) -> Samples | None:
     return None if value is None else [({}, value)]
 
 
-def _by_model(values: Mapping[str, float] | Mapping[str, Histogram]) -> Samples:
+def _by_model(values: Mapping[str, float | Histogram]) -> Samples:
     return [({"model": model}, value) for model, value in sorted(values.items())]
 
 
