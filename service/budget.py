@@ -50,12 +50,14 @@ class Budget:
             TooManyBytes: the others leave no room for them.
         """
         with self.lock:
-            if size > 0 and self.held > own and self.held + size > self._room(size + own):
+            held = self.held + size
+            if held + self.aside > self.limit >> 1 and not self._fits(size, own):
                 raise TooManyBytes(
                     "The requests under way hold too much memory.", retry_after_s=_RETRY_S
                 )
-            self.held += size
-            self.most = max(self.most, self.held)
+            self.held = held
+            if held > self.most:
+                self.most = held
 
     def give(self, size: int) -> None:
         """Count `size` bytes no longer, or more if it is negative, whatever room there is."""
@@ -71,6 +73,10 @@ class Budget:
     def full(self) -> bool:
         """Whether there is no room for anything."""
         return self.held >= self.limit - self.aside
+
+    def _fits(self, size: int, own: int) -> bool:
+        """Whether one that holds `own` may take `size` more, if that is not less than before."""
+        return size <= 0 or self.held <= own or self.held + size <= self._room(size + own)
 
     def _room(self, size: int) -> int:
         free = self.limit - self.aside

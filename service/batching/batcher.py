@@ -23,7 +23,7 @@ import time
 
 from service.batching.batch import Run
 from service.batching.execution import Execution
-from service.batching.item import Answer, Item, Outcome, Outputs, lane_of
+from service.batching.item import Awaited, Item, Outcome, Outputs, lane_of
 from service.batching.limits import Limits
 from service.batching.room import Room
 from service.batching.runners import Runners, died
@@ -149,13 +149,12 @@ class Batcher:
             ServiceError: what `check_room` raises; DeadlineExceeded; InferenceFailed or
                 whatever ServiceError the run or the record raised.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Outcome] = loop.create_future()
+        item = Awaited(inputs, rows, deadline, asyncio.get_running_loop(), exchange)
         if rows <= self.inline_rows:
             self.check_room(rows, deadline - time.monotonic())
-        item = self.enter(inputs, rows, deadline, answer, loop, exchange)
+        self.enter(item)
         try:
-            outcome = await answer
+            outcome = await item.future
         except asyncio.CancelledError:
             self.abandon(item)
             raise
@@ -164,46 +163,30 @@ class Batcher:
                 raise outcome
             finally:
                 # Or the error would hold this frame, which holds it and the tensors.
-                del outcome, answer, item
+                del outcome, item
         return outcome
 
-    def enter(
-        self,
-        inputs: Tensors,
-        rows: int,
-        deadline: float,
-        answer: Answer,
-        loop: asyncio.AbstractEventLoop,
-        exchange: Exchange | None = None,
-    ) -> Item:
-        """`submit` without a task: `answer` is told on the event loop.
+    def enter(self, item: Item) -> None:
+        """Have an item run; called on its loop, which takes the outcome without any task.
 
         For rows that the loop itself runs, at the end of this turn, `check_room` was asked before.
-
-        Args:
-            inputs, rows, deadline, exchange: as in `submit`.
-            answer: takes the outcome; dropped without one if it says that it is done by then.
-            loop: the one that runs.
-
-        Returns:
-            What to `abandon` when nobody waits for the answer any more.
 
         Raises:
             ServiceError: what `check_room` raises, if a runner is to run them.
         """
-        lane = () if self._one_shape else lane_of(inputs)
-        item = Item(inputs, rows, deadline, answer, loop, exchange, lane)
-        if rows <= self.inline_rows:
-            self._turn.add(item, loop, self)
+        if not self._one_shape:
+            item.lane = lane_of(item.inputs)
+        item.since = time.monotonic()
+        if item.rows <= self.inline_rows:
+            self._turn.add(item, self)
         else:
             self.runners.put(item, self._admit)
-        return item
 
     def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more.
 
         One that waits for a runner gives its room back at once; the turn of the event loop drops
-        its own by what their answers say.
+        its own once they are gone.
         """
         self.runners.abandon(item)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Protocol
 
 import numpy as np
 
 from service.errors import ServiceError
-from service.exchange import COUNTED_BYTES, Exchange
+from service.exchange import COUNTED_BYTES, USUAL_PRIORITY, Exchange
 from service.signature import Tensors
 
 
@@ -40,50 +38,56 @@ Outcome = Outputs | ServiceError
 Lane = tuple[object, ...]
 
 
-class Answer(Protocol):
-    """Where an outcome goes: a future, or something else that takes a result once."""
-
-    def done(self) -> bool:
-        """Whether the outcome is no longer wanted, or has been given already."""
-
-    def set_result(self, outcome: Outcome, /) -> object:
-        """Take it."""
-
-
 class Item:
-    """A request on its way: what to run, until when, and whom to tell.
+    """A request on its way: what to run, until when, and where its outcome goes.
 
-    `answer` is told on the thread of `loop`. `lane`: only requests of one lane can be joined.
     `exchange`: the record of the request, which is told its batch, and is asked whether there is
-    memory for the answer.
+    memory for the answer. `lane`: only requests of one lane can be joined. `since`: when it came
+    to the batcher. `taken`: by a runner, it no longer waits. `gone`: its outcome is no longer
+    wanted, or has been given.
     """
 
-    __slots__ = (
-        "answer", "deadline", "exchange", "gone", "inputs", "lane", "loop", "priority", "rows",
-        "since", "taken",
-    )  # fmt: skip
+    inputs: Tensors
+    rows: int
+    deadline: float
+    loop: asyncio.AbstractEventLoop
+    exchange: Exchange
+    since = 0.0
+    lane: Lane = ()
+    priority = USUAL_PRIORITY
+    taken = False
+    gone = False
+
+    def take(self, outcome: Outcome) -> None:
+        """Told the outcome, once, on the thread of `loop`."""
+        raise NotImplementedError
+
+
+class Awaited(Item):
+    """One whose outcome a task awaits: that of `future`."""
 
     def __init__(
         self,
         inputs: Tensors,
         rows: int,
         deadline: float,
-        answer: Answer,
         loop: asyncio.AbstractEventLoop,
         exchange: Exchange | None = None,
-        lane: Lane = (),
     ) -> None:
         self.inputs = inputs
         self.rows = rows
         self.deadline = deadline
-        self.answer = answer
         self.loop = loop
         self.exchange = Exchange("") if exchange is None else exchange
-        self.lane = lane
         self.priority = self.exchange.priority
-        self.since = time.monotonic()
-        self.taken = False  # by a runner: it no longer waits
-        self.gone = False  # its answer is no longer wanted
+        self.future: asyncio.Future[Outcome] = loop.create_future()
+
+    @property
+    def gone(self) -> bool:  # type: ignore[override]
+        return self.future.done()
+
+    def take(self, outcome: Outcome) -> None:
+        self.future.set_result(outcome)
 
 
 def lane_of(inputs: Tensors) -> Lane:

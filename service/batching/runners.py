@@ -94,7 +94,7 @@ class Runners:
         with self._changed:
             if self.closing or self.dead:
                 return False
-            left = [item for item in items if not item.answer.done()]
+            left = [item for item in items if not item.gone]
             for item in left:
                 self.lanes.put(item)
             self._changed.notify_all()
@@ -112,7 +112,6 @@ class Runners:
 
     def abandon(self, item: Item) -> None:
         """Nobody waits for the item any more: free its room if no runner has taken it."""
-        item.gone = True
         if not item.taken:
             with self._changed:
                 self.lanes.drop(item)

@@ -20,7 +20,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from service import faults
-from service.batching.item import Answer, Item, Outcome
+from service.batching.item import Item, Outcome
 from service.errors import DeadlineExceeded, ServiceError
 
 logger = logging.getLogger("foldserve.batcher")
@@ -34,11 +34,11 @@ def not_in_time() -> DeadlineExceeded:
     return DeadlineExceeded("The answer was not ready in time.")
 
 
-def settle(answer: Answer, outcome: Outcome) -> None:
+def settle(item: Item, outcome: Outcome) -> None:
     """Give an outcome, if it is still wanted; never raises, for other items are behind it."""
     try:
-        if not answer.done():
-            answer.set_result(outcome)
+        if not item.gone:
+            item.take(outcome)
     except Exception:  # noqa: BLE001  a defect of the one who waits
         faults.report(logger, "an answer could not be given")
 
@@ -48,7 +48,7 @@ def settle_all(settled: Iterable[tuple[Item, Outcome]]) -> None:
     for item, outcome in settled:
         if time.monotonic() >= item.deadline and not isinstance(outcome, ServiceError):
             outcome = not_in_time()
-        settle(item.answer, outcome)
+        settle(item, outcome)
 
 
 def deliver(settled: Sequence[tuple[Item, Outcome]]) -> None:
@@ -100,11 +100,11 @@ class Deadlines:
         now = time.monotonic()
         left = []
         for item in holder.under_way():
-            if item.loop is not loop or item.answer.done():
+            if item.loop is not loop or item.gone:
                 continue
             if now < item.deadline:
                 left.append(item)
                 continue
-            settle(item.answer, not_in_time())
+            settle(item, not_in_time())
             holder.abandon(item)
         self.watch(left, loop)

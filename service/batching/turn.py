@@ -51,8 +51,9 @@ class Turn:
         self._slow = 0
         self._ranked = False  # whether some are more, or less, urgent than others
 
-    def add(self, item: Item, loop: asyncio.AbstractEventLoop, work: Work) -> None:
-        """Take an item; its answer is told on `loop`, which is the one that runs."""
+    def add(self, item: Item, work: Work) -> None:
+        """Take an item whose loop is the one that runs."""
+        loop = item.loop
         if self._loop is not loop:
             # Items of another loop, which has ended, are dropped with it.
             self._items, self.rows, self._loop = [], 0, loop
@@ -95,11 +96,11 @@ class Turn:
         batch: list[Item] = []
         rows = 0
         for position, item in enumerate(self._items):
-            if item.answer.done():  # cancelled
+            if item.gone:  # cancelled
                 self.rows -= item.rows
                 continue
             if now >= item.deadline:
-                settle(item.answer, late())
+                settle(item, late())
                 self.rows -= item.rows
                 continue
             if batch and rows + item.rows > limit:

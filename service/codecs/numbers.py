@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,13 @@ from simdjson import Array, Object, Parser
 
 Code = Literal["d", "i", "u"]
 _CODES: dict[str, Code] = {"f": "d", "i": "i", "u": "u"}
+_WIDE = {"d": np.dtype(np.float64), "i": np.dtype(np.int64), "u": np.dtype(np.uint64)}
+# Squares of numbers that are less than the largest of a dtype.
+_FITS = {
+    np.dtype(np.float16): 4.29e9,
+    np.dtype(np.float32): 1.15e77,
+    np.dtype(np.float64): math.inf,
+}
 # A parser's memory, some ten times the text, costs more to get than a small text to parse.
 _KEPT_BYTES = 64 * 1024
 _kept = threading.local()
@@ -64,7 +71,7 @@ def of_rows(text: bytes, key: str, dtype: np.dtype, length: int) -> np.ndarray |
     has no room for another key, and a text among the numbers is refused.
 
     Args:
-        text: JSON, of which `key` is known to begin it.
+        text: JSON.
         key, dtype: as for `of_member`.
         length: of each row.
     """
@@ -102,25 +109,25 @@ def _flat(found: object, dtype: np.dtype, lengths: Sequence[int]) -> np.ndarray 
     code = _CODES.get(dtype.kind)
     if code is None or not isinstance(found, Array):
         return None
-    whole = b"".join(_buffers(found, code, lengths)) if lengths else found.as_buffer(of_type=code)
-    wide = np.frombuffer(whole, f"{dtype.kind}8")
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            array = wide.astype(dtype)
-            squares = array.dot(array)
-        # Their sum is finite only if all are; if it is not, it may be just large.
-        finite = math.isfinite(squares) or np.isfinite(array).all()
-        return array if finite else None
-    array = wide.astype(dtype)
-    return array if np.array_equal(array, wide) else None
+    if lengths:
+        _compare(found, lengths)
+    wide = np.frombuffer(found.as_buffer(of_type=code), _WIDE[code])
+    if code != "d":
+        array = wide.astype(dtype)
+        return array if np.array_equal(array, wide) else None
+    # No number is larger than the root of the sum of all squares: where that fits, each does.
+    # Unlike `dot`, this one does not warn of a sum that is infinite.
+    if np.vdot(wide, wide) < _FITS[dtype]:
+        return wide.astype(dtype)
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
+    return array if np.isfinite(array).all() else None
 
 
-def _buffers(found: object, code: Code, lengths: Sequence[int]) -> Iterator[memoryview]:
-    """Of each of the innermost lists. Raises ValueError for one that is no list of its length."""
+def _compare(found: object, lengths: Sequence[int]) -> None:
+    """Raises ValueError for lists that are none, or have not the lengths of their level."""
     if not isinstance(found, Array) or len(found) != lengths[0]:
         raise ValueError
-    if len(lengths) == 1:
-        yield memoryview(found.as_buffer(of_type=code))
-        return
-    for each in found:
-        yield from _buffers(each, code, lengths[1:])
+    if len(lengths) > 1:
+        for each in found:
+            _compare(each, lengths[1:])

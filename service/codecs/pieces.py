@@ -60,6 +60,13 @@ def decode(body: bytes, key: str, spec: TensorSpec) -> np.ndarray | None:
         TensorTooLarge: more than --max-tensor-bytes.
     """
     dtype, sizes = NUMPY_DTYPES[spec.dtype], spec.shape[1:]
+    if len(sizes) == 1 and len(body) <= _SMALL_BYTES and dtype.kind in "fiu":
+        (length,) = sizes
+        if isinstance(length, int) and length >= _LONG:
+            rows_of_it = numbers.of_rows(body, key, dtype, length)
+            if rows_of_it is not None and rows_of_it.nbytes > spec.max_bytes:
+                check_size(spec, rows_of_it.shape)
+            return rows_of_it
     if dtype.kind not in "fiu" or not sizes or not all(isinstance(size, int) for size in sizes):
         return None
     row_shape = [size for size in sizes if isinstance(size, int)]
@@ -67,11 +74,6 @@ def decode(body: bytes, key: str, spec: TensorSpec) -> np.ndarray | None:
     if 0 in row_shape or before is None or before[1] != key.encode():
         return None
     ask = row_shape[-1] >= _LONG
-    if ask and len(row_shape) == 1 and len(body) <= _SMALL_BYTES:
-        rows_of_it = numbers.of_rows(body, key, dtype, row_shape[0])
-        if rows_of_it is not None:
-            check_size(spec, rows_of_it.shape)
-        return rows_of_it
     rows = _rows(body, before[1], row_shape, commas=not ask)
     if not rows:
         return None

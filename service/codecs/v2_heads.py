@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     """The JSON of an answer, and the headers that tell its length."""
 
     text: bytes
-    headers: list[tuple[bytes, bytes]]
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
 class Head:
@@ -63,9 +63,8 @@ class Head:
         self.outputs = outputs
         self.wish = wish
         self.binary = binary
-        # How the answers are written, and whether that only copies bytes; set by who writes them.
-        self.write: Any = None
-        self.light = False
+        # How the answers are written; set by who writes them.
+        self.how: Any = None
         self.size = size
         # Name, dtype, elements, shape and place of each; a dtype of None is not read as it lies.
         self._inputs: list[tuple[TensorSpec, np.dtype | None, int, tuple[int, ...], int, int]] = []
@@ -93,11 +92,16 @@ class Head:
 
     def answer(self, outputs: Tensors) -> tuple[bytes, Answer] | None:
         """The whole answer and what is known of it, if such shapes were answered before."""
-        arrays = [outputs[name] for name in self._names or outputs]
-        answer = self._answers.get(tuple([array.shape for array in arrays]))
+        shapes, parts = [], [b""]
+        for name in self._names or outputs:
+            array = outputs[name]
+            shapes.append(array.shape)
+            parts.append(raw.bytes_of(array))
+        answer = self._answers.get(tuple(shapes))
         if answer is None:
             return None
-        return b"".join([answer.text, *map(raw.bytes_of, arrays)]), answer
+        parts[0] = answer.text
+        return b"".join(parts), answer
 
     def keep_answer(self, outputs: Tensors, text: bytes) -> None:
         """Remember the JSON for outputs of these shapes; of strings these do not tell the bytes."""
@@ -105,7 +109,7 @@ class Head:
         strings = any(array.dtype.kind == "O" for array in arrays)
         if self._plain and not strings and len(self._answers) < _MOST_ANSWERS:
             length = str(len(text)).encode()
-            made = Answer(text, [(b"inference-header-content-length", length)])
+            made = Answer(text, ((b"inference-header-content-length", length),))
             self._answers[tuple([array.shape for array in arrays])] = made
 
 

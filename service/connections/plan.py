@@ -31,7 +31,7 @@ from service.context import Context
 from service.errors import QueueFull, ServiceError
 from service.exchange import Exchange
 from service.models.model import ServedModel
-from service.protocols.call import Reader
+from service.protocols.call import JSON, Reader
 from service.protocols.endpoint import Inference
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ _ALERT_S = 5.0
 _FRESH_S = 1e-3
 # Requests that one turn of the event loop lets in before it looks whether there is room for more.
 _MANY = 32
+_MOST_ANSWER_HEADS = 1024
+
+Line = tuple[bytes, bytes]
+Lines = tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,8 @@ class Plans:
         self._cors = cors
         self.known: dict[bytes, Plan] = {}
         self._over: list[Exchange] = []
-        self._defaults: list[tuple[bytes, bytes]] = []
-        self._heads: dict[int, bytes] = {}
+        self._defaults: list[Line] = []
+        self._heads: dict[tuple[int, bytes, int, Lines], bytes] = {}
 
     def make(self, head: Head, raw: bytes | None = None) -> Plan:
         """The plan of a head that is not known.
@@ -159,20 +163,27 @@ class Plans:
             self.known.clear()
         self.known[raw] = plan
 
-    def answer_head(self, status: int, defaults: list[tuple[bytes, bytes]]) -> bytes:
-        """The status line and the headers of every answer, up to the content type.
+    def answer_head(
+        self, status: int, kind: bytes, size: int, headers: Lines, defaults: list[Line]
+    ) -> bytes:
+        """The head of an answer up to the request's id.
 
         Args:
-            status: of the answer.
+            status, headers: of the answer.
+            kind, size: of its body, its Content-Type and Content-Length.
             defaults: the headers of every answer; the server makes a new list once a second, and
-                what was joined from the old one is forgotten then.
+                what was made from the old one is forgotten then.
         """
-        if defaults is not self._defaults:
+        if defaults is not self._defaults or len(self._heads) >= _MOST_ANSWER_HEADS:
             self._defaults, self._heads = defaults, {}
-        head = self._heads.get(status)
+        key = status, kind, size, headers
+        head = self._heads.get(key)
         if head is None:
-            lines = [b"%b: %b\r\n" % pair for pair in defaults]
-            head = self._heads[status] = status_line(status) + b"".join(lines) + b"content-type: "
+            pairs = [
+                *defaults, (b"content-type", kind), (b"content-length", b"%d" % size), *headers,
+            ]  # fmt: skip
+            lines = [b"%b: %b\r\n" % pair for pair in pairs]
+            head = self._heads[key] = b"".join([status_line(status), *lines, b"x-request-id: "])
         return head
 
     def model(self, plan: Plan) -> ServedModel | None:
@@ -273,10 +284,8 @@ class Plans:
                 return None
         except QueueFull as error:
             body = found.endpoint.error_body(error)
-            lines = [b"%b: %b\r\n" % pair for pair in error.headers()]
-            length = b"application/json\r\ncontent-length: %d\r\n" % len(body)
-            begin = self.answer_head(503, defaults)
-            plan.refusal = b"".join([begin, length, *lines, b"x-request-id: "]), body
+            told = tuple(error.headers())
+            plan.refusal = self.answer_head(503, JSON, len(body), told, defaults), body
             plan.refused_by = model.name, error.with_traceback(None)
             plan.defaults, plan.fresh_until = defaults, now + _FRESH_S
         except ServiceError:

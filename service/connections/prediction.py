@@ -5,7 +5,7 @@ loop. A request for one whose body is there goes straight to the model's batch, 
 the socket, in plain calls:
 
     Connection -> Prediction.begin        key, limits, decode, check, into the batch of this turn
-    Turn       -> Prediction.set_result   encode, write, count
+    Turn       -> Prediction.take         encode, write, count
 
 The steps are those of every `Call`. What is unusual (a body that trickles in, a large one, an
 image) takes the usual way.
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from service import errors, faults, http
 from service.batching.item import Item, Outcome, Outputs
-from service.codecs import wish
 from service.connections.head import Head
 from service.connections.plan import Plan, Plans
 from service.errors import ServiceError
@@ -32,21 +31,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("foldserve.predict")
 
 
-class Prediction(Call):
-    """A request on its way; to the batcher, where its outcome goes.
+class Prediction(Call, Item):
+    """A request on its way; to the batcher, an item whose outcome is answered at once.
 
-    `done_with`: it is answered, or nobody is there to answer.
+    `gone`: it is answered, or nobody is there to answer.
     """
 
     started = False  # its answer is written at once
-    done_with = False
-    _item: Item | None = None  # what the batcher has of it, until it is answered
 
     def __init__(self, plans: Plans, connection: Connection, plan: Plan, model: ServedModel):
         exchange = plans.gate.record(plan.head.first.get(b"x-request-id"))
         super().__init__(plans.pool, exchange)
         self._plans = plans
         self._connection = connection
+        self.loop = connection.loop
         self._plan = plan
         self.model = model
 
@@ -72,13 +70,11 @@ class Prediction(Call):
                         self._plans.keep(plan)
                     self._answer(reply)
                     return True
-            rows = self.decode()
-            assert self.decoded is not None
-            if rows > 1 or self.decoded.wish is not wish.NONE:
+            self.rows = rows = self.decode()
+            self.priority = exchange.priority
+            if rows > 1 or self.deadline < exchange.read + plan.timeout_s:
                 model.batcher.check_room(rows, self.deadline - exchange.decoded)
-            self._item = model.batcher.enter(
-                self.decoded.tensors, rows, self.deadline, self, self._connection.loop, exchange
-            )
+            model.batcher.enter(self)
             if plan.raw is not None:
                 self._plans.keep(plan)
         except Exception as error:  # noqa: BLE001
@@ -94,20 +90,16 @@ class Prediction(Call):
     def head(self) -> Head:
         return self._plan.head
 
-    def done(self) -> bool:
-        """For the batcher: nobody waits for it any more."""
-        return self.done_with
-
     def hang_up(self) -> None:
         """The connection has gone."""
-        if self._item is not None and self.model is not None:
-            self.model.batcher.abandon(self._item)
+        if self.since and self.model is not None:
+            self.model.batcher.abandon(self)
         self._let_go()
-        if not self.done_with:
-            self.done_with = True
+        if not self.gone:
+            self.gone = True
             self._plans.over(self.exchange, self._plan, self._connection)
 
-    def set_result(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         """Answer with what the batcher made of it; one that cannot be answered is hung up."""
         try:
             if isinstance(outcome, ServiceError):
@@ -132,7 +124,7 @@ class Prediction(Call):
     def _fail(self) -> None:
         """Rather no connection than one that waits for ever."""
         faults.report(logger, "an answer could not be written")
-        if not self.done_with:
+        if not self.gone:
             self.hang_up()
             self._connection.transport.abort()
 
@@ -150,7 +142,8 @@ class Prediction(Call):
 
     def _let_go(self) -> None:
         """Nothing that still refers to it must keep a model alive."""
-        self.decoded = self._item = self.model = None
+        self.how = self.model = None
+        self.inputs = {}
 
     def _refuse(self, error: ServiceError) -> None:
         assert self._plan.found is not None
@@ -166,32 +159,24 @@ class Prediction(Call):
     def _write(self, status: int, body: bytes, headers: http.Headers, kind: bytes = JSON) -> None:
         connection, exchange = self._connection, self.exchange
         transport = connection.transport
-        if self.done_with or transport.is_closing():
+        if self.gone or transport.is_closing():
             self.hang_up()
             return
         exchange.status = status
-        keep_alive = self._plan.head.keep_alive and connection.keeps
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers]) if headers else b""
-        transport.write(
-            b"%b%b\r\ncontent-length: %d\r\n%bx-request-id: %b\r\n%b\r\n%b"
-            % (
-                self._plans.answer_head(status, connection.state.default_headers),
-                kind,
-                len(body),
-                lines,
-                exchange.request_id.encode(),
-                b"" if keep_alive else b"connection: close\r\n",
-                body,
-            )
-        )
-        self.done_with = True
+        plan, size = self._plan, len(body)
+        keep_alive = plan.head.keep_alive and connection.keeps
+        defaults = connection.state.default_headers
+        head = self._plans.answer_head(status, kind, size, tuple(headers), defaults)
+        end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
+        transport.write(b"".join([head, exchange.request_id.encode(), end, body]))
+        self.gone = True
         self._let_go()
-        self._plans.over(exchange, self._plan, connection)
-        connection.answered(keep_alive=keep_alive, size=len(body))
+        self._plans.over(exchange, plan, connection)
+        connection.answered(keep_alive=keep_alive, size=size)
 
     def _excuse(self, error: Exception) -> None:
         """Answer with an error; one that nobody expected is logged, and has the usual shape."""
-        if not self.done_with:
+        if not self.gone:
             if not isinstance(error, ServiceError):
                 logger.exception("request %s failed", self.exchange.request_id)
                 error = errors.defect()

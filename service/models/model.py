@@ -33,6 +33,7 @@ _LARGEST_TWICE_BYTES = 256 * 1024**2
 class ServedModel:
     """A loaded, warmed and self-tested version.
 
+    `name`, `version`: as the manifest has them.
     `manifest` is derived from the graph for a bare model (`declared` is False then).
     `warm_up_ms`: duration of one run on one row, None when no input could be made up.
     `self_test_errors`: largest difference per output, None without a self-test.
@@ -44,6 +45,8 @@ class ServedModel:
     `load_s`: how long it took to load, from the first byte that was read, in seconds.
     """
 
+    name: str
+    version: int
     manifest: Manifest
     signature: Signature
     batcher: Batcher
@@ -57,14 +60,6 @@ class ServedModel:
     repeatable: bool = False
     serial: int = field(default_factory=_LOADS.__next__)
     load_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    @property
-    def version(self) -> int:
-        return self.manifest.version
 
     def describe(self) -> dict[str, Any]:
         """What GET /models/<name> tells about the version; plain JSON types."""
@@ -156,6 +151,8 @@ def load(
     capacity_samples = manifest.serving.queue_capacity_samples or capacity_samples
     small = example is not None and sum(a.size for a in example.values()) <= _EXAMPLE_ELEMENTS
     served = ServedModel(
+        name=manifest.name,
+        version=manifest.version,
         manifest=manifest,
         signature=signature,
         batcher=Batcher(

@@ -46,31 +46,32 @@ class Reply(NamedTuple):
     status: int = 200
 
 
-class Decoded(NamedTuple):
-    """A request in tensors, and how its answer is written.
+class How(NamedTuple):
+    """What a request asks for besides its tensors.
 
     `encode`: the outputs, by name, to the reply. `light`: whether that only copies bytes.
-    `wish`: of the request for itself.
+    `wish`: of the request for itself. `rows`: of its tensors, if they are known to suit the model;
+    0 to look at them.
     """
 
-    tensors: Tensors
     encode: Callable[[ServedModel, Tensors], Reply]
     light: bool = False
     wish: Wish = wish.NONE
+    rows: int = 0
 
 
 class Reader(NamedTuple):
     """How a request is read and answered, as far as its head tells.
 
-    `read`: its body, the model, and what counts the bytes of what is made of it, to tensors; any
-    buffer for a body with a `front`, else bytes.
+    `read`: its body, the model, and what counts the bytes of what is made of it, to tensors and
+    what else it asks for; any buffer for a body with a `front`, else bytes.
     `light_bytes`: of a body up to which reading takes so little that the event loop may do it.
     `front`: what comes before the tensors in a body that holds them as they are, in bytes; None
     for a body of another kind.
     `recall`: how the answer is found that the same request was given; None to look for none.
     """
 
-    read: Callable[[Any, ServedModel, Callable[[int], object]], Decoded]
+    read: Callable[[Any, ServedModel, Callable[[int], object]], tuple[Tensors, How]]
     light_bytes: float = LARGE_TEXT_BYTES
     front: int | None = None
     recall: Recall | None = None
@@ -91,7 +92,8 @@ class Call:
     body: http.Body = b""
     deadline = 0.0
     model: ServedModel | None = None
-    decoded: Decoded | None = None
+    how: How | None = None  # once its body is read
+    inputs: Tensors
     key: Key | None = None  # under which its answer will be kept
 
     def __init__(
@@ -158,13 +160,13 @@ class Call:
         body, self.body = self.body, b""
         if reader.front is None:
             body = bytes(body)
-        self.decoded = decoded = reader.read(body, model, exchange.make)
+        self.inputs, self.how = tensors, how = reader.read(body, model, exchange.make)
         if len(body) > _FEW_BYTES or exchange.made_bytes:
-            exchange.make(size_of(decoded.tensors))
-        if decoded.wish is not wish.NONE:
-            self.deadline = min(self.deadline, exchange.read + decoded.wish.timeout_s)
-            exchange.priority = decoded.wish.priority
-        exchange.rows = rows = model.signature.check(decoded.tensors)
+            exchange.make(size_of(tensors))
+        if how.wish is not wish.NONE:
+            self.deadline = min(self.deadline, exchange.read + how.wish.timeout_s)
+            exchange.priority = how.wish.priority
+        exchange.rows = rows = how.rows or model.signature.check(tensors)
         exchange.decoded = now = time.monotonic()
         if now >= self.deadline:
             raise late()
@@ -176,10 +178,10 @@ class Call:
         Raises:
             ServiceError: the outputs cannot be written, or not kept.
         """
-        decoded, model, exchange = self.decoded, self.model, self.exchange
-        assert decoded is not None
+        how, model, exchange = self.how, self.model, self.exchange
+        assert how is not None
         assert model is not None
-        reply = decoded.encode(model, outputs)
+        reply = how.encode(model, outputs)
         exchange.encoded = time.monotonic()
         exchange.answer(len(reply.body))
         if self.key is not None and self.reader is not None and self.reader.recall is not None:
@@ -188,8 +190,8 @@ class Call:
 
     def light_answer(self, outputs: Tensors) -> bool:
         """Whether the event loop itself may encode the outputs."""
-        assert self.decoded is not None
-        return light_answer(outputs, copied=self.decoded.light)
+        assert self.how is not None
+        return light_answer(outputs, copied=self.how.light)
 
     async def answer(self) -> Reply:
         """Decode, run and encode, with the event loop free for others.
@@ -205,8 +207,7 @@ class Call:
             if reply is not None:
                 return reply
         rows = self.decode() if self.light else await self.in_thread(self.decode)
-        assert self.decoded is not None
-        outputs = await model.batcher.submit(self.decoded.tensors, rows, self.deadline, exchange)
+        outputs = await model.batcher.submit(self.inputs, rows, self.deadline, exchange)
         exchange.answered = time.monotonic()
         return await self.encoded(outputs)
 

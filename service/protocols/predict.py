@@ -15,7 +15,7 @@ from service.errors import NotAcceptable, UnsupportedMediaType
 from service.models.classify import predictions
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite
-from service.protocols.call import Decoded, Reader, Reply
+from service.protocols.call import How, Reader, Reply
 from service.protocols.endpoint import Inference
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.signature import STRING, Tensors, dtype_name
@@ -23,7 +23,7 @@ from service.signature import STRING, Tensors, dtype_name
 Charge = Callable[[int], object]
 
 
-class _How(NamedTuple):
+class _Said(NamedTuple):
     """What the head says: Content-Type, X-Dtype, X-Shape; and the settings, of pictures."""
 
     kind: bytes
@@ -36,19 +36,21 @@ class Predict(Inference):
     """The route. `scope["path_params"]` may have `name` and `version`."""
 
     def reader(self, scope: Scope) -> Reader:
-        said = http.header(scope, b"content-type")
-        kind = media.of_body(said)
+        content_type = http.header(scope, b"content-type")
+        kind = media.of_body(content_type)
         answer = media.of_answer(http.header(scope, b"accept"))
-        how = _How(
-            said or b"", http.header(scope, b"x-dtype"), http.header(scope, b"x-shape"),
+        said = _Said(
+            content_type or b"", http.header(scope, b"x-dtype"), http.header(scope, b"x-shape"),
             self.context.settings.max_image_pixels,
         )  # fmt: skip
         read, write = _READERS[kind], self._write
         query = scope["query_string"]
 
-        def decode(body: Any, model: ServedModel, charge: Charge) -> Decoded:
+        in_json = How(self._encode)
+
+        def decode(body: Any, model: ServedModel, charge: Charge) -> tuple[Tensors, How]:
             if answer == media.JSON:
-                return Decoded(read(body, model, how, charge), self._encode)
+                return read(body, model, said, charge), in_json
             output = media.only_output(model, query)
             if answer == media.NPY and model.signature.outputs[output].dtype == STRING:
                 raise NotAcceptable(
@@ -56,10 +58,10 @@ class Predict(Inference):
                     "only.",
                     hint=f"Accept JSON, or {media.OCTETS}: each string behind its length.",
                 )
-            encode = partial(write, output, answer)
-            return Decoded(read(body, model, how, charge), encode, light=True)
+            raw = How(partial(write, output, answer), light=True)
+            return read(body, model, said, charge), raw
 
-        recall = self.context.recall("predict", *how, answer, query)
+        recall = self.context.recall("predict", *said, answer, query)
         if kind in media.BINARY:  # their tensors are looked at where they lie
             return Reader(decode, math.inf, front=0, recall=recall)
         light = LARGE_TEXT_BYTES if kind == media.JSON else -1
@@ -88,25 +90,25 @@ class Predict(Inference):
         return Reply(json_.encode(payload))
 
 
-def _json(body: bytes, model: ServedModel, how: _How, charge: Charge) -> Tensors:  # noqa: ARG001
+def _json(body: bytes, model: ServedModel, said: _Said, charge: Charge) -> Tensors:  # noqa: ARG001
     return json_.decode(body, model.signature, charge)
 
 
-def _npy(body: http.Body, model: ServedModel, how: _How, charge: Charge) -> Tensors:  # noqa: ARG001
+def _npy(body: http.Body, model: ServedModel, said: _Said, charge: Charge) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a .npy body")
     return {spec.name: npy.decode(body, spec)}
 
 
-def _octets(body: http.Body, model: ServedModel, how: _How, charge: Charge) -> Tensors:  # noqa: ARG001
+def _octets(body: http.Body, model: ServedModel, said: _Said, charge: Charge) -> Tensors:  # noqa: ARG001
     spec = raw.only_input(model.signature.inputs, "a body of raw bytes")
-    media.check_dtype(how.dtype, spec.dtype)
-    shape = media.shape(how.shape)
+    media.check_dtype(said.dtype, spec.dtype)
+    shape = media.shape(said.shape)
     if shape is None:
         shape = raw.deduce_shape(spec, len(body))
     return {spec.name: raw.array(body, spec, shape)}
 
 
-def _image(body: bytes, model: ServedModel, how: _How, charge: Charge) -> Tensors:
+def _image(body: bytes, model: ServedModel, said: _Said, charge: Charge) -> Tensors:
     steps = model.manifest.preprocessing
     spec = raw.only_input(model.signature.inputs, "an image")
     if steps is None:
@@ -115,14 +117,14 @@ def _image(body: bytes, model: ServedModel, how: _How, charge: Charge) -> Tensor
             hint="Send a tensor, or add `preprocessing` to its model.json.",
         )
     files = [body]
-    if media.of_body(how.kind) == media.MULTIPART:
+    if media.of_body(said.kind) == media.MULTIPART:
         most = model.batcher.capacity_samples
-        files = multipart.contents(body, how.kind.decode("latin-1"), most)
+        files = multipart.contents(body, said.kind.decode("latin-1"), most)
         model.batcher.check_room(len(files))
-    return {spec.name: images.rows(files, steps, spec, how.max_pixels, charge)}
+    return {spec.name: images.rows(files, steps, spec, said.max_pixels, charge)}
 
 
-_READERS: dict[str, Callable[[Any, ServedModel, _How, Charge], Tensors]] = {
+_READERS: dict[str, Callable[[Any, ServedModel, _Said, Charge], Tensors]] = {
     media.JSON: _json,
     media.NPY: _npy,
     media.OCTETS: _octets,

@@ -25,7 +25,7 @@ from service.errors import InvalidBody, UnknownVersion
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import nonfinite, repository
-from service.protocols.call import Decoded, Reader, Reply
+from service.protocols.call import How, Reader, Reply
 from service.protocols.endpoint import Inference
 from service.protocols.routes import Fixed, OneText, Route, Routes
 from service.signature import Tensors
@@ -68,10 +68,12 @@ class Predict(OneText, Inference):
     def reader(self, scope: Scope) -> Reader:  # noqa: ARG002
         return Reader(self._read, recall=self.context.recall("tfs"))
 
-    def _read(self, body: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:
+    def _read(
+        self, body: bytes, model: ServedModel, charge: Callable[[int], object]
+    ) -> tuple[Tensors, How]:
         tensors, by_rows = tfs.decode(body, model.signature, charge)
         first = next(iter(tensors.values()))
-        return Decoded(tensors, partial(self._write, by_rows, len(first) if first.ndim else 1))
+        return tensors, How(partial(self._write, by_rows, len(first) if first.ndim else 1))
 
     def _write(self, by_rows: bool, rows: int, _: ServedModel, outputs: Tensors) -> Reply:
         nonfinite.check(outputs, self.context.settings.nan_policy)

@@ -36,7 +36,7 @@ from service.errors import InvalidBody, ModelUnavailable
 from service.manifest import TensorSpec
 from service.models.model import ServedModel
 from service.protocols import media, nonfinite, repository
-from service.protocols.call import OCTETS, Decoded, Reader, Reply
+from service.protocols.call import OCTETS, How, Reader, Reply
 from service.protocols.endpoint import Endpoint, Inference
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.model_config import PLATFORM, config
@@ -84,21 +84,22 @@ class Infer(OneText, Inference):
     def reader(self, scope: Scope) -> Reader:
         length = _header_length(scope)
 
-        def read(body: http.Body, model: ServedModel, charge: Callable[[int], object]) -> Decoded:
-            known = (
-                v2_heads.known(bytes(body[:length]), len(body), model.signature) if length else None
-            )
-            if known is not None and known.write is not None:
-                return Decoded(known.tensors(body), known.write, known.light, known.wish)
+        def read(
+            body: http.Body, model: ServedModel, charge: Callable[[int], object]
+        ) -> tuple[Tensors, How]:
+            if length:
+                known = v2_heads.known(bytes(body[:length]), len(body), model.signature)
+                if known is not None and known.how is not None:
+                    return known.tensors(body), known.how
             request = v2.decode(body, length, model.signature, charge)
             light = request.binary or bool(
                 request.outputs and all(wanted.binary for wanted in request.outputs)
             )
             kept = request.head
             if kept is not None:  # what is written with it holds none of its tensors
-                kept.write = partial(self._again, kept, request._replace(tensors={}))
-                kept.light = light
-            return Decoded(request.tensors, partial(self._write, request), light, request.wish)
+                write = partial(self._again, kept, request._replace(tensors={}))
+                kept.how = How(write, light, request.wish, model.signature.check(request.tensors))
+            return request.tensors, How(partial(self._write, request), light, request.wish)
 
         recall = self.context.recall("v2", length)
         if length is None:

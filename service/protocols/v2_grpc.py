@@ -23,7 +23,7 @@ from service.errors import InvalidBody, ModelUnavailable, NotFound
 from service.exchange import Exchange
 from service.models.model import ServedModel
 from service.protocols import grpc_bounds, grpc_health, grpc_messages, nonfinite, repository, v2
-from service.protocols.call import Call, Decoded, Reader, Reply
+from service.protocols.call import Call, How, Reader, Reply
 from service.protocols.light import LARGE_TEXT_BYTES
 from service.protocols.model_config import config
 from service.protocols.statistics import statistics
@@ -102,10 +102,15 @@ class Methods:
         del data  # what is needed of it is copied out
         return (await call.answer()).body
 
-    def _decode(self, data: bytes, model: ServedModel, charge: Callable[[int], object]) -> Decoded:  # noqa: ARG002
+    def _decode(
+        self,
+        data: bytes,
+        model: ServedModel,
+        charge: Callable[[int], object],  # noqa: ARG002
+    ) -> tuple[Tensors, How]:
         request = v2_grpc.decode(self.read("ModelInfer", data), model.signature)
         encode = partial(self._encode, request._replace(tensors={}))
-        return Decoded(request.tensors, encode, request.binary or self._raw_outputs, request.wish)
+        return request.tensors, How(encode, request.binary or self._raw_outputs, request.wish)
 
     def _encode(self, request: InferRequest, model: ServedModel, outputs: Tensors) -> Reply:
         names = [wanted.name for wanted in request.outputs]

@@ -11,7 +11,7 @@ observation, ten times a plain assignment; its parser proves this writer in the 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,12 +34,15 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: Sequence[float]) -> float:
-        """`observe` of each; their sum."""
+        """`observe` of each; their sum. The fewer buckets they fall into, the sooner."""
         bounds, counts = self.bounds, self.counts
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-        total = sum(values)
+        total, ordered, done = sum(values), sorted(values), 0
         self.total += total
+        while done < len(ordered):
+            bucket = bisect_left(bounds, ordered[done])
+            known = done
+            done = bisect_right(ordered, bounds[bucket]) if bucket < len(bounds) else len(ordered)
+            counts[bucket] += done - known
         return total
 
     def add(self, other: Histogram) -> None:

@@ -141,15 +141,19 @@ class Metrics:
             stages = self.stages[model] = tuple(Histogram(SECONDS) for _ in STAGES)
         seen: tuple[list[float], ...] = ([], [], [], [], [])
         decode, queue, batch_wait, compute, encode = seen
+        batch = None
         for each in run:
-            batch, decoded = each.batch, each.decoded
-            assert batch is not None
-            free = batch.free if batch.free > decoded else decoded
-            ran = batch.started if batch.started > free else free
+            if each.batch is not batch:
+                batch = each.batch
+                assert batch is not None
+                idle, started, ended = batch.free, batch.started, batch.ended
+            decoded = each.decoded
+            free = idle if idle > decoded else decoded
+            ran = started if started > free else free
             decode.append(decoded - each.read)
             queue.append(free - decoded)
             batch_wait.append(ran - free)
-            compute.append(batch.ended - ran)
+            compute.append(ended - ran)
             if each.encoded:
                 encode.append(each.encoded - each.answered)
         return [one.observe_all(values) for one, values in zip(stages, seen, strict=True)]

@@ -16,7 +16,7 @@ import pytest
 from service import errors
 from service.batching import turn
 from service.batching.batcher import Batcher
-from service.batching.item import Item, Outcome, lane_of
+from service.batching.item import Awaited, Item, lane_of
 from service.batching.lanes import Lanes
 from service.batching.limits import Limits, Ran
 from service.signature import Tensors
@@ -564,9 +564,9 @@ def test_what_leaves_the_loop_keeps_its_deadline(model: Model, make, by_task: bo
                 task = ask(batcher, value, deadline=deadline)
                 task.add_done_callback(lambda task: said.append((value, task.exception())))
                 return
-            answer: asyncio.Future[object] = loop.create_future()
-            answer.add_done_callback(lambda answer: said.append((value, answer.result())))
-            batcher.enter(x(value), 1, deadline, answer, loop)
+            item = Awaited(x(value), 1, deadline, loop)
+            item.future.add_done_callback(lambda answer: said.append((value, answer.result())))
+            batcher.enter(item)
 
         enter(0, soon(0.5))  # these two run, and a later one has less time
         enter(1, soon(0.6))
@@ -600,8 +600,8 @@ def test_who_leaves_after_a_turn_was_shared_gives_its_room_back(model: Model, ma
         if by_task:
             leaves = ask(batcher, 2)
         else:
-            answer: asyncio.Future[object] = loop.create_future()
-            item = batcher.enter(x(2), 1, soon(), answer, loop)
+            item = Awaited(x(2), 1, soon(), loop)
+            batcher.enter(item)
         stay.append(ask(batcher, 3))
         await until(lambda: batcher.runners.lanes.rows == 2)
         if by_task:
@@ -667,9 +667,10 @@ def test_a_model_that_turns_out_slow_leaves_the_loop(
 
 def item(rows: int, lane: str = "", deadline: float = 1e9) -> Item:
     loop = asyncio.new_event_loop()
-    answer: asyncio.Future[Outcome] = loop.create_future()
+    made = Awaited({}, rows, deadline, loop)
+    made.lane, made.since = (lane,), time.monotonic()
     loop.close()
-    return Item({}, rows, deadline, answer, loop, lane=(lane,))
+    return made
 
 
 def test_a_flooded_lane_does_not_starve_another():

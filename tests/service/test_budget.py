@@ -17,7 +17,7 @@ from service.codecs import json_, tfs, v2
 from service.errors import InvalidBody, TooManyBytes
 from service.exchange import Exchange
 from service.models.model import load
-from service.protocols.call import Call, Decoded, Reader
+from service.protocols.call import Call, How, Reader
 from service.settings import MiB
 from service.settings_read import parse
 from service.signature import size_of
@@ -149,7 +149,7 @@ def test_tensors_take_the_place_of_their_body(model):
     assert tensor_bytes > len(body)
     with ThreadPoolExecutor(1) as pool:
         exchange = Exchange("a", budget)
-        call = Call(pool, exchange, Reader(lambda b, m, c: Decoded(read(b, m, c), write)))
+        call = Call(pool, exchange, Reader(lambda b, m, c: (read(b, m, c), How(write))))
         call.admit(model, 60.0)
         exchange.hold(len(body))
         call.body, call.deadline = body, float("inf")

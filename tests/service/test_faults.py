@@ -21,7 +21,7 @@ from service import device, errors, faults
 from service.app import create_app
 from service.batching import execution
 from service.batching.batcher import Batcher
-from service.batching.item import Item
+from service.batching.item import Awaited
 from service.batching.limits import Limits
 from service.batching.settling import deliver, settle
 from service.connections.connection import connection_class
@@ -107,13 +107,10 @@ def test_the_model_serves_on_whatever_fails_beside_its_runs(
     assert batcher.close(60)
 
 
-class Unsettled:
+class Unsettled(Awaited):
     """Whoever waits, and cannot be told."""
 
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, _: object) -> None:
+    def take(self, _: object) -> None:
         raise RuntimeError("an answer of the test")
 
 
@@ -126,7 +123,7 @@ def test_an_answer_that_fails_does_not_take_the_others_along(limits: Limits):
         async with asyncio.timeout(60):
             before = asyncio.create_task(ask(batcher, 1))
             await asyncio.sleep(0)
-            batcher.enter(x(2), 1, soon(), Unsettled(), loop)
+            batcher.enter(Unsettled(x(2), 1, soon(), loop))
             after = asyncio.create_task(ask(batcher, 3))
             assert await asyncio.gather(before, after) == [2, 6]
             assert await ask(batcher, 4) == 8
@@ -139,18 +136,18 @@ def test_an_answer_of_a_batch_may_fail_and_the_next_is_given():
     good: list[object] = []
 
     class Settled(Unsettled):
-        def set_result(self, outcome: object) -> None:
+        def take(self, outcome: object) -> None:
             good.append(outcome)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        items = [Item({}, 1, soon(), answer, loop) for answer in (Unsettled(), Settled())]
+        items = [kind({}, 1, soon(), loop) for kind in (Unsettled, Settled)]
         await asyncio.to_thread(deliver, [(item, {}) for item in items])
         await asyncio.sleep(0)
+        assert good == [{}]
+        settle(items[0], {})
 
     asyncio.run(main())
-    assert good == [{}]
-    settle(Unsettled(), {})
 
 
 def test_the_same_fault_is_told_once_a_minute(

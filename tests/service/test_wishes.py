@@ -20,7 +20,7 @@ from test_v2_grpc import address, given
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from service.batching.item import Item, Outcome
+from service.batching.item import Awaited, Item, Outcome
 from service.batching.lanes import Lanes
 from service.batching.turn import Turn
 from service.exchange import USUAL_PRIORITY, Exchange
@@ -216,7 +216,7 @@ def test_the_turn_of_the_event_loop_keeps_the_order():
             self.batches.append(batch)
             if len(self.batches) == 1:  # one that comes while others wait still
                 self.late = made(USUAL_PRIORITY)
-                turn.add(self.late, asyncio.get_running_loop(), self)
+                turn.add(self.late, self)
             return []
 
         def turn_limit(self) -> int:
@@ -234,12 +234,12 @@ def test_the_turn_of_the_event_loop_keeps_the_order():
         loop = asyncio.get_running_loop()
         exchange = Exchange("1")
         exchange.priority = priority
-        return Item({}, 1, 1e12, loop.create_future(), loop, exchange)
+        return Awaited({}, 1, 1e12, loop, exchange)
 
     async def main() -> list[Item]:
         items = [made(p) for p in (3, USUAL_PRIORITY, 1, USUAL_PRIORITY, 1)]
         for each in items:
-            turn.add(each, asyncio.get_running_loop(), work)
+            turn.add(each, work)
         for _ in range(10):
             await asyncio.sleep(0)
         return items
