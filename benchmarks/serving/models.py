@@ -13,6 +13,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,19 +27,19 @@ _RESNET, _MLP = "torchvision:resnet18", "benchmarks.serving.models:mlp"
 NAMES = ("resnet18", "digits", "mlp")
 
 
-def models(folder: Path) -> dict[str, Model]:
-    """Every model by its name; what is missing in `folder` is made.
+def models(folder: Path, names: Sequence[str] = NAMES) -> dict[str, Model]:
+    """These models by name; what is missing in `folder` is made.
 
     Raises:
         SystemExit: the converter could not make it.
     """
-    missing = [name for name in NAMES if not (folder / name / name / "1" / "model.json").is_file()]
+    missing = [name for name in names if not (folder / name / name / "1" / "model.json").is_file()]
     if missing:
         # In a process of its own: torch must not stay in memory beside what is measured.
         subprocess.run(
             [sys.executable, "-m", __name__, str(folder), *missing], check=True, cwd=ROOT
         )
-    return {name: _read(folder / name, name) for name in NAMES}
+    return {name: _read(folder / name, name) for name in names}
 
 
 def _read(repository: Path, name: str) -> Model:
