@@ -44,6 +44,9 @@ logger = logging.getLogger("foldserve")
 
 _TICKS_PER_REFRESH = 10  # of 0.1 s
 _LAST = (b"connection", b"close")
+# How long a thread that decodes or encodes keeps the interpreter from the event loop that wants
+# it; Python's own 5 ms come with every turn of the loop, and an answer takes several.
+_SWITCH_S = 1e-3
 
 
 class Server(uvicorn.Server):
@@ -141,6 +144,7 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     assembly.allow_files(ways * settings.max_connections)
     map_large()
     subnormals.flush()  # before there is another session, and before there are other threads
+    sys.setswitchinterval(_SWITCH_S)
     cpus = cpu.available()
     count = worker.count if worker else 1
     threads = max(cpus.threads // count, settings.threads or 1)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("foldserve.predict")
 
+# An answer from here on is written as it lies.
+_LARGE_BYTES = 64 * 1024
+
 
 class Prediction(Call, Item):
     """A request on its way; to the batcher, an item whose outcome is answered at once.
@@ -168,7 +171,12 @@ class Prediction(Call, Item):
         defaults = connection.state.default_headers
         head = self._plans.answer_head(status, kind, size, tuple(headers), defaults)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
-        transport.write(b"".join([head, exchange.request_id.encode(), end, body]))
+        head = b"".join([head, exchange.request_id.encode(), end])
+        if size > _LARGE_BYTES:  # to copy it would hold up all others
+            transport.write(head)
+            transport.write(body)
+        else:
+            transport.write(head + body)
         self.gone = True
         self._let_go()
         self._plans.over(exchange, plan, connection)
