@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,10 @@ import onnx_ir as ir
 
 from converter.certificate import signature
 from converter.certificate.atoms import Space
-from converter.certificate.budget import Budget
+from converter.certificate.budget import SECONDS, Budget, TooLongError
 from converter.certificate.functions import inlined
-from converter.certificate.sizes import attempts, one_sample, shapes_at
-from converter.certificate.telling import Told, must_tell
+from converter.certificate.sizes import attempts, equal_names, further, shapes_at
+from converter.certificate.telling import Told, must_not_mix, must_tell
 from converter.certificate.verdict import Certified, Doubt, NotCertified
 from converter.certificate.walk import Walk, unlike_output
 from converter.errors import UserError
@@ -83,6 +83,10 @@ def certify(
         found = _certify(_read(original), _read(folded), roundings)
     except Doubt as why:
         found = NotCertified(f"{why}.")
+    except TooLongError:
+        found = NotCertified(
+            f"following both graphs takes more than {SECONDS:g} seconds of processor time."
+        )
     except MemoryError:
         found = NotCertified("there is not enough memory to follow both graphs.")
     except (UserError, OSError) as error:
@@ -104,76 +108,110 @@ def _read(model: ir.Model | Path) -> ir.Model:
     return inlined(model)
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Both graphs at one choice of sizes.
+
+    Attributes:
+        moved, weights: as in `Certified`.
+        told: what depends on sizes, of either graph.
+    """
+
+    sizes: dict[str, int]
+    moved: float
+    weights: int
+    told: tuple[Told, Told]
+
+
 def _certify(first: ir.Model, second: ir.Model, k: float) -> Certified | NotCertified:
     signature.check(first, second)
     memory: dict[Any, Any] = {}
     budget = Budget()
     doubt: Doubt | None = None
+    pairs: dict[tuple[int, ...], list[tuple[_Run, ...]]] = {}
+    more: dict[tuple[int, ...], list[_Run]] = {}
     for sizes in attempts(first):
-        single = one_sample(first, sizes[0])
-        runs: list[tuple[float, int]] = []
-        tried: list[dict[str, int]] = []
-        told: list[tuple[Told, Told]] = []
+        runs: list[_Run] = []
+        equal = equal_names(sizes[0])
         try:
-            for run in (*sizes, *(() if single is None else (single,))):
-                told.append((Told(), Told()))
-                found = _at(first, second, k, run, memory, budget, told[-1])
+            for chosen in sizes:
+                found = _at(first, second, k, chosen, memory, budget)
                 if isinstance(found, NotCertified):
                     return found
                 runs.append(found)
-                tried.append(run)
-                if len(runs) == len(sizes) == 2:
-                    _must_tell(*told)
-        except _Unfit as unfit:
-            # Not every graph can be walked with a single sample.
-            if len(runs) < len(sizes) or unfit.alike:
-                doubt = doubt or unfit.why
-                continue
-        moved, weights = (max(numbers) for numbers in zip(*runs, strict=True))
-        nodes = ir.traversal.RecursiveGraphIterator(first.graph)
-        norms = sum(node.op_type == "BatchNormalization" for node in nodes)
-        return Certified(norms, int(weights), moved, k, tuple(tried), 0.0)
+        except _Unfit as why:
+            doubt = doubt or why
+        # What was tried before with the same names equal counts as well, and what is the same in
+        # two runs may be another in a third.
+        more.setdefault(equal, []).extend(runs)
+        if len(runs) == len(sizes):
+            pairs.setdefault(equal, []).append(tuple(runs))
+        for pair in pairs.get(equal, [])[:1]:
+            for tried in (runs, more[equal]):
+                if len(tried) < len(pair):
+                    continue
+                try:
+                    _must_tell(tried)
+                except Doubt as why:
+                    doubt = doubt or why
+                    continue
+                return _with_others(first, second, k, tried, memory, budget)
     assert doubt is not None
     raise doubt
 
 
-class _Unfit(Exception):
-    """The first graph cannot be walked at these sizes, or they are too much alike for it."""
-
-    def __init__(self, why: Doubt, *, alike: bool = False) -> None:
-        super().__init__(str(why))
-        self.why, self.alike = why, alike
-
-
-def _must_tell(one: tuple[Told, Told], other: tuple[Told, Told]) -> None:
-    for whose, first, second in zip(("in the original, ", ""), one, other, strict=True):
+def _with_others(
+    first: ir.Model, second: ir.Model, k: float, runs: list[_Run], memory: dict[Any, Any],
+    budget: Budget,
+) -> Certified | NotCertified:  # fmt: skip
+    """What these runs certify, with others where the first graph can be walked with them."""
+    for sizes in further(first, runs[0].sizes):
         try:
-            must_tell(first, second)
+            found = _at(first, second, k, sizes, memory, budget)
+        except _Unfit:
+            continue
+        if isinstance(found, NotCertified):
+            return found
+        runs = [*runs, found]
+    nodes = ir.traversal.RecursiveGraphIterator(first.graph)
+    norms = sum(node.op_type == "BatchNormalization" for node in nodes)
+    moved, weights = max(run.moved for run in runs), max(run.weights for run in runs)
+    return Certified(norms, weights, moved, k, tuple(run.sizes for run in runs), 0.0)
+
+
+class _Unfit(Doubt):
+    """The first graph cannot be walked at these sizes."""
+
+
+def _must_tell(runs: list[_Run]) -> None:
+    if len(runs) < 2:  # no size is open
+        return
+    must_not_mix([run.told for run in runs])
+    for whose, place in (("in the original, ", 0), ("", 1)):
+        try:
+            must_tell([run.told[place] for run in runs])
         except Doubt as why:
-            raise _Unfit(Doubt(f"{whose}{why}"), alike=True) from why
+            raise Doubt(f"{whose}{why}") from why
 
 
 def _at(
-    first: ir.Model,
-    second: ir.Model,
-    k: float,
-    sizes: dict[str, int],
-    memory: dict[Any, Any],
+    first: ir.Model, second: ir.Model, k: float, sizes: dict[str, int], memory: dict[Any, Any],
     budget: Budget,
-    told: tuple[Told, Told],
-) -> tuple[float, int] | NotCertified:
-    """At one choice of sizes: the largest move and the number of weights.
+) -> _Run | NotCertified:  # fmt: skip
+    """At one choice of sizes.
 
-    `told`: what depends on sizes in both graphs is put into it.
+    Raises:
+        _Unfit: the first graph cannot be walked at these.
+        Doubt: the second graph computes with sizes what the first one does not.
     """
     space = Space(k, free=bool(sizes), budget=budget)
     one = Walk(first, space, shapes_at(first, sizes), memory)
     other = Walk(second, space, shapes_at(second, sizes), memory)
     try:
         found = _walked(one, other, space, second.graph.outputs)
-        for walk, into in zip((one, other), told, strict=True):
-            into.axes, into.numbers = walk.told.axes, walk.told.numbers
-        return found
+        if isinstance(found, NotCertified):
+            return found
+        return _Run(sizes, *found, (one.told, other.told))
     finally:
         one.let_go()
         other.let_go()
@@ -186,7 +224,7 @@ def _walked(
         try:
             expected = one.run()
         except Doubt as why:
-            raise _Unfit(Doubt(f"in the original, {why}")) from why
+            raise _Unfit(f"in the original, {why}") from why
         space.second = True
         try:
             found = other.run()

@@ -7,9 +7,7 @@ onnx infers where the open axes of the inputs have names in the place of numbers
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,24 +15,16 @@ import onnx
 import onnx_ir as ir
 
 from converter.certificate.arrays import Shape
-from converter.certificate.context import attributes
+from converter.certificate.following import INFERRED, MAY_BE_CONSTANT, RULES, Axes
 from converter.certificate.forms import Form, Known, Value
 from converter.certificate.inferable import must_be_inferable
-from converter.certificate.inferring import FEW, Question, Shaped, question
+from converter.certificate.inferring import Question, Shaped, question
 from converter.certificate.origins import Names, Sizes
-from converter.certificate.rearranging import given, slices
+from converter.certificate.quantities import Axis, Quantities
 from converter.certificate.sizes import named
 from converter.certificate.verdict import Doubt
 
-# Of each axis its size, the name of an input's axis that it is as long as, or None.
-Axes = tuple[int | str | None, ...]
-
-# Axes that are one: a number, and the names of others.
-Product = tuple[int, tuple[str, ...]]
-
 Message = onnx.NodeProto | onnx.TypeProto | onnx.TensorProto
-
-_END = 2**31 - 1  # bounds of a Slice from here on mean the end
 
 
 class Symbols:
@@ -50,17 +40,14 @@ class Symbols:
         self._names, self._opset, self._memory = names, opset, memory
         self._of: dict[ir.Value, Axes] = {}
         self._parts: dict[ir.Value | None, list[Axes]] = {}  # of sequences
-        self._sizes: dict[int | str | None, int] = {}  # of the names of their axes
-        self._read: dict[int, int | str] = {}  # what the name of a number means
-        self._unknown: set[str] = set()  # names of axes of which nothing else is known
-        self._products: dict[int | str, Product] = {}  # names that stand for more than one axis
+        self._quantities = Quantities(names)
 
     def given(self, value: ir.Value, shape: Shape) -> None:
         """An input of the graph, and its shape at the sizes that are tried."""
         self._of[value] = tuple(named(value))
         for name, size in zip(self._of[value], shape, strict=True):
             if isinstance(name, str):
-                self._sizes[name] = size
+                self._quantities.give(name, size)
 
     def sizes(
         self, value: ir.Value | None, ids: tuple[int, ...], shape: Shape, *, allowed: bool
@@ -78,52 +65,55 @@ class Symbols:
         """
         axes, found = list(self.of(value, len(shape))), []
         for place, axis in enumerate(axes):
-            if axis is None or axis in self._products or axis in self._unknown:
+            if self._quantities.alone(axis):
                 if not ids:
                     raise Doubt("how long a constant is depends on the sizes")
                 found.append(self._names.name("Shape", (ids, place), allowed=allowed))
-                made = f"axis {place} of {ids}"
-                if axis is None and value is not None and made not in self._sizes:
+                if axis is None and value is not None:
                     # A name of its own, by which it is the same axis in what is made of it.
-                    axes[place] = made
-                    self._sizes[made] = shape[place]
-                    self._unknown.add(made)
+                    made = f"axis {place} of {ids}"
+                    axes[place] = self._quantities.own(made, shape[place])
                     self._of[value] = tuple(axes)
                 if (name := axes[place]) is not None:
-                    self._read[found[-1]] = name
+                    self._quantities.read(found[-1], name)
                 continue
+            assert axis is not None
             kind = "constant" if isinstance(axis, int) else "axis"
             told = ("whole", axis) if isinstance(axis, int) else axis
             found.append(self._names.name(kind, told, allowed=True))
-            self._read[found[-1]] = axis
+            self._quantities.read(found[-1], axis)
         return Sizes(np.array(found, np.int64))
 
     def follow(self, node: ir.Node, values: Sequence[Value], results: Sequence[Value]) -> None:
         """Note the axes of what a node computes."""
         axes: list[Axes | None] = [None] * len(results)
         x = values[0] if values else None
-        if node.op_type == "Reshape" and isinstance(x, Form):
-            axes[0] = self._reshaped(node, values)
-        elif node.op_type == "Slice" and isinstance(x, Form):
-            axes[0] = self._cut(node, values)
+        rule = RULES.get(node.op_type)
+        reads = isinstance(x, Form) or (x is not None and node.op_type in MAY_BE_CONSTANT)
+        if rule is not None and reads and isinstance(results[0], Form):
+            axes[0] = rule(
+                self._quantities, node, values,
+                lambda place: self._along(node.inputs[place], values[place]), self._opset,
+            )  # fmt: skip
+            if axes[0] is None and node.op_type in INFERRED:
+                axes = self._inferred(node, values, len(results))
         elif node.op_type == "STFT" and isinstance(results[0], Form):
-            # How many frames there are is not known; the bins do not depend on the sound.
-            axes[0] = (self.of(node.inputs[0], 2)[0], None, *results[0].shape[2:])
-        elif node.op_type == "Tile" and x is not None and isinstance(results[0], Form):
-            axes[0] = self._tiled(node.inputs[0], x, values[1])
-        elif node.op_type == "Expand" and x is not None and isinstance(results[0], Form):
-            axes[0] = self._expanded(node.inputs[0], x, values[1])
-        elif node.op_type == "Resize" and len(values) > 3 and not node.attributes.get("axes"):
-            axes[0] = self._resized(node, values)
+            # The bins do not depend on the sound, and how many frames there are does if it may be
+            # longer.
+            samples, length = (*self.of(node.inputs[0], 2), None)[:2], results[0].shape[1]
+            fixed = isinstance(samples[1], int) and not any(
+                isinstance(value, Known) and value.sized is not None for value in values[1:]
+            )
+            axes[0] = (samples[0], length if fixed else None, *results[0].shape[2:])
         elif node.op_type == "ConstantOfShape" and values and _grows(results[0]):
-            meant = self._meaning(values[0])
+            meant = self._quantities.meaning(values[0])
             axes[0] = None if meant is None else tuple(meant)
         elif any(isinstance(result, Form) or _grows(result) for result in results):
             axes = self._inferred(node, values, len(results))
         for value, result, found in zip(node.outputs, results, axes, strict=False):
             if result is not None and found is not None and len(found) == len(result.shape):
                 self._of[value] = tuple(
-                    axis if size in (axis, self._sizes.get(axis)) else None
+                    axis if size == self._quantities.size(axis) else None
                     for axis, size in zip(found, result.shape, strict=True)
                 )
 
@@ -154,7 +144,7 @@ class Symbols:
         else:
             axis = node.attributes.get_int("axis", 0) % result.rank
             found = tuple(
-                self._added(sizes) if place == axis else _agreed(sizes)
+                self._quantities.added(sizes) if place == axis else _agreed(sizes)
                 for place, sizes in enumerate(zip(*held, strict=True))
             )
         if len(found) == result.rank:
@@ -198,14 +188,9 @@ class Symbols:
                 axis = at[place - states] % result.rank
                 self._of[value] = (*axes[:axis], None, *axes[axis:])
 
-    def _added(self, sizes: Sequence[int | str | None]) -> int | None:
-        whole = [size for size in sizes if isinstance(size, int)]
-        return sum(whole) if len(whole) == len(sizes) else None
-
-    def tells(self, axis: int | str | None) -> bool:
+    def tells(self, axis: Axis) -> bool:
         """Whether it is known on what the size of an axis depends."""
-        product = self._product([axis])
-        return product is not None and self._unknown.isdisjoint(product[1])
+        return self._quantities.tells(axis)
 
     def joined(self, value: ir.Value, result: Value, branches: Sequence[ir.Value]) -> None:
         """Note the axes of what an If gives: those that its branches agree on."""
@@ -219,137 +204,11 @@ class Symbols:
         found = self._of.get(value) if value is not None else None
         return found if found is not None and len(found) == rank else (None,) * rank
 
-    def _meaning(self, value: Value) -> list[int | str | None] | None:
-        """Of the numbers of a constant that an op reads as sizes."""
-        if not isinstance(value, Known) or value.size > FEW:
-            return None
-        numbers = value.array.reshape(-1).tolist()
-        if value.sized is None:
-            return [int(number) for number in numbers]
-        names = value.sized.names.reshape(-1).tolist()
-        if len(names) != len(numbers):  # they have one name together
-            return None
-        return [
-            int(number) if self._names.constant(name) else self._named(name)
-            for name, number in zip(names, numbers, strict=True)
-        ]
-
-    def _named(self, name: int) -> int | str | None:
-        """What a number that is computed from sizes means."""
-        parts = [self._names.whole(n) if self._names.constant(n) else self._read.get(n)
-                 for n in self._names.factors(name)]  # fmt: skip
-        return self._axis(self._product(parts))
-
-    def _product(self, axes: Sequence[int | str | None]) -> Product | None:
-        number = 1
-        names: list[str] = []
-        for axis in axes:
-            if axis is None:
-                return None
-            many, others = (axis, ()) if isinstance(axis, int) else self._products.get(
-                axis, (1, (axis,))
-            )  # fmt: skip
-            number *= many
-            names += others
-        return number, tuple(sorted(names))
-
-    def _axis(self, product: Product | None) -> int | str | None:
-        """An axis of that size."""
-        if product is None or not product[1]:
-            return product and product[0]
-        number, names = product
-        if number == 1 and len(names) == 1:
-            return names[0]
-        made = " * ".join((str(number), *names))
-        if made in self._sizes and made not in self._products:
-            return None  # an input's axis is called that
-        self._products[made] = product
-        self._sizes[made] = number * prod(self._sizes[name] for name in names)
-        return made
-
-    def _reshaped(self, node: ir.Node, values: Sequence[Value]) -> Axes | None:
-        x = values[0]
-        assert isinstance(x, Form)
-        given = self.of(node.inputs[0], x.rank)
-        if len(values) > 1:
-            target = self._meaning(values[1])
-        else:
-            target = list(node.attributes.get_ints("shape", ()))
-        if target is None:
-            return None
-        if not node.attributes.get_int("allowzero", 0):
-            target = [given[i] if n == 0 and i < len(given) else n for i, n in enumerate(target)]
-        if -1 in target:
-            # What is left of the input's axes when the named ones are taken away.
-            whole = self._product(given)
-            part = self._product([n for n in target if n != -1])
-            rest: int | str | None = None
-            if whole is not None and part is not None and part[0] and whole[0] % part[0] == 0:
-                left = Counter(whole[1])
-                left.subtract(part[1])
-                if min(left.values(), default=0) >= 0:
-                    names = tuple(sorted(left.elements()))
-                    rest = self._axis((whole[0] // part[0], names))
-            target[target.index(-1)] = rest
-        return tuple(target)
-
-    def _cut(self, node: ir.Node, values: Sequence[Value]) -> Axes | None:
-        """What constant bounds cut out of an axis lies within it, so it is always as long."""
-        x = values[0]
-        assert isinstance(x, Form)
-        found = list(self.of(node.inputs[0], x.rank))
-        attrs = attributes(node, self._opset)
-        sized = [isinstance(value, Known) and value.sized is not None for value in values]
-        if any(sized):
-            # Of the axes that it cuts nothing is known.
-            axes = None if any(sized[3:4]) else given(values, 3, attrs, "axes")
-            for axis in range(x.rank) if axes is None else axes:
-                found[axis] = None
-            return tuple(found)
-        parts, outside = slices(values, attrs, x.shape)
-        starts, ends = given(values, 1, attrs, "starts"), given(values, 2, attrs, "ends")
-        if outside or starts is None or ends is None:
-            return None
-        chosen = given(values, 3, attrs, "axes") or range(len(starts))
-        for start, end, axis in zip(starts, ends, chosen, strict=True):
-            axis %= x.rank
-            from_begin = 0 <= start < _END, 0 <= end < _END or end <= -_END
-            if isinstance(found[axis], int) or from_begin[0] == from_begin[1]:
-                found[axis] = len(range(x.shape[axis])[parts[axis]])
-            elif start != 0 or end < _END or parts[axis].step != 1:
-                found[axis] = None
-        return tuple(found)
-
-    def _along(self, value: ir.Value | None, x: Form | Known) -> Axes:
+    def _along(self, value: ir.Value | None, x: Value) -> Axes:
         """The axes of a value, or of a constant."""
+        assert x is not None
         fixed = isinstance(x, Known) and x.sized is None
         return x.shape if fixed else self.of(value, len(x.shape))
-
-    def _tiled(self, value: ir.Value | None, x: Form | Known, repeats: Value) -> Axes | None:
-        meant = self._meaning(repeats)
-        if meant is None or len(meant) != len(x.shape):
-            return None
-        pairs = zip(self._along(value, x), meant, strict=True)
-        return tuple(self._axis(self._product(pair)) for pair in pairs)
-
-    def _expanded(self, value: ir.Value | None, x: Form | Known, shape: Value) -> Axes | None:
-        meant = self._meaning(shape)
-        if meant is None:
-            return None
-        there: Axes = self._along(value, x)
-        rank = max(len(there), len(meant))
-        there = (*(1,) * (rank - len(there)), *there)
-        meant = [*(1,) * (rank - len(meant)), *meant]
-        return tuple(
-            one if other == 1 or one == other else other if one == 1 else None
-            for one, other in zip(there, meant, strict=True)
-        )
-
-    def _resized(self, node: ir.Node, values: Sequence[Value]) -> Axes | None:
-        if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-            return None
-        meant = self._meaning(values[3])
-        return None if meant is None else tuple(meant)
 
     def _inferred(self, node: ir.Node, values: Sequence[Value], count: int) -> list[Axes | None]:
         if any(isinstance(v, Form) and (0 in v.shape or v.shape == (-1,)) for v in values):
@@ -392,7 +251,7 @@ def _states(node: ir.Node) -> tuple[ir.Graph, int, int, int]:
     return body, 0, len(node.inputs) - node.attributes.get_int("num_scan_inputs", 0), 0
 
 
-def _agreed(sizes: Sequence[int | str | None]) -> int | str | None:
+def _agreed(sizes: Sequence[Axis]) -> Axis:
     return sizes[0] if len(set(sizes)) == 1 else None
 
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from converter.certificate.arrays import Shape, bits
-from converter.certificate.atoms import Space
+from converter.certificate.atoms import Atom, Space
 from converter.certificate.closeness import same_forms
 from converter.certificate.context import Context, attributes, frozen, value_of
 from converter.certificate.forms import OWN, Form, Known, Value, of_atom
@@ -110,12 +110,13 @@ def loop(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
     start = [_as_start(ctx, value) for value in carried]
     key = ("loop", ctx.space.depth, _part(trips), _part(condition), tuple(f.ids for f in start),
            tuple(f.shape for f in start))  # fmt: skip
-    rounds = _formal(ctx, key, "round", 0, (), onnx.TensorProto.INT64, start)
-    going = _formal(ctx, key, "condition", 0, (), onnx.TensorProto.BOOL, start)
-    state = [_state(ctx, key, place, form, start) for place, form in enumerate(start)]
+    begun = ctx.atom(("start", key), None, start)
+    rounds = _formal(ctx, begun, "round", 0, (), onnx.TensorProto.INT64)
+    going = _formal(ctx, begun, "condition", 0, (), onnx.TensorProto.BOOL)
+    state = [_state(ctx, begun, place, form) for place, form in enumerate(start)]
     found = [_as_start(ctx, v) for v in _round(ctx, body, [rounds, going, *state])]
     _stays(start, found[1 : 1 + len(start)])
-    return _outcome(ctx, key, start, found, len(start), 1, None)
+    return _outcome(ctx, begun, found, len(start), 1, None)
 
 
 def scan(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
@@ -134,18 +135,19 @@ def scan(ctx: Context, node: ir.Node, values: Sequence[Value]) -> list[Value]:
         tuple(f.ids for f in start),
         tuple(f.shape for f in start),
     )
+    begun = ctx.atom(("start", key), None, start)
     given: list[Value] = [
-        _state(ctx, key, place, form, start) for place, form in enumerate(start[:states])
+        _state(ctx, begun, place, form) for place, form in enumerate(start[:states])
     ]
     for place, (form, axis) in enumerate(zip(start[states:], axes, strict=True)):
         at = axis % form.rank
         shape = form.shape[:at] + form.shape[at + 1 :]
-        given.append(_formal(ctx, key, "slice", place, shape, _dtype(form), start))
+        given.append(_formal(ctx, begun, "slice", place, shape, _dtype(form)))
     found = [_as_start(ctx, value) for value in ctx.walk_body(body, given)]
     _stays(start[:states], found[:states])
     length = start[states].shape[axes[0] % start[states].rank] if inputs else 0
     outputs = attrs.get("scan_output_axes", (0,) * (len(found) - states))
-    return _outcome(ctx, key, start, found, states, 0, (length, tuple(outputs)))
+    return _outcome(ctx, begun, found, states, 0, (length, tuple(outputs)))
 
 
 def _round(ctx: Context, body: ir.Graph, given: list[Value]) -> list[Value]:
@@ -185,15 +187,15 @@ def _dtype(form: Form) -> int:
 
 
 def _formal(
-    ctx: Context, key: Hashable, what: str, place: int, shape: Shape, dtype: int,
-    start: Sequence[Form],
+    ctx: Context, begun: Atom, what: str, place: int, shape: Shape, dtype: int
 ) -> Form:  # fmt: skip
-    atom = ctx.atom((what, key, place), shape, start)
+    """What any round is given; `begun` is of all that the first one is given."""
+    atom, _ = ctx.space.intern((what, begun.id, place, shape), shape, None)
     return value_of(atom, shape, dtype)
 
 
-def _state(ctx: Context, key: Hashable, place: int, form: Form, start: Sequence[Form]) -> Form:
-    return _formal(ctx, key, "state", place, form.shape, _dtype(form), start)
+def _state(ctx: Context, begun: Atom, place: int, form: Form) -> Form:
+    return _formal(ctx, begun, "state", place, form.shape, _dtype(form))
 
 
 def _stays(start: Sequence[Form], end: Sequence[Form]) -> None:
@@ -203,11 +205,12 @@ def _stays(start: Sequence[Form], end: Sequence[Form]) -> None:
 
 
 def _outcome(
-    ctx: Context, key: Hashable, start: Sequence[Form], found: Sequence[Form], states: int,
-    first: int, stacked: tuple[int, tuple[int, ...]] | None,
+    ctx: Context, begun: Atom, found: Sequence[Form], states: int, first: int,
+    stacked: tuple[int, tuple[int, ...]] | None,
 ) -> list[Value]:  # fmt: skip
     """States at the end, and what was collected: atoms of all that a round computes."""
     bodies = tuple((form.ids, form.shape, form.real) for form in found)
+    body = ctx.atom(("a round", begun.id, bodies), None, found)
     results: list[Value] = []
     for place, form in enumerate(found[first:]):
         shape: Shape | None = form.shape
@@ -217,6 +220,6 @@ def _outcome(
                 length, axes = stacked
                 axis = axes[place - states] % (form.rank + 1)
                 shape = (*form.shape[:axis], length, *form.shape[axis:])
-        atom = ctx.atom(("result", key, bodies, place), shape, [*start, *found])
+        atom, _ = ctx.space.intern(("result", body.id, place, shape), shape, None)
         results.append(value_of(atom, shape, _dtype(form)))
     return results

@@ -25,7 +25,15 @@ from converter.certificate.verdict import Doubt
 _BOUNDED = frozenset(
     {"Shape", "Size", "Concat", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten", "Split"}
     | {"Slice", "NonZero", "Unique", "Compress", "Not", "Abs", "Exp", "Log", "Floor", "Ceil"}
-    | {"ReduceProd", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "BatchNormalization"}
+    | {
+        "DequantizeLinear",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "BatchNormalization",
+    }
 )
 # One rounding and half of the smallest number of the types that numpy calls by these names.
 _FLOATS = {
@@ -127,7 +135,19 @@ def _computed(ctx: Context, node: ir.Node, arrays: Sequence[Any]) -> Sequence[An
         shape = (1, -1, *[1] * (x.ndim - 2))
         a = (gamma / np.sqrt(var + attrs["epsilon"])).reshape(shape)
         return [a * (x - mean.reshape(shape)) + beta.reshape(shape)]
+    if op == "DequantizeLinear" and not attrs.get("block_size"):
+        return [_dequantized(arrays, attrs)]
     return _reference(ctx, node, arrays)
+
+
+def _dequantized(arrays: Sequence[Any], attrs: dict[str, Any]) -> Array:
+    """(x - zero point) * scale, with one of each, or one of each place along an axis."""
+    x, scale, *zero = (np.asarray(array, np.float64) for array in arrays)
+    shape = [1] * x.ndim
+    if scale.size != 1:
+        shape[attrs.get("axis", 1)] = -1
+    away = x - zero[0].reshape(shape if zero[0].size != 1 else ()) if zero else x
+    return np.asarray(away * scale.reshape(shape if scale.size != 1 else ()))
 
 
 def _cast(known: Sequence[Known], attrs: dict[str, Any]) -> Known:

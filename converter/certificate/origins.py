@@ -8,7 +8,7 @@ compute, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from converter.certificate import polynomials
 from converter.certificate.arrays import Index, bits
+from converter.certificate.polynomials import Polynomial
 from converter.certificate.verdict import Doubt
 
 Array = npt.NDArray[Any]
 
 # So many numbers have a name each; more than that have one together.
 _MOST = 4096
-_FACTORS = 64  # of a product
 # The first operand is moved about; the others say how.
 _MOVING = frozenset(
     {"Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten"}
@@ -35,6 +36,17 @@ _EACH = frozenset(
     | {"Sub", "Where"}
 )
 
+
+_WIDE = 4  # bytes of a type that holds every size
+# These give at most sizes what they are given, and at others something else.
+_BENT = frozenset({"Clip", "Max", "Min", "Mod", "Where"})
+# Whole numbers of such a type that are added up and multiplied.
+_SUMS: dict[str, Callable[..., Polynomial | None]] = {
+    "Add": polynomials.plus,
+    "Sub": lambda one, other: polynomials.plus(one, other, -1),
+    "Mul": polynomials.times,
+    "Neg": lambda one: polynomials.plus({}, one, -1),
+}
 
 # What gives the same in the same place, whatever else there is.
 _IN_PLACE = (
@@ -107,18 +119,21 @@ class Names:
     strange: list[str] = field(default_factory=list)
     _held: dict[Hashable, int] = field(default_factory=dict)
     _constants: set[int] = field(default_factory=set)
-    _wholes: dict[int, int] = field(default_factory=dict)
-    _factors: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _sums: dict[int, Polynomial] = field(default_factory=dict)
+    _lengths: set[int] = field(default_factory=set)
+    _bent: set[int] = field(default_factory=set)
 
     def name(self, op: str, expression: Hashable, *, allowed: bool) -> int:
         """`allowed`: whether the second graph may say it first."""
         key = op, expression
         if key not in self._held:
             self._held[key] = len(self._held)
+            if op in {"axis", "Shape"}:
+                self._lengths.add(self._held[key])
             if op == "constant":
                 self._constants.add(self._held[key])
                 if isinstance(expression, tuple) and expression[0] == "whole":
-                    self._wholes[self._held[key]] = int(expression[1])
+                    self._sums[self._held[key]] = polynomials.number(int(expression[1]))
             if not allowed:
                 self.strange.append(op)
         return self._held[key]
@@ -127,13 +142,17 @@ class Names:
         """Whether it is the name of a constant."""
         return name in self._constants
 
-    def factors(self, name: int) -> tuple[int, ...]:
-        """Names that it is the product of, itself if it is none that is known."""
-        return self._factors.get(name, (name,))
+    def sum_of(self, name: int) -> Polynomial:
+        """The sum of products of names that it is, itself if it is none that is known."""
+        return self._sums.get(name, polynomials.named(name))
 
-    def whole(self, name: int) -> int | None:
-        """The number that it is, if it is a constant one."""
-        return self._wholes.get(name)
+    def bent(self, name: int) -> bool:
+        """Whether it may be another number at most sizes, and the same one at some."""
+        return name in self._bent
+
+    def _bend(self, op: str, read: Iterable[int], made: Iterable[int]) -> None:
+        if op in _BENT or not self._bent.isdisjoint(read):
+            self._bent.update(made)
 
     def fixed(self, sizes: Sizes) -> bool:
         """Whether all of the numbers are constants, whatever the sizes are."""
@@ -179,6 +198,9 @@ class Names:
         read = tuple(None if n is None else bits(n) for n in names)
         whole = self.name(op, (attributes, read), allowed=not second)
         items = [self._items(whole, place, array) for place, array in enumerate(results)]
+        numbers = {n for part in names if part is not None for n in part.reshape(-1).tolist()}
+        for made in items:
+            self._bend(op, numbers, made.names.reshape(-1).tolist())
         return [replace(sizes, counted=False, plain=plain) for sizes in items]
 
     def _names(self, operand: Operand) -> Index:
@@ -194,13 +216,18 @@ class Names:
         assert names is not None
         if before.dtype.kind != "f" and before.dtype == after.dtype:
             return Sizes(names)
-        if before.dtype.kind in "iu" and after.dtype.kind in "iuf":
+        if before.dtype.kind == "i" and after.dtype.kind in "if" and (
+            after.dtype.kind == "f" or after.dtype.itemsize >= min(before.dtype.itemsize, _WIDE)
+        ):  # fmt: skip
             return Sizes(names)
         kind = str(after.dtype)
         found = [
             self.name("Cast", (kind, number), allowed=not second)
             for number in names.reshape(-1).tolist()
         ]
+        narrow = before.dtype.kind in "iu" and after.dtype.kind in "iu"
+        for made, number in zip(found, names.reshape(-1).tolist(), strict=True):
+            self._bend("Mod" if narrow and not self.constant(number) else "Cast", [number], [made])
         return Sizes(np.array(found, np.int64).reshape(names.shape))
 
     def _each(
@@ -211,19 +238,44 @@ class Names:
             read = tuple(bits(n) for n in arrays)
             return Sizes(np.asarray(self.name(op, (more, read), allowed=not second)))
         stays = self.of_constant(result).reshape(-1).tolist()  # where all that it reads does
+        follows = op in _SUMS and result.dtype.kind == "i" and result.dtype.itemsize >= _WIDE
+        found: list[int] = []
         each = zip(*(a.reshape(-1).tolist() for a in arrays), strict=True)
-        found = [
-            constant
-            if self._constants.issuperset(numbers)
-            else self.name(op, (more, numbers), allowed=not second)
-            for constant, numbers in zip(stays, each, strict=True)
-        ]
-        if op == "Mul" and result.dtype.kind in "iu":
-            for name, *parts in zip(found, *(a.reshape(-1).tolist() for a in arrays), strict=True):
-                made = tuple(n for part in parts for n in self.factors(part))
-                if not self.constant(name) and len(made) <= _FACTORS:
-                    self._factors[name] = made
+        for constant, numbers in zip(stays, each, strict=True):
+            made = _SUMS[op](*(self.sum_of(number) for number in numbers)) if follows else None
+            # N - N is 0 whatever N is.
+            fixed = made is not None and not any(made)
+            if fixed or self._constants.issuperset(numbers) or self._never(op, numbers):
+                found.append(constant)
+            elif op == "Where" and (chosen := self._chosen(numbers)) is not None:
+                found.append(chosen)
+            else:
+                found.append(self.name(op, (more, numbers), allowed=not second))
+                self._bend(op, numbers, found[-1:])
+                if made is not None:
+                    self._sums[found[-1]] = made
         return Sizes(np.array(found, np.int64).reshape(arrays[0].shape))
+
+    def _never(self, op: str, numbers: Sequence[int]) -> bool:
+        """Whether a length is compared with what none has: exporters ask which are -1."""
+        if op != "Equal":
+            return False
+        for one, other in (tuple(numbers), tuple(numbers)[::-1]):
+            length = all(
+                count >= 0 and self._lengths.issuperset(names)
+                for names, count in self.sum_of(one).items()
+            )
+            number = self._sums.get(other, {}) if self.constant(other) else {}
+            if length and number.get((), 0) < 0:
+                return True
+        return False
+
+    def _chosen(self, numbers: Sequence[int]) -> int | None:
+        """What a Where gives whose condition is a constant."""
+        condition, yes, no = numbers
+        if not self.constant(condition) or condition not in self._sums:
+            return None
+        return yes if any(self._sums[condition].values()) else no
 
     def _items(self, whole: int, place: int, array: Array) -> Sizes:
         if array.size > _MOST:

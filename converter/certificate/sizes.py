@@ -71,8 +71,9 @@ def attempts(model: ir.Model) -> Iterator[tuple[dict[str, int], ...]]:
     """Choices of sizes, by the names of `named`; the first that a graph can be walked with counts.
 
     Raises:
-        Doubt: an input has no known rank, or there are too many names.
+        Doubt: an input has no known rank, or an axis a name that is not to be told from others.
     """
+    must_be_names(model)
     first: list[str] = []
     others: list[str] = []
     for value in given(model):
@@ -108,27 +109,60 @@ def _ways(count: int) -> list[tuple[int, ...]]:
     return found
 
 
-def one_sample(model: ir.Model, sizes: dict[str, int]) -> dict[str, int] | None:
-    """The same sizes with first axes of size 1, as most models are used; None if it has none.
+def equal_names(sizes: dict[str, int]) -> tuple[int, ...]:
+    """Which names have the same size: of each, the place of the first one that has it."""
+    numbers = list(sizes.values())
+    return tuple(numbers.index(number) for number in numbers)
 
-    What is cut off at 1 is not always what is cut off at 2, and a 1 broadcasts.
+
+def further(model: ir.Model, sizes: dict[str, int]) -> Iterator[dict[str, int]]:
+    """What is tried as well: first axes of size 1, as most models are used, and others of odd size.
+
+    What is cut off at 1 is not always what is cut off at 2, and a 1 broadcasts; the half of an even
+    size is not rounded.
     """
     first = {named(value)[0] for value in given(model) if value.shape is not None and value.shape}
-    found = {name: 1 if name in first else size for name, size in sizes.items()}
-    return None if found == sizes else found
+    for found in (
+        {name: 1 if name in first else size for name, size in sizes.items()},
+        {name: size if name in first else size + 1 for name, size in sizes.items()},
+    ):
+        if found != sizes:
+            yield found
 
 
 def named(value: ir.Value) -> list[int | str]:
-    """The axes of an input: a size, or a name; an axis without one is named for its place."""
+    """The axes of an input: a size, or a name; an axis without one is named for its place.
+
+    "?" is no name: PaddlePaddle's exporter writes it for every axis that is open. Nor is a negative
+    number a size.
+    """
     if value.shape is None:
         raise Doubt(f"the input {value.name!r} has no known number of axes")
     found: list[int | str] = []
     for axis, size in enumerate(value.shape):
-        if isinstance(size, int):
+        if isinstance(size, int) and size >= 0:
             found.append(size)
-        else:
-            found.append(size.value or f"{value.name} axis {axis}")
+            continue
+        name = None if isinstance(size, int) else size.value
+        found.append(name if name and name != "?" else f"{value.name} axis {axis}")
     return found
+
+
+def must_be_names(model: ir.Model) -> None:
+    """
+    Raises:
+        Doubt: an axis has the name that one without a name is given.
+    """
+    sizes = [size for value in given(model) for size in value.shape or ()]
+    told = {size.value for size in sizes if not isinstance(size, int)} - {None, "", "?"}
+    made = {
+        name
+        for value in given(model)
+        for name, size in zip(named(value), value.shape or (), strict=True)
+        if isinstance(name, str) and (isinstance(size, int) or size.value != name)
+    }
+    for name in sorted(made & told):
+        raise Doubt(f"an axis of an input is called {name!r}, as one without a name is called")
 
 
 def shapes_at(model: ir.Model, sizes: dict[str, int]) -> dict[str, Shape]:

@@ -8,7 +8,9 @@ such sizes do not count: others are tried.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import onnx_ir as ir
@@ -25,10 +27,17 @@ Axes = tuple[int | None, ...]
 
 @dataclass(frozen=True, eq=False)
 class _Numbers:
-    """A constant that was computed from sizes, and which of its numbers always stay."""
+    """A constant that was computed from sizes.
+
+    Attributes:
+        fixed: which of its numbers always stay.
+        named: of each number what it is, and whether that may be another at most sizes; () where
+            the numbers have no names of their own.
+    """
 
     array: Array
     fixed: Mask
+    named: tuple[tuple[Hashable, bool], ...]
 
 
 @dataclass(eq=False)
@@ -50,7 +59,11 @@ class Told:
         fixed = np.full(array.shape, known.sized.plain)
         if not known.sized.plain and held.shape == array.shape:
             fixed = _constants(names, held)
-        self.numbers[reader, place] = _Numbers(array, fixed)
+        named: tuple[tuple[Hashable, bool], ...] = ()
+        if held.shape == array.shape:
+            each = held.reshape(-1).tolist()
+            named = tuple((frozenset(names.sum_of(n).items()), names.bent(n)) for n in each)
+        self.numbers[reader, place] = _Numbers(array, fixed, named)
 
     def close(self, values: dict[ir.Value, Value], symbols: Symbols) -> None:
         """All values of the run, at its end."""
@@ -71,25 +84,55 @@ def _constants(names: Names, held: Index) -> Mask:
     return np.array(found, np.bool_).reshape(held.shape)
 
 
-def must_tell(one: Told, other: Told) -> None:
+def must_tell(runs: Sequence[Told]) -> None:
     """
     Raises:
-        Doubt: what depends on sizes, as far as is known, was the same in both runs.
+        Doubt: what depends on sizes, as far as is known, was the same in all runs.
     """
+    one, *others = runs
     for value, axes in one.axes.items():
-        for axis, (size, again) in enumerate(zip(axes, other.axes.get(value, axes), strict=False)):
-            if size is not None and size == again:
+        for axis, size in enumerate(axes):
+            there = [run.axes.get(value, axes)[axis : axis + 1] for run in others]
+            if size is not None and all(sizes == (size,) for sizes in there):
                 raise Doubt(
                     f"axis {axis} of {value.name!r} has the size {size} at all sizes that were "
                     "tried, and may have others"
                 )
     for key, numbers in one.numbers.items():
-        if key in other.numbers and _alike(numbers, other.numbers[key]):
+        again = [run.numbers[key] for run in others if key in run.numbers]
+        pairs = combinations((numbers, *again), 2)
+        if again and all(_alike(*pair) for pair in pairs):
             reader = key[0]
             name = next((v.name for v in reader.outputs), "") if isinstance(reader, ir.Node) else ""
             raise Doubt(
                 f"what {name or 'an output'!r} reads is computed from sizes, is the same at all "
                 "that were tried, and may be another"
+            )
+
+
+def must_not_mix(runs: Sequence[tuple[Told, Told]]) -> None:
+    """
+    Raises:
+        Doubt: what one of the graphs reads is a smallest or largest number, or the like, and was
+            in all runs what another number is that one of them reads.
+    """
+    found: dict[Hashable, dict[Hashable, bool]] = {}
+    for graph in (0, 1):
+        for key in runs[0][graph].numbers:
+            held = [run[graph].numbers[key] for run in runs if key in run[graph].numbers]
+            if len(held) < len(runs) or len({len(one.named) for one in held}) > 1:
+                continue
+            for place in range(len(held[0].named)):
+                values = tuple(float(one.array.reshape(-1)[place]) for one in held)
+                labels = tuple(one.named[place][0] for one in held)
+                bent = any(one.named[place][1] for one in held)
+                others = found.setdefault(values, {})
+                others[labels] = others.get(labels, False) or bent
+    for alike in found.values():
+        if len(alike) > 1 and any(alike.values()):
+            raise Doubt(
+                "a smallest, largest or narrowed number of sizes is another one that is read at "
+                "all sizes that were tried, and may differ from it at others"
             )
 
 

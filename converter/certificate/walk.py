@@ -18,6 +18,7 @@ from converter.certificate.context import Context
 from converter.certificate.evaluating import HANDING_ON, evaluated
 from converter.certificate.forms import Form, Known, Value, of_atom
 from converter.certificate.origins import Sizes
+from converter.certificate.places import in_their_places
 from converter.certificate.rules import computed
 from converter.certificate.settling import settled
 from converter.certificate.sizes import given
@@ -166,8 +167,9 @@ class Walk:
         if node.op_type == "Concat":
             values = self._parts(node, values)
         if values and all(value is None or isinstance(value, Known) for value in values):
-            results = evaluated(self.context, node, values)
-            return self._joined(node, values, results) if node.op_type == "Concat" else results
+            return in_their_places(
+                self._symbols, node, values, evaluated(self.context, node, values)
+            )
         return computed(self.context, node, values)
 
     def _parts(self, node: ir.Node, values: list[Value]) -> list[Value]:
@@ -187,23 +189,6 @@ class Walk:
 
         pairs = zip(node.inputs, values, strict=False)
         return [value for name, value in pairs if not is_empty(name, value)]
-
-    def _joined(
-        self, node: ir.Node, values: list[Value], results: Sequence[Value]
-    ) -> Sequence[Value]:
-        """Constants in their places are such side by side, if those before them are as many."""
-        (made,) = results
-        if not isinstance(made, Known) or made.sized is None:
-            return results
-        axis = node.attributes.get_int("axis", 0) % len(made.shape)
-        for place, (name, value) in enumerate(zip(node.inputs, values, strict=True)):
-            if not isinstance(value, Known) or value.sized is None:
-                continue
-            size = self._symbols.of(name, len(value.shape))[axis]
-            last = place == len(values) - 1
-            if not value.sized.plain or not (last or isinstance(size, int)):
-                return results
-        return [replace(made, sized=replace(made.sized, plain=True))]
 
     def _of_sequence(self, node: ir.Node) -> Value:
         held, *others = node.inputs
