@@ -137,8 +137,6 @@ def build(
     """All parts as the settings have them; nothing is loaded yet.
 
     Args:
-        settings: of the whole server.
-        version: of the program.
         threads: that one model's run may use.
         alone: False if other processes serve the same repository on the same port.
         shared: where the metrics of these are.

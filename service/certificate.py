@@ -97,7 +97,6 @@ def read(provenance: dict[str, Any], files: dict[str, str]) -> Certificate | Non
     """The certificate that a manifest holds.
 
     Args:
-        provenance: of the manifest.
         files: the sha256 of each file of the version.
 
     Returns:

@@ -26,11 +26,8 @@ class Context:
     """`pool`: for work that would hold up the event loop.
 
     Args:
-        registry: the models, possibly still being loaded.
         settings: limits and policies.
         access: the keys; by default there are none: anyone may predict, and no one change anything.
-        version: of the program.
-        metrics: counts the requests.
         observers: told of every request after its answer.
     """
 

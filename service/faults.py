@@ -21,7 +21,6 @@ def report(logger: logging.Logger, what: str) -> None:
     """Log the exception that is being handled; from any thread.
 
     Args:
-        logger: whose line it is.
         what: the place, as a sentence of the program's own: it is kept.
     """
     now = time.monotonic()

@@ -29,7 +29,6 @@ def obstacles(registry: Registry, lifecycle: Lifecycle, *, named: bool = True) -
     """Why the server is not ready, as sentences; empty when it is.
 
     Args:
-        registry, lifecycle: of the server.
         named: False to tell of no model how it is called, nor how many there are.
     """
     reasons = []
@@ -66,9 +65,6 @@ def obstacles(registry: Registry, lifecycle: Lifecycle, *, named: bool = True) -
 
 def readiness(registry: Registry, lifecycle: Lifecycle, *, named: bool = True) -> dict[str, Any]:
     """The body of GET /health/ready.
-
-    Args:
-        registry, lifecycle, named: as for `obstacles`.
 
     Raises:
         NotReady: with every reason in its message.

@@ -170,8 +170,6 @@ async def respond_error(
     """The error as a response; for a body that was refused unread, the connection closes.
 
     Args:
-        scope, send, receive: of the request.
-        error: for status and headers.
         body: the error in a protocol's own JSON, ours by default.
     """
     body = orjson.dumps(error.body()) if body is None else body

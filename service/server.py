@@ -132,8 +132,6 @@ def serve(settings: Settings, version: str, worker: Worker | None = None) -> int
     """Run until a signal; the exit code is returned.
 
     Args:
-        settings: of the whole server.
-        version: of the program.
         worker: which of several processes this is, None for the only one.
 
     Raises:

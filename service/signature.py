@@ -74,7 +74,6 @@ class Signature:
         """The signature of a model.
 
         Args:
-            manifest: its contract.
             max_tensor_bytes: what one input may take at most.
             left_out: outputs that are not served, and why; None for what the manifest says.
         """

@@ -36,11 +36,7 @@ _LOOPBACK = "127.0.0.1"
 
 @serve.ingress()
 class Replica:
-    """One process of the deployment.
-
-    Args:
-        values: all settings, by name.
-    """
+    """One process of the deployment."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         _listen_inside()

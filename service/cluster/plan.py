@@ -64,7 +64,6 @@ def plan(settings: Settings, cpus: int) -> Plan:
     """The options of the deployment and of the proxies.
 
     Args:
-        settings: of the whole service.
         cpus: of the whole cluster, as Ray counts them.
 
     Raises:

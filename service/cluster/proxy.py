@@ -60,7 +60,6 @@ class Proxied:
     """ASGI around a proxy.
 
     Args:
-        app: the proxy.
         settings: for the limits on bodies.
     """
 

@@ -29,8 +29,6 @@ class Served:
     """ASGI. The constructor returns once the models are loaded.
 
     Args:
-        values: all settings, by name.
-        version: of the program.
         session: a name that the replicas of one cluster share.
 
     Raises:

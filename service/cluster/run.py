@@ -47,7 +47,6 @@ def run(settings: Settings, version: str) -> int:
 
     Args:
         settings: with engine "ray".
-        version: of the program.
 
     Raises:
         CannotStart: no Ray, no repository, no keys, no port, replicas that cannot be.

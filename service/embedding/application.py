@@ -86,12 +86,7 @@ def app(models: str | Path = "models", **settings: Any) -> Embedded:
 
 
 class Embedded:
-    """ASGI, under any path. `router`: the same for FastAPI's include_router.
-
-    Args:
-        settings: of the whole service.
-        version: of the program.
-    """
+    """ASGI, under any path. `router`: the same for FastAPI's include_router."""
 
     def __init__(self, settings: Settings, version: str) -> None:
         self._settings = settings

@@ -22,9 +22,6 @@ _SECOND_S = 1.0
 class Running:
     """A service whose models are loaded.
 
-    Args:
-        parts: the service, of which it closes all.
-
     Raises:
         DeviceUnavailable: CUDA was required and did not start.
     """

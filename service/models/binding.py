@@ -26,10 +26,8 @@ class BoundRun:
     """Calls a session by way of a binding; from several threads at a time, if need be.
 
     Args:
-        session: an onnxruntime session.
         outputs: names of all outputs, in the order of the answer.
         device: where the inputs go: "cuda", or "cpu" for a test without one.
-        device_id: which one of these.
     """
 
     def __init__(

@@ -141,7 +141,6 @@ def has_node(model: Path | bytes, ops: Sequence[bytes]) -> bool:
 
     Args:
         model: the file, or its content.
-        ops: the types.
     """
     marks = [b'"' + bytes([len(op)]) + op for op in ops]
     with nullcontext(model) if isinstance(model, bytes) else mapped(model) as content:

@@ -64,7 +64,6 @@ def check(
     Args:
         folder: what is, or will be, models/<name>/<version>.
         name, version: which its manifest must confirm.
-        choice: the provider.
         threads: of a run, unless the manifest says otherwise.
         max_tensor_bytes: of an input of a request, None for any number.
         trust: whose signature it must have, None for no matter whose or none.
@@ -86,9 +85,6 @@ def check_file(file: Path, name: str, choice: Choice, threads: int = 1) -> Check
 
     Args:
         file: of any name.
-        name: what the model is called.
-        choice: the provider.
-        threads: of a run.
 
     Raises:
         Rejected, DeviceUnavailable: as `check`.

@@ -43,11 +43,7 @@ def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Pa
     """Models and their version folders, by name; what is ignored is logged, with the reason.
 
     A folder is ignored only if no model can have its name: `tmp-speech` and `resnet.bak` are models
-    like any other.
-
-    Args:
-        root: of the repository.
-        quiet: log it for debugging only.
+    like any other. `quiet`: it is logged for debugging only, as the watch looks every few seconds.
     """
     for folder in sorted(root.iterdir()):
         if not folder.is_dir():
@@ -58,7 +54,8 @@ def scan(root: Path, *, quiet: bool = False) -> Iterator[tuple[str, dict[int, Pa
         try:
             inside = sorted(folder.iterdir())
         except OSError as error:
-            logger.error("folder %r cannot be read: %s", folder.name, error.strerror)
+            level = logging.DEBUG if quiet else logging.ERROR
+            logger.log(level, "folder %r cannot be read: %s", folder.name, error.strerror)
             inside = []
         versions = {}
         for inner in inside:

@@ -104,7 +104,6 @@ def load(
 
     Args:
         folder, name, version: models/<name>/<version>.
-        choice: the provider.
         threads: CPUs that the model's runs may keep busy, all together.
         capacity_samples: rows that may wait, unless the manifest says otherwise.
         settings: how to run it, where the manifest does not say; None leaves it to measurements.

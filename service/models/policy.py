@@ -63,8 +63,6 @@ def of_model(
     """What the highest version's model.json says, else `default`; a broken one says nothing.
 
     Args:
-        name: of the model.
-        versions: their folders.
         default: what the server was told.
         trust: whose signature that model.json must have, None for no matter whose or none.
     """

@@ -52,8 +52,6 @@ class Registry:
     """What this process serves. Changed by one thread at a time, read from any.
 
     Args:
-        root: the repository.
-        loader: makes a ServedModel of a version folder, or raises Rejected.
         default_model: the model of POST /predict, None for "the only one".
         policy: which versions are served of models that do not say so themselves.
         alone: False if other processes serve the same repository on the same port.

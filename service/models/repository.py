@@ -37,7 +37,6 @@ class Repository:
     `emptied`: the models that are served on though their folders had no version at the last look.
 
     Args:
-        root: of the models.
         mirror: brings `root` up to date with a store before it is looked at.
     """
 
@@ -50,7 +49,6 @@ class Repository:
         """Whether the mirror has changed something; False without one.
 
         Args:
-            entries: what is served, by name.
             again: a model to try anew.
         """
         if self.mirror is None:
@@ -82,7 +80,6 @@ class Repository:
         """`emptied` as it is now; what has changed of it is logged.
 
         Args:
-            entries: what is served, by name.
             found: of each model whose folder is there, its versions.
         """
         lost = not any(map(len, found.values()))

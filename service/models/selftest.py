@@ -42,7 +42,6 @@ def load(source: Path | Held, manifest: Manifest, signature: Signature) -> SelfT
 
     Args:
         source: the version's folder, or its files as they are held in memory.
-        manifest, signature: of the version.
 
     Raises:
         Rejected: unreadable, incomplete, or made for another signature.
@@ -74,10 +73,6 @@ def load(source: Path | Held, manifest: Manifest, signature: Signature) -> SelfT
 
 def compare(data: SelfTestData, got: Tensors) -> dict[str, float]:
     """The largest absolute difference for each expected output (0.0 where equality is asked).
-
-    Args:
-        data: the self-test.
-        got: the model's outputs for `data.inputs`.
 
     Raises:
         Rejected: an output differs by more than its tolerance, or in shape.

@@ -71,7 +71,6 @@ def read(folder: Path, name: str, version: int, trust: Trust, *, hold: bool) -> 
         folder: models/<name>/<version>.
         name, version: what the path says, which the signed manifest must confirm.
         trust: whose signatures count.
-        hold: keep what was read.
 
     Raises:
         Rejected: with the reason.
@@ -99,8 +98,6 @@ def agree(
     """The manifest of a version, once a signature vouches for it and for what it lists.
 
     Args:
-        text: of model.json.
-        signature: of model.sig.
         name, version: which the manifest must confirm.
         trust: whose signatures count.
 

@@ -17,6 +17,7 @@ from service.models.signed import Trust
 
 logger = logging.getLogger("foldserve.registry")
 
+# Makes a ServedModel of a version folder, or raises Rejected.
 Loader = Callable[[Path, str, int], ServedModel]
 
 
@@ -24,7 +25,6 @@ class Trial:
     """Loads versions, and keeps track of all that may still have threads.
 
     Args:
-        load: makes a ServedModel of a version folder, or raises Rejected.
         policy: which versions are served of models that do not say so themselves.
         trust: whose signature a version must have for its word on that to count.
         failed: told of each version that came while others were served, and cannot be.
@@ -63,9 +63,6 @@ class Trial:
         """The entry as it should be now; what has not changed on disk is taken over.
 
         Args:
-            name: of the model.
-            folders: of its versions.
-            before: what is served now.
             again: try also what was rejected and has not changed.
             first: whether the server has just started.
 
@@ -103,11 +100,8 @@ class Trial:
         """Load a version; returns it, or the one that goes on serving and the reason."""
         try:
             served = self.load(folder, name, version)
-        except Rejected as rejection:
-            reason = str(rejection)
-            logger.error("model %s version %d is not served: %s", name, version, reason)
-        except DeviceUnavailable as error:
-            if first:
+        except (Rejected, DeviceUnavailable) as error:
+            if first and isinstance(error, DeviceUnavailable):
                 raise
             reason = str(error)
             logger.error("model %s version %d is not served: %s", name, version, reason)

@@ -40,7 +40,6 @@ def sizes(run: Run, manifest: Manifest, signature: Signature, example: Tensors |
     Args:
         run: may raise a ServiceError.
         manifest: its `serving.warm_up_sizes` is {name of an open axis: sizes}.
-        signature: of the model.
         example: whose values are repeated, so that indices stay valid ones; zeros without it.
 
     Raises:

@@ -16,7 +16,6 @@ def light_answer(outputs: Tensors, *, copied: bool) -> bool:
     """Whether the outputs may be encoded on the event loop.
 
     Args:
-        outputs: of the model.
         copied: their numbers are copied as they are; otherwise they are written as text.
     """
     size = 0

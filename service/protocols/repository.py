@@ -46,8 +46,6 @@ async def load(context: Context, name: str, options: dict[str, Any]) -> None:
     """Look at the folder of a model again and serve what is good there.
 
     Args:
-        context: of the server.
-        name: of the model.
         options: `parameters` of the request; none of the protocol's is served.
 
     Raises:

@@ -50,8 +50,6 @@ class ResponseCache:
 
     Args:
         limit: bytes of all entries together; an answer that is larger is not kept.
-        registry: whose models are served.
-        told: of each hit and miss.
     """
 
     def __init__(self, limit: int, registry: Registry, told: Told = lambda *_: None) -> None:
@@ -66,12 +64,7 @@ class ResponseCache:
         self._lock = threading.Lock()
 
     def get(self, key: Key, model: ServedModel) -> Kept | None:
-        """What is kept under a key; it counts as asked for just now.
-
-        Args:
-            key: of the request.
-            model: which it is for.
-        """
+        """What is kept under a key; it counts as asked for just now."""
         began = time.perf_counter()
         with self._lock:
             kept = self._entries.get(key)
@@ -81,14 +74,7 @@ class ResponseCache:
         return kept
 
     def put(self, key: Key, model: ServedModel, reply: Reply, rows: int) -> None:
-        """Keep an answer that was not there, in the place of those not asked for the longest.
-
-        Args:
-            key: of the request.
-            model: which has answered.
-            reply: its answer.
-            rows: how many were asked for.
-        """
+        """Keep an answer that was not there, in the place of those not asked for the longest."""
         if reply.status != 200:
             return
         began = time.perf_counter()
@@ -122,7 +108,6 @@ class Recall:
     """How answers to requests with one head are found.
 
     Args:
-        cache: where they are.
         facts: what of the head decides the answer, of types whose repr() says all of them.
     """
 

@@ -86,7 +86,6 @@ class Fixed(OneText):
     """A route that reads nothing but its path.
 
     Args:
-        context: of the server.
         told: what it answers, in plain JSON types; it is given the context, and the parameters of
             the path by name. It may raise a ServiceError.
     """

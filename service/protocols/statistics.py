@@ -27,7 +27,6 @@ def statistics(
     """`model_stats`, an entry for each version that is meant; plain JSON types.
 
     Args:
-        context: of the server.
         name: of a model, None for all of them.
         version: of that model, None for all that are served.
 

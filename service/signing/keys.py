@@ -115,7 +115,6 @@ def read_trust(path: Path, flag: str) -> Trust:
     """The keys and root certificates of a PEM file.
 
     Args:
-        path: the file.
         flag: the option that named it, for messages.
 
     Raises:

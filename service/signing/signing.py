@@ -69,7 +69,6 @@ def read_key(path: Path, flag: str, password: str | None, chain: Path | None = N
     """A private key out of a PEM file.
 
     Args:
-        path: the file.
         flag: the option that named it, for messages.
         password: of the key, if it has one.
         chain: a PEM file of certificates, that of the key first.

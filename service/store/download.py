@@ -30,7 +30,6 @@ def parse(
     """The manifest of a version, as the service will want it.
 
     Args:
-        text: of model.json.
         name, version: which it must confirm.
         signature: of model.sig, None if there is none.
         trust: whose signature it must be, None for no matter whose or none.
@@ -77,9 +76,7 @@ def download(
     """All files of a version into `folder`, each fsynced, the manifest last.
 
     Args:
-        store: where they are.
         manifest, text: of the version, and the bytes it was read from.
-        folder: where they go.
         signature: of model.sig, None to leave that out.
 
     Raises:

@@ -54,7 +54,6 @@ class Mirror:
     """The local side of a remote repository.
 
     Args:
-        store: the remote side.
         folder: the local one, created if need be; several processes may share it.
         wanted: which versions are fetched of models that do not say so themselves.
         max_bytes: size of all that is kept in the folder.

@@ -64,7 +64,6 @@ class Metrics:
     """Everything that is counted in this process.
 
     Args:
-        version: of the program.
         shared: where the other workers' pages are, if there are several.
     """
 

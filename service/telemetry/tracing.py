@@ -32,11 +32,7 @@ class TracingUnavailable(Exception):
 
 
 class Tracing:
-    """An observer of the gate.
-
-    Args:
-        provider: where the spans go.
-    """
+    """An observer of the gate."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
