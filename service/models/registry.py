@@ -102,6 +102,8 @@ class Registry:
         self._repository.refresh(self.entries)
         self._seen = self._repository.snapshot()
         try:
+            if self._seen is None:
+                return  # it cannot be read, which was logged; `watch` looks again
             self.reload()
             # A store has older versions to fall back on, if those that came do not work.
             while not self._all_served() and self._repository.refresh(self.entries):
