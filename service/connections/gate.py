@@ -42,8 +42,7 @@ _BROWSER_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 # 16 hexadecimal digits of this process, 16 that count its requests: unique, not secret.
-_PREFIX = os.urandom(8).hex()
-_NUMBERS = count(int.from_bytes(os.urandom(6), "big"))
+_IDS = map(f"{os.urandom(8).hex()}{{:016x}}".format, count(int.from_bytes(os.urandom(6), "big")))
 
 
 def request_id(scope: Scope) -> str:
@@ -55,7 +54,7 @@ def sane_id(given: bytes | None) -> str:
     """`request_id` by the value of X-Request-ID."""
     if given and _SANE.fullmatch(given):
         return given.decode("latin-1")
-    return f"{_PREFIX}{next(_NUMBERS):016x}"
+    return next(_IDS)
 
 
 def tell(metrics: Metrics, observers: Sequence[Observer], exchange: Exchange, scope: Scope) -> None:
@@ -138,7 +137,7 @@ class Gate:
     def record(self, given: bytes | None) -> Exchange:
         """`enter` for a request without a scope, by its X-Request-ID."""
         self.metrics.in_flight += 1
-        return Exchange(sane_id(given), self._budget)
+        return Exchange(sane_id(given) if given else next(_IDS), self._budget)
 
     def check_key(self, scope: Scope) -> None:
         """Raises Unauthorized for a request without a key where it needs one."""

@@ -43,8 +43,8 @@ class Prediction(Call, Item):
     started = False  # its answer is written at once
 
     def __init__(self, plans: Plans, connection: Connection, plan: Plan, model: ServedModel):
-        exchange = plans.gate.record(plan.head.first.get(b"x-request-id"))
-        super().__init__(plans.pool, exchange)
+        self.pool = plans.pool
+        self.exchange = plans.gate.record(plan.head.first.get(b"x-request-id"))
         self._plans = plans
         self._connection = connection
         self.loop = connection.loop

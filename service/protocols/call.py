@@ -22,7 +22,7 @@ from service import http
 from service.batching.settling import late, not_in_time
 from service.codecs import wish
 from service.codecs.wish import Wish
-from service.exchange import Exchange
+from service.exchange import COUNTED_BYTES, Exchange
 from service.models.model import ServedModel
 from service.protocols.light import LARGE_TEXT_BYTES, light_answer
 from service.protocols.response_cache import Key, Recall
@@ -183,7 +183,9 @@ class Call:
         assert model is not None
         reply = how.encode(model, outputs)
         exchange.encoded = time.monotonic()
-        exchange.answer(len(reply.body))
+        size = len(reply.body)
+        if size > COUNTED_BYTES or exchange.made_bytes:
+            exchange.make(size)
         if self.key is not None and self.reader is not None and self.reader.recall is not None:
             self.reader.recall.cache.put(self.key, model, reply, exchange.rows)
         return reply
