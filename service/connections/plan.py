@@ -81,7 +81,7 @@ class Plan:
 
     __slots__ = (
         "changes", "defaults", "direct", "found", "fresh_until", "granted", "head", "model",
-        "raw", "reader", "refusal", "refused_by", "timeout_s",
+        "raw", "reader", "refusal", "refused_by", "timed", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +96,7 @@ class Plan:
         self.raw = raw
         self.found = found
         self.direct = direct
+        self.timed = b"x-server-timing" in head.first
         self.granted = -1  # the generation of the keys by which its key is good
         # Which model it is for, as of so many changes of the repository.
         self.model: Callable[[], ServedModel | None] = _nothing

@@ -17,7 +17,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from service import errors, faults, http
+from service import errors, faults
 from service.batching.item import Item, Outcome, Outputs
 from service.connections.head import Head
 from service.connections.plan import Plan, Plans
@@ -151,25 +151,22 @@ class Prediction(Call, Item):
     def _refuse(self, error: ServiceError) -> None:
         assert self._plan.found is not None
         self.exchange.error = error.code
-        self._write(error.status, self._plan.found.endpoint.error_body(error), error.headers())
+        body = self._plan.found.endpoint.error_body(error)
+        self._answer(Reply(body, JSON, error.headers(), error.status))
 
     def _answer(self, reply: Reply) -> None:
-        headers = reply.headers
-        if b"x-server-timing" in self._plan.head.first:
-            headers = [*headers, self.exchange.timing_header()]
-        self._write(reply.status, reply.body, headers, reply.content_type)
-
-    def _write(self, status: int, body: bytes, headers: http.Headers, kind: bytes = JSON) -> None:
-        connection, exchange = self._connection, self.exchange
+        connection, exchange, plan = self._connection, self.exchange, self._plan
         transport = connection.transport
         if self.gone or transport.is_closing():
             self.hang_up()
             return
-        exchange.status = status
-        plan, size = self._plan, len(body)
+        body, kind, headers, exchange.status = reply
+        size = len(body)
+        if plan.timed and exchange.status == 200:
+            headers = [*headers, exchange.timing_header()]
         keep_alive = plan.head.keep_alive and connection.keeps
         defaults = connection.state.default_headers
-        head = self._plans.answer_head(status, kind, size, tuple(headers), defaults)
+        head = self._plans.answer_head(exchange.status, kind, size, tuple(headers), defaults)
         end = b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n"
         head = b"".join([head, exchange.request_id.encode(), end])
         if size > _LARGE_BYTES:  # to copy it would hold up all others
