@@ -66,14 +66,14 @@ class Head:
         # How the answers are written; set by who writes them.
         self.how: Any = None
         self.size = size
-        # Name, dtype, elements, shape and place of each; a dtype of None is not read as it lies.
-        self._inputs: list[tuple[TensorSpec, np.dtype | None, int, tuple[int, ...], int, int]] = []
+        # Name, dtype, shape and place of each; a dtype of None is not read as it lies.
+        self._inputs: list[tuple[TensorSpec, np.dtype | None, tuple[int, ...], int, int]] = []
         for spec, shape, nbytes in inputs:
             dtype = NUMPY_DTYPES[spec.dtype]
             if dtype.kind == "b" or not dtype.isnative:  # not every byte is a bool
-                self._inputs.append((spec, None, 0, shape, offset, nbytes))
+                self._inputs.append((spec, None, shape, offset, nbytes))
             else:  # the sizes were found in order with the head
-                self._inputs.append((spec, dtype, nbytes // dtype.itemsize, shape, offset, nbytes))
+                self._inputs.append((spec, dtype, shape, offset, nbytes))
             offset += nbytes
         self._plain = plain
         self._names = [wanted.name for wanted in outputs]
@@ -82,12 +82,12 @@ class Head:
     def tensors(self, body: bytes | memoryview) -> Tensors:
         """The inputs in a body of `size` bytes that begins with this head."""
         tensors: Tensors = {}
-        for spec, dtype, count, shape, offset, size in self._inputs:
+        for spec, dtype, shape, offset, size in self._inputs:
             if dtype is None:
                 tensors[spec.name] = raw.array(body, spec, shape, offset, size)
                 continue
             # Where it begins may not suit the dtype: it is copied before it is run, in any case.
-            tensors[spec.name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
+            tensors[spec.name] = np.ndarray(shape, dtype, body, offset)
         return tensors
 
     def answer(self, outputs: Tensors) -> tuple[bytes, Answer] | None:
