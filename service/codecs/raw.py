@@ -109,7 +109,7 @@ def only_input(inputs: dict[str, TensorSpec], what: str) -> TensorSpec:
     if len(inputs) > 1:
         raise WrongType(
             f"The model has {len(inputs)} inputs, but {what} carries one tensor.",
-            hint="Send JSON, or use the Open Inference Protocol at /v2.",
+            hint="Send JSON, or binary tensors of the Open Inference Protocol, each with its name.",
         )
     return next(iter(inputs.values()))
 

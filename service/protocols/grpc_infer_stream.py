@@ -76,11 +76,15 @@ class InferStreams:
         self._open.add(stream)
         try:
             self._account.take(self._places.taken * self._largest)
-            await stream.run(ask)
+            ended = await stream.run(ask)
         finally:
             self._open.discard(stream)
             self._places.leave(stream)
             self._account.owe(self._places.taken * self._largest)
+        if stream.stuck is not None:
+            await asyncio.wait({stream.stuck})  # before it the library takes no status
+        if ended is not None:
+            raise ended
 
     def close(self) -> None:
         """Take no more of any of them; what has come is answered."""
@@ -89,10 +93,14 @@ class InferStreams:
 
 
 class _Stream:
-    """One call. `silent_s`, `transport` and `close` are for `Places`."""
+    """One call. `silent_s`, `transport` and `close` are for `Places`.
+
+    `stuck`: what waits for the client to read an answer, after all the rest was given up for that.
+    """
 
     def __init__(self, call: Any, stall_s: float) -> None:
         self.transport = self
+        self.stuck: asyncio.Task[None] | None = None
         self._call = call
         self._stall_s = stall_s
         self._over: asyncio.Future[ServiceError] = asyncio.get_running_loop().create_future()
@@ -117,8 +125,8 @@ class _Stream:
         if not self._over.done():
             self._over.set_result(why)
 
-    async def run(self, ask: Ask) -> None:
-        """Until the client ends it; raises what it was ended by."""
+    async def run(self, ask: Ask) -> ServiceError | None:
+        """Until it ends; why, if it was not the client."""
         last: asyncio.Task[None] | None = None
         try:
             while (message := await self._next()) is not None:
@@ -128,8 +136,7 @@ class _Stream:
                 del message  # the next one may be long in coming
             if self._tasks:
                 await asyncio.wait(self._tasks)
-            if self._over.done():
-                raise self._over.result()
+            return self._over.result() if self._over.done() else None
         finally:
             for each in self._tasks:
                 each.cancel()
@@ -166,7 +173,7 @@ class _Stream:
 
     def _stalled(self) -> None:
         """The client reads nothing: of all that is under way only this answer goes on."""
-        own = asyncio.current_task()
+        own = self.stuck = asyncio.current_task()
         assert own is not None
         self._tasks.discard(own)
         self.end(BodyTimeout("The answers were not read in time.", hint="Read them as they come."))
