@@ -21,7 +21,6 @@ def inflate(body: bytes | memoryview, coding: bytes, max_bytes: int) -> Iterator
 
     Args:
         body: compressed, one stream.
-        coding: one of `KNOWN`.
         max_bytes: of all steps together.
 
     Raises:

@@ -60,8 +60,6 @@ def rows(
 
     Args:
         files: PNG or JPEG, at least one.
-        how: from the manifest.
-        spec: of the model's input.
         max_pixels: width times height before the resizing, of all files together.
         charge: told how many bytes the next picture takes while it is decoded; may raise.
 

@@ -118,7 +118,6 @@ def parse(body: bytes, charge: Charge = uncounted) -> Any:
     """The document.
 
     Args:
-        body: the JSON text.
         charge: told how many bytes the objects of a large one take at most; may raise.
 
     Raises:
@@ -212,7 +211,6 @@ def only_numbers(body: bytes, envelope: Any) -> bool:
     Also proves that no key of an object occurs twice.
 
     Args:
-        body: the JSON text.
         envelope: the parsed document with 0 in the place of each tensor.
     """
     left, expected = (

@@ -19,7 +19,6 @@ def contents(body: bytes, content_type: str, most: int) -> list[bytes]:
     """The content of each part, in order; names and file names are not looked at.
 
     Args:
-        body: the whole body.
         content_type: with the boundary.
         most: parts that are read.
 

@@ -33,8 +33,6 @@ def array_of(
     """Nested lists as an array of the spec's dtype and rank.
 
     Args:
-        value: of a parsed document.
-        spec: what it must become.
         where: its place in the document, for messages.
         plain: it is known to hold nothing but numbers and lists.
         batched: whether axis 0 counts rows, for a hint.

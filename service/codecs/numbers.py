@@ -46,7 +46,6 @@ def of_member(
     """All numbers of the lists under `key` of an object, in the order of the text.
 
     Args:
-        text: JSON.
         key: of the object; the first, if it occurs twice.
         dtype: floats, or integers of either kind.
         lengths: that the lists of each level must have, from the outermost on; none: any. The
@@ -71,7 +70,6 @@ def of_rows(text: bytes, key: str, dtype: np.dtype, length: int) -> np.ndarray |
     has no room for another key, and a text among the numbers is refused.
 
     Args:
-        text: JSON.
         key, dtype: as for `of_member`.
         length: of each row.
     """

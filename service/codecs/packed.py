@@ -29,7 +29,6 @@ def array(value: Any, dtype: np.dtype, row_shape: Sequence[int]) -> np.ndarray |
 
     Args:
         value: nested lists that hold numbers alone.
-        dtype: of the array.
         row_shape: sizes of all axes but the first, each at least 1, at least one.
     """
     code = _CODES.get(dtype.name)

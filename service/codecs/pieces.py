@@ -52,7 +52,6 @@ def decode(body: bytes, key: str, spec: TensorSpec) -> np.ndarray | None:
     """The tensor of `{"<key>": <nested lists>}`, or None if that is not what the body is.
 
     Args:
-        body: JSON text.
         key: the only key of the document, in small letters.
         spec: a tensor of numbers of at least two axes, of which only the first is open.
 
@@ -111,7 +110,6 @@ def flat(text: bytes, spec: TensorSpec) -> tuple[bytes, np.ndarray] | None:
     """The one flat list `"data": [...]` of a document, and the document with 0 in its place.
 
     Args:
-        text: JSON.
         spec: of the tensor, one of numbers.
 
     Returns:
@@ -151,8 +149,6 @@ def _rows(body: bytes, key: bytes, row_shape: list[int], commas: bool) -> int:
     """How many rows the brackets, and commas, make; 0 if no tensor, or there is more.
 
     Args:
-        body: the JSON text.
-        key: of the only member.
         row_shape: all axes but the first.
         commas: whether to look at the commas as well.
     """

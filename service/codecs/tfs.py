@@ -72,11 +72,6 @@ def decode(
 def encode(outputs: Tensors, by_rows: bool, rows: int) -> bytes:
     """The answer in the form in which the request came.
 
-    Args:
-        outputs: of the model.
-        by_rows: whether that was rows.
-        rows: how many of them.
-
     Raises:
         InvalidBody: an output does not have a row for each row of the request.
     """

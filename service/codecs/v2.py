@@ -38,12 +38,9 @@ def decode(
     """The request in tensors.
 
     Args:
-        body: the whole HTTP body.
         header_bytes: the value of Inference-Header-Content-Length, None without it. 0 means
             that the body is the one tensor of a model whose shape the byte size tells, or its
             one string.
-        signature: of the model.
-        charge: as for `json_.parse`.
 
     Raises:
         BadRequest: one of its classes; shapes are compared with the model later, by

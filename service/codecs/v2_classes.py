@@ -25,7 +25,6 @@ def entry(
     """The output's JSON entry, and its binary data if that was asked for.
 
     Args:
-        name: of the output.
         scores: numbers of shape (rows, classes of the model).
         classes: how many to name in each row, fewer if there are not as many.
         model: for the labels, if this is the output that its manifest names.

@@ -130,10 +130,7 @@ def keep(
     """Remember a head.
 
     Args:
-        text: the head.
         tensors: what it and its binary data were read as, in the order of their bytes.
-        outputs, binary, wish: see `Head`.
-        signature: of the model.
     """
     # Of strings the sizes do not tell the bytes.
     if len(text) > _LONGEST_BYTES or not tensors or signature.texts:

@@ -31,9 +31,7 @@ def within(data: bytes, method: str, most: int = MOST_FIELDS) -> bool:
     What is no message at all is for the parser to refuse, and so is within the bounds.
 
     Args:
-        data: a request.
         method: of inference.GRPCInferenceService, for which of its fields are messages.
-        most: fields.
     """
     view = memoryview(data)
     waiting: list[tuple[int, int, Tree]] = [(0, len(view), _TREES.get(method, {}))]
@@ -54,7 +52,6 @@ def texts(data: bytes, numbers: Sequence[int], most: int = MOST_FIELDS) -> list[
     """Texts of a message, found without reading the rest of it; None if it is no message.
 
     Args:
-        data: a request.
         numbers: of the fields, which are strings of the message itself. One that is not there is
             empty, and the last of several counts, as for every reader of protobuf.
         most: fields that are looked at.

@@ -48,7 +48,6 @@ class Watch:
 
     Args:
         streams: ends it when the server stops.
-        classes: of the messages, by name.
         ready: whether the server should get traffic.
     """
 

@@ -37,7 +37,6 @@ def options(settings: Settings, *, shared: bool) -> list[tuple[str, int]]:
     """For grpc.aio.server.
 
     Args:
-        settings: of the server.
         shared: whether other processes listen on its port as well.
     """
     chosen = [(option, getattr(settings, name)) for option, name in _SETTINGS.items()]

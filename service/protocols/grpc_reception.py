@@ -48,9 +48,7 @@ class Reception:
         """As many places as a part of the budget holds, which is set aside.
 
         Args:
-            budget: of which.
             largest: message, in bytes.
-            timeout_s: see above.
         """
         part = budget.limit // _PART
         places = max(1, part // largest)
@@ -61,7 +59,6 @@ class Reception:
         """The message of a call.
 
         Args:
-            call: of grpc.aio.
             deadline: of the call, on the clock of time.monotonic().
 
         Raises:

@@ -77,8 +77,6 @@ class GrpcServer:
     """The gRPC side of a server process; `start` and `stop` are called on its event loop.
 
     Args:
-        context: as for the HTTP routes.
-        host: address to listen on.
         port: TCP port, 0 for a free one.
         shared: whether other processes listen on it as well.
         certificates: for TLS; None to speak in the clear.

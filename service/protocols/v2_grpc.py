@@ -38,12 +38,7 @@ _MODEL_NAME, _MODEL_VERSION = 1, 2
 
 
 class Methods:
-    """What each call does with its message.
-
-    Args:
-        context: as for the HTTP routes.
-        classes: of the messages, by name.
-    """
+    """What each call does with its message."""
 
     def __init__(self, context: Context, classes: Mapping[str, type[Any]]) -> None:
         self._context = context
