@@ -86,7 +86,10 @@ def of_rows(text: bytes, key: str, dtype: np.dtype, length: int) -> np.ndarray |
             at = text.find(b"[", at + 1)
         if not rows or at < 0 or text.find(b"[", at + 1) >= 0:
             return None
-        array = _flat(found, dtype, (rows, length))
+        for row in found:
+            if not isinstance(row, Array) or len(row) != length:
+                return None
+        array = _flat(found, dtype, ())
     except _REFUSED:
         return None
     return None if array is None else array.reshape(rows, length)
