@@ -44,6 +44,7 @@ class Repository:
         self.root = root
         self.mirror = mirror
         self.emptied: frozenset[str] = frozenset()
+        self._unreadable = False  # which is said once
 
     def refresh(self, entries: Mapping[str, Entry], again: str | None = None) -> bool:
         """Whether the mirror has changed something; False without one.
@@ -66,13 +67,17 @@ class Repository:
     def snapshot(self) -> Snapshot | None:
         """Its present state, to be compared with a later one; None when it cannot be read."""
         try:
-            return [
+            found = [
                 (name, [(version, fingerprint(path)) for version, path in sorted(folders.items())])
                 for name, folders in scan(self.root, quiet=True)
             ]
         except OSError as error:
-            logger.error("the models folder cannot be read: %s", error.strerror)
+            if not self._unreadable:
+                logger.error("the models folder cannot be read: %s", error.strerror)
+            self._unreadable = True
             return None
+        self._unreadable = False
+        return found
 
     def look_for_emptied(
         self, entries: Mapping[str, Entry], found: Mapping[str, Sized]

@@ -55,10 +55,11 @@ def test_a_repository_that_goes_before_it_is_loaded_is_told_and_looked_at_again(
     assert not registry.loading
     assert registry.entries == {}
     assert "the models folder cannot be read: No such file or directory" in caplog.text
-    (tmp_path / "models" / "m" / "1").mkdir(parents=True)
     watch = threading.Thread(target=registry.watch, args=(0.01,))
     watch.start()
     try:
+        time.sleep(0.2)  # in which it looks many times
+        (tmp_path / "models" / "m" / "1").mkdir(parents=True)
         end = time.monotonic() + 30
         while not tried and time.monotonic() < end:
             time.sleep(0.01)
@@ -66,3 +67,4 @@ def test_a_repository_that_goes_before_it_is_loaded_is_told_and_looked_at_again(
         registry.close(1.0)
         watch.join()
     assert tried == ["m"]
+    assert caplog.text.count("cannot be read") == 1
