@@ -27,6 +27,7 @@ from service.telemetry.pages import SharedPages
 from service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
+    from service.engines.pick import Wish
     from service.protocols.grpc_server import GrpcServer
     from service.tls.certificates import Certificates
 
@@ -170,6 +171,7 @@ def build(
             max_wait_s=settings.max_wait_us / 1e6,
         ),
         trust=found.trust,
+        engines=engines(settings, choice),
     )
     registry = Registry(
         found.folder, loader, settings.default_model, policy.parse(settings.version_policy),
@@ -180,6 +182,30 @@ def build(
     told = observers(settings, version, access)
     context = Context(registry, settings, access, version, metrics, told)
     return Parts(context, create_app(context), choice, told)
+
+
+def engines(settings: Settings, choice: Choice) -> Wish | None:
+    """Which engines may run models; None for what `choice` says.
+
+    Raises:
+        CannotStart: they are asked for where they cannot be had.
+    """
+    wanted = settings.provider
+    if wanted == "onnxruntime":
+        if settings.max_error:
+            raise CannotStart("--max-error is for engines that are measured: add --provider auto.")
+        return None
+    if choice.providers[0][0] != device.CPU:
+        raise CannotStart(f"--provider {wanted} is for CPUs: give --device cpu, or leave it out.")
+    from service.engines import budget, table
+    from service.engines.pick import Wish
+
+    obstacles = [each.obstacle() for each in table.ENGINES if each.family == wanted]
+    if obstacles and all(obstacles):
+        raise CannotStart(f"--provider {wanted}: {obstacles[0]}.")
+    asked = settings.max_error
+    allowed = budget.parse(asked, "--max-error") if asked else None
+    return Wish(wanted, allowed, settings.provider_cache)
 
 
 def grpc(

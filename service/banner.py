@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import socket
 
 from service.app import TITLE
 from service.device import Choice
+from service.engines.choice import Row
 from service.health import Lifecycle, obstacles
 from service.models.registry import Registry
 
@@ -34,6 +36,7 @@ def banner(
             f"  model    {served.name} version {served.version} "
             f"({served.provider}, {test}{signer}{speed})"
         )
+        lines += [f"           {told(row)}" for row in served.engines]
         lines += [f"           version {v} skipped: {why}" for v, why in entry.rejected.items()]
     lines.append(f"  threads  {threads}")
     if registry.mirror:
@@ -51,6 +54,19 @@ def banner(
     if not registry.entries:
         lines.append("           Put a model into models/<name>/<version>/ and start again.")
     return "\n".join(lines)
+
+
+def told(row: Row) -> str:
+    """A line of the table of engines."""
+    trial = row.trial
+    measured = ""
+    if math.isfinite(trial.lone_ms):
+        measured = (
+            f" {trial.lone_ms:.2f} ms, {trial.row_ms:.2f} ms a row in batches, "
+            f"error {trial.error:.1e}"
+        )
+    note = f"; {trial.note}" if trial.note else ""
+    return f"{'*' if row.chosen else ' '} {trial.engine}:{measured} ({row.why}{note})"
 
 
 def url_of(listener: socket.socket, *, secure: bool = False) -> str:

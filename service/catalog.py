@@ -58,6 +58,18 @@ class Models(BaseModel):
     store: Store | None = None
 
 
+class TriedEngine(BaseModel):
+    """A way to run the model that `--provider auto` has measured, and why it serves or does not."""
+
+    engine: str
+    precision: str
+    lone_ms: float | None
+    row_ms: float | None
+    error: float | None
+    chosen: bool
+    why: str
+
+
 class Version(BaseModel):
     """A version that is served; see model.json for what it declares."""
 
@@ -66,6 +78,7 @@ class Version(BaseModel):
     manifest: bool
     warm_up_ms: float | None
     self_test_errors: dict[str, float] | None
+    engines: list[TriedEngine] = []
     running: dict[str, Any]
     description: str
     inputs: list[TensorSpec]
@@ -93,6 +106,7 @@ class Model(Row):
     manifest: bool = True
     warm_up_ms: float | None = None
     self_test_errors: dict[str, float] | None = None
+    engines: list[TriedEngine] = []
     running: dict[str, Any] = {}
     description: str = ""
     dynamic_batch: bool = True

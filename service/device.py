@@ -32,12 +32,25 @@ class DeviceUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Plugin:
+    """A provider that is no part of onnxruntime's wheel: its device (OrtEpDevice) and options."""
+
+    device: Any
+    options: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """The providers to ask for, in order, and a notice when `auto` had to settle for less."""
+    """The providers to ask for, in order, and a notice when `auto` had to settle for less.
+
+    `plugin`: where the first of them is one; what it does not take, onnxruntime's own CPU provider
+    does.
+    """
 
     device: Device
     providers: list[tuple[str, dict[str, Any]]]
     notice: str = ""
+    plugin: Plugin | None = None
 
     @property
     def device_id(self) -> int:

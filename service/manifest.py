@@ -140,10 +140,23 @@ class SelfTest(Strict):
     The service runs the inputs before it serves the version; each float output must lie
     within `atol[name]` (absolute, same unit as the output) of the stored one, other
     dtypes must be equal.
+
+    `max_error`: how far an engine that is chosen by measurement may be off at most, relative to the
+    largest output, or "labels": the label of no row may change. Left out, it may only round as
+    float32 does.
     """
 
     file: str = SELFTEST_FILE
     atol: dict[str, Annotated[float, Field(ge=0)]]
+    max_error: Annotated[float, Field(gt=0, le=1)] | Literal["labels"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, default: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older services do not know the key, so it is left out where it says nothing."""
+        written: dict[str, Any] = default(self)
+        if self.max_error is None:
+            written.pop("max_error", None)
+        return written
 
 
 class Curve(Strict):

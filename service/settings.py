@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.engines import budget
 from service.manifest import VERSION_POLICY
 from service.store.address import is_address
 
@@ -105,6 +106,20 @@ class Settings(BaseSettings):
     )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="cuda refuses to start without CUDA, auto falls back to the CPU"
+    )
+    provider: Literal["onnxruntime", "auto", "openvino"] = Field(
+        "onnxruntime",
+        description="what runs models on CPUs: auto measures the engines that are installed on "
+        "each model's self-test, openvino allows only those of OpenVINO (docs/engines.md)",
+    )
+    max_error: str = Field(
+        "",
+        description="how far the engine that is chosen may be off, relative to the largest output, "
+        "such as 0.01, or labels: no label of the self-test may change (default: what model.json "
+        "says, else as float32 rounds)",
+    )
+    provider_cache: Path = Field(
+        Path("~/.cache/foldserve/engines"), description="where choices of engines are remembered"
     )
     cuda_device_id: int = Field(0, ge=0, le=255, description="which GPU, counted from 0")
     cuda_memory_limit_bytes: int | None = Field(
@@ -276,6 +291,13 @@ class Settings(BaseSettings):
         for origin in value.split(",") if value else ():
             if not _ORIGIN.fullmatch(origin.strip()):
                 raise ValueError(f"{origin.strip()!r} is not an origin such as https://example.org")
+        return value
+
+    @field_validator("max_error")
+    @classmethod
+    def _a_budget(cls, value: str) -> str:
+        if value:
+            budget.parse(value, "--max-error")
         return value
 
     @field_validator("otlp_endpoint")

@@ -36,7 +36,8 @@ class Checked:
     `declared`: what its model.json says, None for a bare model; `manifest`: this, or what the
     graph itself declares. `example`: one row of inputs, None when none could be made up.
     `warm_up_ms`: the fastest run of it. `self_test_errors`: see `selftest.compare`.
-    `source`: what it was loaded from. `signer`: who has signed it, None if that was not asked.
+    `test`: its self-test. `source`: what it was loaded from. `signer`: who has signed it, None if
+    that was not asked.
     """
 
     declared: Manifest | None
@@ -46,6 +47,7 @@ class Checked:
     example: Tensors | None
     warm_up_ms: float | None
     self_test_errors: dict[str, float] | None
+    test: selftest.SelfTestData | None
     source: Path | Held
     signer: str | None
 
@@ -141,6 +143,7 @@ def _tried(
         example=example,
         warm_up_ms=warm_up_ms,
         self_test_errors=_self_test(run, test) if test else None,
+        test=test,
         source=source,
         signer=signer,
     )

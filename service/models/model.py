@@ -15,6 +15,8 @@ from service.batching.batch import attempt
 from service.batching.batcher import Batcher
 from service.batching.choose import Running, RunSettings
 from service.device import CPU, Choice
+from service.engines import pick
+from service.engines.choice import Row
 from service.manifest import MODEL_FILE, Manifest, TensorSpec
 from service.models import bundle, warm_up
 from service.models.check import check
@@ -42,6 +44,7 @@ class ServedModel:
     `signer`: who has signed it, None unless a signature is required.
     `repeatable`: the same request has the same answer: no node of it draws random numbers.
     `serial`: a number that no other load of a version has.
+    `engines`: those that were tried, and why each of them serves or does not; none as a rule.
     `load_s`: how long it took to load, from the first byte that was read, in seconds.
     """
 
@@ -57,6 +60,7 @@ class ServedModel:
     example: Tensors | None
     running: Running
     signer: str | None = None
+    engines: tuple[Row, ...] = ()
     repeatable: bool = False
     serial: int = field(default_factory=_LOADS.__next__)
     load_s: float = 0.0
@@ -78,6 +82,7 @@ class ServedModel:
             **({"signed_by": self.signer} if self.signer else {}),
             "warm_up_ms": self.warm_up_ms,
             "self_test_errors": self.self_test_errors,
+            "engines": [row.describe() for row in self.engines],
             "running": {
                 **self.running.describe(),
                 # As it is now: a model that cannot be batched may have shown it after the choice.
@@ -99,6 +104,7 @@ def load(
     settings: RunSettings | None = None,
     max_tensor_bytes: int | None = None,
     trust: Trust | None = None,
+    engines: pick.Wish | None = None,
 ) -> ServedModel:
     """Load, verify, warm up and self-test one version folder.
 
@@ -109,6 +115,7 @@ def load(
         settings: how to run it, where the manifest does not say; None leaves it to measurements.
         max_tensor_bytes: of an input of a request, None for any number.
         trust: whose signature it must have, None for no matter whose or none.
+        engines: which may run it, None for onnxruntime as `choice` has it.
 
     Raises:
         Rejected: with the reason; no thread is left behind.
@@ -120,11 +127,17 @@ def load(
         folder, name, version, choice, settings.threads_per_run, max_tensor_bytes, trust
     )
     declared, manifest, signature = checked.declared, checked.manifest, checked.signature
-    runtime, example = checked.runtime, checked.example
+    example = checked.example
     settings = _with_manifest(settings, declared)
     source = checked.source
     model = source if isinstance(source, Held) else source / MODEL_FILE
     size = source.size_bytes if isinstance(source, Held) else bundle.size_bytes(source)
+    small_enough = size <= _LARGEST_TWICE_BYTES
+    if engines is None:
+        picked = pick.unasked(checked, settings)
+    else:
+        picked = pick.pick(engines, checked, model, threads, settings, twice=small_enough)
+    runtime, settings = picked.runtime, picked.settings
     run = partial(attempt, runtime.run)
     on_cpu = runtime.provider == CPU
     content = model.model if isinstance(model, Held) else model
@@ -139,7 +152,7 @@ def load(
         steady=not bundle.has_node(content, bundle.CONTROL_FLOW),
         make_alone=(
             (lambda: Runtime(model, choice, threads, runtime.left_out).run)
-            if on_cpu and size <= _LARGEST_TWICE_BYTES
+            if on_cpu and small_enough
             else None
         ),
     )
@@ -164,8 +177,9 @@ def load(
         ),
         provider=runtime.provider,
         declared=declared is not None,
-        warm_up_ms=checked.warm_up_ms,
-        self_test_errors=checked.self_test_errors,
+        warm_up_ms=picked.warm_up_ms,
+        self_test_errors=picked.self_test_errors,
+        engines=tuple(picked.rows),
         example=example if small else None,
         running=running,
         signer=checked.signer,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -85,10 +86,13 @@ class Runtime:
         if subnormals.asked():
             options.add_session_config_entry(subnormals.OPTION, "1")
         model = _from_memory(source, options) if isinstance(source, Held) else source
+        own: list[tuple[str, dict[str, Any]]] | None = choice.providers
+        if choice.plugin is not None:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            options.add_provider_for_devices([choice.plugin.device], choice.plugin.options)
+            own = None
         try:
-            self._session = ort.InferenceSession(
-                model, options, providers=choice.providers, enable_fallback=0
-            )
+            self._session = ort.InferenceSession(model, options, providers=own, enable_fallback=0)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors have no common base
             raise CannotLoad(f"onnxruntime cannot load it: {without_paths(error)}") from None
         if isinstance(source, Held):
@@ -118,6 +122,16 @@ class Runtime:
             if self.provider == CUDA and not any(spec.dtype == STRING for spec in specs)
             else partial(self._session.run, self._output_names, run_options=how)
         )
+
+    def left_to_the_cpu(self) -> tuple[int, int, list[str]]:
+        """What a plug-in leaves to onnxruntime: how many nodes, of how many, their types."""
+        left: list[str] = []
+        count = 0
+        for part in self._session.get_provider_graph_assignment_info():
+            ops = [node.op_type for node in part.get_nodes()]
+            count += len(ops)
+            left += ops if part.ep_name != self.provider else []
+        return len(left), count, sorted(set(left))
 
     def run(self, inputs: Tensors) -> Tensors:
         """{input name: array} to {output name: array}; releases the GIL while it computes.

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.context import Context
-from service.device import CPU
+from service.device import CUDA
 from service.manifest import MODEL_FILE, TensorSpec
 from service.models import policy
 from service.signature import STRING
@@ -53,7 +53,7 @@ def config(context: Context, name: str | None, version: str | None = None) -> di
         "instance_group": [
             {
                 "name": model.name,
-                "kind": "KIND_CPU" if model.provider == CPU else "KIND_GPU",
+                "kind": "KIND_GPU" if model.provider == CUDA else "KIND_CPU",
                 "count": limits.runners,
             }
         ],

@@ -7,6 +7,7 @@ import { setUpCharts } from "./charts.js";
 import { offerCopies, setUpCopies } from "./copy.js";
 import { showCurves } from "./curves.js";
 import { byId, element, show } from "./dom.js";
+import { showEngines } from "./engines.js";
 import { drawable, drawing } from "./draw.js";
 import { example, numbers } from "./numbers.js";
 import { picture, takesPictures } from "./picture.js";
@@ -84,7 +85,7 @@ async function open(name) {
   model = { name, ...found };
   byId("about").textContent = model.description || "";
   const facts = {
-    version: model.version, runs: { CPUExecutionProvider: "on the CPU", CUDAExecutionProvider: "on a GPU (CUDA)" }[model.provider] ?? model.provider,
+    version: model.version, runs: { CPUExecutionProvider: "on the CPU", CUDAExecutionProvider: "on a GPU (CUDA)", OpenVINOExecutionProvider: "on the CPU (OpenVINO)" }[model.provider] ?? model.provider,
     "self-test": model.self_test_errors ? "passed" : "none", input: described(model.inputs), output: described(model.outputs),
   };
   byId("facts").replaceChildren(...Object.entries(facts).map(([key, value]) => element("div", {}, element("dt", {}, key), element("dd", {}, typeof value === "number" ? show(value) : value))));
@@ -95,6 +96,7 @@ async function open(name) {
   const shown = example(model);
   offerCopies(model, { type: "application/json", data: JSON.stringify(shown), json: shown });
   showCertificate(model);
+  showEngines(model);
   showReport(model);
   showCurves(model);
 }
@@ -107,6 +109,7 @@ function showWhetherServed(served, loading) {
   model = null;
   byId("training").hidden = true;
   showCertificate({});
+  showEngines({});
   byId("facts").replaceChildren();
   if (loading) byId("about").textContent = "The models are being loaded.";
   else byId("about").replaceChildren("No model is served. Publish one:", element("pre", {}, "foldserve fold model.pt --publish models/mine"));
