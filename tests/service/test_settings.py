@@ -53,7 +53,7 @@ def test_every_knob_has_a_flag_and_a_variable(read, name: str):
     value = {
         "models": "m", "host": "::1", "default_model": "m", "device": "auto",
         "nan_policy": "error", "grpc_outputs": "mirror", "server_name": "triton",
-        "ready_when": "all",
+        "ready_when": "all", "provider": "auto", "max_error": "0.5",
         "version_policy": "latest:7", "log_level": "error",
         "cors_origins": "https://a.example", "metrics": "off", "log_format": "json",
         "engine": "ray", "gpus_per_replica": "0.5", "target_ongoing_requests": "7.5",
