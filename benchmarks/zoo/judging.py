@@ -22,16 +22,18 @@ def exact(loaded: Any, *, through_relu: bool = False) -> tuple[float, int]:
     from converter.proof.examples import random_feeds
 
     wide = normalize(loaded.model)
+    # A type is set, never changed: the loaded model may hold the same object.
+    double = ir.TensorType(ir.DataType.DOUBLE)
     for graph in (wide.graph, *wide.graph.subgraphs()):
         for value in graph.initializers.values():
             if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
                 array = value.const_value.numpy().astype(np.float64)
                 value.const_value = ir.tensor(array, name=value.name)
-                value.dtype = ir.DataType.DOUBLE
+                value.type = double
         # A constant that the fold makes has the type of the values around it.
         for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
             if value.dtype == ir.DataType.FLOAT:
-                value.dtype = ir.DataType.DOUBLE
+                value.type = double
     feeds = random_feeds(loaded.inputs, 2 if loaded.dynamic_batch else None, 0)
     folded = fold_graph(wide, FoldOptions(through_relu=through_relu)).model
     truth, got = Oracle(wide).run(feeds), Oracle(folded).run(feeds)

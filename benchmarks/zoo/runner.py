@@ -5,7 +5,9 @@ What the first two stages give is kept in a folder for each architecture, and us
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterable
@@ -191,11 +193,12 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 
 def kept_bytes(cache: Path) -> int:
+    """What the models that are kept for further runs take of the disk."""
     total = 0
-    for name in (MODEL, USER):
-        for path in cache.rglob(name + "*"):
-            try:
-                total += path.stat().st_size
-            except OSError:  # another job has just dropped it
-                continue
+    # Unlike Path.rglob, os.walk passes over a folder that another job has just dropped.
+    for folder, _, names in os.walk(cache):
+        for name in names:
+            if name.startswith((MODEL, USER)):
+                with contextlib.suppress(OSError):
+                    total += Path(folder, name).stat().st_size
     return total

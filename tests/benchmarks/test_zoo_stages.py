@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -69,6 +70,26 @@ def test_a_net_that_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(stages, "RIVAL_NAMES", ("onnxruntime",))
     (peer,) = stages.peers("test:tiny", tmp_path)["peers"].values()
     assert (peer["left"], peer["right"]) == (0, True)
+
+
+def behind_relu() -> nn.Module:
+    """Reads a Relu that something else reads, too: its first batch-norm goes with an option."""
+    return nn.Sequential(
+        nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()
+    )
+
+
+@pytest.mark.parametrize("exporter", names.EXPORTERS)
+def test_the_algebra_is_looked_at_in_the_same_way_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exporter: str
+) -> None:
+    exported(behind_relu(), tmp_path, monkeypatch, exporter)
+    loaded = stages._users("test:tiny", tmp_path)
+    left = [judging.exact(loaded, through_relu=way)[1] for way in (False, True, True)]
+    assert left == [1, 0, 0]
+    assert all(
+        value.dtype != ir.DataType.DOUBLE for node in loaded.model.graph for value in node.outputs
+    )
 
 
 def test_the_quick_exporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
