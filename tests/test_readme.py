@@ -14,7 +14,7 @@ import pytest
 
 from converter import cli
 from converter.commands.parsing import parsed
-from service import settings
+from service import settings_read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_a_command_is_one_that_exists(command: list[str]) -> None:
         case ["python", "-m", "converter", *arguments]:
             assert type(parsed(cli.parser(), arguments)).__name__.lower() == arguments[0]
         case ["python", "-m", "service", *arguments]:
-            assert settings.parse(arguments, {}).models == Path("models")
+            assert settings_read.parse(arguments, {}).models == Path("models")
         case ["docker", "compose", *arguments]:
             compose = (ROOT / "docker-compose.yml").read_text()
             for name in arguments[1:2] if arguments[0] == "up" else arguments[2:3]:
