@@ -57,16 +57,17 @@ def banner(
 
 
 def told(row: Row) -> str:
-    """A line of the table of engines."""
+    """A row of the table of engines: what was measured, and below it why it serves or not."""
     trial = row.trial
-    measured = ""
+    measured = "not measured"
     if math.isfinite(trial.lone_ms):
         measured = (
-            f" {trial.lone_ms:.2f} ms, {trial.row_ms:.2f} ms a row in batches, "
+            f"{trial.lone_ms:.2f} ms, {trial.row_ms:.2f} ms a row in batches, "
             f"error {trial.error:.1e}"
         )
     note = f"; {trial.note}" if trial.note else ""
-    return f"{'*' if row.chosen else ' '} {trial.engine}:{measured} ({row.why}{note})"
+    head = f"{'*' if row.chosen else ' '} {trial.engine}: {measured}"
+    return f"{head}\n               {row.why}{note}"
 
 
 def url_of(listener: socket.socket, *, secure: bool = False) -> str:
